@@ -1,0 +1,19 @@
+"""Fixtures every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real weights and photographs; tests that need it skip where it is absent."""
+    path = Path(os.environ.get("DARKSPIKE_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}; set DARKSPIKE_DATA")
+    return path.resolve()

@@ -1,0 +1,1 @@
+"""Darknet's files as data: cfg and weights, read and written exactly."""

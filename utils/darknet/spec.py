@@ -1,0 +1,156 @@
+"""The network as data: an immutable list of layers, every reference absolute, every width written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Options = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What every layer has.
+
+    ``sources`` are absolute layer numbers, -1 is the image; relative numbers exist only inside ``cfg.py``.
+    ``line`` is the cfg line the section starts at (0 when made by code); it does not count in comparisons.
+    ``options`` are keys that Darknet knows and we keep for the writer, but that change nothing in the network.
+    """
+
+    sources: tuple[int, ...]
+    line: int = field(default=0, compare=False)
+    options: Options = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Layer):
+    """Convolution, batch norm (eps 1e-5), activation. ``[depthwise]`` is a Conv with groups = filters.
+
+    ``stride`` is (vertical, horizontal); ``pad`` is pixels on every side, dilation included.
+    """
+
+    filters: int
+    size: int = 1
+    stride: tuple[int, int] = (1, 1)
+    pad: int = 0
+    groups: int = 1
+    dilation: int = 1
+    bn: bool = False
+    activation: str = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Layer):
+    """``pad`` is the *total* padding of an axis as Darknet has it (size - 1 by default): pad // 2 before, the rest after.
+
+    Padding never wins: it is -inf for floats and the lowest level for integers.
+    """
+
+    size: int = 2
+    stride: int = 2
+    pad: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvgPool(Layer):
+    """Global average: [N, C, H, W] -> [N, C, 1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample(Layer):
+    """Nearest neighbour, ``stride`` times in both directions."""
+
+    stride: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route(Layer):
+    """Concatenate the sources; with ``groups`` > 1 take slice ``group_id`` of each source first."""
+
+    groups: int = 1
+    group_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut(Layer):
+    """Sum of the sources (the previous layer first), then the activation."""
+
+    activation: str = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqueezeExcite(Layer):
+    """x * hard_sigmoid(fc2(relu(fc1(mean(x))))), ``squeeze`` channels between; no biases."""
+
+    squeeze: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleChannels(Layer):
+    """Sources (gate [N, C, 1, 1], features [N, C, H, W]): features * gate, then the activation."""
+
+    activation: str = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Layer):
+    """Active in training only."""
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yolo(Layer):
+    """A detection head: decodes [N, len(mask) * (5 + classes), H, W] of its source.
+
+    ``anchors`` lists all of them, (width, height) in px of the network's input; ``mask`` picks this head's.
+    """
+
+    mask: tuple[int, ...]
+    anchors: tuple[tuple[float, float], ...]
+    classes: int
+    scale_x_y: float = 1.0
+    new_coords: bool = False
+
+    @property
+    def own_anchors(self) -> tuple[tuple[float, float], ...]:
+        return tuple(self.anchors[i] for i in self.mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A whole network: the keys of ``[net]`` and the layers.
+
+    ``net`` holds the keys as written, in order; the properties below are the ones that shape the network.
+    """
+
+    layers: tuple[Layer, ...]
+    net: Options = ()
+
+    def _number(self, key: str, default: int) -> int:
+        return int(float(dict(self.net).get(key, default)))
+
+    @property
+    def height(self) -> int:
+        return self._number("height", 416)
+
+    @property
+    def width(self) -> int:
+        return self._number("width", 416)
+
+    @property
+    def channels(self) -> int:
+        return self._number("channels", 3)
+
+    @property
+    def batch(self) -> int:
+        """Images per optimizer step, as Darknet means ``batch``; 1 in a cfg that was made for inference."""
+        return self._number("batch", 1)
+
+    @property
+    def subdivisions(self) -> int:
+        return max(1, self._number("subdivisions", 1))
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Layer numbers of the detection heads, in cfg order."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Yolo))

@@ -1,0 +1,10 @@
+"""The one exception that means: the input is wrong, not the program."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave us, said in one line: the place, the fact, the remedy.
+
+    Scripts print the message without a traceback and leave with exit code 2.
+    """
