@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.darknet.cfg import parse_cfg, write_cfg
 from utils.darknet.spec import ModelSpec
+from utils.errors import InputError
 
 State = dict[str, Tensor]
+
+FORMAT = "darkspike-1"
 
 
 @dataclass(frozen=True)
@@ -24,3 +31,81 @@ class Network:
 
     spec: ModelSpec
     state: State
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a ``.pt`` file holds: a network with its own cfg, and what its kind needs to run on.
+
+    ``kind`` is ``float`` or ``spiking``; a spiking one has an empty state and its packed integers in ``payload``.
+    ``training`` is what ``--resume`` needs; ``meta`` tells how it was made. Only tensors, numbers, texts, lists and
+    dicts may be inside, since it is read with ``weights_only=True``.
+    """
+
+    network: Network
+    names: tuple[str, ...] = ()
+    kind: str = "float"
+    training: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write the file whole or not at all: to a temporary name beside it, then renamed.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; an earlier file of that name stays as it was.
+    """
+    content = {
+        "format": FORMAT,
+        "kind": checkpoint.kind,
+        "cfg": write_cfg(checkpoint.network.spec),
+        "names": list(checkpoint.names),
+        "state": dict(checkpoint.network.state),
+        "training": checkpoint.training,
+        "meta": checkpoint.meta,
+        "payload": checkpoint.payload,
+    }
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except (OSError, RuntimeError) as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: cannot write this checkpoint ({reason}); free some space or choose --name"
+        ) from error
+    return path
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote; nothing in the file is executed.
+
+    Raises:
+        InputError: no such file, a damaged one, or one that another program wrote.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such weights file; check --weights") from error
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: cannot be read as a checkpoint; it is damaged or another program's") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a Darkspike checkpoint; give a .pt of ours, or Darknet .weights with --cfg")
+    spec = parse_cfg(content["cfg"], f"{path}'s cfg")
+    return Checkpoint(
+        Network(spec, content["state"]),
+        tuple(content["names"]),
+        content["kind"],
+        content["training"],
+        content["meta"],
+        content["payload"],
+    )

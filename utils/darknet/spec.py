@@ -23,7 +23,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Layer):
-    """Convolution, batch norm (eps 1e-5), activation. ``[depthwise]`` is a Conv with groups = filters.
+    """Convolution, batch norm, activation. ``[depthwise]`` is a Conv with groups = filters.
 
     ``stride`` is (vertical, horizontal); ``pad`` is pixels on every side, dilation included.
     """
@@ -40,7 +40,7 @@ class Conv(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool(Layer):
-    """``pad`` is the *total* padding of an axis as Darknet has it (size - 1 by default): pad // 2 before, the rest after.
+    """``pad`` is the *total* padding of an axis as Darknet has it (default size - 1): pad // 2 before, the rest after.
 
     Padding never wins: it is -inf for floats and the lowest level for integers.
     """
@@ -113,6 +113,7 @@ class Yolo(Layer):
 
     @property
     def own_anchors(self) -> tuple[tuple[float, float], ...]:
+        """The anchors this head's mask picks."""
         return tuple(self.anchors[i] for i in self.mask)
 
 
@@ -131,14 +132,17 @@ class ModelSpec:
 
     @property
     def height(self) -> int:
+        """Input height, px."""
         return self._number("height", 416)
 
     @property
     def width(self) -> int:
+        """Input width, px."""
         return self._number("width", 416)
 
     @property
     def channels(self) -> int:
+        """Image channels."""
         return self._number("channels", 3)
 
     @property
@@ -148,6 +152,7 @@ class ModelSpec:
 
     @property
     def subdivisions(self) -> int:
+        """Darknet's parts of a batch; a mini-batch is batch / subdivisions images."""
         return max(1, self._number("subdivisions", 1))
 
     @property

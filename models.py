@@ -1,0 +1,146 @@
+"""Darknet: a ModelSpec as torch modules, and the one door through which every script loads a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.fold import BN_EPS
+from utils.darknet.network import Network
+from utils.darknet.shapes import channels
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm where the cfg asks for it, activation."""
+
+    def __init__(self, layer: s.Conv, in_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            layer.filters,
+            layer.size,
+            layer.stride,
+            layer.pad,
+            layer.dilation,
+            layer.groups,
+            bias=not layer.bn,
+        )
+        self.bn = nn.BatchNorm2d(layer.filters, eps=BN_EPS) if layer.bn else None
+        self.activation = ACTIVATIONS[layer.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] -> [N, out, H', W']."""
+        x = self.conv(x)
+        return self.activation(x if self.bn is None else self.bn(x))
+
+
+class SqueezeExcite(nn.Module):
+    """The reference's ``[se]``: two matrices without bias, hard sigmoid."""
+
+    def __init__(self, width: int, squeeze: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, squeeze, bias=False)
+        self.fc2 = nn.Linear(squeeze, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same, every channel scaled by 0..1."""
+        gate = F.hardsigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3))))))
+        return x * gate[:, :, None, None]
+
+
+class Darknet(nn.Module):
+    """The network a cfg describes.
+
+    ``forward`` takes [N, C, H, W] in 0..1 and returns each head's raw map [N, masks * (5 + classes), h, w], in cfg
+    order; decoding is utils/detection's. ``activations`` returns the output of every layer instead.
+    """
+
+    def __init__(self, spec: s.ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        width = channels(spec)
+        self.layers = nn.ModuleDict()
+        for i, layer in enumerate(spec.layers):
+            match layer:
+                case s.Conv():
+                    self.layers[str(i)] = ConvBlock(layer, width[layer.sources[0]])
+                case s.SqueezeExcite():
+                    self.layers[str(i)] = SqueezeExcite(width[i], layer.squeeze)
+        self._last_reader = {j: i for i, layer in enumerate(spec.layers) for j in layer.sources}
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[N, C, H, W] in 0..1 -> raw head maps."""
+        out, heads = {-1: x}, []
+        for i, layer in enumerate(self.spec.layers):
+            out[i] = self._step(i, layer, [out[j] for j in layer.sources])
+            if isinstance(layer, s.Yolo):
+                heads.append(out[i])
+            for j in set(layer.sources):
+                if self._last_reader[j] == i:
+                    del out[j]
+        return heads
+
+    def activations(self, x: Tensor) -> dict[int, Tensor]:
+        """[N, C, H, W] in 0..1 -> the output of every layer by number, the image itself as -1."""
+        out = {-1: x}
+        for i, layer in enumerate(self.spec.layers):
+            out[i] = self._step(i, layer, [out[j] for j in layer.sources])
+        return out
+
+    def _step(self, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        match layer:
+            case s.Conv() | s.SqueezeExcite():
+                return self.layers[str(i)](given[0])
+            case s.Shortcut():
+                total = given[0]
+                for other in given[1:]:
+                    total = total + other
+                return ACTIVATIONS[layer.activation](total)
+            case s.Route():
+                parts = [x.chunk(layer.groups, 1)[layer.group_id] for x in given] if layer.groups > 1 else given
+                return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            case s.MaxPool():
+                return max_pool(given[0], layer)
+            case s.AvgPool():
+                return given[0].mean((2, 3), keepdim=True)
+            case s.ScaleChannels():
+                return ACTIVATIONS[layer.activation](given[1] * given[0])
+            case s.Upsample():
+                return F.interpolate(given[0], scale_factor=layer.stride)
+            case s.Dropout():
+                return F.dropout(given[0], layer.probability, self.training)
+        return given[0]
+
+
+def max_pool(x: Tensor, layer: s.MaxPool) -> Tensor:
+    """Darknet's max pool: the padding, never a maximum, may be one px longer at the right and bottom."""
+    before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    if before == after:
+        return F.max_pool2d(x, layer.size, layer.stride, before)
+    # an even map halved by a 2/2 pool never reaches its one px of padding
+    if before == 0 and all((side + after - layer.size) % layer.stride >= after for side in x.shape[2:]):
+        return F.max_pool2d(x, layer.size, layer.stride)
+    padded = F.pad(x, (before, after, before, after), value=float("-inf"))
+    return F.max_pool2d(padded, layer.size, layer.stride)
+
+
+def build(network: Network) -> Darknet:
+    """The network as a module in eval mode, its tensors loaded.
+
+    Raises:
+        ValueError: the state lacks or adds tensors, or a shape differs.
+    """
+    model = Darknet(network.spec)
+    missing, unexpected = model.load_state_dict(network.state, strict=False)
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(f"the state does not fit the spec: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return model.eval()
+
+
+def network_of(model: Darknet) -> Network:
+    """The module's structure and a copy of its tensors."""
+    return Network(model.spec, {key: value.detach().cpu().clone() for key, value in model.state_dict().items()})

@@ -1,0 +1,45 @@
+"""Every section and key that a cfg may hold.
+
+A key is *shaping* (it changes what the network computes, and becomes a field of its layer) or *passive* (Darknet knows
+it, training or post-processing there uses it; we keep it for the writer). Any other key is an error.
+"""
+
+from __future__ import annotations
+
+NET_SECTIONS = ("net", "network")
+
+PASSIVE: dict[str, frozenset[str]] = {
+    "net": frozenset(
+        """momentum decay learning_rate burn_in max_batches policy steps scales angle saturation exposure hue aspect
+        mosaic mosaic_bound cutmix mixup blur gaussian_noise letter_box label_smooth_eps ema_alpha max_crop min_crop
+        flip adversarial_lr try_fix_nan optimized_memory workspace_size_limit_MB power gamma sgdr_cycle adam B1 B2
+        eps max_chart_loss dynamic_minibatch time_steps""".split()
+    ),
+    "shortcut": frozenset(["weights_type", "weights_normalization"]),
+    "scale_channels": frozenset(["scale_wh"]),
+    "dropout": frozenset(),
+    "yolo": frozenset(
+        """num jitter ignore_thresh truth_thresh random max resize iou_loss iou_normalizer cls_normalizer
+        obj_normalizer delta_normalizer iou_thresh iou_thresh_kind nms_kind beta_nms max_delta counters_per_class
+        label_smooth_eps focal_loss objectness_smooth map total mask_scale""".split()
+    ),
+}
+
+SHAPING: dict[str, frozenset[str]] = {
+    "net": frozenset(["batch", "subdivisions", "width", "height", "channels"]),
+    "convolutional": frozenset(
+        """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation""".split()
+    ),
+    "depthwise": frozenset("""batch_normalize filters size stride stride_x stride_y pad padding activation""".split()),
+    "maxpool": frozenset(["size", "stride", "padding"]),
+    "avgpool": frozenset(),
+    "upsample": frozenset(["stride"]),
+    "route": frozenset(["layers", "groups", "group_id"]),
+    "shortcut": frozenset(["from", "activation"]),
+    "se": frozenset(["squeeze", "reduction", "filters"]),
+    "scale_channels": frozenset(["from", "activation"]),
+    "dropout": frozenset(["probability"]),
+    "yolo": frozenset(["mask", "anchors", "classes", "scale_x_y", "new_coords"]),
+}
+
+KEYS = {kind: keys | PASSIVE.get(kind, frozenset()) for kind, keys in SHAPING.items()}
