@@ -147,7 +147,7 @@ def read_record(folder: Path | str) -> Record:
 def latest_record(
     root: Path | str, pattern: str = "*", predicate: Callable[[Record], bool] = lambda record: True
 ) -> Record | None:
-    """The newest *finished* run under ``root`` whose folder matches ``pattern`` and whose record satisfies the predicate.
+    """The newest *finished* run under ``root`` whose folder matches the pattern and whose record the predicate.
 
     The defaults of ``--weights`` come from it: slim_prune.py asks for the newest ``train*`` with ``args["sparse"]``.
     Folders with an unreadable record are passed over.
@@ -164,7 +164,7 @@ def latest_record(
 
 
 def git_state() -> str | None:
-    """Commit of the working tree, ``+changes`` when some are not committed; None outside a repository or without git."""
+    """Commit of the working tree, ``+changes`` when some are not committed; None outside a repository."""
     here = Path(__file__).parent
     try:
         commit = _git("rev-parse", "HEAD", cwd=here)

@@ -1,0 +1,1 @@
+"""One epoch, the schedule, the average, resume. Knows no task: loss, penalty and metric are handed in."""

@@ -1,0 +1,42 @@
+"""Optimizers: decay for what multiplies features, none for what scales or shifts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+def parameter_groups(model: nn.Module, *, decay: float) -> list[dict[str, Any]]:
+    """Three groups: ``weight`` (kernels, with decay), ``scale`` (BN gammas) and ``bias``, both without.
+
+    Gammas carry no decay: next to an L1 penalty it would only blur which of them are wanted. Frozen parameters and
+    empty groups are left out.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"weight": [], "scale": [], "bias": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = "bias" if name.rpartition(".")[2] == "bias" else "weight" if parameter.ndim > 1 else "scale"
+            groups[kind].append(parameter)
+    return [
+        {"name": kind, "params": found, "weight_decay": decay if kind == "weight" else 0.0}
+        for kind, found in groups.items()
+        if found
+    ]
+
+
+def make_optimizer(
+    model: nn.Module, *, lr: float, adam: bool = False, momentum: float = 0.937, decay: float = 5e-4
+) -> Optimizer:
+    """SGD with Nesterov momentum, or AdamW; ``initial_lr`` of every group is the full rate the schedule scales."""
+    groups = parameter_groups(model, decay=decay)
+    optimizer: Optimizer = (
+        torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+        if adam
+        else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True)
+    )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = lr
+    return optimizer
