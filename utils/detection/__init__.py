@@ -1,0 +1,1 @@
+"""Detection: boxes, decoding, NMS, the loss, COCO AP and pictures of detections."""

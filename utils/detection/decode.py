@@ -1,0 +1,83 @@
+"""From a head's raw numbers to boxes in pixels, as Darknet's [yolo] layer does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from utils.darknet.spec import Yolo
+
+MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
+
+
+def split(raw: Tensor, head: Yolo) -> Tensor:
+    """Raw head [N, A * (5 + classes), H, W] as [N, A, H, W, 5 + classes]; channel = anchor * (5 + classes) + k."""
+    n, channels, height, width = raw.shape
+    each = 5 + head.classes
+    if channels != len(head.mask) * each:
+        raise ValueError(
+            f"head has {channels} channels, {len(head.mask)} anchors of {head.classes} classes need "
+            f"{len(head.mask) * each}"
+        )
+    return raw.view(n, len(head.mask), each, height, width).permute(0, 1, 3, 4, 2)
+
+
+def strides(raw: Tensor, input_size: tuple[int, int]) -> tuple[float, float]:
+    """Pixels per grid cell, (x, y), from the sizes alone: ``input_size`` is (height, width)."""
+    return input_size[1] / raw.shape[3], input_size[0] / raw.shape[2]
+
+
+def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Yolo) -> Tensor:
+    """The box formulas, shared by decoding and the loss.
+
+    Args:
+        values: raw x, y, w, h, float32 [..., 4].
+        cells: column and row of the grid cell, [..., 2].
+        anchors: anchor width and height, px, [..., 2].
+        stride: px per cell, (x, y), [2].
+        head: says which formulas: ``scale_x_y`` stretches the centre's range beyond the cell by
+            (scale_x_y - 1) / 2 on each side; with ``new_coords`` the values have been through a logistic already.
+
+    Returns:
+        cx, cy, w, h in px of the network image, [..., 4].
+
+    Source: Darknet's yolo_layer.c (get_yolo_box); Redmon and Farhadi, YOLOv3, section 2.1 (arXiv 1804.02767);
+    new_coords: Wang et al., Scaled-YOLOv4 (arXiv 2011.08036).
+    """
+    xy, wh = values[..., :2], values[..., 2:4]
+    if not head.new_coords:
+        xy = xy.sigmoid()
+    centre = (xy * head.scale_x_y - (head.scale_x_y - 1) / 2 + cells) * stride
+    size = (2 * wh).square() * anchors if head.new_coords else wh.clamp(max=MAX_LOG_SIZE).exp() * anchors
+    return torch.cat((centre, size), dim=-1)
+
+
+def decode(raw: Sequence[Tensor], heads: Sequence[Yolo], input_size: tuple[int, int]) -> Tensor:
+    """Every head's predictions as boxes in px of the network image.
+
+    Args:
+        raw: one tensor [N, len(mask) * (5 + classes), H, W] per head, any float type; computed in float32.
+        heads: the [yolo] layers, in the order of ``raw``.
+        input_size: (height, width) of the network image, px; strides follow from it and the grids.
+
+    Returns:
+        [N, boxes, 5 + classes] float32: cx, cy, w, h (px), objectness, class probabilities. The boxes stand
+        head by head; within a head anchor by anchor, then row by row.
+    """
+    parts = []
+    for tensor, head in zip(raw, heads, strict=True):
+        values = split(tensor.float(), head)  # [N, A, H, W, 5 + classes]
+        n, anchors, height, width, each = values.shape
+        device = values.device
+        rows, columns = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        cells = torch.stack((columns, rows), dim=-1).float()  # [H, W, 2]
+        sizes = torch.tensor(head.own_anchors, device=device).view(1, anchors, 1, 1, 2)
+        stride = torch.tensor(strides(tensor, input_size), device=device)
+        boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
+        scores = values[..., 4:] if head.new_coords else values[..., 4:].sigmoid()
+        parts.append(torch.cat((boxes, scores), dim=-1).reshape(n, -1, each))
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,196 @@
+"""How good a detector is: COCO AP, precision and recall, a confusion matrix, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utils.darknet.spec import Yolo
+from utils.detection.average_precision import Array, ClassMetrics, average_precision
+from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
+from utils.detection.decode import decode
+from utils.detection.nms import non_max_suppression
+
+Predictor = Callable[[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, and what is there; px of the network image."""
+
+    index: int  # of the image in its dataset
+    boxes: Tensor  # [n, 6] x1, y1, x2, y2, score, class; best first
+    truth: Tensor  # [m, 5] class, x1, y1, x2, y2
+    letterbox: Any  # how the network image was made from the original
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per image, without loading: the network; decoding and NMS; all of it."""
+
+    forward: float
+    nms: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The worth of a detector on a data set. P, R and F1 are at IoU .5 and ``confidence``, where mean F1 is best."""
+
+    map50: float
+    map: float
+    precision: float
+    recall: float
+    f1: float
+    confidence: float
+    per_class: tuple[ClassMetrics, ...]
+    curves: Array  # [classes, 101] precision over recall at IoU .5
+    confusion: NDArray[np.int64]  # [classes + 1, classes + 1] rows predicted, columns true, last is background
+    timing: Timing
+    detections: tuple[Detections, ...]
+
+    def record(self) -> dict[str, float]:
+        """The five numbers of a run's record, by their names there."""
+        return {name: getattr(self, name) for name in ("map50", "map", "precision", "recall", "f1")}
+
+
+def evaluate(
+    predictor: Predictor,
+    loader: Iterable[Any],
+    heads: Sequence[Yolo],
+    names: Sequence[str],
+    *,
+    conf: float = 0.001,
+    iou: float = 0.6,
+    device: str | torch.device = "cpu",
+    autocast: torch.dtype | None = None,
+    max_candidates: int = 1000,
+    max_boxes: int = 300,
+    progress: bool = True,
+) -> Metrics:
+    """Run a predictor over labelled images and measure it.
+
+    Boxes are compared in px of the network image: an overlap is the same there as in the original picture, because
+    resizing and padding move both boxes alike.
+
+    Args:
+        predictor: images [N, C, H, W] in 0..1 -> one raw tensor per head; a module is put into eval mode meanwhile.
+        loader: yields batches with ``images`` uint8 [N, C, H, W], ``targets`` [M, 6] (image in the batch, class,
+            cx, cy, w, h; 0..1), ``indices`` and ``letterboxes``.
+        heads: the [yolo] layers, in the order of the predictor's outputs.
+        names: the classes' names.
+        conf: candidates score above this; low, because AP needs the tail.
+        iou: NMS threshold within a class.
+        device: where the predictor lives.
+        autocast: run the predictor in this type (torch.bfloat16); decoding stays in float32.
+        max_candidates: see :func:`utils.detection.nms.non_max_suppression`.
+        max_boxes: likewise.
+        progress: show a bar.
+    """
+    device = torch.device(device)
+    seconds = np.zeros(2)
+    collected: list[Detections] = []
+    with _eval_mode(predictor), torch.inference_mode():
+        for batch in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
+            size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
+            began = _now(device)
+            images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                raw = predictor(images)
+            between = _now(device)
+            found = non_max_suppression(
+                decode(raw, heads, size),
+                conf=conf,
+                iou=iou,
+                max_candidates=max_candidates,
+                max_boxes=max_boxes,
+                multi_label=True,
+            )
+            seconds += between - began, _now(device) - between
+            collected += _collect(batch, found, size)
+    return measure(collected, names, timing=_timing(seconds, len(collected)))
+
+
+def measure(detections: Sequence[Detections], names: Sequence[str], *, timing: Timing) -> Metrics:
+    """Metrics of detections that have been made already."""
+    truth = [image.truth.double().numpy() for image in detections]
+    found = [image.boxes.double().numpy() for image in detections]
+    scores = average_precision(truth, found, names)
+    return Metrics(
+        **vars(scores),
+        confusion=confusion_matrix(detections, len(names)),
+        timing=timing,
+        detections=tuple(detections),
+    )
+
+
+def confusion_matrix(
+    detections: Sequence[Detections], classes: int, *, conf: float = 0.25, iou: float = 0.45
+) -> NDArray[np.int64]:
+    """Which class was taken for which: [classes + 1, classes + 1], rows predicted, columns true, last is background.
+
+    Boxes are paired best overlap first, whatever their classes, above ``iou``. A box of the truth without a partner
+    counts in the background's row (missed), a detection without one in the background's column (invented).
+    """
+    table = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+    for image in detections:
+        boxes = image.boxes[image.boxes[:, 4] >= conf]
+        overlap = pairwise_iou(boxes[:, :4], image.truth[:, 1:]).numpy()  # [n, m]
+        seen, known = boxes[:, 5].long().numpy(), image.truth[:, 0].long().numpy()
+        free_rows, free_columns = np.ones(len(seen), bool), np.ones(len(known), bool)
+        for flat in np.argsort(-overlap, axis=None, kind="stable"):
+            i, j = divmod(int(flat), max(1, len(known)))
+            if overlap[i, j] <= iou:
+                break
+            if free_rows[i] and free_columns[j]:
+                free_rows[i] = free_columns[j] = False
+                table[seen[i], known[j]] += 1
+        np.add.at(table, (seen[free_rows], classes), 1)
+        np.add.at(table, (classes, known[free_columns]), 1)
+    return table
+
+
+@contextmanager
+def _eval_mode(predictor: Predictor) -> Iterator[None]:
+    """A module that is being trained must not evaluate with the batch's own statistics."""
+    training = isinstance(predictor, nn.Module) and predictor.training
+    if isinstance(predictor, nn.Module):
+        predictor.eval()
+    try:
+        yield
+    finally:
+        if isinstance(predictor, nn.Module):
+            predictor.train(training)
+
+
+def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Detections]:
+    """Put detections and truth of a batch together, image by image."""
+    targets = batch.targets.float().cpu()
+    scale = torch.tensor([size[1], size[0], size[1], size[0]], dtype=torch.float32)
+    corners = cxcywh_to_xyxy(targets[:, 2:6] * scale)
+    rows = torch.cat((targets[:, 1:2], corners), dim=1)
+    return [
+        Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox)
+        for i, (index, boxes, letterbox) in enumerate(zip(batch.indices, found, batch.letterboxes, strict=True))
+    ]
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _timing(seconds: Array, images: int) -> Timing:
+    forward, nms = (float(s) * 1000 / max(1, images) for s in seconds)
+    return Timing(forward, nms, forward + nms)
