@@ -1,0 +1,66 @@
+"""Pictures from disk: decoding that names the file it fails on, and sizes without decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils.errors import InputError
+
+EXIF_ORIENTATION = 0x0112
+EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn: OpenCV applies it when decoding, so that height and width change places
+
+
+def read_image(path: Path, channels: int = 3) -> np.ndarray:
+    """Decode a picture to uint8 [H, W, channels], RGB or grey.
+
+    Raises:
+        InputError: the file is missing, is no picture, or ends early.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
+    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    if image is None or _truncated(path, data):
+        raise InputError(f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) as ``read_image`` will give it, from the file's head alone.
+
+    Raises:
+        InputError: the file is missing or is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{path}: a corrupt image, its head can not be read; replace it or take it from the list"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
+    return (width, height) if turned else (height, width)
+
+
+def _truncated(path: Path, data: bytes) -> bool:
+    """Whether a JPEG ends early: OpenCV fills the rest with grey and says nothing."""
+    if not data.startswith(b"\xff\xd8") or data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return False
+    try:  # no end mark at the end: bytes may follow it, or it is missing; the slower decoder knows
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        return True
+    return False
+
+
+def _reason(error: OSError) -> str:
+    return "no such image" if isinstance(error, FileNotFoundError) else (error.strerror or "can not be read").lower()

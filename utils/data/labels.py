@@ -1,0 +1,104 @@
+"""Label files: one object a row, ``class cx cy w h``, the last four as shares (0..1) of the image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.data.manifest import Manifest
+from utils.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ROUNDING = 1e-6  # how far outside 0..1 a value may lie: the last of the six digits label files are written with
+
+
+def label_path(image: Path, labels: Path | None = None) -> Path:
+    """Where the labels of an image are: in ``labels``, else where the last folder named images becomes labels."""
+    if labels is not None:
+        return labels / f"{image.stem}.txt"
+    parts = list(image.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] in ("images", "JPEGImages"):
+            parts[i] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_labels(path: Path, classes: int) -> np.ndarray:
+    """The objects of one file: float32 [n, 5] (class, cx, cy, w, h), clipped to the image.
+
+    A box without area is reported and left out.
+
+    Raises:
+        InputError: a row is malformed, a class too high or a value outside 0..1; file, line and value are named.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        row = _parse(line, f"{path}:{number}", classes)
+        if min(row[3:]) <= 0:
+            log.warning("%s:%d: a box without area (%s); skipped", path, number, line.strip())
+        else:
+            rows.append(row)
+    return clip_to_image(np.array(rows, dtype=np.float32).reshape(-1, 5))
+
+
+def _parse(line: str, place: str, classes: int) -> list[float]:
+    try:
+        row = [float(word) for word in line.split()]
+    except ValueError:
+        row = []
+    if len(row) != 5 or row[0] != int(row[0]):
+        raise InputError(
+            f"{place}: '{line.strip()[:60]}' is not 'class cx cy w h'; five numbers a row, a whole one first"
+        )
+    if not 0 <= row[0] < classes:
+        raise InputError(
+            f"{place}: class {row[0]:.0f} of {classes} (0 to {classes - 1}): wrong class count; check classes="
+        )
+    for name, value in zip(("cx", "cy", "w", "h"), row[1:], strict=True):
+        if not -ROUNDING <= value <= 1 + ROUNDING:
+            raise InputError(f"{place}: {name} = {value:g} is outside 0..1; labels are shares of the image, not pixels")
+    return row
+
+
+def clip_to_image(rows: np.ndarray) -> np.ndarray:
+    """Cut what hangs over the image's edge; rows inside stay bit for bit."""
+    half = rows[:, 3:5] / 2
+    low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
+    out = ((low < -ROUNDING) | (high > 1 + ROUNDING)).any(1)
+    if out.any():
+        rows = rows.copy()
+        low, high = low[out].clip(0, 1), high[out].clip(0, 1)
+        rows[out, 1:3], rows[out, 3:5] = (low + high) / 2, high - low
+    return rows
+
+
+def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[list[np.ndarray], int]:
+    """The labels of every image of a list, and how many images have no label file (images without objects).
+
+    Raises:
+        InputError: no image at all has a label file, or one of the files is wrong.
+    """
+    found, missing = [], 0
+    for image in images:
+        path = label_path(image, manifest.labels)
+        if path.is_file():
+            found.append(read_labels(path, manifest.classes))
+        else:
+            missing += 1
+            found.append(np.zeros((0, 5), dtype=np.float32))
+    if missing == len(images):
+        raise InputError(
+            f"{source}: none of {len(images)} images has a label file, such as "
+            f"{label_path(images[0], manifest.labels)}; labels are looked up with the folder 'images' replaced by "
+            f"'labels', or in the folder that a line 'labels = FOLDER' names in {manifest.path}"
+        )
+    if missing:
+        log.info("%s: %d of %d images have no label file: images without objects", source, missing, len(images))
+    return found, missing

@@ -1,0 +1,158 @@
+"""A ``.data`` file: which images there are to train and to validate on, and what their classes are called.
+
+    classes = 3
+    train = mine/train.txt        # a list of images, one path a line, or a folder of images
+    valid = mine/valid.txt
+    names = mine.names            # one class a line
+    labels = mine/labels          # optional: the folder of <image's name>.txt; else .../images/... -> .../labels/...
+    flip = 0.5                    # optional: share of images mirrored left to right in training
+
+Paths are looked up beside the ``.data`` file, then in the current folder. In place of a ``.data`` file, the folder of a
+Pascal VOC set (Annotations/*.xml) will do: it is converted once, see ``voc.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import InputError
+
+KEYS = ("classes", "train", "valid", "names", "labels", "flip")
+IGNORED = (
+    "backup",
+    "eval",
+    "results",
+    "map",
+    "top",
+    "difficult",
+    "tree",
+)  # Darknet knows them; nothing here asks for them
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A read ``.data`` file; every path in it is absolute.
+
+    ``train`` and ``valid`` are list files or folders of images, ``labels`` the folder of label files where they are
+    not beside the images, ``flip`` the share of training images mirrored left to right (0..1).
+    """
+
+    path: Path
+    classes: int
+    names: tuple[str, ...]
+    train: Path
+    valid: Path
+    labels: Path | None = None
+    flip: float = 0.5
+
+
+def read_manifest(place: Path | str) -> Manifest:
+    """Read and check a ``.data`` file, or convert the folder of a VOC set.
+
+    Raises:
+        InputError: something in it is missing, unknown or contradicts itself; the message says what and the remedy.
+    """
+    path = Path(place)
+    if path.is_dir():
+        from utils.data.voc import manifest_of_folder
+
+        path = manifest_of_folder(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such .data file; pass --data FILE.data, or the folder of a VOC set")
+    values = _read_keys(path)
+    for key in ("classes", "train", "valid", "names"):
+        if key not in values:
+            raise InputError(f"{path}: no '{key} =' line; a .data file needs classes, train, valid and names")
+    classes = _classes(path, *values["classes"])
+    names = _read_names(_existing(path, "names", values["names"]))
+    if len(names) != classes:
+        where = f"{path}:{values['classes'][1]}"
+        raise InputError(f"{where}: classes = {classes}, but {values['names'][0]} names {len(names)}; make them agree")
+    return Manifest(
+        path=path.absolute(),
+        classes=classes,
+        names=names,
+        train=_existing(path, "train", values["train"]),
+        valid=_existing(path, "valid", values["valid"]),
+        labels=_existing(path, "labels", values["labels"]) if "labels" in values else None,
+        flip=_share(path, *values["flip"]) if "flip" in values else 0.5,
+    )
+
+
+def read_list(path: Path) -> list[Path]:
+    """The images of a list file (one path a line, ``#`` starts a comment) or of a folder, in order.
+
+    A relative path is looked up beside the list, then in the current folder.
+
+    Raises:
+        InputError: there is no such list, or nothing in it.
+    """
+    if path.is_dir():
+        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not images:
+            raise InputError(f"{path}: no image in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
+        return images
+    if not path.is_file():
+        raise InputError(f"{path}: no such list of images; correct the path in the .data file")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    rows = [line for line in lines if line and not line.startswith("#")]
+    if not rows:
+        raise InputError(f"{path}: the list of images is empty; write one path a line")
+    folder = path.absolute().parent
+    exists = functools.lru_cache(maxsize=None)(Path.is_dir)  # one look at each folder, not at each of 100,000 images
+
+    def resolve(row: str) -> Path:
+        beside = folder / row
+        return beside if Path(row).is_absolute() or exists(beside.parent) else Path(row).absolute()
+
+    return [resolve(row) for row in rows]
+
+
+def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
+    """Each key's value and line number."""
+    values: dict[str, tuple[str, int]] = {}
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = raw.split("#", 1)[0].strip()
+        if not line:
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not value:
+            raise InputError(f"{path}:{number}: '{raw.strip()}' is not 'key = value'; known keys are {', '.join(KEYS)}")
+        if key not in KEYS + IGNORED:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.4)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(KEYS)}"
+            raise InputError(f"{path}:{number}: unknown key '{key}'; {hint}")
+        values[key] = (value, number)
+    return values
+
+
+def _existing(path: Path, key: str, entry: tuple[str, int]) -> Path:
+    value, number = entry
+    for candidate in (path.absolute().parent / value, Path(value).absolute()):
+        if candidate.exists():
+            return candidate
+    raise InputError(f"{path}:{number}: {key} = {value}: no such file, beside the .data file or in {Path.cwd()}")
+
+
+def _classes(path: Path, value: str, number: int) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise InputError(f"{path}:{number}: classes = {value}: must be a whole number, 1 or more")
+    return int(value)
+
+
+def _share(path: Path, value: str, number: int) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"{path}:{number}: flip = {value}: must be a number from 0 to 1")
+    return share
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
