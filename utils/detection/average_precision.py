@@ -70,7 +70,8 @@ def average_precision(
         run.evaluate()
         run.accumulate()
     precision = run.eval["precision"][:, :, :, 0, 0]  # [IoU, recall, class]; -1: no truth
-    counts = np.bincount(np.concatenate([rows[:, 0] for rows in truth]).astype(int), minlength=len(names))
+    labels = np.concatenate([rows[:, 0] for rows in truth]).astype(np.int64)
+    counts = np.bincount(labels, minlength=len(names)).astype(np.int64)
     exists = counts > 0
     ap = np.where(exists, precision.mean(axis=1), np.nan)  # [IoU, class]
     operating = _operating_points(run, len(names), counts)  # [3, confidence, class]
@@ -80,14 +81,19 @@ def average_precision(
         ClassMetrics(name, int(counts[k]), *(float(v) for v in (ap[0, k], ap[:, k].mean(), *at_best[:, k])))
         for k, name in enumerate(names)
     )
-    means = [float(np.mean(at_best[j, exists])) for j in range(3)]
-    curves = np.where(exists[:, None], precision[0].T, np.nan)
     return Scores(
-        float(ap[0, exists].mean()), float(ap[:, exists].mean()), *means, float(CONFIDENCES[best]), per_class, curves
+        map50=float(ap[0, exists].mean()),
+        map=float(ap[:, exists].mean()),
+        precision=float(at_best[0, exists].mean()),
+        recall=float(at_best[1, exists].mean()),
+        f1=float(at_best[2, exists].mean()),
+        confidence=float(CONFIDENCES[best]),
+        per_class=per_class,
+        curves=np.where(exists[:, None], precision[0].T, np.nan),
     )
 
 
-def _operating_points(run: COCOeval, classes: int, counts: Array) -> Array:
+def _operating_points(run: COCOeval, classes: int, counts: NDArray[np.int64]) -> Array:
     """Precision, recall and F1 of each class at each of CONFIDENCES, IoU .5: [3, 1001, classes], NaN without truth."""
     result = np.full((3, len(CONFIDENCES), classes), np.nan)
     images = len(run.params.imgIds)

@@ -99,12 +99,12 @@ def evaluate(
     device = torch.device(device)
     seconds = np.zeros(2)
     collected: list[Detections] = []
-    with _eval_mode(predictor), torch.inference_mode():
+    with _eval_mode(predictor), torch.no_grad():
         for batch in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
             size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
             began = _now(device)
             images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            with torch.inference_mode(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 raw = predictor(images)
             between = _now(device)
             found = non_max_suppression(
@@ -154,9 +154,38 @@ def confusion_matrix(
             if free_rows[i] and free_columns[j]:
                 free_rows[i] = free_columns[j] = False
                 table[seen[i], known[j]] += 1
-        np.add.at(table, (seen[free_rows], classes), 1)
-        np.add.at(table, (classes, known[free_columns]), 1)
+        table[:, classes] += np.bincount(seen[free_rows], minlength=classes + 1)
+        table[classes] += np.bincount(known[free_columns], minlength=classes + 1)
     return table
+
+
+def coco_results(
+    detections: Sequence[Detections], image_ids: Sequence[int | str], category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Detections in COCO's results format, boxes in px of the original pictures.
+
+    Args:
+        detections: ``Metrics.detections``.
+        image_ids: id of each image of the dataset, by its index there.
+        category_ids: COCO's number of each class; the class index by default.
+
+    Source: https://cocodataset.org/#format-results
+    """
+    rows = []
+    for image in detections:
+        boxes = image.boxes[:, :4].double().numpy()
+        if image.letterbox is not None:
+            boxes = image.letterbox.to_original(boxes)
+        for (x1, y1, x2, y2), (score, label) in zip(boxes.tolist(), image.boxes[:, 4:].tolist(), strict=True):
+            rows.append(
+                {
+                    "image_id": image_ids[image.index],
+                    "category_id": int(label) if category_ids is None else category_ids[int(label)],
+                    "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+                    "score": round(score, 6),
+                }
+            )
+    return rows
 
 
 @contextmanager
@@ -173,15 +202,18 @@ def _eval_mode(predictor: Predictor) -> Iterator[None]:
 
 
 def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Detections]:
-    """Put detections and truth of a batch together, image by image."""
+    """Put detections and truth of a batch together, image by image; no box reaches into the letterbox's border."""
     targets = batch.targets.float().cpu()
     scale = torch.tensor([size[1], size[0], size[1], size[0]], dtype=torch.float32)
     corners = cxcywh_to_xyxy(targets[:, 2:6] * scale)
     rows = torch.cat((targets[:, 1:2], corners), dim=1)
-    return [
-        Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox)
-        for i, (index, boxes, letterbox) in enumerate(zip(batch.indices, found, batch.letterboxes, strict=True))
-    ]
+    collected = []
+    for i, (index, boxes, letterbox) in enumerate(zip(batch.indices, found, batch.letterboxes, strict=True)):
+        (top, left), (height, width) = ((0, 0), size) if letterbox is None else (letterbox.pad, letterbox.scaled)
+        boxes[:, 0:4:2].clamp_(left, left + width)
+        boxes[:, 1:4:2].clamp_(top, top + height)
+        collected.append(Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox))
+    return collected
 
 
 def _now(device: torch.device) -> float:

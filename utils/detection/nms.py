@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,11 +75,12 @@ def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, agnosti
     """Indices of the boxes that stay, best first; boxes xyxy [n, 4] sorted by score."""
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.long)
-    corners = boxes.numpy().astype(np.float64)  # doubles: OpenCV's shift of each class then changes no overlap
-    rects = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
-    values = scores.numpy()
+    corners = boxes.double().numpy()  # doubles: OpenCV's shift of each class then changes no overlap
+    rects: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+    values: Any = scores.numpy()  # Any: OpenCV's annotations ask for lists, which are 10 times slower
+    groups: Any = labels.numpy().astype(np.int32)
     if agnostic:
         keep = cv2.dnn.NMSBoxes(rects, values, 0.0, iou)
     else:
-        keep = cv2.dnn.NMSBoxesBatched(rects, values, labels.numpy().astype(np.int32), 0.0, iou)
+        keep = cv2.dnn.NMSBoxesBatched(rects, values, groups, 0.0, iou)
     return torch.as_tensor(np.sort(np.asarray(keep, dtype=np.int64).reshape(-1)))
