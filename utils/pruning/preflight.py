@@ -1,0 +1,204 @@
+"""What a network's gammas say before anything is cut: what is safe, what is survivable, what would empty a layer.
+
+A channel sends a signal of variance gamma² (its constant part is absorbed), and the batch norm behind its readers
+undoes any scale that a whole layer has. So a cut is measured by the share of Σ gamma² that each layer keeps, never by
+|gamma| alone: a layer whose gammas are all tiny is as alive as one whose gammas are all large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.darknet.network import Network
+from utils.errors import InputError
+from utils.pruning.plan import Plan, Tie, decide
+from utils.pruning.scores import Scores, gammas, strengths
+from utils.pruning.wires import Wires, trace
+
+NEAR_ZERO = 1e-2  # |gamma| that sparse training calls gone; with lr·s dithering it rests one or two orders under it
+SAFE_LOSS = 0.01  # of a layer's signal: -20 dB, which recalibrated batch norm hides and 4-bit activations exceed
+SURVIVES = 0.5  # of the signal, mean over layers: gammas of U(0.5, 1) at percent 0.8 keep 0.3, half-normal ones 0.65
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+STEP = 0.01  # percents are found on this grid, rounded down
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: its channels, their |gamma|, and the percent from which on nothing of it is above the threshold."""
+
+    layer: int
+    line: int
+    channels: int
+    smallest: float
+    median: float
+    largest: float
+    empties_at: float
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The judgement of a network; shares are of the prunable channels.
+
+    ``safe`` loses next to nothing even before fine-tuning, ``survivable`` is the largest percent that `check` lets
+    through, ``limit`` the largest that leaves every layer something above the threshold.
+    """
+
+    channels: int
+    quantiles: dict[float, float]
+    near_zero: float
+    limit: float
+    safe: float
+    survivable: float
+    layers: tuple[LayerReport, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A network's wires and scores, traced once and asked many times."""
+
+    lines: dict[int, int]
+    wires: Wires
+    scores: Scores
+    tie: Tie
+    floor: float = 0.0
+    multiple: int = 1
+
+    def plan(self, percent: float) -> Plan:
+        """What the strategy would do."""
+        return decide(self.wires, self.scores, percent=percent, tie=self.tie, floor=self.floor, multiple=self.multiple)
+
+    def kept(self, plan: Plan) -> dict[int, float]:
+        """Share of Σ gamma² that each layer of the plan keeps."""
+        return {row.layer: self._share(row.layer, plan.keep) for row in plan.rows}
+
+    def emptied(self, plan: Plan) -> int | None:
+        """The first layer with nothing above the threshold whose floor does not save it."""
+        for row in plan.rows:
+            if row.above == 0 and self._share(row.layer, plan.keep) < SURVIVES:
+                return row.layer
+        return None
+
+    def safe(self, percent: float) -> bool:
+        """Whether no layer loses more than a negligible part of its signal."""
+        return min(self.kept(self.plan(percent)).values()) >= 1 - SAFE_LOSS
+
+    def survives(self, percent: float) -> bool:
+        """Whether fine-tuning can be expected to bring the network back."""
+        plan = self.plan(percent)
+        return self.emptied(plan) is None and _mean(self.kept(plan)) >= SURVIVES
+
+    def offered(self) -> dict[int, Tensor]:
+        """Scores of the channels that may go, [n] by layer."""
+        rows = self.plan(0.0).rows
+        frozen = self.wires.locked | self.wires.tied if self.tie is Tie.KEEP else self.wires.locked
+        return {r.layer: self.scores[r.layer][~frozen[self.wires.outputs[r.layer]]] for r in rows}
+
+    def _share(self, layer: int, keep: Tensor) -> float:
+        energy = self.scores[layer].double().square()
+        total = float(energy.sum())
+        return float(energy[keep[self.wires.outputs[layer]]].sum()) / total if total else 1.0
+
+
+def judge(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> Judge:
+    """Trace and score a network for the questions above."""
+    wires = trace(net.spec)
+    lines = {i: net.spec.layers[i].line for i in wires.voters}
+    return Judge(lines, wires, strengths(net.spec, wires, gammas(net)), tie, floor, multiple)
+
+
+def preflight(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> Preflight:
+    """Everything that can be said from the gammas alone.
+
+    Raises:
+        InputError: nothing can be pruned, or ``floor`` or ``multiple`` is out of range.
+    """
+    return report(judge(net, tie=tie, floor=floor, multiple=multiple))
+
+
+def report(judge: Judge) -> Preflight:
+    """`preflight` of a network that is traced already."""
+    offered = judge.offered()
+    together = torch.cat(list(offered.values()))
+    ranked = together.sort().values
+    rows = tuple(_layer(i, judge.lines[i], scores, ranked) for i, scores in offered.items())
+    return Preflight(
+        channels=len(ranked),
+        quantiles={q: float(ranked[round(q * (len(ranked) - 1))]) for q in QUANTILES},
+        near_zero=float((together < NEAR_ZERO).float().mean()),
+        limit=min(row.empties_at for row in rows),
+        safe=_largest(judge.safe),
+        survivable=_largest(judge.survives),
+        layers=rows,
+    )
+
+
+def safe_percent(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> float:
+    """The largest percent, rounded down to 0.01, that costs no layer more than `SAFE_LOSS` of its signal."""
+    return _largest(judge(net, tie=tie, floor=floor, multiple=multiple).safe)
+
+
+def sparse_enough(net: Network, percent: float, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> bool:
+    """Whether the network would survive this percent, i.e. whether `check` would pass."""
+    return judge(net, tie=tie, floor=floor, multiple=multiple).survives(percent)
+
+
+def check(
+    net: Network, *, percent: float, tie: Tie, floor: float = 0.0, multiple: int = 1, force: bool = False
+) -> Preflight:
+    """Refuse a percent that the network would not survive; ``force`` only reports.
+
+    Raises:
+        InputError: a layer would be emptied, or the network is not sparse enough; with the largest percents that are
+            survivable and safe, and the command that makes a network sparse.
+    """
+    asked = judge(net, tie=tie, floor=floor, multiple=multiple)
+    plan, found = asked.plan(percent), report(asked)
+    if force or asked.survives(percent):
+        return found
+    number = {Tie.KEEP: 0}.get(tie, 1)
+    remedy = (
+        f"use --percent {found.survivable:.2f} at most ({found.safe:.2f} costs next to nothing), or make the network "
+        f"sparser first: python3 train.py -sr --s 0.001 --prune {number} --weights <these weights>; --force goes on"
+    )
+    empty = asked.emptied(plan)
+    if empty is not None:
+        width, kept = len(asked.wires.outputs[empty]), asked.kept(plan)[empty]
+        raise InputError(
+            f"percent {percent:g} would empty layer {empty} (cfg line {asked.lines[empty]}): none of its "
+            f"{width} channels is above {plan.threshold:.3g}, and the few that stay are {kept:.0%} of its signal; "
+            f"{remedy}"
+        )
+    raise InputError(
+        f"the network is not sparse enough for percent {percent:g}: {found.near_zero:.0%} of its |gamma| are under "
+        f"{NEAR_ZERO:g} and layers would keep {_mean(asked.kept(plan)):.0%} of their signal on average; {remedy}"
+    )
+
+
+def _layer(layer: int, line: int, scores: Tensor, ranked: Tensor) -> LayerReport:
+    largest = float(scores.max())
+    return LayerReport(
+        layer=layer,
+        line=line,
+        channels=len(scores),
+        smallest=float(scores.min()),
+        median=float(scores.median()),
+        largest=largest,
+        empties_at=float((ranked < largest).float().mean()),
+    )
+
+
+def _largest(good: Callable[[float], bool]) -> float:
+    """The largest percent on the grid that is good, by bisection: what a percent removes, a larger one removes too."""
+    low, high = 0, round(1 / STEP)  # low is good (nothing is cut at 0), high is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if good(middle * STEP) else (low, middle)
+    return round(low * STEP, 10)
+
+
+def _mean(shares: dict[int, float]) -> float:
+    return sum(shares.values()) / len(shares)

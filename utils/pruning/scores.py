@@ -1,0 +1,91 @@
+"""How strong a wire is, judged by the convolutions it runs through.
+
+A raw score is one number >= 0 per channel of every convolution with batch norm; |gamma| is the first one. Other scores
+(L1 norm, Taylor, FPGM, random) are other functions of the same shape. What happens along a wire is the same for all:
+layers in series weaken it, layers in parallel are left to the strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.network import Network
+from utils.pruning.wires import Wires
+
+Scores = dict[int, Tensor]
+Score = Callable[[Network], Scores]
+
+
+def gammas(net: Network) -> Scores:
+    """|gamma| of every batch norm, float32 [C] on the CPU, by layer number.
+
+    Source: Liu et al., Network Slimming, ICCV 2017, section 3 (arXiv 1708.06519).
+    """
+    return {
+        i: net.state[f"layers.{i}.bn.weight"].detach().float().abs().cpu()
+        for i, layer in enumerate(net.spec.layers)
+        if isinstance(layer, s.Conv) and layer.bn
+    }
+
+
+def strengths(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
+    """What of each voter's channels arrives at a reader, [C] by voter.
+
+    A path from a convolution to a reader is as strong as its weakest layer (a depthwise convolution may stand in
+    between), and a channel is as strong as its strongest path: a ghost module reads a channel before *and* after the
+    depthwise convolution, so a weak depthwise gamma does not condemn it.
+    """
+    arriving = _passable(spec, wires, raw)
+    return {i: torch.minimum(raw[i], arriving[i]) for i in wires.voters}
+
+
+def decisive(spec: s.ModelSpec, wires: Wires) -> dict[int, Tensor]:
+    """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
+    whole = {
+        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Conv) and layer.bn
+    }
+    found = {i: torch.ones(len(wires.outputs[i]), dtype=torch.bool) for i in wires.voters}
+    for j in sorted(wires.depthwise & whole.keys()):
+        without = strengths(spec, wires, {**whole, j: torch.zeros_like(whole[j])})
+        dead = torch.zeros(wires.count, dtype=torch.bool)
+        for i, strength in without.items():
+            dead[wires.outputs[i][strength == 0]] = True
+        found[j] = dead[wires.outputs[j]]
+    return dict(sorted(found.items()))
+
+
+def _passable(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
+    """The strongest way on from each layer's output to any reader, [C]; inf where it is read at once."""
+    way = {i: torch.zeros(len(w)) for i, w in wires.outputs.items()}
+    read = {j for layer in spec.layers for j in layer.sources}
+    for i in reversed(range(len(spec.layers))):
+        layer = spec.layers[i]
+        if i not in read:
+            way[i].fill_(torch.inf)
+        for j, through in zip(layer.sources, _back(i, layer, way, wires, raw), strict=True):
+            way[j] = torch.maximum(way[j], through)
+    return way
+
+
+def _back(i: int, layer: s.Layer, way: Scores, wires: Wires, raw: Scores) -> list[Tensor]:
+    """The way on from each source through layer ``i``."""
+    match layer:
+        case s.Conv() if i in wires.depthwise:
+            return [torch.minimum(way[i], raw[i]) if layer.bn else way[i]]
+        case s.Conv():
+            return [torch.full_like(way[layer.sources[0]], torch.inf)]
+        case s.Route():
+            parts = way[i].split([len(way[j]) // layer.groups for j in layer.sources])
+            return [_spread(part, layer) for part in parts]
+        case _:
+            return [way[i]] * len(layer.sources)
+
+
+def _spread(part: Tensor, route: s.Route) -> Tensor:
+    whole = part.new_zeros(route.groups, len(part))
+    whole[route.group_id] = part
+    return whole.flatten()
