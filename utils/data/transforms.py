@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 GREY = 114  # the border's brightness, as every YOLO since v3 was trained with
+STEPS = np.arange(256, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ class Letterbox:
 
 def fit(original: tuple[int, int], size: tuple[int, int]) -> Letterbox:
     """The letterbox that fits an image (height, width) into ``size``, in the middle."""
-    factor = min(size[0] / original[0], size[1] / original[1])
-    h, w = (min(limit, max(1, round(n * factor))) for n, limit in zip(original, size, strict=True))
-    return Letterbox(original, (h, w), ((size[0] - h) // 2, (size[1] - w) // 2), size)
+    (height, width), (most_h, most_w) = original, size
+    factor = min(most_h / height, most_w / width)
+    h, w = min(most_h, max(1, round(height * factor))), min(most_w, max(1, round(width * factor)))
+    return Letterbox(original, (h, w), ((most_h - h) // 2, (most_w - w) // 2), size)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -101,23 +103,22 @@ def letterbox(image: np.ndarray, box: Letterbox) -> np.ndarray:
     return out
 
 
-def to_corners(boxes: np.ndarray, size: tuple[int, int], pad: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Boxes [n, 5] (class, cx, cy, w, h; 0..1 of an image of ``size``) to corners in px behind ``pad``."""
-    h, w = size
-    out = boxes.copy()
+def to_corners(boxes: np.ndarray) -> np.ndarray:
+    """Boxes [n, 5] (class, cx, cy, w, h) to (class, x1, y1, x2, y2), in the same unit."""
     half = boxes[:, 3:5] / 2
-    out[:, 1:3] = (boxes[:, 1:3] - half) * (w, h) + pad[::-1]
-    out[:, 3:5] = (boxes[:, 1:3] + half) * (w, h) + pad[::-1]
-    return out
+    return np.concatenate([boxes[:, :1], boxes[:, 1:3] - half, boxes[:, 1:3] + half], 1)
 
 
-def to_shares(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The inverse of ``to_corners`` without a pad."""
-    h, w = size
-    out = boxes.copy()
-    out[:, 1:3] = (boxes[:, 1:3] + boxes[:, 3:5]) / 2 / (w, h)
-    out[:, 3:5] = (boxes[:, 3:5] - boxes[:, 1:3]) / (w, h)
-    return out
+def to_shares(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes [n, 5] (class, corners in px of an image of ``size``) to (class, cx, cy, w, h; 0..1 of it)."""
+    low, high, whole = corners[:, 1:3], corners[:, 3:5], np.array(size[::-1], np.float32)
+    return np.concatenate([corners[:, :1], (low + high) / (2 * whole), (high - low) / whole], 1)
+
+
+def place(corners: np.ndarray, size: tuple[int, int], pad: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Boxes [n, 5] (class, corners; 0..1 of an image) to px, the image being of ``size`` behind ``pad`` (top, left)."""
+    (h, w), (top, left) = size, pad
+    return corners * np.array([1, w, h, w, h], np.float32) + np.array([0, left, top, left, top], np.float32)
 
 
 def mosaic(
@@ -127,12 +128,12 @@ def mosaic(
 
     Args:
         images: four of uint8 [h, w, C], each at most ``size``.
-        boxes: of each, [n, 5] with corners in px.
+        boxes: of each, [n, 5] (class, corners; 0..1 of its image).
         size: (height, width) of the network's image.
         rng: where the centre comes from.
 
     Returns:
-        The canvas [2H, 2W, C] and the boxes on it [n, 5], not clipped (so that what is lost of each can be told).
+        The canvas [2H, 2W, C] and the boxes on it [n, 5], corners in px, not clipped: what is lost can be told.
     """
     height, width = size
     canvas = np.full((2 * height, 2 * width, images[0].shape[2]), GREY, np.uint8)
@@ -144,64 +145,76 @@ def mosaic(
         x = cx - w if quarter % 2 == 0 else cx
         y1, x1, y2, x2 = max(y, 0), max(x, 0), min(y + h, 2 * height), min(x + w, 2 * width)
         canvas[y1:y2, x1:x2] = image[y1 - y : y2 - y, x1 - x : x2 - x]
-        moved.append(rows + np.array([0, x, y, x, y], np.float32))
+        moved.append(place(rows, (h, w), (y, x)))
     return canvas, np.concatenate(moved)
 
 
 def random_matrix(
     source: tuple[int, int], size: tuple[int, int], strength: Augment, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random affine map [3, 3] (x, y, 1) from an image of ``source`` to one of ``size``, middle to middle."""
-    angle, shear_x, shear_y = np.radians(rng.uniform(-1, 1, 3) * (strength.degrees, strength.shear, strength.shear))
-    factor = rng.uniform(1 - strength.scale, 1 + strength.scale)
-    shift = rng.uniform(-1, 1, 2) * strength.translate * (size[1], size[0])
-    centre = np.array([[1, 0, -source[1] / 2], [0, 1, -source[0] / 2], [0, 0, 1]])
+    """A random affine map [2, 3] of (x, y, 1) from an image of ``source`` to one of ``size``, middle to middle."""
+    turn, slant_x, slant_y, grow, shift_x, shift_y = rng.uniform(-1, 1, 6).tolist()
+    angle, factor = math.radians(strength.degrees * turn), 1 + strength.scale * grow
     cos, sin = factor * math.cos(angle), factor * math.sin(angle)
-    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    slant = np.array([[1, math.tan(shear_x), 0], [math.tan(shear_y), 1, 0], [0, 0, 1]])
-    back = np.array([[1, 0, size[1] / 2 + shift[0]], [0, 1, size[0] / 2 + shift[1]], [0, 0, 1]])
-    return back @ slant @ turn @ centre
+    tan_x, tan_y = (math.tan(math.radians(strength.shear * slant)) for slant in (slant_x, slant_y))
+    a, b, c, d = cos + tan_x * sin, tan_x * cos - sin, tan_y * cos + sin, cos - tan_y * sin  # the slant after the turn
+    x, y = (n * (0.5 + strength.translate * shift) for n, shift in ((size[1], shift_x), (size[0], shift_y)))
+    h, w = source[0] / 2, source[1] / 2
+    return np.array([[a, b, x - a * w - b * h], [c, d, y - c * w - d * h]])
 
 
 def mirror(matrix: np.ndarray, width: int) -> np.ndarray:
     """The map followed by a flip left to right."""
-    return np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) @ matrix
+    return np.stack([(0, 0, width) - matrix[0], matrix[1]])
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Move an image by a map of continuous coordinates: uint8 [*size, C]."""
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    by_index = np.linalg.inv(half) @ matrix @ half  # OpenCV counts from the middle of a pixel
-    out = cv2.warpAffine(image, by_index[:2], size[::-1], borderValue=(GREY,) * 3)
+    by_index = matrix.copy()  # OpenCV counts from the middle of a pixel
+    by_index[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
+    out = cv2.warpAffine(image, by_index, size[::-1], borderValue=(GREY,) * 3)
     return out.reshape(*size, -1)
 
 
-def warp_boxes(boxes: np.ndarray, matrix: np.ndarray, size: tuple[int, int], visible: float) -> np.ndarray:
-    """Move boxes [n, 5] (class, corners in px) and clip them; leave out those of which too little can be seen.
+def warp_boxes(
+    boxes: np.ndarray, matrix: np.ndarray, source: tuple[int, int], size: tuple[int, int], visible: float
+) -> np.ndarray:
+    """Move boxes [n, 5] (class, corners in px) from an image of ``source`` to one of ``size``, clipped to both.
 
     A box stays if it is at least 2 px wide and high and at least ``visible`` of its area is inside.
     """
     if not len(boxes):
         return boxes
-    corners = boxes[:, [1, 2, 3, 2, 3, 4, 1, 4]].reshape(-1, 4, 2)
-    moved = corners @ matrix[:2, :2].T + matrix[:2, 2]  # [n, 4, 2]
-    low, high = moved.min(1), moved.max(1)
-    limit = np.array([size[1], size[0]])
-    inner_low, inner_high = low.clip(0, limit), high.clip(0, limit)
-    left = inner_high - inner_low
-    keep = (left >= 2).all(1) & (left.prod(1) >= visible * (high - low).prod(1))
-    return np.concatenate([boxes[:, :1], inner_low, inner_high], 1)[keep].astype(np.float32)
+    low, high = _moved(boxes[:, 1:3], boxes[:, 3:5], matrix)
+    whole = (high - low).prod(1)
+    edge = np.array(source[::-1], np.float32)
+    inside = np.minimum(np.maximum(boxes[:, 1:].reshape(-1, 2, 2), 0), edge)
+    low, high = _moved(inside[:, 0], inside[:, 1], matrix)
+    edge = np.array(size[::-1], np.float32)
+    low, high = np.maximum(low, 0), np.minimum(high, edge)
+    left = np.maximum(high - low, 0)
+    keep = (left.min(1) >= 2) & (left.prod(1) >= visible * whole)
+    return np.concatenate([boxes[:, :1], low, high], 1)[keep].astype(np.float32)
+
+
+def _moved(low: np.ndarray, high: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upright boxes round moved boxes: the middle goes with the map, the half sides with its absolute values."""
+    middle = (low + high) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    half = (high - low) / 2 @ np.abs(matrix[:, :2]).T
+    return middle - half, middle + half
 
 
 def shift_colours(image: np.ndarray, gains: tuple[float, float, float], rng: np.random.Generator) -> np.ndarray:
     """Change hue, saturation and value by random factors up to 1 ± gain; a grey image knows value only."""
-    hue, saturation, value = rng.uniform(-1, 1, 3) * gains + 1
-    steps = np.arange(256)
+    hue, saturation, value = (rng.uniform(-1, 1, 3) * gains + 1).tolist()
+    bright = np.minimum(STEPS * value, 255)
     if image.shape[2] == 1:
-        return cv2.LUT(image, (steps * value).clip(0, 255).astype(np.uint8)).reshape(image.shape)
-    tables = [(steps * hue) % 180, (steps * saturation).clip(0, 255), (steps * value).clip(0, 255)]
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.stack(tables, -1).astype(np.uint8)[None])
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        return cv2.LUT(image, bright.astype(np.uint8)).reshape(image.shape)
+    tables = np.empty((1, 256, 3), np.uint8)
+    tables[0, :, 0] = STEPS * hue % 180
+    tables[0, :, 1] = np.minimum(STEPS * saturation, 255)
+    tables[0, :, 2] = bright
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)
 
 
 def with_mosaic(strength: Augment, on: bool) -> Augment:
