@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.darknet.spec import Yolo
-from utils.detection.average_precision import Array, ClassMetrics, average_precision
+from utils.detection.average_precision import Array, Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
@@ -42,18 +42,10 @@ class Timing:
     total: float
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """The worth of a detector on a data set. P, R and F1 are at IoU .5 and ``confidence``, where mean F1 is best."""
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Scores):
+    """The worth of a detector on a data set: its scores and what they were made from."""
 
-    map50: float
-    map: float
-    precision: float
-    recall: float
-    f1: float
-    confidence: float
-    per_class: tuple[ClassMetrics, ...]
-    curves: Array  # [classes, 101] precision over recall at IoU .5
     confusion: NDArray[np.int64]  # [classes + 1, classes + 1] rows predicted, columns true, last is background
     timing: Timing
     detections: tuple[Detections, ...]

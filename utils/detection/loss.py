@@ -41,6 +41,10 @@ class Losses:
     objectness: Tensor
     classification: Tensor
 
+    def terms(self) -> dict[str, Tensor]:
+        """The four by name, ``total`` first."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True)
 class Matches:
