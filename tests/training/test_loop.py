@@ -9,7 +9,7 @@ from torch import nn
 from tests.training.toy import CPU, ToyBatch, ToyLoader, toy_loss, toy_model, train
 from utils.errors import InputError
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.loop import train_one_epoch
+from utils.training.loop import Options, train_one_epoch
 from utils.training.optim import make_optimizer
 from utils.training.schedule import Schedule, step_ends
 
@@ -71,9 +71,9 @@ def test_nan_loss_stops_and_names_epoch_batch_and_images():
     model, loader = toy_model(), ToyLoader()
     calls = []
 
-    def loss(outputs, batch, size):
+    def loss(outputs, batch):
         calls.append(batch.indices)
-        return {"total": toy_loss(outputs, batch, size)["total"] * (float("nan") if len(calls) == 5 else 1)}
+        return {"total": toy_loss(outputs, batch)["total"] * (float("nan") if len(calls) == 5 else 1)}
 
     with pytest.raises(
         InputError, match=r"epoch 2, batch 2, images \d+, \d+, \d+, \d+: the loss is not finite"
@@ -87,7 +87,7 @@ def test_infinite_gradient_stops_before_it_reaches_the_weights():
     model = toy_model()
     before = state_of(model)
 
-    def loss(outputs, batch, size):
+    def loss(outputs, batch):
         return {"total": (outputs * 0).abs().sqrt().sum()}  # 0, with the slope of sqrt at 0
 
     with pytest.raises(InputError, match=r"epoch 1, batch 1, images .*: the gradient is (nan|inf)"):
@@ -96,7 +96,7 @@ def test_infinite_gradient_stops_before_it_reaches_the_weights():
 
 
 def test_losses_are_means_over_images_not_over_batches():
-    def loss(outputs, batch, size):
+    def loss(outputs, batch):
         return {"total": outputs.sum() * 0 + len(batch.images), "one": torch.tensor(1.0)}
 
     result = train(toy_model(), ToyLoader(images=12, batch=5), loss=loss)[0]
@@ -121,14 +121,6 @@ def test_images_reach_the_model_scaled_to_one_and_in_channels_last():
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_multi_scale_resizes_by_the_step():
-    result = train(toy_model(), ToyLoader(), epochs=2, size_at=lambda step: (8 + 8 * (step % 2), 8))
-    assert [item.losses["size"] for item in result] == [
-        pytest.approx((8 + 16 + 8) / 3),
-        pytest.approx((16 + 8 + 16) / 3),
-    ]
-
-
 def test_throughput_counts_the_waiting():
     result = train(toy_model(), ToyLoader())[0]
     assert result.images_per_second == pytest.approx(12 / result.seconds) and 0 < result.wait_share < 1
@@ -140,8 +132,6 @@ def test_scaled_fp16_gradients_and_fp32_gradients_meet_the_same_penalty():
     for name, model, scaler in (("plain", plain, None), ("scaled", scaled, torch.amp.GradScaler("cpu"))):
         gamma = model[1].weight
         optimizer = make_optimizer(model, lr=0.05)
-        from utils.training.loop import Options
-
         options = Options(penalty=lambda step, gamma=gamma, name=name: seen.setdefault(name, gamma.grad.clone()))
         train_one_epoch(
             model,
@@ -162,9 +152,9 @@ def test_autocast_trains_in_bf16_but_keeps_parameters_and_losses_in_fp32():
     model = toy_model()
     kinds = []
 
-    def loss(outputs, batch, size):
+    def loss(outputs, batch):
         kinds.append(outputs.dtype)
-        return toy_loss(outputs, batch, size)
+        return toy_loss(outputs, batch)
 
     optimizer = make_optimizer(model, lr=0.05)
     precision = Precision(torch.device("cpu"), torch.bfloat16)

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -26,9 +25,8 @@ class Batch(Protocol):
     indices: Any
 
 
-# (outputs of the model in fp32, batch, size of the images the model saw) -> terms, each a mean per image; "total" is
-# what is minimised.
-Loss = Callable[[Any, Any, tuple[int, int]], Mapping[str, Tensor]]
+# (outputs of the model in fp32, batch) -> terms, each a mean per image; "total" is what is minimised
+Loss = Callable[[Any, Any], Mapping[str, Tensor]]
 
 
 @dataclass(kw_only=True)
@@ -61,13 +59,11 @@ class Options:
         penalty: called with the number of the step, once an optimizer step, when the gradients are final (unscaled,
             averaged, clipped): adds what it wants to them. Neither autocast nor accumulation scales it.
         clip: largest norm of the gradient; None leaves it alone.
-        size_at: (height, width) the images are resized to at a step (multi-scale); a pure function of the step.
     """
 
     accumulate: int = 1
     penalty: Callable[[int], None] | None = None
     clip: float | None = None
-    size_at: Callable[[int], tuple[int, int]] | None = None
 
 
 def train_one_epoch(
@@ -97,9 +93,8 @@ def train_one_epoch(
     optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(_timed(loader, result, f"epoch {epoch + 1}"), start=1):
         place = f"epoch {epoch + 1}, batch {number}, images {_numbers(batch.indices)}"
-        size = options.size_at(step) if options.size_at else None
         count = len(batch.images)
-        terms = _forward(model, batch, loss, precision, size)
+        terms = _forward(model, batch, loss, precision)
         _add(result, terms, count, place)
         total = terms["total"] * count
         (scaler.scale(total) if scaler else total).backward()
@@ -115,17 +110,12 @@ def train_one_epoch(
     return result
 
 
-def _forward(
-    model: nn.Module, batch: Batch, loss: Loss, precision: Precision, size: tuple[int, int] | None
-) -> Mapping[str, Tensor]:
+def _forward(model: nn.Module, batch: Batch, loss: Loss, precision: Precision) -> Mapping[str, Tensor]:
     images = batch.images.to(precision.device, non_blocking=True)
     images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    if size is not None and size != tuple(images.shape[-2:]):
-        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
     with precision.autocast():
         outputs = model(images)
-    height, width = images.shape[-2:]
-    return loss(_float(outputs), batch, (height, width))
+    return loss(_float(outputs), batch)
 
 
 def _float(outputs: Any) -> Any:
