@@ -7,8 +7,9 @@
     labels = mine/labels          # optional: the folder of <image's name>.txt; else .../images/... -> .../labels/...
     flip = 0.5                    # optional: share of images mirrored left to right in training
 
-Paths are looked up beside the ``.data`` file, then in the current folder. In place of a ``.data`` file, the folder of a
-Pascal VOC set (Annotations/*.xml) will do: it is converted once, see ``voc.py``.
+Paths are looked up beside the ``.data`` file, then in the current folder. In place of a ``.data`` file, a
+folder will do: of a Pascal VOC set (Annotations/*.xml), which is converted once, see ``voc.py``; or one with
+images/train, images/val, labels/ and one file of names.
 """
 
 from __future__ import annotations
@@ -51,16 +52,18 @@ class Manifest:
 
 
 def read_manifest(place: Path | str) -> Manifest:
-    """Read and check a ``.data`` file, or convert the folder of a VOC set.
+    """Read and check a ``.data`` file, or a folder that is laid out as a set.
 
     Raises:
         InputError: something in it is missing, unknown or contradicts itself; the message says what and the remedy.
     """
     path = Path(place)
     if path.is_dir():
-        from utils.data.voc import manifest_of_folder
+        from utils.data import voc  # it needs this module's constants
 
-        path = manifest_of_folder(path)
+        if not voc.is_voc(path):
+            return _yolo_folder(path)
+        path = voc.manifest_of_folder(path)
     if not path.is_file():
         raise InputError(f"{path}: no such .data file; pass --data FILE.data, or the folder of a VOC set")
     values = _read_keys(path)
@@ -110,6 +113,19 @@ def read_list(path: Path) -> list[Path]:
         return beside if Path(row).is_absolute() or exists(beside.parent) else Path(row).absolute()
 
     return [resolve(row) for row in rows]
+
+
+def _yolo_folder(folder: Path) -> Manifest:
+    """A folder with images/train, images/val and one .names file."""
+    folder = folder.absolute()
+    train, valid, names = folder / "images" / "train", folder / "images" / "val", sorted(folder.glob("*.names"))
+    if not (train.is_dir() and valid.is_dir() and len(names) == 1):
+        raise InputError(
+            f"{folder}: a folder given as --data needs Annotations/ and JPEGImages/ (VOC), or images/train, images/val "
+            "and one .names file; else write a .data file"
+        )
+    classes = _read_names(names[0])
+    return Manifest(folder, len(classes), classes, train, valid)
 
 
 def _read_keys(path: Path) -> dict[str, tuple[str, int]]:

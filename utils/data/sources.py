@@ -1,0 +1,111 @@
+"""What detect looks at: an image, a folder, a pattern, a video, a camera."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.data.images import read_image
+from utils.data.manifest import IMAGE_SUFFIXES
+from utils.errors import InputError
+
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video or camera says of itself; ``frames`` is 0 where it does not know (a camera)."""
+
+    fps: float
+    frames: int
+    size: tuple[int, int]  # (height, width) px
+
+
+@dataclass(frozen=True)
+class Frame:
+    """``image`` uint8 [H, W, C] RGB or grey of ``name`` (a path, an address or a camera); ``number`` counts from 0."""
+
+    name: str
+    image: np.ndarray
+    number: int = 0
+    video: Video | None = None
+
+
+def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
+    """The frames of a source, one after the other.
+
+    Args:
+        source: image or video file, folder of them, pattern with ``*``, stream's address, or number of a camera.
+        channels: 3 (RGB) or 1 (grey).
+
+    Raises:
+        InputError: at once, where there is nothing to see; later, where a file turns out unreadable.
+    """
+    source = str(source)
+    if source.isdigit() and not Path(source).exists():
+        return _video(int(source), f"camera {source}", channels)
+    if "://" in source:
+        return _video(source, source, channels)
+    return _files(_paths(source), channels)
+
+
+def _paths(source: str) -> list[Path]:
+    """The images and videos a path or pattern stands for, by name."""
+    path, known = Path(source), IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    if path.is_file():
+        if path.suffix.lower() not in known:
+            raise InputError(f"{path}: neither image nor video by its name; known are {' '.join(known)}")
+        return [path]
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        if not found:
+            raise InputError(f"{path}: no image or video in this folder; known are {' '.join(known)}")
+        return found
+    if glob.has_magic(source):
+        found = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.suffix.lower() in known)  # noqa: PTH207
+        if not found:
+            raise InputError(f"{source}: no image or video fits this pattern; quote it and check the folder")
+        return found
+    raise InputError(f"{source}: no such file or folder; give an image, video, folder, pattern or camera number")
+
+
+def _files(paths: list[Path], channels: int) -> Iterator[Frame]:
+    for path in paths:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _video(str(path), str(path), channels)
+        else:
+            yield Frame(str(path), read_image(path, channels))
+
+
+def _video(source: str | int, name: str, channels: int) -> Iterator[Frame]:
+    """Open now, so that a mistake shows before anything else is done; read later."""
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        capture.release()
+        what = "does not open; is it plugged in and free?" if isinstance(source, int) else "can not be read as a video"
+        raise InputError(f"{name}: {what}" + ("" if isinstance(source, int) else "; check the file or convert it"))
+    return _frames(capture, name, channels)
+
+
+def _frames(capture: cv2.VideoCapture, name: str, channels: int) -> Iterator[Frame]:
+    number = 0
+    try:
+        height, width = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        video = Video(capture.get(cv2.CAP_PROP_FPS) or 25.0, frames, (height, width))
+        while True:
+            good, image = capture.read()
+            if not good:
+                break
+            colour = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY)
+            yield Frame(name, colour.reshape(*image.shape[:2], channels), number, video)
+            number += 1
+    finally:
+        capture.release()
+    if not number:
+        raise InputError(f"{name}: not one frame could be read; check the video")
