@@ -1,0 +1,72 @@
+"""The integer network in plain numpy int64, written from the definition and sharing no code with the executors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.darknet import spec as s
+from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+
+
+def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Pixels int64 [N,C,H,W] -> levels of every edge, accumulators of every convolution."""
+    levels = {-1: pixels.astype(np.int64)}
+    accumulators: dict[int, np.ndarray] = {}
+    for i, layer in enumerate(network.spec.layers):
+        if isinstance(layer, s.Yolo):
+            continue
+        given = [levels[j] for j in layer.sources]
+        op = network.ops.get(i)
+        if isinstance(op, IntConv):
+            assert isinstance(layer, s.Conv)
+            accumulators[i] = convolve(layer, op.weight.numpy(), op.bias.numpy(), given[0])
+            if op.requantiser is not None:
+                levels[i] = requantise(accumulators[i], op.requantiser)
+        elif isinstance(op, IntShortcut):
+            total = sum(n * gain for n, gain in zip(given, op.gains, strict=True))
+            levels[i] = requantise(total, op.requantiser)
+        else:
+            levels[i] = _move(layer, given, network.grids[i].lo)
+    return levels, accumulators
+
+
+def convolve(layer: s.Conv, weight: np.ndarray, bias: np.ndarray, n: np.ndarray) -> np.ndarray:
+    weight, bias = weight.astype(np.int64), bias.astype(np.int64)
+    p, d, k = layer.pad, layer.dilation, layer.size
+    padded = np.pad(n, ((0, 0), (0, 0), (p, p), (p, p)))
+    height = (padded.shape[2] - d * (k - 1) - 1) // layer.stride[0] + 1
+    width = (padded.shape[3] - d * (k - 1) - 1) // layer.stride[1] + 1
+    acc = np.zeros((len(n), layer.filters, height, width), np.int64) + bias[:, None, None]
+    each_in, each_out = weight.shape[1], layer.filters // layer.groups
+    for o in range(layer.filters):
+        first = o // each_out * each_in
+        for c in range(each_in):
+            for dy in range(k):
+                for dx in range(k):
+                    rows = slice(dy * d, dy * d + height * layer.stride[0], layer.stride[0])
+                    columns = slice(dx * d, dx * d + width * layer.stride[1], layer.stride[1])
+                    tap = padded[:, first + c, rows, columns][:, :height, :width]
+                    acc[:, o] += weight[o, c, dy, dx] * tap
+    return acc
+
+
+def requantise(acc: np.ndarray, by: Requantiser) -> np.ndarray:
+    """floor(acc * m / 2^f + 1/2) by floor division, clipped."""
+    m, m_neg = (gain.numpy().astype(np.int64)[None, :, None, None] for gain in (by.m, by.m_neg))
+    numerator = 2 * acc * np.where(acc < 0, m_neg, m)
+    level = (numerator + 2**by.f) // 2 ** (by.f + 1) if by.f >= 0 else numerator * 2**-by.f // 2
+    return np.clip(level, by.lo, by.hi)
+
+
+def _move(layer: s.Layer, given: list[np.ndarray], lowest: int) -> np.ndarray:
+    match layer:
+        case s.MaxPool():
+            before, after = layer.pad // 2, layer.pad - layer.pad // 2
+            x = np.pad(given[0], ((0, 0), (0, 0), (before, after), (before, after)), constant_values=lowest)
+            windows = np.lib.stride_tricks.sliding_window_view(x, (layer.size, layer.size), (2, 3))
+            return windows[:, :, :: layer.stride, :: layer.stride].max((4, 5))
+        case s.Upsample():
+            return np.kron(given[0], np.ones((1, 1, layer.stride, layer.stride), np.int64))
+        case s.Route():
+            return np.concatenate([np.split(x, layer.groups, 1)[layer.group_id] for x in given], 1)
+    return given[0]

@@ -1,0 +1,111 @@
+"""Tiny random networks of every supported layer, as cfg text, with random weights; and exact images for them."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg
+from utils.darknet.network import Network
+from utils.darknet.shapes import channels
+
+Section = tuple[str, dict[str, object]]
+
+SIDE = 16
+ACTIVATIONS = ("relu", "leaky", "linear", "relu6")
+
+
+def cfg_text(*sections: Section, side: int = SIDE, image_channels: int = 3) -> str:
+    """``[net]``, the sections, a 1x1 head and its ``[yolo]``."""
+    head: list[Section] = [
+        ("convolutional", {"filters": 6, "size": 1, "stride": 1, "pad": 1, "activation": "linear"}),
+        ("yolo", {"mask": 0, "anchors": "4,4", "classes": 1, "num": 1}),
+    ]
+    net: Section = ("net", {"width": side, "height": side, "channels": image_channels})
+    return "\n".join(
+        f"[{kind}]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
+        for kind, keys in (net, *sections, *head)
+    )
+
+
+def random_cfg(seed: int) -> str:
+    """A chain of 3 to 7 random layers with branches back to earlier ones; each kind comes up about as often."""
+    rng = random.Random(seed)
+    sections = [_conv(rng, 8, 1, stride=rng.choice((1, 2)))]
+    shapes = [(8, SIDE // int(str(sections[0][1]["stride"])))]  # (channels, side) of every layer
+    for _ in range(rng.randint(3, 7)):
+        section, shape = _layer(rng, shapes)
+        sections.append(section)
+        shapes.append(shape)
+    return cfg_text(*sections)
+
+
+def random_network(cfg: str | int, seed: int = 0) -> Network:
+    """Random weights and, where the cfg has it, random batch-norm statistics; ``cfg`` may be a seed for one."""
+    spec = parse_cfg(random_cfg(cfg) if isinstance(cfg, int) else cfg, "random")
+    generator = torch.Generator().manual_seed(seed)
+    width, state = channels(spec), {}
+    for i, layer in enumerate(spec.layers):
+        if not isinstance(layer, s.Conv):
+            continue
+        fan_in = width[layer.sources[0]] // layer.groups * layer.size**2
+        shape = (layer.filters, width[layer.sources[0]] // layer.groups, layer.size, layer.size)
+        state[f"layers.{i}.conv.weight"] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        if layer.bn:
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                value = torch.rand(layer.filters, generator=generator)
+                state[f"layers.{i}.bn.{name}"] = value + 0.5 if name in ("weight", "running_var") else value - 0.5
+        else:
+            state[f"layers.{i}.conv.bias"] = torch.randn(layer.filters, generator=generator) * 0.3
+    return Network(spec, state)
+
+
+def random_images(count: int = 4, *, side: int = SIDE, image_channels: int = 3, seed: int = 0) -> Tensor:
+    """[N,C,side,side] of n / 255, as the loaders make them; smooth patches, not noise alone."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, image_channels, side // 4, side // 4, generator=generator)
+    fine = torch.rand(count, image_channels, side, side, generator=generator)
+    image = torch.nn.functional.interpolate(coarse, scale_factor=4.0) * 0.7 + fine * 0.3
+    return (image * 255).round() / 255
+
+
+def _conv(rng: random.Random, filters: int, groups: int, stride: int | None = None) -> Section:
+    size = rng.choice((1, 3, 3, 5))
+    return "convolutional", {
+        "batch_normalize": rng.choice((0, 1)),
+        "filters": filters,
+        "size": size,
+        "stride": stride or rng.choice((1, 1, 2)),
+        "pad": 1,
+        "groups": groups,
+        "activation": rng.choice(ACTIVATIONS),
+    }
+
+
+def _layer(rng: random.Random, shapes: list[tuple[int, int]]) -> tuple[Section, tuple[int, int]]:
+    width, side = shapes[-1]
+    same_side = [i for i, shape in enumerate(shapes) if shape[1] == side]
+    same_shape = [i for i, shape in enumerate(shapes[:-1]) if shape == shapes[-1]]
+    kind = rng.choice(("conv", "conv", "depthwise", "pool", "upsample", "route", "slice", "shortcut", "dropout"))
+    if kind == "pool":
+        size, stride = rng.choice(((2, 2), (2, 1), (5, 1), (3, 2)))
+        return ("maxpool", {"size": size, "stride": stride}), (width, (side - 1) // stride + 1)
+    if kind == "upsample" and side < SIDE:
+        return ("upsample", {"stride": 2}), (width, side * 2)
+    if kind == "route" and width < 32:
+        chosen = rng.choice(same_side)
+        return ("route", {"layers": f"-1,{chosen}"}), (width + shapes[chosen][0], side)
+    if kind == "slice" and width % 2 == 0:
+        return ("route", {"layers": -1, "groups": 2, "group_id": rng.choice((0, 1))}), (width // 2, side)
+    if kind == "shortcut" and same_shape:
+        activation = rng.choice(("linear", "relu", "leaky"))
+        return ("shortcut", {"from": rng.choice(same_shape), "activation": activation}), (width, side)
+    if kind == "dropout":
+        return ("dropout", {"probability": 0.5}), (width, side)
+    depthwise = kind == "depthwise"
+    groups = width if depthwise else rng.choice([g for g in (1, 2, 4) if width % g == 0])
+    section = _conv(rng, width if depthwise else rng.choice((4, 8)), groups)
+    return section, (int(str(section[1]["filters"])), (side - 1) // int(str(section[1]["stride"])) + 1)

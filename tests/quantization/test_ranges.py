@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.quantization.random_nets import cfg_text, random_images, random_network
+from utils.darknet.cfg import parse_cfg
+from utils.quantization.edges import make_grids, trace_edges
+from utils.quantization.histogram import Histogram, collect, float_edges
+from utils.quantization.ranges import METHODS, channel_steps, squared_errors
+from utils.quantization.scheme import Scheme
+
+CONV = {"filters": 4, "size": 3, "pad": 1}
+
+
+def histogram(values: torch.Tensor) -> Histogram:
+    """Exact: one bin a value."""
+    return Histogram(torch.ones(1, len(values)), values[:1], values[-1:])
+
+
+def test_minmax_clips_nothing_and_percentile_clips_its_share():
+    values = torch.linspace(0, 100, 2001)
+    member = (values, torch.ones(2001), 0, 15)
+    assert METHODS["minmax"]([member], Scheme()) == pytest.approx(100 / 15)
+    assert METHODS["percentile"]([member], Scheme(percentile=90)) == pytest.approx(90 / 15, rel=0.01)
+
+
+def test_mse_finds_the_scale_that_brute_force_finds():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(20000, generator=generator).abs().sort().values
+    found = METHODS["mse"]([(values, torch.ones(20000), 0, 15)], Scheme())
+    errors = {}
+    for step in range(1, 400):
+        s = step * float(values[-1]) / 15 / 400
+        errors[s] = float((((values / s + 0.5).floor().clamp(0, 15) * s - values) ** 2).sum())
+    assert found == pytest.approx(min(errors, key=errors.__getitem__), rel=0.03)
+
+
+def test_an_all_zero_edge_gets_a_finite_scale():
+    zeros = torch.zeros(512)
+    for method in METHODS.values():
+        assert 0 < method([(zeros, torch.ones(512), 0, 15)], Scheme()) < float("inf")
+
+
+def test_histograms_count_every_value_once():
+    network = random_network(cfg_text(("convolutional", CONV | {"activation": "leaky"})))
+    x = random_images(3)
+    found = collect(network, [x[:2], x[2:]], [-1, 0])
+    edges = dict(float_edges(network, x, keep=True))
+    for i in (-1, 0):
+        assert float(found[i].counts.sum()) == edges[i].numel()
+        torch.testing.assert_close(found[i].high, edges[i].amax((0, 2, 3)))
+        mean = (found[i].values() * found[i].counts).sum(1) / found[i].counts.sum(1)
+        torch.testing.assert_close(mean, edges[i].mean((0, 2, 3)), atol=0.01, rtol=0)
+
+
+def test_a_channels_step_follows_its_own_range():
+    values = torch.linspace(0, 1, 512)
+    wide = Histogram(torch.ones(2, 512), torch.zeros(2), torch.tensor([1.0, 10.0]))
+    steps = channel_steps(wide, 0, 15)
+    assert float(steps[1] / steps[0]) == pytest.approx(10, rel=1e-3)
+    assert float(channel_steps(histogram(values), 0, 15)) == pytest.approx(1 / 15, rel=0.05)
+
+
+def test_errors_of_a_grid_that_holds_every_value_are_zero():
+    values = torch.arange(-8.0, 8.0)[None] * 0.25
+    assert float(squared_errors(values, torch.ones_like(values), torch.tensor([[0.25]]), -8, 7)) == 0
+
+
+def test_concat_pool_and_upsample_share_a_scale_and_a_shortcut_has_its_own():
+    spec = parse_cfg(
+        cfg_text(
+            ("convolutional", CONV | {"activation": "relu"}),  # 0
+            ("convolutional", CONV | {"activation": "leaky"}),  # 1
+            ("shortcut", {"from": -2, "activation": "linear"}),  # 2
+            ("maxpool", {"size": 2, "stride": 2}),  # 3
+            ("upsample", {"stride": 2}),  # 4
+            ("route", {"layers": "-1,0"}),  # 5
+        ),
+        "test",
+    )
+    edges = trace_edges(spec)
+    assert edges.group[2] == edges.group[3] == edges.group[4] == edges.group[5] == edges.group[0]
+    assert len({edges.group[-1], edges.group[0], edges.group[1]}) == 3
+    assert edges.signed == {-1: False, 0: False, 1: True, 2: True, 3: True, 4: True, 5: True}
+    grids = make_grids(spec, edges, dict.fromkeys(edges.group.values(), 0.5), 4)
+    assert (grids[0].lo, grids[0].hi, grids[1].lo, grids[1].hi) == (0, 15, -8, 7)
+    assert (grids[5].lo, grids[5].hi) == (-8, 15)
+
+
+def test_what_is_tied_to_the_image_keeps_the_images_scale_and_bits():
+    spec = parse_cfg(
+        cfg_text(("convolutional", CONV | {"activation": "relu"}), ("route", {"layers": "-1"})),
+        "test",
+    )
+    edges = trace_edges(spec)
+    tied = {**edges.group, 0: -1, 1: -1}
+    grids = make_grids(spec, type(edges)(tied, edges.signed, edges.producers), {-1: 1 / 255}, 4)
+    assert (grids[0].scale, grids[0].hi) == (1 / 255, 255)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.quantization.packing import pack, packed_size, unpack
+from utils.quantization.weights import round_half_up, round_weights, weight_scales
+
+
+@given(bits=st.integers(2, 8), count=st.integers(1, 40), seed=st.integers(0, 999))
+def test_packing_is_undone_by_unpacking_and_has_no_gaps(bits, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (count, 3), generator=generator).to(torch.int8)
+    packed = pack(values, bits)
+    assert packed.dtype is torch.uint8 and len(packed) == packed_size(values.numel(), bits)
+    assert torch.equal(unpack(packed, bits, (count, 3)), values)
+
+
+def test_the_first_value_lies_in_the_lowest_bits():
+    assert pack(torch.tensor([1, -1]), 4).tolist() == [0xF1]
+
+
+def test_rounding_is_half_up_never_half_to_even():
+    halves = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
+    assert round_half_up(halves).tolist() == [-2, -1, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weight_grids_are_symmetric_and_hold_their_own_values(bits):
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    scale = weight_scales(weight, torch.zeros(6), 0.1, bits)
+    levels = round_weights(weight, scale, bits)
+    top = 2 ** (bits - 1) - 1
+    assert int(levels.abs().max()) == top
+    on_grid = (levels.double() * scale.view(-1, 1, 1, 1)).float()
+    assert torch.equal(round_weights(on_grid, scale, bits), levels)
+
+
+def test_low_bits_clip_the_tail_when_that_lowers_the_error():
+    weight = torch.cat(
+        [torch.randn(1, 999, 1, 1, generator=torch.Generator().manual_seed(0)), torch.full((1, 1, 1, 1), 9.0)], 1
+    )
+    scale = weight_scales(weight, torch.zeros(1), 1.0, 4)
+    assert float(scale) < 9 / 7
+
+    def error(s: torch.Tensor) -> float:
+        return float((round_weights(weight, s, 4).double() * s - weight).square().sum())
+
+    assert error(scale) < error(torch.tensor([9 / 7], dtype=torch.float64))
+
+
+def test_a_channel_of_zeros_takes_a_scale_its_bias_fits():
+    weight = torch.stack([torch.zeros(2, 3, 3), torch.ones(2, 3, 3)])
+    scale = weight_scales(weight, torch.tensor([0.7, 0.1]), 0.01, 8)
+    assert bool(scale.isfinite().all()) and bool((scale > 0).all())
+    assert int(round_half_up(torch.tensor([0.7]) / (0.01 * scale[:1]))) < 2**31
+    assert int(round_weights(weight, scale, 8)[0].abs().max()) == 0
+
+
+def test_a_network_of_zeros_has_scales_too():
+    assert weight_scales(torch.zeros(3, 2, 1, 1), torch.zeros(3), 1.0, 8).tolist() == [1.0, 1.0, 1.0]

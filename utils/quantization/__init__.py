@@ -1,0 +1,1 @@
+"""Post-training quantisation to a network of pure integers, and the executor that runs it."""

@@ -1,0 +1,117 @@
+"""Running an IntegerNetwork: the walk every executor shares, and the integer executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from utils.darknet import spec as s
+from utils.quantization.exact import ExactConv
+from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser, read_out, requantise
+from utils.quantization.support import readouts
+from utils.quantization.walk import last_readers, move
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run saw: integer ``levels`` of every edge, int32; ``accumulators`` of every convolution, int64."""
+
+    levels: dict[int, Tensor]
+    accumulators: dict[int, Tensor]
+
+
+def image_levels(x: Tensor) -> Tensor:
+    """The 8-bit pixels back from the float image n / 255, as floats [N,C,H,W]."""
+    return (x.float() * 255 + 0.5).floor_().clamp_(0, 255)
+
+
+class Executor(nn.Module):
+    """A predictor over an IntegerNetwork; subclasses say what happens between accumulator and level.
+
+    ``forward`` takes float images [N,C,H,W] of values n / 255 and returns the heads' raw maps, float32. Levels travel
+    as integers held in float32, channels last.
+    """
+
+    def __init__(self, network: IntegerNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.convs = nn.ModuleDict()
+        for i, op in network.ops.items():
+            if isinstance(op, IntConv):
+                layer, _ = network.conv(i)
+                self.convs[str(i)] = ExactConv(layer, op.weight, op.bias, network.reach_into(i))
+        self._last = last_readers(network.spec)
+        self._readouts = readouts(network.spec)
+        self.eval()
+
+    def fire(self, acc: Tensor, by: Requantiser) -> Tensor:
+        """Accumulator -> level, both integers held in floats."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images -> raw head maps, in cfg order."""
+        accumulators = self._walk(x, None)
+        return [self._read(i, accumulators[i]) for i in self._readouts]
+
+    @torch.no_grad()
+    def trace(self, x: Tensor) -> Trace:
+        """Every level and accumulator of a run, for tests, tables and hand-offs."""
+        levels: dict[int, Tensor] = {}
+        accumulators = self._walk(x, levels)
+        return Trace(
+            {i: n.to(torch.int32).contiguous() for i, n in levels.items()},
+            {i: acc.to(torch.int64).contiguous() for i, acc in accumulators.items()},
+        )
+
+    def levels(self, x: Tensor) -> dict[int, Tensor]:
+        """The integer level of every edge (-1: the image), int32 [N,C,H,W]; heads have none."""
+        return self.trace(x).levels
+
+    def _read(self, i: int, acc: Tensor) -> Tensor:
+        layer, op = self.network.conv(i)
+        return read_out(acc, op, layer.activation)
+
+    def _walk(self, x: Tensor, kept: dict[int, Tensor] | None) -> dict[int, Tensor]:
+        """Layer by layer; returns the accumulators of the read-outs, and of all layers when levels are ``kept``."""
+        spec = self.network.spec
+        edges = {-1: image_levels(x).contiguous(memory_format=torch.channels_last)}
+        accumulators: dict[int, Tensor] = {}
+        for i, layer in enumerate(spec.layers):
+            if isinstance(layer, s.Yolo):
+                continue
+            inputs = [edges[j] for j in layer.sources]
+            level, acc = self._step(i, layer, inputs)
+            if acc is not None and (kept is not None or i in self._readouts):
+                accumulators[i] = acc
+            if level is not None:
+                edges[i] = level
+            del inputs
+            for j in set(layer.sources) if kept is None else ():
+                if self._last[j] == i:
+                    del edges[j]
+        if kept is not None:
+            kept.update(edges)
+        return accumulators
+
+    def _step(self, i: int, layer: s.Layer, inputs: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        op = self.network.ops.get(i)
+        match op:
+            case IntConv():
+                acc = self.convs[str(i)](inputs[0])
+                return (None if op.requantiser is None else self.fire(acc, op.requantiser)), acc
+            case IntShortcut():
+                total = sum(n.double() * gain for n, gain in zip(inputs, op.gains, strict=True))
+                assert isinstance(total, Tensor)
+                return self.fire(total, op.requantiser), None
+        return move(layer, inputs, self.network.grids[i].lo), None
+
+
+class IntegerExecutor(Executor):
+    """The golden model at work: convolutions exact, requantisation in int64."""
+
+    def fire(self, acc: Tensor, by: Requantiser) -> Tensor:
+        """The definition's requantisation."""
+        return requantise(acc, by).float()

@@ -1,0 +1,108 @@
+"""IntegerNetwork: the golden model. Tensors of integers, nothing else between the image and the read-out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.darknet.spec import Conv, ModelSpec
+from utils.quantization.edges import Grid
+from utils.quantization.scheme import Scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requantiser:
+    """n = clip((acc * m + 2^(f-1)) >> f, lo, hi), with ``m_neg`` in place of ``m`` where acc < 0.
+
+    ``m`` and ``m_neg`` are int32 [O], one gain a channel; the gains are at most 16 bits, so the product fits int64, and
+    float64, with room to spare. They differ for leaky only: a monotone staircase with a kink at 0.
+    """
+
+    m: Tensor
+    m_neg: Tensor
+    f: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntConv:
+    """A convolution in integers.
+
+    ``weight`` int8 [O,I/groups,k,k], ``bias`` int32 [O]. A read-out has no requantiser but ``scale``, float64 [O], the
+    value of one unit of its accumulator; for the others that is m * 2^-f * the edge's scale. ``acc_bits`` is what the
+    accumulator needs at most, sign included.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    w_bit: int
+    acc_bits: int
+    requantiser: Requantiser | None = None
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntShortcut:
+    """acc = sum of the sources' levels times ``gains`` (one integer a source), then the requantiser."""
+
+    gains: tuple[int, ...]
+    requantiser: Requantiser
+
+
+IntegerOp = IntConv | IntShortcut
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """A network of integers.
+
+    ``spec`` is the folded network's; ``ops`` holds the layers that compute, the others only move integers; ``grids``
+    gives every edge's scale and levels (-1: the image).
+    """
+
+    spec: ModelSpec
+    scheme: Scheme
+    ops: dict[int, IntegerOp]
+    grids: dict[int, Grid]
+
+    def reach_into(self, i: int) -> int:
+        """The largest |n| that layer ``i`` can read."""
+        return max(self.grids[j].reach for j in self.spec.layers[i].sources)
+
+    def conv(self, i: int) -> tuple[Conv, IntConv]:
+        """Layer ``i``, a convolution, as structure and as integers."""
+        layer, op = self.spec.layers[i], self.ops[i]
+        assert isinstance(layer, Conv) and isinstance(op, IntConv)
+        return layer, op
+
+
+def requantise(acc: Tensor, by: Requantiser) -> Tensor:
+    """The definition, in int64.
+
+    ``>>`` floors, so ties go up. A negative ``f`` shifts left.
+
+    Args:
+        acc: integers [N,O,H,W], of any type.
+        by: gains and bounds.
+
+    Returns:
+        Levels, int64 [N,O,H,W].
+    """
+    total = acc.to(torch.int64)
+    m = by.m.to(torch.int64).view(1, -1, 1, 1)
+    if torch.equal(by.m, by.m_neg) or by.lo == 0:  # with lo = 0 whatever is negative becomes 0 anyway
+        total = total * m
+    else:
+        total = total * torch.where(total < 0, by.m_neg.to(torch.int64).view(1, -1, 1, 1), m)
+    total = (total + (1 << (by.f - 1))) >> by.f if by.f > 0 else total << -by.f
+    return total.clamp_(by.lo, by.hi)
+
+
+def read_out(acc: Tensor, op: IntConv, activation: str) -> Tensor:
+    """A head's float map: acc * scale, float32; the product in float64, so that every executor agrees to the bit."""
+    assert op.scale is not None, "only a read-out has a scale"
+    raw = (acc.double() * op.scale.to(acc.device).view(1, -1, 1, 1)).float()
+    return raw.sigmoid() if activation == "logistic" else raw

@@ -1,0 +1,35 @@
+"""Integers of b bits, packed without gaps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pack(values: Tensor, bits: int) -> Tensor:
+    """Signed integers -> uint8 [ceil(n * bits / 8)].
+
+    Two's complement of ``bits`` bits, least significant bit first, one value after the other; the last byte is filled
+    up with zeros. Size 2 to 8 bits.
+    """
+    unsigned = values.flatten().to(torch.int16) & (2**bits - 1)
+    stream = (unsigned[:, None] >> torch.arange(bits)) & 1  # [n,bits]
+    stream = torch.nn.functional.pad(stream.flatten(), (0, -stream.numel() % 8)).view(-1, 8)
+    return (stream << torch.arange(8)).sum(1).to(torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of ``pack``: int8 of the given shape."""
+    count = 1
+    for side in shape:
+        count *= side
+    stream = (packed.to(torch.int16)[:, None] >> torch.arange(8)) & 1
+    digits = stream.flatten()[: count * bits].view(count, bits)
+    unsigned = (digits << torch.arange(bits)).sum(1)
+    signed = torch.where(unsigned >= 2 ** (bits - 1), unsigned - 2**bits, unsigned)
+    return signed.to(torch.int8).view(shape)
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that ``count`` values take."""
+    return (count * bits + 7) // 8

@@ -1,0 +1,102 @@
+"""From histograms to scales: how much of an edge's tail is worth clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from utils.quantization.edges import Edges, Grid, level_bounds
+from utils.quantization.histogram import Histogram
+from utils.quantization.scheme import Scheme
+
+CANDIDATES = 100
+SMALLEST = 0.02  # share of the full range the search goes down to
+
+# A member of a group: its values [B], their counts [B], its lowest and highest level.
+Member = tuple[Tensor, Tensor, int, int]
+
+
+def choose_scales(edges: Edges, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, float]:
+    """One scale per group of edges; the image's group is locked to 1/255."""
+    method = METHODS[scheme.ranges]
+    scales = {}
+    for group, producers in edges.members().items():
+        if group == edges.group[-1]:
+            scales[group] = Grid(1 / 255, 0, 255).scale
+            continue
+        members = [(*histograms[i].merged(), *level_bounds(scheme.a_bit, edges.signed[i])) for i in producers]
+        scales[group] = method(members, scheme)
+    return scales
+
+
+def minmax(members: list[Member], scheme: Scheme) -> float:
+    """The smallest scale that clips nothing."""
+    return max(_full_scale(values, counts, lo, hi) for values, counts, lo, hi in members) or 1.0
+
+
+def percentile(members: list[Member], scheme: Scheme) -> float:
+    """The smallest scale that clips no more than 100 - ``percentile`` per cent of any member's values."""
+    trimmed = []
+    for values, counts, lo, hi in members:
+        share = counts.cumsum(0) / counts.sum()
+        tail = (100 - scheme.percentile) / 100
+        inside = (share > tail) & (share.roll(1) < 1 - tail) if lo else share.roll(1) < 1 - tail
+        inside[0] |= not lo
+        trimmed.append((values, counts * inside, lo, hi))
+    return minmax(trimmed, scheme)
+
+
+def mse(members: list[Member], scheme: Scheme) -> float:
+    """The scale of least squared error, summed over the members, by search.
+
+    Source: Banner et al., Post training 4-bit quantization of convolutional networks, NeurIPS 2019; by search instead
+    of by an assumed density.
+    """
+    full = minmax(members, scheme)
+    candidates = full * torch.linspace(SMALLEST, 1, CANDIDATES, dtype=torch.float64)
+    errors = torch.zeros(CANDIDATES, dtype=torch.float64)
+    for values, counts, lo, hi in members:
+        errors += squared_errors(values[None], counts[None], candidates[None], lo, hi)[0]
+    return float(candidates[errors.argmin()])
+
+
+METHODS: dict[str, Callable[[list[Member], Scheme], float]] = {"mse": mse, "percentile": percentile, "minmax": minmax}
+
+
+def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:
+    """Sum of squared quantisation errors.
+
+    Args:
+        values: [C,B].
+        counts: [C,B].
+        scales: candidates [C,S].
+        lo: lowest level.
+        hi: highest level.
+
+    Returns:
+        [C,S].
+    """
+    columns = []
+    for s in scales.float().T[:, :, None]:  # [C,1]
+        error = (values / s + 0.5).floor_().clamp_(lo, hi).mul_(s).sub_(values)
+        columns.append((error.square_() * counts).sum(1))
+    return torch.stack(columns, 1).double()
+
+
+def channel_steps(histogram: Histogram, lo: int, hi: int) -> Tensor:
+    """The scale of least squared error of every channel by itself, [C]; 0 where a channel is always 0."""
+    values, counts = histogram.values(), histogram.counts
+    full = torch.maximum(values.amax(1) / max(hi, 1), values.amin(1) / lo if lo else torch.zeros(1)).clamp_min(0)
+    shares = torch.linspace(SMALLEST, 1, CANDIDATES // 2)
+    candidates = full.clamp_min(torch.finfo(torch.float32).tiny)[:, None] * shares
+    best = squared_errors(values, counts, candidates, lo, hi).argmin(1)
+    return full * shares[best]
+
+
+def _full_scale(values: Tensor, counts: Tensor, lo: int, hi: int) -> float:
+    present = values[counts > 0]
+    if not len(present):
+        return 0.0
+    return max(float(present.max()) / hi, float(present.min()) / lo if lo else 0.0, 0.0)

@@ -1,0 +1,1 @@
+"""The integer network as spikes over time: neurons, executors, costs, files."""

@@ -1,0 +1,229 @@
+"""Counting what the spikes do: spikes, synaptic operations from true fan-out, state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.grad import conv2d_input
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import channels, sizes
+from utils.quantization.integer import IntConv, IntegerNetwork
+from utils.quantization.packing import packed_size
+from utils.spiking.encode import SpikingNetwork, spiking_layers
+from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
+from utils.spiking.phase import PhaseExecutor
+
+MEMBRANE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer, means per frame: neurons, spikes they fire, and the operations that its *input* causes in it."""
+
+    neurons: int
+    spikes: float
+    sops: float
+    macs: int
+    input_macs: int
+    adds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A spiking network's costs per frame, averaged over ``frames``.
+
+    ``macs`` is what the conventional twin multiplies, counted by the same rule as ``sops``: taps on the padding and
+    zero weights are no work. ``state_bytes``: one 32-bit membrane a neuron and read-out, and the counts that wait for
+    a later window.
+    """
+
+    layers: dict[int, LayerCost]
+    frames: int
+    state_bytes: int
+    weight_bytes: int
+
+    def _total(self, name: str) -> float:
+        return sum(getattr(layer, name) for layer in self.layers.values())
+
+    @property
+    def neurons(self) -> int:
+        """Neurons; read-outs are none."""
+        return int(self._total("neurons"))
+
+    @property
+    def spikes(self) -> float:
+        """Spikes per frame, negative ones counted too."""
+        return self._total("spikes")
+
+    @property
+    def spikes_per_neuron(self) -> float:
+        """Mean spikes of a neuron per frame."""
+        return self.spikes / max(1, self.neurons)
+
+    @property
+    def sops(self) -> float:
+        """Synaptic operations per frame: accumulates caused by spikes."""
+        return self._total("sops")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the conventional twin."""
+        return int(self._total("macs"))
+
+    @property
+    def input_macs(self) -> int:
+        """Those of ``macs`` that stay multiplications, because they read pixels."""
+        return int(self._total("input_macs"))
+
+    @property
+    def sops_per_mac(self) -> float:
+        """Synaptic operations for each multiplication they replace: the mean spikes of a synapse."""
+        return self.sops / max(1, self.macs - self.input_macs)
+
+    @property
+    def energy(self) -> Energy:
+        """pJ per frame, for the float twin, the int8 twin and the spikes."""
+        return energy(self.macs, self._total("adds"), self.input_macs, self.sops)
+
+    @property
+    def break_even(self) -> str:
+        """The honest line: at how many spikes a synapse an int8 network is as good."""
+        side = "under" if self.sops_per_mac < BREAK_EVEN_INT8 else "over"
+        return (
+            f"{self.sops_per_mac:.2f} spikes a synapse, {side} the {BREAK_EVEN_INT8:.0f} at which int8 costs the same; "
+            f"{self.energy.verdict}"
+        )
+
+
+@torch.no_grad()
+def measure(executor: PhaseExecutor, batches: Iterable[Tensor]) -> Cost:
+    """Run images [N,C,H,W] of n / 255, all of one size, and count.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    network, frames = executor.spiking, 0
+    spikes = dict.fromkeys(spiking_layers(network.integer), 0.0)
+    sops = dict.fromkeys(network.integer.ops, 0.0)
+    tally: _Tally | None = None
+    for x in batches:
+        counts = executor.counts(x)
+        tally = tally or _Tally(network.integer, counts)
+        frames += len(x)
+        for i in spikes:
+            spikes[i] += float(counts[i].abs().sum(dtype=torch.float64))
+        for i in sops:
+            sops[i] += tally.sops(i, counts)
+    if tally is None:
+        raise ValueError("no images to measure on")
+    layers = {
+        i: LayerCost(
+            neurons=tally.neurons(i),
+            spikes=spikes.get(i, 0.0) / frames,
+            sops=sops[i] / frames,
+            macs=tally.macs(i),
+            input_macs=tally.input_macs(i),
+            adds=tally.adds(i),
+        )
+        for i in network.integer.ops
+    }
+    return Cost(layers, frames, _state_bytes(network, counts), weight_bytes(network.integer))
+
+
+def fan_out(layer: s.Conv, weight: Tensor, height: int, width: int) -> Tensor:
+    """How many accumulators a spike of each input neuron reaches; float64 [I,H,W].
+
+    Borders, stride, groups and zero weights are accounted for: it is the gradient of the summed convolution with the
+    mask of nonzero weights.
+    """
+    mask = (weight != 0).double()
+    size = (1, weight.shape[1] * layer.groups, height, width)
+    reach = layer.dilation * (layer.size - 1) + 1
+    out = [(side + 2 * layer.pad - reach) // step + 1 for side, step in zip((height, width), layer.stride, strict=True)]
+    ones = torch.ones(1, layer.filters, *out, dtype=torch.float64)
+    return conv2d_input(size, mask, ones, layer.stride, layer.pad, layer.dilation, layer.groups)[0]
+
+
+def weight_bytes(network: IntegerNetwork) -> int:
+    """Packed weights and int32 biases."""
+    convs = [op for op in network.ops.values() if isinstance(op, IntConv)]
+    return sum(packed_size(op.weight.numel(), op.w_bit) + 4 * len(op.bias) for op in convs)
+
+
+def pixel_channels(network: IntegerNetwork) -> dict[int, Tensor]:
+    """Edge -> bool [C], the channels that carry pixels, moved but never fired by a neuron."""
+    width = channels(network.spec)
+    pixels = {-1: torch.ones(width[-1], dtype=torch.bool)}
+    for i, layer in enumerate(network.spec.layers):
+        if i in network.ops or isinstance(layer, s.Yolo):
+            pixels[i] = torch.zeros(width[i], dtype=torch.bool)
+        elif isinstance(layer, s.Route):
+            pixels[i] = torch.cat([pixels[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])
+        else:
+            pixels[i] = pixels[layer.sources[0]]
+    return pixels
+
+
+class _Tally:
+    """Fan-out of every layer for one image size."""
+
+    def __init__(self, network: IntegerNetwork, counts: dict[int, Tensor]) -> None:
+        self.network = network
+        self.shapes = {i: count.shape[1:] for i, count in counts.items()}
+        self.pixels = pixel_channels(network)
+        self.fans: dict[int, Tensor] = {}
+        for i, op in network.ops.items():
+            if isinstance(op, IntConv):
+                layer, _ = network.conv(i)
+                self.fans[i] = fan_out(layer, op.weight, *self.shapes[layer.sources[0]][1:])
+
+    def _reads(self, i: int) -> list[tuple[int, Tensor]]:
+        """(source, fan-out [C,H,W]) of each input; a shortcut's neuron adds every spike once."""
+        sources = self.network.spec.layers[i].sources
+        if i in self.fans:
+            return [(sources[0], self.fans[i])]
+        return [(j, torch.ones(self.shapes[j], dtype=torch.float64)) for j in sources]
+
+    def sops(self, i: int, counts: dict[int, Tensor]) -> float:
+        total = 0.0
+        for j, fan in self._reads(i):
+            spikes = counts[j].abs().sum(0, dtype=torch.float64).cpu()
+            total += float((spikes * fan)[~self.pixels[j]].sum())
+        return total
+
+    def neurons(self, i: int) -> int:
+        return self.shapes[i].numel() if i in self.shapes else 0
+
+    def macs(self, i: int) -> int:
+        return int(self.fans[i].sum()) if i in self.fans else 0
+
+    def input_macs(self, i: int) -> int:
+        return int(sum(float(fan[self.pixels[j]].sum()) for j, fan in self._reads(i)))
+
+    def adds(self, i: int) -> int:
+        if i in self.fans:
+            return 0
+        return self.shapes[i].numel() * (len(self.network.spec.layers[i].sources) - 1)
+
+
+def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
+    """Membranes of all neurons and read-outs, and counts held for a reader that fires more than one window later."""
+    spec, grids, width = network.spec, network.integer.grids, channels(network.spec)
+    size = sizes(spec, *counts[-1].shape[2:])
+    values = {i: width[i] * size[i][0] * size[i][1] for i in size}
+    membranes = sum(values[i] for i in network.integer.ops)
+    held = 0
+    for i in network.integer.ops:
+        sources = spec.layers[i].sources
+        latest = max(network.start[j] for j in sources)
+        waiting = [j for j in sources if network.start[j] < latest]
+        held += sum(values[j] * _count_bits(grids[j].lo, grids[j].hi) for j in waiting)
+    return membranes * MEMBRANE_BYTES + (held + 7) // 8
+
+
+def _count_bits(lo: int, hi: int) -> int:
+    return max(hi.bit_length(), (-lo - 1).bit_length() + 1 if lo else 0)

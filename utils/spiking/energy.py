@@ -1,0 +1,62 @@
+"""What an operation costs: the one table, and the estimates made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Energy of one operation in pJ: a multiply-accumulate, an accumulate."""
+
+    mac: float
+    accumulate: float
+
+
+# 45 nm, 0.9 V: M. Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014, figure 1.1.9.
+# fp32: multiply 3.7 + add 0.9; int8: multiply 0.2 + 32-bit integer add 0.1. Memory traffic is not in these numbers.
+FP32 = Constants(mac=4.6, accumulate=0.9)
+INT8 = Constants(mac=0.3, accumulate=0.1)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Arithmetic energy of one frame, in pJ, of the same network in three forms.
+
+    ``spiking_fp32`` uses the floating-point constants, as most papers do; ``spiking_int8`` the integer ones, which is
+    what the integer network really computes with and what is to be compared with ``ann_int8``.
+    """
+
+    ann_fp32: float
+    ann_int8: float
+    spiking_fp32: float
+    spiking_int8: float
+
+    @property
+    def verdict(self) -> str:
+        """Who wins, in one line, int8 included."""
+        ratio = self.spiking_int8 / self.ann_int8 if self.ann_int8 else 0.0
+        fp32 = self.spiking_fp32 / self.ann_fp32 if self.ann_fp32 else 0.0
+        winner = "the spikes win" if ratio < 1 else "int8 wins"
+        return f"spikes take {fp32:.2f}x the energy of the fp32 twin and {ratio:.2f}x that of its int8 twin: {winner}"
+
+
+def energy(macs: float, adds: float, input_macs: float, sops: float) -> Energy:
+    """Estimate from counts per frame.
+
+    Args:
+        macs: multiply-accumulates of the conventional network.
+        adds: its additions outside convolutions (shortcuts).
+        input_macs: multiply-accumulates of the layers that read the image; pixels are no spikes.
+        sops: synaptic operations, one accumulate each.
+    """
+    return Energy(
+        ann_fp32=macs * FP32.mac + adds * FP32.accumulate,
+        ann_int8=macs * INT8.mac + adds * INT8.accumulate,
+        spiking_fp32=input_macs * FP32.mac + sops * FP32.accumulate,
+        spiking_int8=input_macs * INT8.mac + sops * INT8.accumulate,
+    )
+
+
+BREAK_EVEN_INT8 = INT8.mac / INT8.accumulate  # spikes a synapse below which spikes beat int8
+BREAK_EVEN_FP32 = FP32.mac / FP32.accumulate

@@ -1,0 +1,32 @@
+"""Phase mode in one convolution a layer: a layer's spikes add up to a count, and the counts are all that matters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from utils.quantization.executor import Executor
+from utils.quantization.integer import Requantiser
+from utils.spiking.encode import SpikingNetwork
+from utils.spiking.neurons import Neuron
+
+
+class PhaseExecutor(Executor):
+    """A predictor: spike counts in, one exact convolution, the neuron's closed form, spike counts out.
+
+    It computes what ``StepwiseExecutor`` simulates: in phase mode a neuron sees all its input before it fires, so its
+    charge is the convolution of the counts, whatever the order of the spikes. Pooling counts is the OR of the trains,
+    because every train of n spikes is its first n steps.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__(network.integer)
+        self.spiking = network
+
+    def fire(self, acc: Tensor, by: Requantiser) -> Tensor:
+        """Charge, then the closed form of a window of firing."""
+        neuron = Neuron.of(by, acc.device)
+        return neuron.count(neuron.charge(acc)).float()
+
+    def counts(self, x: Tensor) -> dict[int, Tensor]:
+        """Spikes each neuron fired for an image, signed, int32 [N,C,H,W]; the image's entry is its pixel levels."""
+        return self.levels(x)
