@@ -15,7 +15,10 @@ MakeSet = Callable[..., Manifest]
 
 
 def write_set(
-    folder: Path, count: int = 6, shape: tuple[int, int] = (60, 100), rectangle: tuple[int, int, int, int] = (20, 12, 70, 42)
+    folder: Path,
+    count: int = 6,
+    shape: tuple[int, int] = (60, 100),
+    rectangle: tuple[int, int, int, int] = (20, 12, 70, 42),
 ) -> Manifest:
     """``count`` grey images, each with one bright rectangle (x1, y1, x2, y2 px) of class i % 2."""
     (folder / "images").mkdir(parents=True)

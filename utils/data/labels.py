@@ -53,7 +53,7 @@ def _parse(line: str, place: str, classes: int) -> list[float]:
         row = [float(word) for word in line.split()]
     except ValueError:
         row = []
-    if len(row) != 5 or row[0] != int(row[0]):
+    if len(row) != 5 or not row[0].is_integer():
         raise InputError(
             f"{place}: '{line.strip()[:60]}' is not 'class cx cy w h'; five numbers a row, a whole one first"
         )
