@@ -17,7 +17,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import trainer
+from trainer.epoch import finish, one_epoch
+from trainer.run import WEIGHTS, assemble
 from utils import cli
 from utils.darknet.network import Checkpoint, load_checkpoint
 from utils.errors import InputError
@@ -35,7 +36,12 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
     add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
     add("--epochs", type=cli.positive, default=30, help="times each image is seen")
-    add("--lr", type=cli.non_negative, default=None, help="full learning rate (default: 0.01, with --adam 0.001)")
+    add(
+        "--lr",
+        type=cli.non_negative,
+        default=None,
+        help="learning rate; SGD multiplies it by the images of a step (default: 0.01, with --adam 0.001)",
+    )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
     add("--multi-scale", **on, help="another image size each batch")
@@ -61,10 +67,10 @@ def run(args: argparse.Namespace) -> Record:
     if saved:  # the flags it began with, but this machine's
         here = {"device": args.device, "workers": args.workers, "resume": args.resume}
         args = argparse.Namespace(**(saved.training["args"] | here))
-    job = trainer.assemble(args, saved)
+    job = assemble(args, saved)
     for epoch in range(job.progress.epochs, args.epochs):
-        job = trainer.one_epoch(job, epoch)
-    return trainer.finish(job)
+        job = one_epoch(job, epoch)
+    return finish(job)
 
 
 def cut_run(args: argparse.Namespace) -> Checkpoint:
@@ -73,7 +79,7 @@ def cut_run(args: argparse.Namespace) -> Checkpoint:
     Raises:
         InputError: there is none, or the run came to its end.
     """
-    newest = sorted(trainer.WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest if args.resume == "newest" else [Path(args.resume)]:
         checkpoint = load_checkpoint(path)
         if checkpoint.training:
@@ -81,7 +87,7 @@ def cut_run(args: argparse.Namespace) -> Checkpoint:
             return checkpoint
         if args.resume != "newest":
             raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
-    raise InputError(f"--resume: no run in {trainer.WEIGHTS}/ was cut; start one without --resume")
+    raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
 
 
 if __name__ == "__main__":

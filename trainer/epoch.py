@@ -1,0 +1,137 @@
+"""One epoch of a run: train, measure, write; and its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models import network_of
+from trainer import told
+from trainer.run import TIES, Run
+from utils.darknet.network import Checkpoint, save_checkpoint
+from utils.darknet.spec import Yolo
+from utils.detection.evaluate import Metrics, evaluate
+from utils.detection.loss import YoloLoss
+from utils.pruning.preflight import judge, report
+from utils.reporting.counts import count, file_bytes
+from utils.reporting.record import Record, finish_record
+from utils.reporting.results import write_rows
+from utils.training.loop import EpochResult, train_one_epoch
+from utils.training.resume import Progress, capture
+
+log = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 0.15  # of the time, about, when --val-interval is not given
+WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
+
+
+def one_epoch(run: Run, epoch: int) -> Run:
+    """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
+    began = time.perf_counter()
+    if epoch == 0:
+        told.picture_training(run)
+    result = _train(run, epoch)
+    last = epoch + 1 == run.args.epochs
+    due = not run.args.notest and (epoch + 1) % validation_interval(run) == 0
+    run.metrics = validate(run) if due or last else None
+    run.rows.append(told.row(run, epoch, result) | (_sparsity(run, epoch) if run.args.sparse else {}))
+    log.info(told.line(run))
+    _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
+    return run
+
+
+def validate(run: Run) -> Metrics:
+    """COCO metrics of the averaged weights, in fp32, as test.py measures them."""
+    device, names = run.precision.device, run.manifest.names
+    return evaluate(run.evaluated, run.valid, run.heads, names, device=device, progress=False)
+
+
+def validation_interval(run: Run) -> int:
+    """Epochs between validations: as given, or so that they take about 15 % of the time.
+
+    From the numbers of images, not from a clock, so that a run repeats itself: an image costs about as much to validate
+    (fp32, NMS of all candidates, AP) as to train on.
+    """
+    share = len(run.valid.dataset) / max(1, len(run.train.dataset))
+    return run.args.val_interval or max(1, math.ceil(share / VALIDATION_SHARE))
+
+
+def detection_loss(heads: list[Yolo]) -> Callable[[Any, Any], Mapping[str, Tensor]]:
+    """The YOLO loss as the training loop calls it."""
+    loss = YoloLoss(heads)
+    return lambda raw, batch: vars(loss(raw, batch.targets, tuple(batch.images.shape[-2:])))
+
+
+def finish(run: Run) -> Record:
+    """Pictures and the complete record: the numbers of the last epoch, and those of the best."""
+    assert run.metrics is not None, "the last epoch is always validated"
+    counts = count(run.model.spec, run.size)
+    metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
+    metrics["bytes"] = file_bytes(run.last)
+    best = max((row for row in run.rows if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
+    metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
+    if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
+        metrics["sparsity"] = {key: run.rows[-1][key] for key in ("near_zero", "safe_percent", "survivable_percent")}
+    outputs = [path for path in (run.last, run.best) if path.exists()] + told.draw(run)
+    log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
+    return finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
+
+
+def save(run: Run, path: Path, *, training: bool = False) -> None:
+    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors."""
+    state: dict[str, Any] = {}
+    if training:
+        files = {"folder": str(run.record.folder), "best": str(run.best), "last": str(run.last)}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(run.args).items()}
+        state = {**capture(run.progress, **run.stateful), "files": files, "args": plain}
+    meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": bool(run.args.sparse)}
+    if run.metrics:
+        meta |= run.metrics.record()
+    save_checkpoint(path, Checkpoint(network_of(run.evaluated), run.manifest.names, training=state, meta=meta))
+
+
+def _train(run: Run, epoch: int) -> EpochResult:
+    run.train.set_epoch(epoch, mosaic=epoch < run.args.epochs - int(WHOLE * run.args.epochs))
+    return train_one_epoch(
+        run.model,
+        run.train,
+        detection_loss(run.heads),
+        run.optimizer,
+        run.schedule,
+        epoch=epoch,
+        precision=run.precision,
+        options=run.options,
+        ema=run.ema,
+        scaler=run.scaler,
+    )
+
+
+def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
+    """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
+    asked = judge(network_of(run.evaluated), tie=TIES[run.args.prune])
+    run.gammas.append(told.gamma_row(epoch, asked.offered()))
+    write_rows(run.record.folder / "gammas.csv", run.gammas)
+    found = report(asked)
+    shares = {"near_zero": found.near_zero, "safe_percent": found.safe, "survivable_percent": found.survivable}
+    return shares | {f"gamma_q{round(100 * share):02d}": value for share, value in found.quantiles.items()}
+
+
+def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
+    """Write the row and the checkpoints that are due; what --resume needs is gone from that of the last epoch."""
+    value = run.metrics.map if run.metrics else -1.0
+    better = run.metrics is not None and value >= run.progress.best
+    spent = run.progress.seconds + seconds
+    run.progress = Progress(epochs=epoch + 1, best=max(value, run.progress.best), seconds=spent)
+    write_rows(run.record.folder / "results.csv", run.rows)
+    if run.metrics and (better or last):
+        told.picture_validation(run)
+    if better and (last or not run.args.nosave):
+        save(run, run.best)
+    if last or not run.args.nosave:
+        save(run, run.last, training=not last)

@@ -1,0 +1,226 @@
+"""The parts of a training run, chosen by its flags."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import Darknet, build
+from trainer.start import Start, image_size, start_of, tell_unused_keys
+from utils.darknet.network import Checkpoint
+from utils.darknet.shapes import granularity
+from utils.darknet.spec import ModelSpec, Yolo
+from utils.data.dataset import DetectionDataset
+from utils.data.loader import Loader, make_loader, scales
+from utils.data.manifest import Manifest, read_manifest
+from utils.data.sample import prepare_if_sample
+from utils.detection.evaluate import Metrics
+from utils.pruning.penalty import Schedule as Strength
+from utils.pruning.penalty import SparsityPenalty, initial_gammas, reach
+from utils.pruning.plan import Tie
+from utils.reporting.counts import count
+from utils.reporting.files import free_path
+from utils.reporting.record import Record, new_run_folder, read_record, start_record
+from utils.reporting.results import read_rows
+from utils.reporting.tables import number
+from utils.training.device import Precision, select_device, select_precision
+from utils.training.ema import Ema
+from utils.training.loop import Options
+from utils.training.optim import make_optimizer
+from utils.training.resume import Progress, restore, seed_all
+from utils.training.schedule import Schedule, step_ends
+
+log = logging.getLogger(__name__)
+
+NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
+BATCH = 16  # images at once, when neither cfg nor flag says
+WARMUP = 0.1  # of the steps
+# Our loss is a mean over images; YOLO's customary rate belongs to a sum over those of a step. SGD's rate is therefore
+# --lr times the images of a step, which keeps what an epoch moves (by gradient, by L1) independent of the batch.
+LR, ADAM_LR = 0.01, 0.001
+DECAY = 3e-5  # likewise 5e-4 for a sum over 16 images
+CLIP = 10.0  # far above a usual gradient's norm (about 1): against a single batch that explodes
+TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
+WEIGHTS, RUNS = Path("weights"), Path("runs")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run under way: fixed parts first, then what changes from epoch to epoch."""
+
+    args: argparse.Namespace
+    manifest: Manifest
+    size: tuple[int, int]
+    precision: Precision
+    train: Loader
+    valid: Loader
+    model: Darknet
+    ema: Ema | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    schedule: Schedule
+    options: Options
+    record: Record
+    best: Path
+    last: Path
+    progress: Progress = field(default_factory=Progress)
+    before: float = 0.0  # seconds of earlier sittings
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gammas: list[dict[str, Any]] = field(default_factory=list)
+    metrics: Metrics | None = None
+
+    @property
+    def heads(self) -> list[Yolo]:
+        """The detection heads, in cfg order."""
+        return [layer for layer in self.model.spec.layers if isinstance(layer, Yolo)]
+
+    @property
+    def evaluated(self) -> Darknet:
+        """The weights that are measured and saved: the average where there is one."""
+        return self.ema.model if self.ema else self.model  # type: ignore[return-value]
+
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """What has a state to go on from, by the names ``capture`` and ``restore`` use."""
+        return {"model": self.model, "optimizer": self.optimizer, "ema": self.ema, "scaler": self.scaler}
+
+
+def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
+    """Everything a run needs, from its flags; or, with a checkpoint of ``--resume``, the run as it was cut.
+
+    Raises:
+        InputError: data, cfg, weights or flags are wrong or contradict each other.
+    """
+    prepare_if_sample(args.data)
+    manifest = read_manifest(args.data)
+    seed_all(args.seed)
+    start = _start(args, manifest, saved)
+    spec, size = start.network.spec, image_size(args.img_size, start.network.spec)
+    precision = select_precision(select_device(args.device))
+    train, valid = loaders(args, manifest, spec, size)
+    model: Darknet = precision.place(build(start.network))  # type: ignore[assignment]
+    accumulate = max(1, round((spec.batch if spec.batch > 1 else NOMINAL_BATCH) / train.batch_size))
+    lr = (args.lr or ADAM_LR) if args.adam else (args.lr or LR) * accumulate * train.batch_size
+    steps = args.epochs * len(step_ends(len(train), accumulate))
+    schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
+    optimizer = make_optimizer(model, lr=lr, adam=args.adam, decay=DECAY)
+    penalty = _penalty(args, spec, schedule, lr)
+    files = saved.training["files"] if saved else _new_files(args.name)
+    run = Run(
+        args=args,
+        manifest=manifest,
+        size=size,
+        precision=precision,
+        train=train,
+        valid=valid,
+        model=model,
+        ema=Ema(model) if args.ema else None,
+        optimizer=optimizer,
+        scaler=precision.scaler(),
+        schedule=schedule,
+        options=Options(accumulate=accumulate, penalty=_bound(penalty, model, schedule), clip=CLIP),
+        record=_record(args, Path(files["folder"]), manifest, start, str(precision), again=saved is not None),
+        best=Path(files["best"]),
+        last=Path(files["last"]),
+    )
+    _tell(run, lr)
+    return _restored(run, saved) if saved else run
+
+
+def loaders(
+    args: argparse.Namespace, manifest: Manifest, spec: ModelSpec, size: tuple[int, int]
+) -> tuple[Loader, Loader]:
+    """Training and validation batches."""
+    batch = args.batch_size or (max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH)
+    step = granularity(spec)
+    common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
+    train = make_loader(
+        DetectionDataset(manifest.train, manifest, size, augment=True, **common),
+        batch,
+        workers=args.workers,
+        shuffle=True,
+        seed=args.seed,
+        rect=step if args.rect else 0,
+        sizes=scales(size, step) if args.multi_scale else (),
+    )
+    valid = make_loader(DetectionDataset(manifest.valid, manifest, size, **common), batch, workers=args.workers)
+    return train, valid
+
+
+def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> Start:
+    if saved:
+        return Start(saved.network, (), scratch=False)
+    start = start_of(args, manifest)
+    tell_unused_keys(start.network.spec)
+    return replace(start, network=initial_gammas(start.network)) if args.sparse and start.scratch else start
+
+
+def _record(
+    args: argparse.Namespace, folder: Path, manifest: Manifest, start: Start, device: str, *, again: bool
+) -> Record:
+    """A new record; that of a resumed run keeps the inputs it began with."""
+    inputs = [manifest.path, manifest.train, manifest.valid, *start.files]
+    if again:
+        inputs = [Path(item["path"]) for item in read_record(folder).inputs]
+    files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
+    return start_record(folder, script="train", args=vars(args), seed=args.seed, device=device, inputs=files)
+
+
+def _new_files(name: str) -> dict[str, str]:
+    """The run's folder and its two checkpoints, all under names nobody has."""
+    suffix, folder = f"_{name}" if name else "", new_run_folder(RUNS, "train", name)
+    best, last = (free_path(WEIGHTS / f"{kind}{suffix}.pt") for kind in ("best", "last"))
+    return {"folder": str(folder), "best": str(best), "last": str(last)}
+
+
+def _restored(run: Run, saved: Checkpoint) -> Run:
+    run.progress = restore(saved.training, **run.stateful)
+    run.before = run.progress.seconds
+    kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
+    run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
+    return run
+
+
+def _penalty(args: argparse.Namespace, spec: ModelSpec, schedule: Schedule, lr: float) -> SparsityPenalty | None:
+    """The L1 term of -sr; says so when it is too weak for the run's length."""
+    if not args.sparse:
+        return None
+    penalty = SparsityPenalty(spec, TIES[args.prune], args.s, Strength(args.s_schedule))
+    strengths = [penalty.strength(step / schedule.steps) for step in range(schedule.steps)]
+    far = reach(1.0, [schedule.rate(i, lr) * s for i, s in enumerate(strengths)], schedule.momentum)
+    channels = sum(int(mask.sum()) for mask in penalty.masks.values())
+    log.info("sparse: %s channels under s = %g, which alone would move a gamma by %.2g", f"{channels:,}", args.s, far)
+    if far < 0.5 and not args.adam:
+        log.info("sparse: too little to make a gamma zero; use a larger --s or more --epochs")
+    return penalty
+
+
+def _bound(penalty: SparsityPenalty | None, model: Darknet, schedule: Schedule) -> Callable[[int], None] | None:
+    """The penalty as the loop calls it: with the number of the step."""
+    if penalty is None:
+        return None
+    return lambda step: penalty(model.named_parameters(), step / schedule.steps)
+
+
+def _tell(run: Run, lr: float) -> None:
+    """What runs, in three lines, so that a log alone can be repeated."""
+    record, counts = run.record, count(run.model.spec, run.size)
+    git = (record.git or "no git").partition("+")
+    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
+    log.info(
+        "%d training and %d validation images at %dx%d px, batches of %d, %d a step; %s parameters, %s MACs",
+        len(run.train.dataset),
+        len(run.valid.dataset),
+        *run.size,
+        run.train.batch_size,
+        run.options.accumulate,
+        number(counts.params),
+        number(counts.macs),
+    )
+    log.info("%d steps of %s at a rate of %g", run.schedule.steps, type(run.optimizer).__name__, lr)
