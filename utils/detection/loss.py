@@ -130,7 +130,7 @@ def match(
         target, anchor = torch.nonzero(fits, as_tuple=True)  # [K]
         grid = targets.new_tensor([tensor.shape[3], tensor.shape[2]])
         place = targets[target, 2:4] * grid  # [K, 2] in cells
-        own = place.floor()
+        own = torch.minimum(place.floor(), grid - 1)  # a centre on the last border is in the last cell
         within = place - own
         reach = (head.scale_x_y - 1) / 2
         kept, cells = [torch.arange(len(target), device=target.device)], [own]

@@ -1,0 +1,184 @@
+"""Pictures of detections that a person can read: labelled images, batches, side-by-side comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from utils.detection.boxes import cxcywh_to_xyxy
+
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LEGIBLE = 512  # px; the longer side of a smaller image is enlarged to about this, else the labels would hide it
+PAPER = (255, 255, 255)
+INK = (32, 32, 32)
+
+
+def as_picture(image: Tensor | Picture) -> Picture:
+    """A network image [C, H, W] (uint8, or float 0..1; grey or RGB) or a picture [H, W, 3] as RGB [H, W, 3]."""
+    if isinstance(image, np.ndarray):
+        return image
+    values = image.detach().cpu()
+    if values.is_floating_point():
+        values = (values.clamp(0, 1) * 255).round()
+    return np.ascontiguousarray(values.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
+def truth_as_boxes(truth: Tensor) -> Tensor:
+    """Truth [n, 5] (class, x1, y1, x2, y2) in the form of detections [n, 6], its scores NaN: drawn without one."""
+    unknown = torch.full((len(truth), 1), math.nan, dtype=truth.dtype)
+    return torch.cat((truth[:, 1:5], unknown, truth[:, :1]), dim=1)
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """RGB of a class; neighbours differ as much as hues can (golden angle), in three shades."""
+    hsv = np.array(
+        [[[int(label * 111.246) % 180, (230, 150, 255)[label // 8 % 3], (255, 235, 190)[label % 3]]]], np.uint8
+    )
+    r, g, b = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return r, g, b
+
+
+def draw_boxes(image: Tensor | Picture, boxes: Tensor, names: Sequence[str], *, least: int = LEGIBLE) -> Picture:
+    """A copy of ``image`` with labelled boxes, enlarged by a whole factor where it is small.
+
+    Args:
+        image: see :func:`as_picture`.
+        boxes: [n, 6] x1, y1, x2, y2 (px of ``image``), score, class; a NaN score is not written.
+        names: the classes' names.
+        least: the longer side of the result is at least about this, px.
+    """
+    picture = as_picture(image)
+    height, width = picture.shape[:2]
+    factor = max(1, round(least / max(height, width)))
+    size = (width * factor, height * factor)
+    canvas: Picture = np.array(
+        picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8
+    )
+    thick = max(1, round(max(size) / 300))
+    rows = boxes.detach().cpu().double()
+    rows = rows[rows[:, 4].nan_to_num(2.0).argsort(stable=True)]  # best last, so on top
+    corners = (rows[:, :4] * factor).round().long().tolist()
+    for (x1, y1, x2, y2), label in zip(corners, rows[:, 5].long().tolist(), strict=True):
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), INK, thick + 2, cv2.LINE_AA)  # a dark rim shows on any background
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour(label), thick, cv2.LINE_AA)
+    taken: list[Rect] = []
+    for corner, row in reversed(list(zip(corners, rows.tolist(), strict=True))):  # the best choose their place first
+        label = int(row[5])
+        text = names[label] if math.isnan(row[4]) else f"{names[label]} {row[4]:.2f}"
+        _tag(canvas, text, corner, colour(label), taken)
+    return canvas
+
+
+def _tag(canvas: Picture, text: str, corner: Sequence[int], fill: tuple[int, int, int], taken: list[Rect]) -> None:
+    """Write a label beside its box, where it covers no other label if there is such a place."""
+    scale = max(0.5, max(canvas.shape[:2]) / 1150)
+    (wide, tall), below = cv2.getTextSize(text, FONT, scale, 1)
+    wide, tall = wide + 4, tall + below + 3
+    x1, y1, x2, y2 = corner
+    places = [(x1, y1 - tall), (x1, y2), (x2 - wide, y1 - tall), (x2 - wide, y2), (x2, y1), (x1 - wide, y1)]
+    places += [
+        (x1, y1),
+        (x2 - wide, y2 - tall),
+        (x2, y2 - tall),
+        (x1 - wide, y2 - tall),
+        ((x1 + x2 - wide) // 2, (y1 + y2) // 2),
+    ]
+    best: Rect | None = None
+    least = math.inf
+    for x, y in places:
+        moved_x = min(max(0, x), max(0, canvas.shape[1] - wide))
+        moved_y = min(max(0, y), max(0, canvas.shape[0] - tall))
+        rect = (moved_x, moved_y, moved_x + wide, moved_y + tall)
+        cost = sum(_overlap(rect, other) for other in taken) + 0.1 * _overlap(rect, (x1, y1, x2, y2))
+        if cost < least:
+            best, least = rect, cost
+    assert best is not None
+    taken.append(best)
+    cv2.rectangle(canvas, best[:2], best[2:], fill, cv2.FILLED)
+    bright = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]
+    shade = (0, 0, 0) if bright > 120 else (255, 255, 255)
+    cv2.putText(canvas, text, (best[0] + 2, best[3] - below), FONT, scale, shade, 1, cv2.LINE_AA)
+
+
+def _overlap(a: Rect, b: Rect) -> int:
+    """Common area of two rectangles, px."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def batch_mosaic(images: Tensor, targets: Tensor, names: Sequence[str], *, most: int = 16) -> Picture:
+    """The first ``most`` images of a batch with their labels, as a near-square sheet.
+
+    Args:
+        images: [N, C, H, W], uint8 or float 0..1.
+        targets: [M, 6] image in the batch, class, cx, cy, w, h (0..1).
+        names: the classes' names.
+        most: images shown.
+    """
+    count = min(most, len(images))
+    size = torch.tensor([images.shape[3], images.shape[2]]).repeat(2)
+    cells = []
+    for i in range(count):
+        own = targets[targets[:, 0] == i].cpu()
+        truth = torch.cat((own[:, 1:2], cxcywh_to_xyxy(own[:, 2:6] * size)), dim=1)
+        cells.append(draw_boxes(images[i], truth_as_boxes(truth), names))
+    across = math.ceil(math.sqrt(count))
+    return _sheet([cells[i : i + across] for i in range(0, count, across)])
+
+
+def comparison_grid(
+    images: Sequence[Tensor | Picture], columns: Mapping[str, Sequence[Tensor]], names: Sequence[str], path: Path
+) -> None:
+    """Write a sheet with a row per image and a column per set of boxes, each column under its heading.
+
+    Args:
+        images: the network images.
+        columns: heading -> one [n, 6] tensor an image, as for :func:`draw_boxes`; the truth through
+            :func:`truth_as_boxes`.
+        names: the classes' names.
+        path: the picture's file; its suffix chooses the format.
+    """
+    cells = [[draw_boxes(image, boxes[i], names) for boxes in columns.values()] for i, image in enumerate(images)]
+    save_picture(path, _sheet(cells, tuple(columns)))
+
+
+def _sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap: int = 8) -> Picture:
+    """Pictures in rows and columns on white, under their headings."""
+    high = max(cell.shape[0] for row in cells for cell in row)
+    wide = max(cell.shape[1] for row in cells for cell in row)
+    across = max(len(row) for row in cells)
+    top = (24 + wide // 20) if headings else 0
+    shape = (top + gap + len(cells) * (high + gap), gap + across * (wide + gap), 3)
+    sheet = np.full(shape, PAPER, dtype=np.uint8)
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            y, x = top + gap + i * (high + gap), gap + j * (wide + gap)
+            sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+    for j, text in enumerate(headings):
+        scale = max(0.7, wide / 450)
+        while cv2.getTextSize(text, FONT, scale, 2)[0][0] > wide and scale > 0.35:
+            scale -= 0.05
+        length = cv2.getTextSize(text, FONT, scale, 2)[0][0]
+        place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
+        cv2.putText(sheet, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
+    return sheet
+
+
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write an RGB picture; a reader never sees half a file."""
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"{path}: OpenCV cannot write {path.suffix}; use .png or .jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.part")
+    half.write_bytes(data.tobytes())
+    half.replace(path)

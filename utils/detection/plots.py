@@ -1,0 +1,71 @@
+"""Plots of what a detector is worth: precision over recall, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.detection.average_precision import RECALLS, Scores
+from utils.detection.pictures import colour
+
+NAMED = 12  # classes that a legend can name before it covers the plot
+NUMBERED = 20  # classes whose confusion matrix can carry its numbers
+
+
+def plot_pr_curves(scores: Scores, path: Path) -> None:
+    """Precision over recall at IoU .5, a line per class and their mean in black."""
+    figure, axes = _figure(6.4, 4.8)
+    few = len(scores.per_class) <= NAMED
+    for k, (curve, one) in enumerate(zip(scores.curves, scores.per_class, strict=True)):
+        if one.truth:
+            tint = tuple(0.85 * v / 255 for v in colour(k)) if few else "0.8"
+            label = f"{one.name}  {one.ap50:.3f}" if few else None
+            axes.plot(RECALLS, curve, color=tint, linewidth=1.4 if few else 0.8, label=label)
+    known = [one.truth > 0 for one in scores.per_class]
+    if any(known):
+        mean = scores.curves[known].mean(axis=0)
+        axes.plot(RECALLS, mean, color="black", linewidth=2.6, label=f"mean  {scores.map50:.3f}")
+        axes.legend(title="AP at IoU .5", loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision over recall")
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_confusion(table: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
+    """Confusion matrix: rows predicted, columns true, shaded by the share of the true class; numbers are counts."""
+    labels = [*names, "background"]
+    side = min(16.0, 3.0 + 0.42 * len(labels))
+    figure, axes = _figure(side + 1.0, side)
+    share = table / np.maximum(1, table.sum(axis=0, keepdims=True))
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    small = 8 if len(labels) <= NUMBERED else 5
+    axes.set_xticks(range(len(labels)), labels, rotation=90 if len(labels) > 6 else 0, fontsize=small + 1)
+    axes.set_yticks(range(len(labels)), labels, fontsize=small + 1)
+    if len(labels) <= NUMBERED + 1:
+        for i, j in np.argwhere(table > 0):
+            shade = "white" if share[i, j] > 0.5 else "black"
+            axes.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=small, color=shade)
+    axes.set(xlabel="true class (background: nothing there)", ylabel="predicted (background: missed)")
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes, inches; matplotlib is slow to import, so only those who plot pay for it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.part")
+    figure.savefig(half, format=path.suffix[1:], dpi=130)
+    half.replace(path)
