@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
     add("--multi-scale", **on, help="another image size each batch")
+    add("--mosaic", type=share, default=1.0, help="share of training samples made of four images")
     add("--rect", **on, help="batches of images of similar aspect, without mosaic")
     add("-sr", "--sparse", **on, help="push the gammas that pruning can cut towards zero")
     add("--s", type=cli.non_negative, default=0.001, help="strength of that push, an optimizer step")
@@ -55,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     add("--nosave", **on, help="save after the last epoch only")
     add("--resume", nargs="?", const="newest", default=None, help="go on with a last*.pt (default: the newest cut one)")
     return flags
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return 1.0 if text in ("1", "1.0") else cli.fraction(text)
 
 
 def run(args: argparse.Namespace) -> Record:

@@ -20,6 +20,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader, scales
 from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
+from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
 from utils.pruning.penalty import Schedule as Strength
 from utils.pruning.penalty import SparsityPenalty, initial_gammas, reach
@@ -138,10 +139,10 @@ def loaders(
 ) -> tuple[Loader, Loader]:
     """Training and validation batches."""
     batch = args.batch_size or (max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH)
-    step = granularity(spec)
+    step, augment = granularity(spec), Augment(flip=manifest.flip, mosaic=args.mosaic)
     common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
     train = make_loader(
-        DetectionDataset(manifest.train, manifest, size, augment=True, **common),
+        DetectionDataset(manifest.train, manifest, size, augment=augment, **common),
         batch,
         workers=args.workers,
         shuffle=True,

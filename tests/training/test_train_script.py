@@ -1,0 +1,273 @@
+"""train.py from its command line, on eight drawn images and a network of a few channels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import cv2
+import numpy
+import pytest
+import torch
+
+import train
+import trainer.epoch
+from models import build
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.darknet.weights import write_weights
+from utils.errors import InputError
+from utils.reporting.record import Record, latest_record, read_record
+from utils.reporting.results import read_rows
+
+CFG = """
+[net]
+batch=4
+subdivisions=2
+width=64
+height=32
+learning_rate=0.001
+policy=steps
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=relu
+[dropout]
+probability=0.2
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=relu
+[maxpool]
+size=2
+stride=2
+[convolutional]
+filters={filters}
+size=1
+activation=linear
+[yolo]
+mask=0,1
+anchors=8,8, 20,20
+classes={classes}
+num=2
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with a data set of eight training and four validation images, two classes, and a cfg for it."""
+    monkeypatch.chdir(tmp_path)
+    rng = numpy.random.default_rng(0)
+    for split, count in (("train", 8), ("valid", 4)):
+        folder = tmp_path / split
+        folder.mkdir()
+        for number in range(count):
+            image = rng.integers(0, 80, (40, 80, 3), dtype=numpy.uint8)
+            label = number % 2
+            image[10:26, 20:40, label] = 255
+            cv2.imwrite(str(folder / f"{number}.png"), image)
+            (folder / f"{number}.txt").write_text(f"{label} 0.375 0.45 0.25 0.4\n")
+        lines = "\n".join(str(folder / f"{number}.png") for number in range(count))
+        (tmp_path / f"{split}.txt").write_text(lines + "\n")
+    (tmp_path / "two.names").write_text("blue\ngreen\n")
+    (tmp_path / "two.data").write_text("classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=two.names\nlabels=train\n")
+    (tmp_path / "net.cfg").write_text(CFG.format(filters=14, classes=2))
+    return tmp_path
+
+
+def flags(*words: str) -> argparse.Namespace:
+    given = ["--data", "two.data", "--device", "cpu", "--workers", "0", *words]
+    return train.parser().parse_args(given)
+
+
+def run(*words: str) -> Record:
+    return train.run(flags("--cfg", "net.cfg", *words))
+
+
+def state(path: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).network.state
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["-sr", "--s", "0.1", "--multi-scale", "--s-schedule", "decay"], ["--adam", "--no-ema"]]
+)
+def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch, words):
+    words = ["--epochs", "4", "--val-interval", "1", *words]
+    run(*words, "--name", "whole")
+    validate, calls = trainer.epoch.validate, []
+
+    def cut(job):
+        calls.append(job)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return validate(job)
+
+    monkeypatch.setattr(trainer.epoch, "validate", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(*words, "--name", "cut")
+    assert not read_record("runs/train-cut").finished
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    random.seed(1), numpy.random.seed(1), torch.manual_seed(1)  # another process
+    record = train.run(flags("--resume"))
+
+    assert record.folder.name == "train-cut" and record.finished and record.args["epochs"] == 4
+    assert same(state("weights/last_cut.pt"), state("weights/last_whole.pt"))
+    assert same(state("weights/best_cut.pt"), state("weights/best_whole.pt"))
+    clock = {"images_per_second", "wait_share", "seconds"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in clock} for row in read_rows(f"runs/train-{name}/results.csv")]
+        for name in ("cut", "whole")
+    ]
+    assert rows[0] == rows[1] and [row["epoch"] for row in rows[0]] == [1, 2, 3, 4]
+    assert record.inputs == read_record("runs/train-whole").inputs
+    with pytest.raises(InputError, match="no run in weights/ was cut"):
+        train.run(flags("--resume"))
+    with pytest.raises(InputError, match=r"last_cut\.pt: this run came to its end"):
+        train.run(flags("--resume", "weights/last_cut.pt"))
+
+
+def test_run_leaves_weights_curves_pictures_and_a_record(place):
+    record = run("--epochs", "2", "-sr", "--prune", "1")
+    content = json.loads((place / "runs/train/record.json").read_text())
+    assert {"map50", "map", "precision", "recall", "f1", "params", "macs", "bytes", "best", "sparsity"} <= content[
+        "metrics"
+    ].keys()
+    left = {Path(item["path"]).name for item in content["outputs"]}
+    assert left == {
+        "last.pt",
+        "best.pt",
+        "results.csv",
+        "results.png",
+        "gammas.csv",
+        "gammas.png",
+        "train_batch.jpg",
+        "valid_batch.jpg",
+    }
+    assert {"two.data", "net.cfg", "train.txt", "valid.txt"} == {Path(item["path"]).name for item in content["inputs"]}
+    checkpoint = load_checkpoint("weights/last.pt")
+    assert checkpoint.names == ("blue", "green") and checkpoint.training == {}
+    assert content["metrics"]["params"] == sum(p.numel() for p in build(checkpoint.network).parameters())
+    assert latest_record("runs", "train*", lambda found: found.args["sparse"]) == record
+    row = read_rows("runs/train/results.csv")[-1]
+    assert row["near_zero"] == content["metrics"]["sparsity"]["near_zero"] and "gamma_q50" in row
+
+
+def test_second_run_of_a_name_touches_nothing_of_the_first(place):
+    run("--epochs", "1")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    record = run("--epochs", "1", "--seed", "1")
+    assert record.folder.name == "train-2" and {p.name for p in record.paths("*.pt")} == {"last-2.pt", "best-2.pt"}
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_same_seed_gives_the_same_weights_and_another_does_not(place):
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        run("--epochs", "1", "--seed", seed, "--name", name)
+    assert same(state("weights/last_a.pt"), state("weights/last_b.pt"))
+    assert not same(state("weights/last_a.pt"), state("weights/last_c.pt"))
+
+
+def test_best_is_the_last_epoch_when_that_is_the_best(place, monkeypatch):
+    scores = iter([0.1, 0.4, 0.2, 0.4])
+    validate = trainer.epoch.validate
+
+    def scored(job):
+        metrics = validate(job)
+        object.__setattr__(metrics, "map", next(scores))
+        return metrics
+
+    monkeypatch.setattr(trainer.epoch, "validate", scored)
+    record = run("--epochs", "4", "--val-interval", "1")
+    assert record.metrics["best"]["epoch"] == 4 and load_checkpoint("weights/best.pt").meta["epoch"] == 4
+
+
+def test_wrong_class_count_names_both_numbers_and_the_remedy(place):
+    (place / "net.cfg").write_text(CFG.format(filters=2 * 85, classes=80))
+    with pytest.raises(InputError, match=r"net\.cfg: heads for 80 classes, two\.data has 2; add -pt"):
+        run("--epochs", "1")
+    assert not (place / "runs").exists() and not (place / "weights").exists()
+
+
+@pytest.mark.parametrize("suffix", ["weights", "pt"])
+def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, suffix, caplog):
+    (place / "net.cfg").write_text(CFG.format(filters=2 * 85, classes=80))
+    (place / "many.names").write_text("\n".join(map(str, range(80))))
+    from utils.darknet.cfg import read_cfg
+
+    torch.manual_seed(5)
+    network = trainer.start.fill(read_cfg("net.cfg"), {})
+    network = Network(
+        network.spec, {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in network.state.items()}
+    )
+    if suffix == "pt":
+        save_checkpoint("given.pt", Checkpoint(network))
+    else:
+        write_weights("given.weights", network)
+    args = flags("--weights", f"given.{suffix}", "-pt", *(["--cfg", "net.cfg"] if suffix == "weights" else []))
+    from utils.data.manifest import read_manifest
+
+    with caplog.at_level("INFO"):
+        start = trainer.start.start_of(args, read_manifest("two.data"))
+    assert "replaced by fresh ones for 2" in caplog.text
+    kept = {
+        key
+        for key, value in start.network.state.items()
+        if key in network.state and torch.equal(value, network.state[key])
+    }
+    assert "layers.0.conv.weight" in kept and "layers.2.bn.running_var" in kept
+    assert start.network.state["layers.4.conv.weight"].shape[0] == 14 and not start.scratch
+    bias = start.network.state["layers.4.conv.bias"].view(2, 7)
+    assert bias[:, 4].sigmoid().tolist() == pytest.approx([0.01, 0.01])
+
+
+def test_checkpoint_brings_its_own_structure(place):
+    run("--epochs", "1")
+    record = train.run(flags("--weights", "weights/last.pt", "--epochs", "1", "--name", "again"))
+    assert load_checkpoint("weights/last_again.pt").network.spec == load_checkpoint("weights/last.pt").network.spec
+    assert "weights/last.pt" in {item["path"] for item in record.inputs}
+    (place / "other.cfg").write_text(CFG.format(filters=14, classes=2).replace("filters=8", "filters=4"))
+    with pytest.raises(InputError, match=r"carries another structure than other\.cfg; leave --cfg away"):
+        train.run(flags("--weights", "weights/last.pt", "--cfg", "other.cfg"))
+
+
+def test_unused_net_keys_are_told_in_one_line(place, caplog):
+    with caplog.at_level("INFO"):
+        run("--epochs", "1", "--notest", "--nosave")
+    told = [item.message for item in caplog.records if item.message.startswith("cfg [net]")]
+    assert told == ["cfg [net]: learning_rate, policy not used; train.py's own flags and defaults apply"]
+
+
+def test_batches_and_steps_follow_the_cfg_and_the_flags(place):
+    job = trainer.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
+    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (2, 2, 6)
+    job = trainer.run.assemble(
+        flags("--cfg", "net.cfg", "--epochs", "3", "--batch-size", "8", "--img-size", "64", "96")
+    )
+    assert (job.train.batch_size, job.options.accumulate, job.size) == (8, 1, (64, 96))
+    rates = {group["initial_lr"] for group in job.optimizer.param_groups}
+    assert rates == {0.01 * 8}
+
+
+def test_image_size_that_does_not_divide_is_refused(place):
+    with pytest.raises(InputError, match="--img-size: 36x36 px do not divide by 8"):
+        run("--img-size", "36")
+
+
+def test_spiking_checkpoint_is_refused(place):
+    run("--epochs", "1")
+    spiking = Checkpoint(load_checkpoint("weights/last.pt").network, kind="spiking")
+    save_checkpoint("x.snn.pt", spiking)
+    with pytest.raises(InputError, match="a spiking checkpoint can not be trained"):
+        train.run(flags("--weights", "x.snn.pt"))
