@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.data.conftest import write_set
-from utils.data.dataset import DetectionDataset
+from utils.data.dataset import DetectionDataset, Ticket
 from utils.data.loader import default_workers, make_loader, rect_batches, scales
 from utils.data.transforms import Augment
 from utils.errors import InputError
@@ -30,6 +30,8 @@ def test_worker_shows_the_epoch_that_was_set(tiny):
     for a, b in zip(kept, fresh, strict=True):
         assert a.indices == b.indices
         assert torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
+        for image, index in zip(a.images, a.indices, strict=True):
+            assert torch.equal(image, fresh_data[Ticket(index, epoch=3)].image)
 
 
 def test_mosaic_closed_reaches_the_worker(tiny):

@@ -130,3 +130,13 @@ def test_enlarging_is_linear_and_reducing_averages():
     assert (transforms.resize(image, (2, 2)) == 50).all()
     assert transforms.resize(image, (8, 8)).shape == (8, 8, 1)
     assert (transforms.resize(image, (8, 8))[..., 0] == cv2.resize(image, (8, 8))).all()
+
+
+def test_map_that_doubles_is_opencvs_resize():
+    """Both hold that pixel i covers i to i + 1: half a pixel off would show at every edge."""
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (5, 5), 0)
+    doubled = transforms.warp(image, np.array([[2.0, 0, 0], [0, 2, 0]]), (40, 60)).astype(int)
+    expected = cv2.resize(image, (60, 40), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(doubled - expected)[2:-2, 2:-2].max() <= 2
+    assert (transforms.warp(image, np.array([[1.0, 0, 0], [0, 1, 0]]), (20, 30)) == image).all()

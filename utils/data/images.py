@@ -26,7 +26,7 @@ def read_image(path: Path, channels: int = 3) -> np.ndarray:
         raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    if image is None or _truncated(path, data):
+    if image is None:
         raise InputError(f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
 
@@ -48,18 +48,6 @@ def image_size(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
     return (width, height) if turned else (height, width)
-
-
-def _truncated(path: Path, data: bytes) -> bool:
-    """Whether a JPEG ends early: OpenCV fills the rest with grey and says nothing."""
-    if not data.startswith(b"\xff\xd8") or data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return False
-    try:  # no end mark at the end: bytes may follow it, or it is missing; the slower decoder knows
-        with Image.open(path) as image:
-            image.load()
-    except OSError:
-        return True
-    return False
 
 
 def _reason(error: OSError) -> str:
