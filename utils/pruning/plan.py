@@ -114,7 +114,7 @@ def decide(wires: Wires, scores: Scores, *, percent: float, tie: Tie, floor: flo
     for (i, free), part in zip(offered.items(), above.split(sizes), strict=True):
         wanted = ~free
         wanted[free] = part
-        wanted |= _strongest(scores[i], ~free, _least(len(free), floor))
+        wanted |= _strongest(scores[i], wanted, _least(len(free), floor))
         wire = wires.outputs[i]
         keep[wire[wanted & ~decided[wire] if tie is Tie.LEADER else wanted]] = True
         decided[wire] = True

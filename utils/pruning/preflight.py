@@ -21,7 +21,7 @@ from utils.pruning.wires import Wires, trace
 
 NEAR_ZERO = 1e-2  # |gamma| that sparse training calls gone; with lr·s dithering it rests one or two orders under it
 SAFE_LOSS = 0.01  # of a layer's signal: -20 dB, which recalibrated batch norm hides and 4-bit activations exceed
-SURVIVES = 0.5  # of the signal, mean over layers: gammas of U(0.5, 1) at percent 0.8 keep 0.3, half-normal ones 0.65
+SURVIVES = 0.5  # of the signal where layers are cut: gammas of U(0.5, 1) at percent 0.8 keep 0.3, half-normal ones 0.65
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 STEP = 0.01  # percents are found on this grid, rounded down
 
@@ -89,7 +89,16 @@ class Judge:
     def survives(self, percent: float) -> bool:
         """Whether fine-tuning can be expected to bring the network back."""
         plan = self.plan(percent)
-        return self.emptied(plan) is None and _mean(self.kept(plan)) >= SURVIVES
+        return self.emptied(plan) is None and self.survival(plan) >= SURVIVES
+
+    def survival(self, plan: Plan) -> float:
+        """Share of the signal kept, mean over layers, each weighing as much as the share of its channels that go.
+
+        Layers that lose nothing say nothing about whether the others survive.
+        """
+        gone = {row.layer: 1 - row.after / row.before for row in plan.rows}
+        total = sum(gone.values())
+        return sum(share * gone[i] for i, share in self.kept(plan).items()) / total if total else 1.0
 
     def offered(self) -> dict[int, Tensor]:
         """Scores of the channels that may go, [n] by layer."""
@@ -174,7 +183,7 @@ def check(
         )
     raise InputError(
         f"the network is not sparse enough for percent {percent:g}: {found.near_zero:.0%} of its |gamma| are under "
-        f"{NEAR_ZERO:g} and layers would keep {_mean(asked.kept(plan)):.0%} of their signal on average; {remedy}"
+        f"{NEAR_ZERO:g} and the layers it cuts would keep {asked.survival(plan):.0%} of their signal; {remedy}"
     )
 
 
@@ -198,7 +207,3 @@ def _largest(good: Callable[[float], bool]) -> float:
         middle = (low + high) // 2
         low, high = (middle, high) if good(middle * STEP) else (low, middle)
     return round(low * STEP, 10)
-
-
-def _mean(shares: dict[int, float]) -> float:
-    return sum(shares.values()) / len(shares)

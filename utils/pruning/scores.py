@@ -38,9 +38,12 @@ def strengths(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
     A path from a convolution to a reader is as strong as its weakest layer (a depthwise convolution may stand in
     between), and a channel is as strong as its strongest path: a ghost module reads a channel before *and* after the
     depthwise convolution, so a weak depthwise gamma does not condemn it.
+
+    Channels of one layer that share a wire (a group of a grouped convolution, the slices of a route) only go together;
+    each gets their root mean square, which keeps the layer's Σ score² what it was.
     """
     arriving = _passable(spec, wires, raw)
-    return {i: torch.minimum(raw[i], arriving[i]) for i in wires.voters}
+    return {i: _together(torch.minimum(raw[i], arriving[i]), wires.outputs[i]) for i in wires.voters}
 
 
 def decisive(spec: s.ModelSpec, wires: Wires) -> dict[int, Tensor]:
@@ -83,6 +86,14 @@ def _back(i: int, layer: s.Layer, way: Scores, wires: Wires, raw: Scores) -> lis
             return [_spread(part, layer) for part in parts]
         case _:
             return [way[i]] * len(layer.sources)
+
+
+def _together(score: Tensor, wire: Tensor) -> Tensor:
+    _, place, times = torch.unique(wire, return_inverse=True, return_counts=True)
+    if (times == 1).all():
+        return score
+    energy = torch.zeros(len(times)).index_add_(0, place, score.square())
+    return (energy / times).sqrt()[place]
 
 
 def _spread(part: Tensor, route: s.Route) -> Tensor:

@@ -211,7 +211,12 @@ def _readers(spec: s.ModelSpec) -> list[list[s.Layer]]:
 
 
 def _unjudged(i: int, layer: s.Layer, readers: list[s.Layer]) -> bool:
-    """Whether a layer makes wires that no gamma speaks for. A gate without BN follows the features that it scales."""
+    """Whether a layer makes wires that no gamma speaks for.
+
+    A gate without batch norm follows the features that it scales, and a head is locked by its [yolo] already.
+    """
     if not isinstance(layer, s.Conv) or layer.bn:
         return False
-    return not all(isinstance(reader, s.ScaleChannels) and reader.sources[0] == i for reader in readers)
+    gates = (isinstance(reader, s.ScaleChannels) and reader.sources[0] == i for reader in readers)
+    heads = (isinstance(reader, s.Yolo) for reader in readers)
+    return not (all(gates) or all(heads))

@@ -1,0 +1,108 @@
+"""Random graphs through the equalities that every network must hold."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models import build
+from tests.pruning.nets import assert_same, image, random_network, run
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.network import Network
+from utils.darknet.shapes import channels, sizes
+from utils.pruning.absorb import absorb
+from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.surgery import cut, narrow, parameters, silence
+from utils.pruning.wires import trace
+
+ACTIVATIONS = ["leaky", "relu", "relu6", "linear", "logistic", "mish", "swish", "h_swish"]
+GRID = 6  # px, so that any two layers may be joined: nothing in these graphs changes the size
+
+
+@st.composite
+def graphs(draw) -> s.ModelSpec:
+    """Layers that read any earlier ones, then a plain convolution and a head."""
+    layers: list[s.Layer] = []
+    for _ in range(draw(st.integers(2, 9))):
+        layers += draw(additions(layers))
+    layers.append(s.Conv(sources=(len(layers) - 1,), filters=7, activation="linear"))
+    layers.append(s.Yolo(sources=(len(layers) - 1,), mask=(0,), anchors=((4.0, 4.0),), classes=2))
+    return s.ModelSpec(layers=tuple(layers), net=(("channels", "4"),))
+
+
+@st.composite
+def additions(draw, layers: list[s.Layer]) -> list[s.Layer]:
+    """One layer more; a conv is put before it where it needs a certain source."""
+    here, width = len(layers), channels(s.ModelSpec(layers=tuple(layers), net=(("channels", "4"),)))
+    last = width[here - 1]
+    kind = draw(
+        st.sampled_from(
+            ["conv", "conv", "conv", "depthwise", "grouped", "route", "slices", "shortcut", "se", "pool", "gate"]
+        )
+    )
+    act = draw(st.sampled_from(ACTIVATIONS))
+    if kind == "depthwise":
+        return [s.Conv(sources=(here - 1,), filters=last, groups=last, size=3, pad=1, bn=True, activation=act)]
+    if kind == "grouped":
+        groups = draw(st.sampled_from([g for g in range(1, last + 1) if last % g == 0]))
+        return [
+            s.Conv(
+                sources=(here - 1,), filters=groups * draw(st.integers(1, 3)), groups=groups, bn=True, activation=act
+            )
+        ]
+    size = sizes(s.ModelSpec(layers=tuple(layers)), GRID, GRID)
+    earlier = [j for j in range(here) if size[j] == (GRID, GRID)]  # gates are not
+    if kind == "route" and here:
+        return [s.Route(sources=tuple(draw(st.lists(st.sampled_from(earlier), min_size=1, max_size=3))))]
+    if kind == "slices" and here:
+        cuttable = [j for j in earlier if width[j] % 2 == 0]
+        if cuttable:
+            picked = tuple(draw(st.lists(st.sampled_from(cuttable), min_size=1, max_size=2)))
+            return [s.Route(sources=picked, groups=2, group_id=draw(st.integers(0, 1)))]
+    if kind == "shortcut" and here > 1:
+        same = [j for j in earlier[:-1] if width[j] == last]
+        if same:
+            others = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2, unique=True))
+            return [s.Shortcut(sources=(here - 1, *others), activation=act)]
+    if kind == "se" and here:
+        return [s.SqueezeExcite(sources=(here - 1,), squeeze=2)]
+    if kind == "pool" and here:
+        return [s.MaxPool(sources=(here - 1,), size=3, stride=1, pad=2)]
+    if kind == "gate" and here:
+        gate = s.Conv(sources=(here,), filters=last, bn=draw(st.booleans()), activation="logistic")
+        return [s.AvgPool(sources=(here - 1,)), gate, s.ScaleChannels(sources=(here + 1, here - 1), activation=act)]
+    kernel = draw(st.sampled_from([1, 3]))
+    return [
+        s.Conv(
+            sources=(here - 1,),
+            filters=draw(st.sampled_from([4, 6, 8])),
+            size=kernel,
+            pad=kernel // 2,
+            bn=True,
+            activation=act,
+        )
+    ]
+
+
+def prunable(spec: s.ModelSpec) -> bool:
+    wires = trace(spec)
+    return any(not (wires.locked | wires.tied)[wires.outputs[i]].all() for i in wires.voters)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    spec=graphs().filter(prunable),
+    percent=st.sampled_from([0.3, 0.6, 0.95]),
+    tie=st.sampled_from(Tie),
+    multiple=st.sampled_from([1, 1, 3]),
+)
+def test_cut_equals_silenced_and_reloads_and_counts(spec, percent, tie, multiple):
+    net = random_network(spec)
+    plan = plan_channels(net, percent=percent, tie=tie, multiple=multiple)
+    small, x = cut(net, plan), image(net, 2, GRID)
+    assert_same(run(small, x), run(silence(net, plan), x), 1e-5)
+    assert sum(v.numel() for k, v in small.state.items() if "running" not in k) == parameters(narrow(spec, plan))
+    again = Network(parse_cfg(write_cfg(small.spec)), small.state)
+    assert again.spec == small.spec
+    build(cut(absorb(again, plan_channels(again, percent=0.0, tie=tie)), plan_channels(again, percent=0.0, tie=tie)))
