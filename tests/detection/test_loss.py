@@ -193,9 +193,12 @@ def test_balance_weighs_the_heads():
     torch.testing.assert_close(both, (0.4 * alone[0] + 4.0 * alone[1]) / 2)
 
 
-@pytest.mark.parametrize("weights", [LossWeights(overlap="diou"), LossWeights(balance=(1.0,))])
-def test_weights_that_do_not_fit_are_refused(weights):
-    with pytest.raises(ValueError, match="known: ciou|known: iou, giou, ciou|1 balances for 2 heads"):
+@pytest.mark.parametrize(
+    ("weights", "fact"),
+    [(LossWeights(overlap="diou"), "known: iou, giou, ciou"), (LossWeights(balance=(1.0,)), "1 balances for 2 heads")],
+)
+def test_weights_that_do_not_fit_are_refused(weights, fact):
+    with pytest.raises(ValueError, match=fact):
         YoloLoss(two_heads(), weights)
 
 

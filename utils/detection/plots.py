@@ -17,7 +17,7 @@ NUMBERED = 20  # classes whose confusion matrix can carry its numbers
 
 
 def plot_pr_curves(scores: Scores, path: Path) -> None:
-    """Precision over recall at IoU .5, a line per class and their mean in black."""
+    """Precision over recall at IoU .5, a line per class and the mean of several in black."""
     figure, axes = _figure(6.4, 4.8)
     few = len(scores.per_class) <= NAMED
     for k, (curve, one) in enumerate(zip(scores.curves, scores.per_class, strict=True)):
@@ -26,9 +26,10 @@ def plot_pr_curves(scores: Scores, path: Path) -> None:
             label = f"{one.name}  {one.ap50:.3f}" if few else None
             axes.plot(RECALLS, curve, color=tint, linewidth=1.4 if few else 0.8, label=label)
     known = [one.truth > 0 for one in scores.per_class]
-    if any(known):
+    if any(known) and (sum(known) > 1 or not few):
         mean = scores.curves[known].mean(axis=0)
         axes.plot(RECALLS, mean, color="black", linewidth=2.6, label=f"mean  {scores.map50:.3f}")
+    if any(known):
         axes.legend(title="AP at IoU .5", loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision over recall")
     axes.grid(alpha=0.3)
@@ -59,7 +60,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
@@ -67,5 +68,5 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.part")
-    figure.savefig(half, format=path.suffix[1:], dpi=130)
+    figure.savefig(half, format=path.suffix[1:], dpi=130, bbox_inches="tight")
     half.replace(path)
