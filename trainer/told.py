@@ -18,6 +18,7 @@ from utils.training.loop import EpochResult
 SCORES = ("map50", "map", "precision", "recall", "f1")
 QUANTILES = 200  # |gamma| is kept as so many quantiles an epoch, enough for a histogram
 SHOWN = 8  # validation images in the picture
+MOST = 30  # boxes drawn in an image, the best; an untrained network finds hundreds
 MOMENTS = 5  # epochs in the picture of the gammas
 
 
@@ -72,7 +73,7 @@ def picture_validation(run: Run) -> None:
     assert run.metrics is not None
     found = run.metrics.detections[:SHOWN]
     images = [run.valid.dataset[item.index].image for item in found]
-    seen = [item.boxes[item.boxes[:, 4] >= run.metrics.confidence] for item in found]
+    seen = [item.boxes[item.boxes[:, 4] >= run.metrics.confidence][:MOST] for item in found]
     columns = {"ground truth": [truth_as_boxes(item.truth) for item in found], f"epoch {run.rows[-1]['epoch']}": seen}
     comparison_grid(images, columns, run.manifest.names, run.record.folder / "valid_batch.jpg")
 

@@ -61,6 +61,13 @@ num=2
 
 
 @pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """No pictures: one test looks at them, the others save their time."""
+    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
+        monkeypatch.setattr(trainer.told, name, lambda *words, **options: None)
+
+
+@pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with a data set of eight training and four validation images, two classes, and a cfg for it."""
     monkeypatch.chdir(tmp_path)
@@ -102,6 +109,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize(
     "words", [[], ["-sr", "--s", "0.1", "--multi-scale", "--s-schedule", "decay"], ["--adam", "--no-ema"]]
 )
+@pytest.mark.usefixtures("undrawn")
 def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch, words):
     words = ["--epochs", "4", "--val-interval", "1", *words]
     run(*words, "--name", "whole")
@@ -117,8 +125,7 @@ def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         run(*words, "--name", "cut")
     assert not read_record("runs/train-cut").finished
-    monkeypatch.undo()
-    monkeypatch.chdir(place)
+    monkeypatch.setattr(trainer.epoch, "validate", validate)
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)  # another process
     record = train.run(flags("--resume"))
 
@@ -164,6 +171,7 @@ def test_run_leaves_weights_curves_pictures_and_a_record(place):
     assert row["near_zero"] == content["metrics"]["sparsity"]["near_zero"] and "gamma_q50" in row
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_second_run_of_a_name_touches_nothing_of_the_first(place):
     run("--epochs", "1")
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -172,6 +180,7 @@ def test_second_run_of_a_name_touches_nothing_of_the_first(place):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_seed_gives_the_same_weights_and_another_does_not(place):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         run("--epochs", "1", "--seed", seed, "--name", name)
@@ -179,6 +188,7 @@ def test_same_seed_gives_the_same_weights_and_another_does_not(place):
     assert not same(state("weights/last_a.pt"), state("weights/last_c.pt"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_best_is_the_last_epoch_when_that_is_the_best(place, monkeypatch):
     scores = iter([0.1, 0.4, 0.2, 0.4])
     validate = trainer.epoch.validate
@@ -232,6 +242,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     assert bias[:, 4].sigmoid().tolist() == pytest.approx([0.01, 0.01])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_checkpoint_brings_its_own_structure(place):
     run("--epochs", "1")
     record = train.run(flags("--weights", "weights/last.pt", "--epochs", "1", "--name", "again"))
@@ -242,6 +253,7 @@ def test_checkpoint_brings_its_own_structure(place):
         train.run(flags("--weights", "weights/last.pt", "--cfg", "other.cfg"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unused_net_keys_are_told_in_one_line(place, caplog):
     with caplog.at_level("INFO"):
         run("--epochs", "1", "--notest", "--nosave")
@@ -265,6 +277,7 @@ def test_image_size_that_does_not_divide_is_refused(place):
         run("--img-size", "36")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_spiking_checkpoint_is_refused(place):
     run("--epochs", "1")
     spiking = Checkpoint(load_checkpoint("weights/last.pt").network, kind="spiking")
