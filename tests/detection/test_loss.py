@@ -67,7 +67,7 @@ def slow_loss(raw, heads, targets, size, weights):
                     overlap = OVERLAPS[weights.overlap](cxcywh_to_xyxy(found[None, :4]), cxcywh_to_xyxy(true[None]))[0]
                     label = F.one_hot(row[1].long(), heads[k].classes).float()
                     box += 1 - overlap
-                    classification += F.binary_cross_entropy(found[5:], label)
+                    classification += F.binary_cross_entropy(found[5:], label, reduction="sum")
                     matches += 1
                     aim = aims[k][int(row[0]), a, y]
                     share = weights.overlap_share
