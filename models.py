@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.cfg import read_cfg
 from utils.darknet.fold import BN_EPS
-from utils.darknet.network import Network
+from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.shapes import channels
+from utils.darknet.weights import read_weights
+from utils.errors import InputError
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.integer import IntegerNetwork
+from utils.quantization.intfile import integer_of
+from utils.spiking.encode import encode
+from utils.spiking.phase import PhaseExecutor
 
 
 class ConvBlock(nn.Module):
@@ -144,3 +155,52 @@ def build(network: Network) -> Darknet:
 def network_of(model: Darknet) -> Network:
     """The module's structure and a copy of its tensors."""
     return Network(model.spec, {key: value.detach().cpu().clone() for key, value in model.state_dict().items()})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a weights file holds, ready to run.
+
+    ``predictor`` takes [N, C, H, W] in 0..1 and returns raw head maps, whatever its kind: ``float`` (trained or
+    pruned), ``quantised`` (integers) or ``spiking`` (phase mode). ``network`` is the float network and None for the
+    other two, which hold ``integer`` instead. ``size`` is the (height, width) in px it was made for.
+    """
+
+    predictor: nn.Module
+    spec: s.ModelSpec
+    kind: str
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    path: Path
+    network: Network | None = None
+    integer: IntegerNetwork | None = None
+
+
+def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
+    """The one door: ``.weights`` (with its cfg), or any checkpoint of ours, which carries its own.
+
+    Raises:
+        InputError: the file is missing, damaged or does not fit the cfg, or the kind of the checkpoint is unknown.
+    """
+    path = Path(weights)
+    checkpoint = _open(path, cfg)
+    spec = checkpoint.network.spec
+    height, width = checkpoint.meta.get("size", (spec.height, spec.width))
+    if checkpoint.kind == "float":
+        model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Loaded(model, spec, "float", checkpoint.names, (height, width), path, network=checkpoint.network)
+    integer = integer_of(checkpoint, str(path))
+    model = IntegerExecutor(integer) if checkpoint.kind == "quantised" else PhaseExecutor(encode(integer))
+    return Loaded(model, spec, checkpoint.kind, checkpoint.names, (height, width), path, integer=integer)
+
+
+def _open(path: Path, cfg: str | Path | None) -> Checkpoint:
+    if path.suffix != ".pt":
+        if cfg is None:
+            raise InputError(f"{path}: Darknet weights need their structure; add --cfg")
+        spec = read_cfg(cfg)
+        return Checkpoint(Network(spec, read_weights(path, spec).state))
+    checkpoint = load_checkpoint(path)
+    if cfg is not None and read_cfg(cfg) != checkpoint.network.spec:
+        raise InputError(f"{path}: carries another structure than {cfg}; leave --cfg away")
+    return checkpoint

@@ -39,11 +39,22 @@ def parser(doc: str) -> Parser:
     flags.add_argument("--data", default=DATA, help="a .data file, or a folder of VOC annotations")
     flags.add_argument("--batch-size", type=positive, default=None, help="images a step (default: the cfg's)")
     flags.add_argument("--img-size", type=positive, nargs="+", default=None, help="px, one side or height width")
-    flags.add_argument("--device", default="", help="cpu, cuda, or cuda:N (default: the GPU if there is one)")
+    flags.add_argument("--device", default="", help="cpu, or a GPU's number (default: the GPU if there is one)")
     flags.add_argument("--workers", type=whole, default=None, help="loader processes (default: by core count)")
     flags.add_argument("--cache", choices=["auto", "ram", "off"], default="auto", help="decoded images in memory")
     flags.add_argument("--seed", type=whole, default=0, help="of everything random")
     flags.add_argument("--name", default="", help="suffix of the run's folder and files")
+    return flags
+
+
+def prune_parser(doc: str, *, percent: float) -> Parser:
+    """A parser with the flags of every pruning script."""
+    flags = parser(doc)
+    flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
+    flags.add_argument("--weights", default="", help="what to prune (default: the newest train.py -sr)")
+    flags.add_argument("--percent", type=fraction, default=percent, help="share of the channels under the threshold")
+    flags.add_argument("--recalibrate", type=whole, default=10, help="batches that measure BN again; 0: none")
+    flags.add_argument("--force", action="store_true", help="prune what the gammas say will not survive")
     return flags
 
 

@@ -72,7 +72,7 @@ def comparison_table(title: str, columns: Mapping[str, Values], names: Sequence[
         row = [heading, *("-" if value is None else write(value) for value in values)]
         known = [value for value in values if value is not None]
         rows.append([*row, differ(known[0], known[-1]) if len(known) > 1 else ""] if len(moments) > 1 else row)
-    return _table(title, rows)
+    return plain_table(title, rows)
 
 
 def stage_table(stages: Mapping[str, Values], *, title: str = "stages") -> str:
@@ -92,10 +92,11 @@ def stage_table(stages: Mapping[str, Values], *, title: str = "stages") -> str:
             changed = "" if metrics is first or value is None else differ(first.get(name), value)
             row.append("-" if value is None else f"{write(value)} ({changed})" if changed else write(value))
         rows.append(row)
-    return _table(title, rows)
+    return plain_table(title, rows)
 
 
-def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+def plain_table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts, the first one a heading; all but the first column flush right."""
     table = AsciiTable([list(row) for row in rows], title)
     table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
     return table.table

@@ -1,146 +1,26 @@
-"""The ``.snn.pt`` file: a spiking network by itself, its integers packed at their bit width.
-
-It is a checkpoint of kind "spiking" whose state is empty. The payload holds four tensors for the whole network, layer
-after layer in cfg order, and a short list of numbers a layer; nothing in it is executed on loading.
-"""
+"""The ``.snn.pt`` file: a spiking network by itself, its integers packed at their bit width."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from utils.darknet import spec as s
-from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
-from utils.darknet.shapes import channels
-from utils.errors import InputError
-from utils.quantization.edges import Grid
-from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
-from utils.quantization.packing import pack, packed_size, unpack
-from utils.quantization.scheme import Scheme
+from utils.darknet.network import load_checkpoint, save_checkpoint
+from utils.quantization.intfile import integer_of, to_checkpoint
 from utils.spiking.encode import SpikingNetwork, encode
-
-VERSION = 1
-
-
-def to_checkpoint(
-    network: SpikingNetwork, names: tuple[str, ...] = (), meta: dict[str, Any] | None = None
-) -> Checkpoint:
-    """The network as a checkpoint of kind "spiking"; ``meta`` holds plain values that tell how it was made."""
-    integer, out = network.integer, _Writer()
-    layers = {i: out.op(op) for i, op in integer.ops.items()}
-    payload = {
-        "version": VERSION,
-        "scheme": integer.scheme.to_dict(),
-        "grids": {i: [grid.scale, grid.lo, grid.hi] for i, grid in integer.grids.items()},
-        "layers": layers,
-        "weights": torch.cat(out.weights),
-        "biases": torch.cat(out.biases),
-        "gains": torch.cat([*out.gains, torch.zeros(0, dtype=torch.int32)]),
-        "scales": torch.cat(out.scales),
-    }
-    return Checkpoint(Network(integer.spec, {}), tuple(names), "spiking", {}, meta or {}, payload)
-
-
-def from_checkpoint(checkpoint: Checkpoint, name: str = "checkpoint") -> SpikingNetwork:
-    """The inverse of ``to_checkpoint``, to the bit.
-
-    Raises:
-        InputError: another kind of checkpoint, a newer version, or tensors that end early.
-    """
-    payload, spec = checkpoint.payload, checkpoint.network.spec
-    if checkpoint.kind != "spiking":
-        raise InputError(f"{name}: holds a {checkpoint.kind} network; convert it with convert_snn.py")
-    if payload.get("version") != VERSION:
-        raise InputError(f"{name}: spiking format {payload.get('version')}, this is {VERSION}; convert it again")
-    source, width = _Reader(payload, name), channels(spec, name)
-    ops: dict[int, IntegerOp] = {}
-    for i, numbers in payload["layers"].items():
-        layer = spec.layers[i]
-        ops[i] = source.conv(layer, numbers, width) if isinstance(layer, s.Conv) else source.shortcut(numbers)
-    source.check_end()
-    grids = {i: Grid(scale, lo, hi) for i, (scale, lo, hi) in payload["grids"].items()}
-    return encode(IntegerNetwork(spec, Scheme.from_dict(payload["scheme"]), ops, grids))
 
 
 def save_spiking(
     path: str | Path, network: SpikingNetwork, names: tuple[str, ...] = (), meta: dict[str, Any] | None = None
 ) -> Path:
     """Write a ``.snn.pt`` file, whole or not at all."""
-    return save_checkpoint(path, to_checkpoint(network, names, meta))
+    return save_checkpoint(path, to_checkpoint(network.integer, "spiking", names, meta))
 
 
 def load_spiking(path: str | Path) -> SpikingNetwork:
-    """Read what ``save_spiking`` wrote."""
-    return from_checkpoint(load_checkpoint(path), str(path))
+    """Read what ``save_spiking`` wrote; the timetable follows from the layers.
 
-
-@dataclass
-class _Writer:
-    """Collects tensors in layer order; returns the numbers that a layer needs beside them."""
-
-    weights: list[Tensor] = field(default_factory=list)
-    biases: list[Tensor] = field(default_factory=list)
-    gains: list[Tensor] = field(default_factory=list)
-    scales: list[Tensor] = field(default_factory=list)
-
-    def op(self, op: IntegerOp) -> dict[str, Any]:
-        if isinstance(op, IntShortcut):
-            return {"gains": list(op.gains), **self._requantiser(op.requantiser)}
-        self.weights.append(pack(op.weight, op.w_bit))
-        self.biases.append(op.bias)
-        numbers = {"w_bit": op.w_bit, "acc_bits": op.acc_bits}
-        if op.requantiser is not None:
-            return numbers | self._requantiser(op.requantiser)
-        assert op.scale is not None
-        self.scales.append(op.scale)
-        return numbers
-
-    def _requantiser(self, by: Requantiser) -> dict[str, int]:
-        self.gains.append(by.m)
-        bent = not torch.equal(by.m, by.m_neg)
-        if bent:
-            self.gains.append(by.m_neg)
-        return {"f": by.f, "lo": by.lo, "hi": by.hi, "channels": len(by.m), "bent": int(bent)}
-
-
-class _Reader:
-    """Hands the tensors out again in the same order."""
-
-    def __init__(self, payload: dict[str, Any], name: str) -> None:
-        self.rest = {key: payload[key] for key in ("weights", "biases", "gains", "scales")}
-        self.name = name
-
-    def take(self, key: str, count: int) -> Tensor:
-        if count > len(self.rest[key]):
-            raise InputError(f"{self.name}: its {key} end early; the file is damaged, convert again")
-        taken, self.rest[key] = self.rest[key][:count].clone(), self.rest[key][count:]
-        return taken
-
-    def check_end(self) -> None:
-        for key, rest in self.rest.items():
-            if len(rest):
-                raise InputError(f"{self.name}: {len(rest)} {key} are left over; the file is damaged, convert again")
-
-    def conv(self, layer: s.Conv, numbers: dict[str, int], width: dict[int, int]) -> IntConv:
-        bits = numbers["w_bit"]
-        shape = (layer.filters, width[layer.sources[0]] // layer.groups, layer.size, layer.size)
-        count = shape[0] * shape[1] * shape[2] * shape[3]
-        weight = unpack(self.take("weights", packed_size(count, bits)), bits, shape)
-        bias = self.take("biases", layer.filters)
-        requantiser = self._requantiser(numbers) if "f" in numbers else None
-        scale = None if requantiser else self.take("scales", layer.filters)
-        return IntConv(
-            weight=weight, bias=bias, w_bit=bits, acc_bits=numbers["acc_bits"], requantiser=requantiser, scale=scale
-        )
-
-    def shortcut(self, numbers: dict[str, Any]) -> IntShortcut:
-        return IntShortcut(gains=tuple(numbers["gains"]), requantiser=self._requantiser(numbers))
-
-    def _requantiser(self, numbers: dict[str, int]) -> Requantiser:
-        m = self.take("gains", numbers["channels"])
-        m_neg = self.take("gains", numbers["channels"]) if numbers["bent"] else m
-        return Requantiser(m=m, m_neg=m_neg, f=numbers["f"], lo=numbers["lo"], hi=numbers["hi"])
+    Raises:
+        InputError: the file is missing, damaged, or holds another kind of network.
+    """
+    return encode(integer_of(load_checkpoint(path), str(path)))

@@ -1,0 +1,64 @@
+"""The whole chain: train, train sparse, prune, fine-tune, quantise, convert into spikes, compare.
+
+  python3 compress.py                                             the sample set, about ten minutes on 2 cores
+  python3 compress.py --percent 0.7 --a-bit 3
+  python3 compress.py --cfg cfg/yolov3-tiny.cfg --weights yolov3-tiny.weights --data mine.data --epochs 50
+
+Every stage is one of the scripts, with its own checkpoint and record. Run it again after an interruption: finished
+stages are kept as long as their inputs are the same, and the one that was cut goes on. The end is one table,
+runs/compress/record.json, and pictures beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import convert_snn
+import quantize
+import slim_prune
+import train
+from pipeline.chain import Stage, run_chain
+from utils import cli
+from utils.reporting.record import Record
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    flags = cli.parser(__doc__ or "")
+    add = flags.add_argument
+    add("--cfg", default=None, help=f"the network's structure (default: {cli.CFG}, or the one in --weights X.pt)")
+    add("--weights", default="", help="start the first training from these; fresh heads where classes differ")
+    add("--epochs", type=cli.positive, default=12, help="of the first training")
+    add("--sparse-epochs", type=cli.positive, default=12, help="of the sparse training")
+    add("--finetune-epochs", type=cli.positive, default=8, help="of the training after the cut")
+    add("--s", type=cli.non_negative, default=0.001, help="strength of the sparsity penalty")
+    add("--percent", type=cli.fraction, default=0.6, help="share of the channels to cut")
+    add("--layer-keep", type=cli.fraction, default=0.01, help="smallest share of its channels a layer keeps")
+    add("--w-bit", type=int, default=8, help="bits of the weights, 2 to 8")
+    add("--a-bit", type=int, default=4, help="bits of the activations, 2 to 8")
+    return flags
+
+
+def stages(args: argparse.Namespace) -> list[Stage]:
+    """What is run, each stage on the network that the one before it left."""
+    first = ["--epochs", args.epochs, *(["--cfg", args.cfg] if args.cfg else [])]
+    first += ["--weights", args.weights, "-pt"] if args.weights else []
+    bits = ["--w-bit", args.w_bit, "--a-bit", args.a_bit]
+    return [
+        Stage("baseline", train, first, [Path(path) for path in (args.cfg, args.weights) if path]),
+        Stage("sparse", train, ["-sr", "--prune", 1, "--s", args.s, "--epochs", args.sparse_epochs]),
+        Stage("pruned", slim_prune, ["--percent", args.percent, "--layer-keep", args.layer_keep]),
+        Stage("finetuned", train, ["--epochs", args.finetune_epochs]),
+        Stage("quantised", quantize, bits),
+        Stage("spiking", convert_snn, []),
+    ]
+
+
+def run(args: argparse.Namespace) -> Record:
+    """Run what is not done yet, then compare all stages."""
+    return run_chain(args, stages(args))
+
+
+if __name__ == "__main__":
+    cli.main(run, parser())

@@ -1,0 +1,188 @@
+"""Stages one after the other, each resumable; what compress.py does."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.bench import RUNS, WEIGHTS, Bench, open_bench, output_of
+from pipeline.convert import spikes_of
+from pipeline.report import compare
+from utils.cli import CFG
+from utils.darknet.network import Network, load_checkpoint
+from utils.data.manifest import read_manifest
+from utils.data.sample import prepare_if_sample
+from utils.detection.evaluate import Metrics
+from utils.errors import InputError
+from utils.pruning.scores import gammas
+from utils.reporting.files import sha256
+from utils.reporting.plots import plot_channels, plot_gammas, plot_results
+from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
+from utils.reporting.results import read_rows
+from utils.reporting.tables import stage_table
+from utils.spiking.encode import encode
+
+log = logging.getLogger(__name__)
+
+SHARED = ("data", "batch_size", "img_size", "device", "workers", "cache", "seed")  # flags every script has
+
+
+class Script(Protocol):
+    """A script as a module: its flags and what it does with them."""
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The command line."""
+
+    def run(self, args: argparse.Namespace) -> Record:
+        """Do it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One script with its flags; ``files`` are inputs besides the data and the network of the stage before."""
+
+    name: str
+    script: Script
+    flags: Sequence[Any]
+    files: Sequence[Path] = field(default_factory=list)
+
+
+def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
+    """Run the stages that are not done, compare all of them, and write the table, the record and the pictures.
+
+    Raises:
+        InputError: whatever a stage refuses; the stages before it are kept.
+    """
+    prepare_if_sample(args.data)
+    manifest = read_manifest(args.data)
+    shared = [word for name in SHARED for word in _words(name, getattr(args, name))]
+    print_ = _fingerprint([manifest.path, manifest.train, manifest.valid], [])
+    records: dict[str, Record] = {}
+    weights: Path | None = None
+    for number, stage in enumerate(stages, 1):
+        files = [*stage.files, *([weights] if weights else [Path(args.cfg or CFG)])]
+        flags = [*map(str, stage.flags), *(["--weights", str(weights)] if weights else [])]
+        print_ = _fingerprint(files, [print_, stage.name, *flags, *(w for w in shared if "workers" not in w)])
+        name = f"{args.name or 'compress'}-{print_[:8]}"
+        log.info("\n== %d/%d %s", number, len(stages), stage.name)
+        records[stage.name] = _done(name) or _run(stage, [*flags, *shared, "--name", name], name)
+        weights = output_of(records[stage.name])
+        if weights is None:
+            raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
+    return _finish(args, print_, records)
+
+
+def _words(name: str, value: Any) -> list[str]:
+    if value in (None, ""):
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name.replace('_', '-')}", *map(str, values)]
+
+
+def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
+    """What a stage's outcome depends on: the bytes of its inputs and its flags."""
+    told = json.dumps([*words, *(sha256(path) for path in files)])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _done(name: str) -> Record | None:
+    """The finished run of that name; the name holds the fingerprint of its inputs."""
+    record = latest_record(RUNS, f"*-{name}*")
+    if record is None or output_of(record) is None:
+        return None
+    log.info("done before: %s", record.folder)
+    return record
+
+
+def _run(stage: Stage, flags: list[str], name: str) -> Record:
+    """Run a stage, or go on with its training where it was cut."""
+    args = stage.script.parser().parse_args(flags)
+    if hasattr(args, "resume"):
+        cut = [path for path in WEIGHTS.glob(f"last_{name}*.pt") if load_checkpoint(path).training]
+        args.resume = str(max(cut, key=lambda path: path.stat().st_mtime)) if cut else None
+    return stage.script.run(args)
+
+
+def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Record]) -> Record:
+    """Measure every stage in the same way, in one sitting."""
+    inputs = [path for path in map(output_of, records.values()) if path]
+    record = _record(args, fingerprint, inputs)
+    rows, measured, bench = {}, {}, None
+    for name, path in zip(records, inputs, strict=True):
+        bench = open_bench(argparse.Namespace(**{**vars(args), "weights": str(path), "cfg": None}))
+        rows[name], measured[name] = _measure(bench, path)
+    assert bench is not None
+    log.info("\n%s", stage_table(rows, title="compress"))
+    log.info(
+        "energy: fp32 MACs for float networks, int8 MACs for quantised, accumulates for spikes; 45 nm, arithmetic only"
+    )
+    outputs = _pictures(bench, records, inputs, measured, record.folder)
+    log.info("record and pictures: %s", record.folder)
+    before = sum(each.seconds or 0.0 for each in records.values())
+    return finish_record(record, metrics={"stages": rows, "stage_seconds": before}, outputs=[*inputs, *outputs])
+
+
+def _record(args: argparse.Namespace, fingerprint: str, inputs: Sequence[Path]) -> Record:
+    """The record of this chain: the folder of an earlier run of the same inputs, or a new one."""
+    told = {**vars(args), "fingerprint": fingerprint}
+    for path in sorted(RUNS.glob(f"compress*/{FILE}")):
+        if read_record(path).args.get("fingerprint") == fingerprint:
+            return start_record(path.parent, script="compress", args=told, seed=args.seed, inputs=inputs)
+    folder = new_run_folder(RUNS, "compress", args.name)
+    return start_record(folder, script="compress", args=told, seed=args.seed, inputs=inputs)
+
+
+def _measure(bench: Bench, path: Path) -> tuple[dict[str, Any], Metrics]:
+    predictor = bench.loaded.predictor
+    metrics = bench.score(predictor)
+    row = bench.numbers(predictor, metrics, bench.loaded.spec, path)
+    if bench.loaded.integer is not None:
+        cost = spikes_of(bench, encode(bench.loaded.integer))
+        spiking = bench.loaded.kind == "spiking"
+        row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
+        row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
+    return row, metrics
+
+
+def _pictures(
+    bench: Bench, records: dict[str, Record], paths: Sequence[Path], measured: dict[str, Metrics], folder: Path
+) -> list[Path]:
+    """Curves of the trainings, gammas, channels, detections side by side."""
+    networks = {name: load_checkpoint(path).network for name, path in zip(records, paths, strict=True)}
+    before, after = networks["sparse"], networks["pruned"]
+    shown = {"float": measured["finetuned"], "quantised": measured["quantised"], "spiking": measured["spiking"]}
+    compare(bench, shown, folder / "detections.jpg")
+    return [
+        folder / "detections.jpg",
+        plot_results(folder / "curves.png", _rows(records), "baseline, sparse, fine-tuned, one after the other"),
+        plot_gammas(folder / "gammas.png", {name: _flat(networks[name]) for name in ("baseline", "sparse", "pruned")}),
+        plot_channels(folder / "channels.png", _widths(before), _widths(after)),
+    ]
+
+
+def _rows(records: dict[str, Record]) -> list[dict[str, Any]]:
+    """The epochs of all trainings, counted through."""
+    rows = [
+        row
+        for record in records.values()
+        if record.script == "train"
+        for row in read_rows(record.folder / "results.csv")
+    ]
+    keys = {key: None for row in rows for key in row}
+    return [{**keys, **row, "epoch": number} for number, row in enumerate(rows, 1)]
+
+
+def _flat(network: Network) -> torch.Tensor:
+    return torch.cat([values.flatten() for values in gammas(network).values()])
+
+
+def _widths(network: Network) -> dict[int, int]:
+    return {i: len(values) for i, values in gammas(network).items()}

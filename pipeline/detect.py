@@ -1,0 +1,182 @@
+"""What detect.py does: frames in, boxes drawn and written out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models import Loaded, load_model
+from pipeline.bench import ANY, RUNS, heads_of, image_size, newest
+from utils.cli import DATA
+from utils.data.manifest import read_manifest
+from utils.data.sample import prepare_if_sample
+from utils.data.sources import Frame, load_images
+from utils.data.transforms import fit, letterbox
+from utils.detection.decode import decode
+from utils.detection.nms import non_max_suppression
+from utils.detection.pictures import draw_boxes, save_picture
+from utils.errors import InputError
+from utils.reporting.files import write_text
+from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.training.device import select_device
+
+log = logging.getLogger(__name__)
+
+SOURCE = "data/digits/images/valid/0000?.jpg"
+
+
+@dataclass
+class Album:
+    """Where the pictures of a run go, and the boxes it found."""
+
+    folder: Path
+    names: tuple[str, ...]
+    videos: dict[str, cv2.VideoWriter] = field(default_factory=dict)
+    outputs: list[Path] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, frame: Frame, boxes: Tensor, *, text: bool) -> None:
+        """Write a frame with its boxes."""
+        picture = draw_boxes(frame.image, boxes, self.names)
+        stem = Path(frame.name).stem.replace(" ", "_") or "frame"
+        if frame.video:
+            self._film(stem, frame, picture)
+        else:
+            path = self._free(stem, ".jpg")
+            save_picture(path, picture)
+            self.outputs.append(path)
+        if text:
+            name = f"{stem}_{frame.number:06d}" if frame.video else stem
+            height, width = frame.image.shape[:2]
+            self.outputs.append(write_text(self._free(name, ".txt"), text_rows(boxes, height, width)))
+        for x1, y1, x2, y2, score, label in boxes.tolist():
+            box = [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+            row = {
+                "image_id": frame.name,
+                "frame": frame.number,
+                "category_id": int(label),
+                "name": self.names[int(label)],
+            }
+            self.rows.append({**row, "bbox": box, "score": round(score, 5)})
+
+    def close(self) -> None:
+        """Finish the videos."""
+        for writer in self.videos.values():
+            writer.release()
+
+    def _film(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
+        height, width = picture.shape[:2]
+        if frame.name not in self.videos:
+            path = self._free(stem, ".mp4")
+            fps = frame.video.fps if frame.video else 25.0
+            self.videos[frame.name] = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+            if not self.videos[frame.name].isOpened():
+                raise InputError(f"{path}: this build of OpenCV cannot write mp4; give images instead")
+            self.outputs.append(path)
+        self.videos[frame.name].write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def _free(self, stem: str, suffix: str) -> Path:
+        """Two pictures of one name, from two folders, both stay."""
+        path, number = self.folder / f"{stem}{suffix}", 1
+        while path in self.outputs:
+            number += 1
+            path = self.folder / f"{stem}-{number}{suffix}"
+        return path
+
+
+def text_rows(boxes: Tensor, height: int, width: int) -> str:
+    """Lines of class, cx, cy, w, h (0..1 of the picture), score."""
+    lines = []
+    for x1, y1, x2, y2, score, label in boxes.tolist():
+        values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+        lines.append(" ".join([str(int(label)), *(f"{value:.6f}" for value in values)]))
+    return "".join(line + "\n" for line in lines)
+
+
+def find(loaded: Loaded, frame: Frame, size: tuple[int, int], args: argparse.Namespace, device: torch.device) -> Tensor:
+    """Boxes [n, 6] (x1, y1, x2, y2 in px of the frame, score, class), best first."""
+    box = fit((frame.image.shape[0], frame.image.shape[1]), size)
+    pixels = torch.from_numpy(np.ascontiguousarray(letterbox(frame.image, box))).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        raw = loaded.predictor(pixels.to(device).float() / 255)
+    decoded = decode(raw, heads_of(loaded.spec), size)
+    found = non_max_suppression(
+        decoded, conf=args.conf_thres, iou=args.iou_thres, agnostic=args.agnostic_nms, classes=args.classes
+    )[0].cpu()
+    corners = torch.from_numpy(box.to_original(found[:, :4].numpy()))
+    return torch.cat([corners.to(found), found[:, 4:]], 1)
+
+
+def frames_of(args: argparse.Namespace, channels: int) -> Iterator[Frame]:
+    """The source's frames, at most ``--frames`` of them."""
+    if args.source == SOURCE:
+        prepare_if_sample(DATA)
+    for number, frame in enumerate(load_images(args.source, channels)):
+        if number == args.frames:
+            return
+        yield frame
+
+
+def detect(args: argparse.Namespace) -> Record:
+    """Run a network over a source.
+
+    Raises:
+        InputError: weights or source are missing or unreadable; what was drawn before stays.
+    """
+    weights = Path(args.weights) if args.weights else newest(ANY)
+    loaded, device = load_model(weights, args.cfg), select_device(args.device)
+    size = image_size(args.img_size, loaded.spec, loaded.size)
+    loaded.predictor.to(device)
+    names = names_of(loaded, args)
+    frames = frames_of(args, loaded.spec.channels)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"{args.source}: no frame to look at")
+    folder = new_run_folder(RUNS, "detect", args.name)
+    record = start_record(
+        folder, script="detect", args=vars(args), device=str(device), seed=args.seed, inputs=[weights]
+    )
+    album, counts = Album(folder, names), dict.fromkeys(names, 0)
+    images = 0
+    try:
+        for frame in tqdm(_chain(first, frames), desc="detect", unit=" frames", delay=2, leave=False):
+            boxes = find(loaded, frame, size, args, device)
+            album.add(frame, boxes, text=args.save_txt)
+            images += 1
+            for label in boxes[:, 5].tolist():
+                counts[names[int(label)]] += 1
+    finally:
+        album.close()
+    if args.save_json:
+        album.outputs.append(write_text(folder / "detections.json", json.dumps(album.rows, indent=1)))
+    told = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
+    log.info("%d frames: %s; pictures in %s", images, told, folder)
+    return finish_record(record, metrics={"images": images, "boxes": len(album.rows)}, outputs=album.outputs)
+
+
+def names_of(loaded: Loaded, args: argparse.Namespace) -> tuple[str, ...]:
+    """The classes' names: the checkpoint's own, else those of ``--data``, else numbers."""
+    classes = max((head.classes for head in heads_of(loaded.spec)), default=0)
+    if len(loaded.names) == classes:
+        return loaded.names
+    if args.data != DATA:
+        manifest = read_manifest(args.data)
+        if manifest.classes == classes:
+            return manifest.names
+    return tuple(str(i) for i in range(classes))
+
+
+def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest

@@ -1,0 +1,134 @@
+"""What test.py prints and leaves: tables, curves, pictures, a record."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.bench import RUNS, Bench
+from utils.data.loader import make_loader
+from utils.detection.evaluate import Metrics, coco_results, evaluate
+from utils.detection.pictures import comparison_grid, truth_as_boxes
+from utils.detection.plots import plot_confusion, plot_pr_curves
+from utils.reporting.files import write_text
+from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.reporting.tables import comparison_table, plain_table
+
+log = logging.getLogger(__name__)
+
+SHOWN = 0.25  # confidence of the boxes that pictures show
+PICTURES = 8  # validation images on a sheet
+
+
+def inputs_of(bench: Bench) -> list[Path]:
+    """The files a run read."""
+    return [bench.loaded.path, bench.manifest.path, bench.manifest.valid]
+
+
+def begin(bench: Bench, script: str) -> Record:
+    """A new run folder and the record of a run that begins."""
+    folder = new_run_folder(RUNS, script, bench.args.name)
+    args, seed = vars(bench.args), bench.args.seed
+    return start_record(folder, script=script, args=args, device=str(bench.device), seed=seed, inputs=inputs_of(bench))
+
+
+def report_test(bench: Bench) -> Record:
+    """Measure once, and tell everything about it."""
+    record = begin(bench, "test")
+    metrics = bench.score(bench.loaded.predictor)
+    row = bench.numbers(bench.loaded.predictor, metrics, bench.loaded.spec, bench.loaded.path)
+    if bench.loaded.kind != "float":
+        row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
+    log.info(class_table(metrics))
+    log.info(comparison_table(f"{bench.loaded.path.name} ({bench.loaded.kind})", {"value": row}))
+    time = metrics.timing
+    log.info(
+        "%.1f ms forward, %.1f ms decode and NMS, %.1f ms in all an image, %d threads",
+        time.forward, time.nms, time.total, torch.get_num_threads(),
+    )  # fmt: skip
+    outputs = pictures(bench, metrics, record.folder)
+    if bench.args.save_json:
+        outputs.append(save_json(bench, metrics, record.folder / "detections.json"))
+    timing = {"forward_ms": time.forward, "nms_ms": time.nms, "total_ms": time.total}
+    return finish_record(record, metrics={**row, **timing}, outputs=outputs)
+
+
+def class_table(metrics: Metrics) -> str:
+    """A row a class: boxes, precision, recall, F1, AP@.5, AP@.5:.95; all classes first."""
+    rows = [["class", "boxes", "P", "R", "F1", "AP@.5", "AP@.5:.95"]]
+    boxes = sum(each.truth for each in metrics.per_class)
+    everything = [metrics.precision, metrics.recall, metrics.f1, metrics.map50, metrics.map]
+    rows.append(["all", str(boxes), *(f"{value:.3f}" for value in everything)])
+    for each in metrics.per_class:
+        values = [each.precision, each.recall, each.f1, each.ap50, each.ap]
+        rows.append([each.name, str(each.truth), *(f"{value:.3f}" if each.truth else "-" for value in values)])
+    return plain_table("classes", rows)
+
+
+def pictures(bench: Bench, metrics: Metrics, folder: Path) -> list[Path]:
+    """PR curves, the confusion matrix, and the first images with truth and detections."""
+    names = bench.manifest.names
+    plot_pr_curves(metrics, folder / "pr_curves.png")
+    plot_confusion(metrics.confusion, names, folder / "confusion.png")
+    compare(bench, {bench.loaded.kind: metrics}, folder / "detections.jpg")
+    return [folder / name for name in ("pr_curves.png", "confusion.png", "detections.jpg")]
+
+
+def compare(bench: Bench, measured: dict[str, Metrics], path: Path) -> None:
+    """A sheet of validation images: the truth, then each network's detections."""
+    first = next(iter(measured.values())).detections
+    chosen = sorted(range(len(first)), key=lambda i: (-min(4, len(first[i].truth)), i))[:PICTURES]
+    samples = [bench.valid.dataset[first[i].index].image for i in chosen]
+    columns = {"ground truth": [truth_as_boxes(first[i].truth) for i in chosen]}
+    for title, metrics in measured.items():
+        found = [metrics.detections[i].boxes for i in chosen]
+        columns[title] = [boxes[boxes[:, 4] >= SHOWN] for boxes in found]
+    comparison_grid(samples, columns, bench.manifest.names, path)
+
+
+def save_json(bench: Bench, metrics: Metrics, path: Path) -> Path:
+    """Detections in COCO's results format; image ids are the files' stems, as numbers where they are numbers."""
+    stems = [image.stem for image in bench.valid.dataset.images]
+    ids = [int(stem) if stem.isdigit() else stem for stem in stems]
+    return write_text(path, json.dumps(coco_results(metrics.detections, ids)))
+
+
+def benchmark(bench: Bench) -> Record:
+    """mAP and speed over image sizes and NMS thresholds."""
+    record = begin(bench, "test")
+    step = max(bench.loaded.spec.heads and [32])
+    height, width = bench.size
+    rows, results = [["image", "NMS IoU", "mAP@.5", "mAP@.5:.95", "ms forward", "ms in all"]], {}
+    for scale, iou in product((0.75, 1.0, 1.25), (0.5, 0.7)):
+        size = tuple(max(step, round(side * scale / step) * step) for side in (height, width))
+        metrics = _at(bench, size, iou)  # type: ignore[arg-type]
+        key = f"{size[0]}x{size[1]} iou {iou}"
+        results[key] = {**metrics.record(), "total_ms": metrics.timing.total}
+        values = (metrics.map50, metrics.map, metrics.timing.forward, metrics.timing.total)
+        rows.append([f"{size[0]}x{size[1]}", f"{iou}", *(f"{value:.3f}" for value in values)])
+    log.info(plain_table(f"{bench.loaded.path.name} ({bench.loaded.kind})", rows))
+    return finish_record(record, metrics=results)
+
+
+def _at(bench: Bench, size: tuple[int, int], iou: float) -> Metrics:
+    args: Any = bench.args
+    other = replace(bench, size=size)
+    dataset = type(bench.valid.dataset)(
+        bench.manifest.valid,
+        bench.manifest,
+        size,
+        cache=args.cache,
+        seed=args.seed,
+        channels=bench.loaded.spec.channels,
+    )
+    loader = make_loader(dataset, bench.valid.batch_size, workers=args.workers)
+    names = other.manifest.names
+    return evaluate(
+        bench.loaded.predictor, loader, other.heads, names, conf=args.conf_thres, iou=iou, device=bench.device
+    )
