@@ -40,7 +40,7 @@ POINTWISE = {  # every reader is 1x1: what is absorbed is exact
     "gate": conv(8, "swish")
     + "[avgpool]\n"
     + conv(8, "logistic")
-    + "[scale_channels]\nfrom=-3\nactivation=relu\n"
+    + "[scale_channels]\nfrom=-3\nactivation=linear\n"
     + conv(5, "linear", 0),
 }
 

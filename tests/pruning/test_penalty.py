@@ -48,6 +48,21 @@ def test_penalised_channels_are_those_the_plan_offers(path, tie):
         assert torch.equal(masks[i], ~frozen[wires.outputs[i]])
 
 
+def test_penalty_spares_the_locked_channels_of_a_layer_that_has_others():
+    layers = (
+        s.Conv(sources=(-1,), filters=5, bn=True),
+        s.Route(sources=(-1, 0)),
+        s.Route(sources=(1,), groups=2),  # ties three of the five channels to the image
+        s.Conv(sources=(2,), filters=5),
+    )
+    net = random_network(s.ModelSpec(layers=layers))
+    model = build(net)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    SparsityPenalty(net.spec, Tie.ANY, 1.0)(model.named_parameters())
+    assert model.layers["0"].bn.weight.grad.tolist() == [1, 0, 0, 0, 1]
+
+
 def test_penalty_is_blind_to_names_that_wrappers_add():
     net = random_network("plain")
     model = build(net)
