@@ -97,6 +97,13 @@ def test_precision_and_recall_are_counts_at_the_confidence_named():
         assert one.recall == pytest.approx(right / one.truth)
 
 
+def test_a_detection_at_the_confidence_itself_counts():
+    truth = [np.array([[0.0, 0, 0, 10, 10], [0, 20, 20, 30, 30]])]
+    found = [np.array([[0.0, 0, 10, 10, 0.5, 0], [20, 20, 30, 30, 0.5, 0], [50, 50, 60, 60, 0.499, 0]])]
+    scores = average_precision(truth, found, NAMES[:1])
+    assert (scores.confidence, scores.precision, scores.recall) == (0.5, 1, 1)
+
+
 def test_no_other_confidence_has_a_better_mean_f1():
     truth = random_truth(30, 2, seed=4)
     found = shaken(truth, 2, seed=5)

@@ -177,6 +177,25 @@ def test_bf16_heads_under_autocast_are_compared_in_float32():
     torch.testing.assert_close(inside.total, YoloLoss(heads)([r.float() for r in raw], targets, SIZE).total)
 
 
+def test_of_two_targets_in_one_place_the_better_fit_sets_the_objectness():
+    heads = two_heads()
+    raw, near = random_heads(GRIDS, heads, batch=1), torch.tensor([[0, 0, 0.33, 0.41, 0.2, 0.3]])
+    far = near * torch.tensor([1, 1, 1, 1, 1.2, 0.8])
+    weights = LossWeights(overlap_share=0.8)
+    for targets in (torch.cat((near, far)), torch.cat((far, near, near))):
+        ours = YoloLoss(heads, weights)(raw, targets, SIZE).objectness
+        torch.testing.assert_close(ours, slow_loss(raw, heads, targets, SIZE, weights)[1])
+
+
+def test_objectness_does_not_pull_at_the_boxes():
+    heads = two_heads()
+    raw = [r.requires_grad_() for r in random_heads(GRIDS, heads)]
+    YoloLoss(heads, LossWeights(box=0.0, classification=0.0))(raw, random_targets(2, 9), SIZE).total.backward()
+    for tensor, one in zip(raw, heads, strict=True):
+        gradient = tensor.grad.unflatten(1, (len(one.mask), -1))
+        assert gradient[:, :, :4].abs().max() == 0 and gradient[:, :, 4].abs().max() > 0
+
+
 def test_inputs_are_left_as_they_were():
     heads = two_heads()
     raw, targets = random_heads(GRIDS, heads), random_targets(2, 9)

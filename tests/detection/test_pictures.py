@@ -30,6 +30,7 @@ def grey(height: int, width: int) -> torch.Tensor:
 def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_left():
     none = torch.zeros(0, 6)
     assert draw_boxes(grey(96, 128), none, NAMES).shape == (384, 512, 3)
+    assert draw_boxes(grey(256, 200), none, NAMES).shape == (512, 400, 3)
     assert draw_boxes(grey(480, 640), none, NAMES).shape == (480, 640, 3)
 
 
