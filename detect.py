@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     add("--cfg", default=None, help="structure of .weights; a .pt carries its own")
     add("--weights", default="", help="the network (default: the newest made here)")
-    add("--source", default=SOURCE, help="image, folder, pattern, video, stream or camera number")
+    add(
+        "--source", nargs="+", default=[SOURCE], help="images, folders, patterns, videos, a stream or a camera's number"
+    )
     add("--conf-thres", type=cli.fraction, default=0.3, help="boxes score above this")
     add("--iou-thres", type=cli.fraction, default=0.45, help="NMS: boxes that overlap more are one")
     add("--classes", type=cli.whole, nargs="+", default=None, help="only these classes, by number")

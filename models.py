@@ -153,8 +153,9 @@ def build(network: Network) -> Darknet:
 
 
 def network_of(model: Darknet) -> Network:
-    """The module's structure and a copy of its tensors."""
-    return Network(model.spec, {key: value.detach().cpu().clone() for key, value in model.state_dict().items()})
+    """The module's structure and a copy of its tensors, laid out as torch does by default."""
+    plain = torch.contiguous_format
+    return Network(model.spec, {k: v.detach().cpu().clone(memory_format=plain) for k, v in model.state_dict().items()})
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from trainer.epoch import finish, one_epoch
-from trainer.run import WEIGHTS, assemble
+from pipeline.bench import WEIGHTS
+from pipeline.training.epoch import finish, one_epoch
+from pipeline.training.run import assemble
 from utils import cli
 from utils.darknet.network import Checkpoint, load_checkpoint
 from utils.errors import InputError
@@ -36,12 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
     add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
     add("--epochs", type=cli.positive, default=30, help="times each image is seen")
-    add(
-        "--lr",
-        type=cli.non_negative,
-        default=None,
-        help="learning rate; SGD multiplies it by the images of a step (default: 0.01, with --adam 0.001)",
-    )
+    add("--lr", type=cli.non_negative, default=None, help="full learning rate (default: 0.02, with --adam 0.001)")
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
     add("--multi-scale", **on, help="another image size each batch")

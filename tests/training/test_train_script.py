@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
+import pipeline.training.epoch
 import train
-import trainer.epoch
 from models import build
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
@@ -64,7 +64,7 @@ num=2
 def undrawn(monkeypatch) -> None:
     """No pictures: one test looks at them, the others save their time."""
     for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(trainer.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch, words):
     words = ["--epochs", "4", "--val-interval", "1", *words]
     run(*words, "--name", "whole")
-    validate, calls = trainer.epoch.validate, []
+    validate, calls = pipeline.training.epoch.validate, []
 
     def cut(job):
         calls.append(job)
@@ -121,11 +121,11 @@ def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch,
             raise KeyboardInterrupt
         return validate(job)
 
-    monkeypatch.setattr(trainer.epoch, "validate", cut)
+    monkeypatch.setattr(pipeline.training.epoch, "validate", cut)
     with pytest.raises(KeyboardInterrupt):
         run(*words, "--name", "cut")
     assert not read_record("runs/train-cut").finished
-    monkeypatch.setattr(trainer.epoch, "validate", validate)
+    monkeypatch.setattr(pipeline.training.epoch, "validate", validate)
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)  # another process
     record = train.run(flags("--resume"))
 
@@ -191,14 +191,14 @@ def test_same_seed_gives_the_same_weights_and_another_does_not(place):
 @pytest.mark.usefixtures("undrawn")
 def test_best_is_the_last_epoch_when_that_is_the_best(place, monkeypatch):
     scores = iter([0.1, 0.4, 0.2, 0.4])
-    validate = trainer.epoch.validate
+    validate = pipeline.training.epoch.validate
 
     def scored(job):
         metrics = validate(job)
         object.__setattr__(metrics, "map", next(scores))
         return metrics
 
-    monkeypatch.setattr(trainer.epoch, "validate", scored)
+    monkeypatch.setattr(pipeline.training.epoch, "validate", scored)
     record = run("--epochs", "4", "--val-interval", "1")
     assert record.metrics["best"]["epoch"] == 4 and load_checkpoint("weights/best.pt").meta["epoch"] == 4
 
@@ -217,7 +217,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.darknet.cfg import read_cfg
 
     torch.manual_seed(5)
-    network = trainer.start.fill(read_cfg("net.cfg"), {})
+    network = pipeline.training.start.fill(read_cfg("net.cfg"), {})
     network = Network(
         network.spec, {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in network.state.items()}
     )
@@ -229,7 +229,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.data.manifest import read_manifest
 
     with caplog.at_level("INFO"):
-        start = trainer.start.start_of(args, read_manifest("two.data"))
+        start = pipeline.training.start.start_of(args, read_manifest("two.data"))
     assert "replaced by fresh ones for 2" in caplog.text
     kept = {
         key
@@ -262,9 +262,9 @@ def test_unused_net_keys_are_told_in_one_line(place, caplog):
 
 
 def test_batches_and_steps_follow_the_cfg_and_the_flags(place):
-    job = trainer.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
+    job = pipeline.training.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
     assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (2, 2, 6)
-    job = trainer.run.assemble(
+    job = pipeline.training.run.assemble(
         flags("--cfg", "net.cfg", "--epochs", "3", "--batch-size", "8", "--img-size", "64", "96")
     )
     assert (job.train.batch_size, job.options.accumulate, job.size) == (8, 1, (64, 96))
