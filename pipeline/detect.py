@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,10 @@ def find(loaded: Loaded, frame: Frame, size: tuple[int, int], args: argparse.Nam
 
 def frames_of(args: argparse.Namespace, channels: int) -> Iterator[Frame]:
     """The source's frames, at most ``--frames`` of them."""
-    if args.source == SOURCE:
+    if args.source == [SOURCE]:
         prepare_if_sample(DATA)
-    for number, frame in enumerate(load_images(args.source, channels)):
+    sources = [load_images(source, channels) for source in args.source]  # a missing one is told before any is read
+    for number, frame in enumerate(chain.from_iterable(sources)):
         if number == args.frames:
             return
         yield frame
@@ -142,7 +144,7 @@ def detect(args: argparse.Namespace) -> Record:
     frames = frames_of(args, loaded.spec.channels)
     first = next(frames, None)
     if first is None:
-        raise InputError(f"{args.source}: no frame to look at")
+        raise InputError(f"{' '.join(args.source)}: no frame to look at")
     folder = new_run_folder(RUNS, "detect", args.name)
     record = start_record(
         folder, script="detect", args=vars(args), device=str(device), seed=args.seed, inputs=[weights]
@@ -150,7 +152,7 @@ def detect(args: argparse.Namespace) -> Record:
     album, counts = Album(folder, names), dict.fromkeys(names, 0)
     images = 0
     try:
-        for frame in tqdm(_chain(first, frames), desc="detect", unit=" frames", delay=2, leave=False):
+        for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False):
             boxes = find(loaded, frame, size, args, device)
             album.add(frame, boxes, text=args.save_txt)
             images += 1
@@ -175,8 +177,3 @@ def names_of(loaded: Loaded, args: argparse.Namespace) -> tuple[str, ...]:
         if manifest.classes == classes:
             return manifest.names
     return tuple(str(i) for i in range(classes))
-
-
-def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
-    yield first
-    yield from rest

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from models import network_of
-from trainer import told
-from trainer.run import TIES, Run
+from pipeline.training import told
+from pipeline.training.run import TIES, Run
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.spec import Yolo
 from utils.detection.evaluate import Metrics, evaluate

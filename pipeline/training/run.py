@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from models import Darknet, build
-from trainer.start import Start, image_size, start_of, tell_unused_keys
+from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
+from pipeline.training.start import Start, start_of, tell_unused_keys
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec, Yolo
@@ -40,15 +41,10 @@ from utils.training.schedule import Schedule, step_ends
 log = logging.getLogger(__name__)
 
 NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
-BATCH = 16  # images at once, when neither cfg nor flag says
 WARMUP = 0.1  # of the steps
-# Our loss is a mean over images; YOLO's customary rate belongs to a sum over those of a step. SGD's rate is therefore
-# --lr times the images of a step, which keeps what an epoch moves (by gradient, by L1) independent of the batch.
-LR, ADAM_LR = 0.01, 0.001
-DECAY = 3e-5  # likewise 5e-4 for a sum over 16 images
-CLIP = 10.0  # far above a usual gradient's norm (about 1): against a single batch that explodes
+LR, ADAM_LR = 0.02, 0.001
+CLIP = 160.0  # ten times a usual gradient's norm: against a single batch that explodes
 TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
-WEIGHTS, RUNS = Path("weights"), Path("runs")
 
 
 @dataclass(kw_only=True)
@@ -79,7 +75,7 @@ class Run:
     @property
     def heads(self) -> list[Yolo]:
         """The detection heads, in cfg order."""
-        return [layer for layer in self.model.spec.layers if isinstance(layer, Yolo)]
+        return heads_of(self.model.spec)
 
     @property
     def evaluated(self) -> Darknet:
@@ -107,10 +103,10 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     train, valid = loaders(args, manifest, spec, size)
     model: Darknet = precision.place(build(start.network))  # type: ignore[assignment]
     accumulate = max(1, round((spec.batch if spec.batch > 1 else NOMINAL_BATCH) / train.batch_size))
-    lr = (args.lr or ADAM_LR) if args.adam else (args.lr or LR) * accumulate * train.batch_size
+    lr = args.lr or (ADAM_LR if args.adam else LR)
     steps = args.epochs * len(step_ends(len(train), accumulate))
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
-    optimizer = make_optimizer(model, lr=lr, adam=args.adam, decay=DECAY)
+    optimizer = make_optimizer(model, lr=lr, adam=args.adam)
     penalty = _penalty(args, spec, schedule, lr)
     files = saved.training["files"] if saved else _new_files(args.name)
     run = Run(
@@ -138,7 +134,7 @@ def loaders(
     args: argparse.Namespace, manifest: Manifest, spec: ModelSpec, size: tuple[int, int]
 ) -> tuple[Loader, Loader]:
     """Training and validation batches."""
-    batch = args.batch_size or (max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH)
+    batch = args.batch_size or batch_size(spec)
     step, augment = granularity(spec), Augment(flip=manifest.flip, mosaic=args.mosaic)
     common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
     train = make_loader(

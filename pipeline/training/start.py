@@ -12,7 +12,6 @@ from utils.cli import CFG
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
-from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec, Yolo
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest
@@ -68,21 +67,6 @@ def fill(spec: ModelSpec, state: State) -> Network:
         if key in own and isinstance(head, Yolo):
             own[key] = prior_biases(head)
     return Network(spec, {**own, **state})
-
-
-def image_size(given: list[int] | None, spec: ModelSpec) -> tuple[int, int]:
-    """(height, width) in px from ``--img-size``, or else from [net].
-
-    Raises:
-        InputError: more than two numbers, or no multiple of the network's largest stride.
-    """
-    if given and len(given) > 2:
-        raise InputError(f"--img-size: {len(given)} numbers; give one side, or height and width")
-    height, width = (given[0], given[-1]) if given else (spec.height, spec.width)
-    step = granularity(spec)
-    if height % step or width % step:
-        raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")
-    return height, width
 
 
 def tell_unused_keys(spec: ModelSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.run import Run
+from pipeline.training.run import Run
 from utils.data.dataset import Sample
 from utils.data.loader import Batch, collate
 from utils.detection.pictures import batch_mosaic, comparison_grid, save_picture, truth_as_boxes
