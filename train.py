@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
     add("--multi-scale", **on, help="another image size each batch")
-    add("--mosaic", type=share, default=1.0, help="share of training samples made of four images")
+    add(
+        "--mosaic",
+        type=share,
+        default=None,
+        help="share of samples made of four images (default: as --data says, or 1)",
+    )
     add("--rect", **on, help="batches of images of similar aspect, without mosaic")
     add("-sr", "--sparse", **on, help="push the gammas that pruning can cut towards zero")
     add("--s", type=cli.non_negative, default=0.001, help="strength of that push, an optimizer step")

@@ -135,7 +135,9 @@ def loaders(
 ) -> tuple[Loader, Loader]:
     """Training and validation batches."""
     batch = args.batch_size or batch_size(spec)
-    step, augment = granularity(spec), Augment(flip=manifest.flip, mosaic=args.mosaic)
+    step = granularity(spec)
+    mosaic = manifest.mosaic if args.mosaic is None else args.mosaic
+    augment = Augment(flip=manifest.flip, mosaic=mosaic, scale=manifest.scale)
     common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
     train = make_loader(
         DetectionDataset(manifest.train, manifest, size, augment=augment, **common),

@@ -20,7 +20,7 @@ from utils.errors import InputError
 
 WHEELS = ROOT / ".wheels"
 SMALL = Recipe(train=30, valid=10)
-EXPECTED = "818eace7eb24c9b93a84fff5e89481977db33a01ae6090bde498c4d9958f0922"
+EXPECTED = "26ab49891bb2b195cc57802de4f715c1ea7d6a4f53e36abb0960d8362cdf2a93"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_classes_are_balanced_and_digits_come_small_and_large(material):
     assert set(counts) == set(range(10)) and max(counts.values()) - min(counts.values()) <= 1
     heights = rows[:, 4] - rows[:, 2]
     assert (
-        heights.min() >= 12 and heights.max() <= 56 and np.quantile(heights, 0.1) < 20 < 40 < np.quantile(heights, 0.9)
+        heights.min() >= 18 and heights.max() <= 56 and np.quantile(heights, 0.1) < 24 < 42 < np.quantile(heights, 0.9)
     )
 
 

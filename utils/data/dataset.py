@@ -84,7 +84,9 @@ class DetectionDataset(Dataset[Sample]):
         self._corners = [transforms.to_corners(rows) for rows in self.boxes]
         self.size, self.seed, self.channels, self.epoch = size, seed, channels, 0
         if isinstance(augment, bool):
-            augment = Augment(flip=manifest.flip) if augment else Augment.off()
+            augment = (
+                Augment(flip=manifest.flip, mosaic=manifest.mosaic, scale=manifest.scale) if augment else Augment.off()
+            )
         self.augment = augment
         self._shapes: list[tuple[int, int]] | None = None
         self._cached: list[np.ndarray] | None = None

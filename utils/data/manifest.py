@@ -6,6 +6,8 @@
     names = mine.names            # one class a line
     labels = mine/labels          # optional: the folder of <image's name>.txt; else .../images/... -> .../labels/...
     flip = 0.5                    # optional: share of images mirrored left to right in training
+    mosaic = 1                    # optional: share of training samples made of four images
+    scale = 0.4                   # optional: they are enlarged or reduced by up to this share
 
 Paths are looked up beside the ``.data`` file, then in the current folder. In place of a ``.data`` file, a
 folder will do: of a Pascal VOC set (Annotations/*.xml), which is converted once, see ``voc.py``; or one with
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 
-KEYS = ("classes", "train", "valid", "names", "labels", "flip")
+KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale")
 IGNORED = (
     "backup",
     "eval",
@@ -39,7 +41,8 @@ class Manifest:
     """A read ``.data`` file; every path in it is absolute.
 
     ``train`` and ``valid`` are list files or folders of images, ``labels`` the folder of label files where they are
-    not beside the images, ``flip`` the share of training images mirrored left to right (0..1).
+    not beside the images. ``flip``, ``mosaic`` and ``scale`` are how far training may change such images without
+    making others of them, see ``transforms.Augment``; 0..1.
     """
 
     path: Path
@@ -49,6 +52,8 @@ class Manifest:
     valid: Path
     labels: Path | None = None
     flip: float = 0.5
+    mosaic: float = 1.0
+    scale: float = 0.4
 
 
 def read_manifest(place: Path | str) -> Manifest:
@@ -82,7 +87,7 @@ def read_manifest(place: Path | str) -> Manifest:
         train=_existing(path, "train", values["train"]),
         valid=_existing(path, "valid", values["valid"]),
         labels=_existing(path, "labels", values["labels"]) if "labels" in values else None,
-        flip=_share(path, *values["flip"]) if "flip" in values else 0.5,
+        **{key: _share(path, *values[key]) for key in ("flip", "mosaic", "scale") if key in values},
     )
 
 

@@ -49,13 +49,13 @@ class Recipe:
     ``digits``: how many a scene has at least and at most. ``overlap``: share of the smaller of two boxes.
     """
 
-    version: int = 1
+    version: int = 2
     seed: int = 20240607
     train: int = 4000
     valid: int = 400
     size: int = 128
-    height: tuple[int, int] = (14, 56)
-    digits: tuple[int, int] = (1, 6)
+    height: tuple[int, int] = (20, 56)
+    digits: tuple[int, int] = (1, 5)
     overlap: float = 0.1
 
 
