@@ -105,6 +105,16 @@ def test_channel_stays_if_any_layer_on_the_wire_wants_it():
     assert not keep[[3, 4, 5]].any()
 
 
+def test_floor_of_each_layer_on_a_wire_is_its_own_choice():
+    """What the first layer wants fills the floor of the others in number, but not with the channels they live on."""
+    net = with_gammas(
+        random_network("residual"), {0: torch.tensor([2.0, 2, 2, 2, 0, 0, 0, 0]), 2: torch.tensor([0.0] * 7 + [1e-6])}
+    )
+    net = with_gammas(net, {5: torch.zeros(8)})
+    plan = plan_channels(net, percent=0.4, tie=Tie.ANY)
+    assert plan.keep[trace(net.spec).outputs[2][7]]
+
+
 def test_grouped_convolution_loses_whole_groups():
     net = with_gammas(random_network("grouped"), {1: torch.ones(12), 2: torch.tensor([1.0, 1, 0, 0, 0, 0, 1, 1])})
     net = with_gammas(net, {1: torch.tensor([1.0] * 3 + [0] * 6 + [1] * 3)})

@@ -78,9 +78,11 @@ def test_percent_that_empties_a_layer_names_it():
 
 
 def test_layer_of_small_gammas_with_a_clear_leader_is_not_called_empty():
-    leader = torch.full((64,), 1e-6)
-    leader[3] = 1e-3
+    leader = torch.full((64,), 1e-9)
+    leader[3] = 1e-6
     net = with_gammas(wide(trained_with_l1), {2: leader})
+    rows = plan_channels(net, percent=0.8, **SLIM).rows
+    assert next(row for row in rows if row.layer == 2).above == 0
     check(net, percent=0.8, **SLIM)
 
 
