@@ -76,6 +76,21 @@ def test_every_pixel_value_is_recovered_from_the_float_image():
     assert torch.equal(image_levels((n / 255).view(1, 1, 16, 16)).flatten(), n.float())
 
 
+@given(
+    f=st.integers(-3, 46),
+    gain=st.integers(1, 2**16 - 1),
+    slope=st.sampled_from([1.0, 0.1, 0.125]),
+    acc=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20),
+)
+def test_requantisation_in_float64_equals_int64_at_every_extreme(f, gain, slope, acc):
+    m, m_neg = torch.tensor([gain]), torch.tensor([int(gain * slope + 0.5)])
+    by = Requantiser(m=m, m_neg=m_neg, f=f, lo=-128, hi=127)
+    total = torch.tensor(acc).view(1, 1, 1, -1)
+    product = total * torch.where(total < 0, m_neg, m)
+    expected = (product + (1 << (f - 1))) >> f if f > 0 else product << -f
+    assert torch.equal(requantise(total, by).long(), expected.clamp(-128, 127))
+
+
 def test_ties_go_up_on_both_sides_of_zero():
     by = Requantiser(m=torch.tensor([1]), m_neg=torch.tensor([1]), f=1, lo=-8, hi=7)
     acc = torch.tensor([-5, -3, -1, 1, 3, 5]).view(1, 1, 1, 6)  # -2.5, -1.5, -0.5, 0.5, 1.5, 2.5

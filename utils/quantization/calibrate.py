@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import make_grids, trace_edges
+from utils.quantization.equalise import equalise
 from utils.quantization.histogram import collect
-from utils.quantization.lower import QuantisedNetwork, weight_bits
+from utils.quantization.lower import QuantisedNetwork
 from utils.quantization.ranges import choose_scales
+from utils.quantization.refine import refine
 from utils.quantization.scheme import Scheme
 from utils.quantization.support import check_supported
-from utils.quantization.weights import weight_scales
 
 
 def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None = None) -> QuantisedNetwork:
@@ -39,11 +39,7 @@ def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None
         raise InputError("calibration: no images; give at least one batch of training images")
     edges = trace_edges(spec)
     histograms = collect(folded, images, edges.producers)
+    if scheme.equalise:
+        folded, histograms = equalise(folded, edges, histograms, scheme.a_bit)
     grids = make_grids(spec, edges, choose_scales(edges, histograms, scheme), scheme.a_bit)
-    scales = {}
-    for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Conv):
-            weight, bias = folded.state[f"layers.{i}.conv.weight"], folded.state[f"layers.{i}.conv.bias"]
-            source = grids[layer.sources[0]].scale
-            scales[i] = weight_scales(weight, bias, source, weight_bits(spec, i, scheme))
-    return QuantisedNetwork(folded, scheme, grids, scales)
+    return refine(folded, grids, images, scheme)

@@ -83,7 +83,8 @@ class Executor(nn.Module):
             if isinstance(layer, s.Yolo):
                 continue
             inputs = [edges[j] for j in layer.sources]
-            level, acc = self._step(i, layer, inputs)
+            with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers
+                level, acc = self._step(i, layer, inputs)
             if acc is not None and (kept is not None or i in self._readouts):
                 accumulators[i] = acc
             if level is not None:
@@ -110,8 +111,8 @@ class Executor(nn.Module):
 
 
 class IntegerExecutor(Executor):
-    """The golden model at work: convolutions exact, requantisation in int64."""
+    """The golden model at work: exact convolutions, exact requantisation."""
 
     def fire(self, acc: Tensor, by: Requantiser) -> Tensor:
         """The definition's requantisation."""
-        return requantise(acc, by).float()
+        return requantise(acc, by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from utils.darknet.spec import Conv, ModelSpec
 from utils.quantization.edges import Grid
 from utils.quantization.scheme import Scheme
+
+CACHED_VALUES = 2**16  # float64 values that fit a core's second-level cache a few times over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +83,36 @@ class IntegerNetwork:
 
 
 def requantise(acc: Tensor, by: Requantiser) -> Tensor:
-    """The definition, in int64.
+    """The definition, in float64 for speed: every number in it is an integer below 2^48, or one over a power of two.
 
-    ``>>`` floors, so ties go up. A negative ``f`` shifts left.
+    acc * m * 2^-f + 1/2 is then exact, floor floors, and ties go up, as with ``>>``. (Plain int64 does the same at a
+    third of the speed; a test holds the two equal.)
 
     Args:
         acc: integers [N,O,H,W], of any type.
         by: gains and bounds.
 
     Returns:
-        Levels, int64 [N,O,H,W].
+        Levels, integers in float32 [N,O,H,W].
     """
-    total = acc.to(torch.int64)
-    m = by.m.to(torch.int64).view(1, -1, 1, 1)
-    if torch.equal(by.m, by.m_neg) or by.lo == 0:  # with lo = 0 whatever is negative becomes 0 anyway
-        total = total * m
-    else:
-        total = total * torch.where(total < 0, by.m_neg.to(torch.int64).view(1, -1, 1, 1), m)
-    total = (total + (1 << (by.f - 1))) >> by.f if by.f > 0 else total << -by.f
-    return total.clamp_(by.lo, by.hi)
+    m, m_neg = (gain.to(acc.device).double().view(1, -1, 1, 1) * 2.0**-by.f for gain in (by.m, by.m_neg))
+    bent = by.lo < 0 and not torch.equal(by.m, by.m_neg)  # with lo = 0 whatever is negative becomes 0 anyway
+
+    def level(part: Tensor) -> Tensor:
+        value = part.to(torch.float64, copy=True)
+        value.mul_(torch.where(value < 0, m_neg, m) if bent else m)
+        return value.add_(0.5).floor_().clamp_(by.lo, by.hi)
+
+    return in_chunks(acc, level)
+
+
+def in_chunks(acc: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """An elementwise function of [N,C,H,W], some images at a time so that it stays in the cache; float32."""
+    out = torch.empty_like(acc, dtype=torch.float32)
+    step = max(1, CACHED_VALUES // max(1, acc[0].numel())) if len(acc) else 1
+    for part, into in zip(acc.split(step), out.split(step), strict=True):
+        into.copy_(function(part))
+    return out
 
 
 def read_out(acc: Tensor, op: IntConv, activation: str) -> Tensor:

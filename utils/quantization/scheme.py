@@ -31,7 +31,7 @@ class Scheme:
     ranges: str = "mse"
     percentile: float = 99.99
     equalise: bool = True
-    refit: bool = True
+    refit: bool = False
     correct_bias: bool = True
 
     def __post_init__(self) -> None:

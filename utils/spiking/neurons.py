@@ -48,16 +48,16 @@ class Neuron:
 
     def charge(self, total: Tensor) -> Tensor:
         """V once all input has arrived; ``total`` is A. Exact in float64: every number stays below 2^48."""
-        potential = total.double()
+        potential = total.to(torch.float64, copy=True)
         if self.lo < 0:
-            potential = torch.where(potential < 0, potential * self.gain_negative, potential * self.gain)
+            potential.mul_(torch.where(potential < 0, self.gain_negative, self.gain))
         else:  # what is negative fires nothing, whatever its gain
-            potential = potential * self.gain
+            potential.mul_(self.gain)
         return potential.add_(self.theta / 2)
 
     def count(self, potential: Tensor) -> Tensor:
         """Closed form: the spikes of a whole window, those below zero counted as negative; float64."""
-        return (potential * (1 / self.theta)).floor_().clamp_(self.lo, self.hi)
+        return potential.div(self.theta).floor_().clamp_(self.lo, self.hi)
 
     def step(self, potential: Tensor, fired: Tensor) -> Tensor:
         """One step of the window, literally.

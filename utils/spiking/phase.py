@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from utils.quantization.executor import Executor
-from utils.quantization.integer import Requantiser
+from utils.quantization.integer import Requantiser, in_chunks
 from utils.spiking.encode import SpikingNetwork
 from utils.spiking.neurons import Neuron
 
@@ -25,7 +25,7 @@ class PhaseExecutor(Executor):
     def fire(self, acc: Tensor, by: Requantiser) -> Tensor:
         """Charge, then the closed form of a window of firing."""
         neuron = Neuron.of(by, acc.device)
-        return neuron.count(neuron.charge(acc)).float()
+        return in_chunks(acc, lambda part: neuron.count(neuron.charge(part)))
 
     def counts(self, x: Tensor) -> dict[int, Tensor]:
         """Spikes each neuron fired for an image, signed, int32 [N,C,H,W]; the image's entry is its pixel levels."""

@@ -1,0 +1,108 @@
+"""Cross-layer equalisation: give every channel of an edge the same range, without changing the function.
+
+relu, leaky and linear are positively homogeneous, f(x / k) = f(x) / k, so a channel can be divided by k > 0 where it is
+made and multiplied by k where it is read. Pool, upsample, route and dropout hand the k on, a shortcut ties the channels
+it adds. One scale for a whole edge then fits each of its channels as if each had its own; the weights, which have a
+scale for every output channel, take up the difference.
+
+Source: Nagel et al., Data-free quantization through weight equalization and bias correction, ICCV 2019; here the
+activations' best steps decide instead of the weights' ranges.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.network import Network
+from utils.quantization.edges import Edges, level_bounds
+from utils.quantization.histogram import Histogram
+from utils.quantization.ranges import channel_steps
+from utils.quantization.support import readouts
+
+HOMOGENEOUS = ("relu", "leaky", "linear")
+LARGEST_GAIN = 64.0
+
+
+def equalise(
+    network: Network, edges: Edges, histograms: dict[int, Histogram], a_bit: int
+) -> tuple[Network, dict[int, Histogram]]:
+    """An equal network whose channels have even ranges, and its histograms (scaled, not measured again)."""
+    wires, locked = trace_wires(network.spec)
+    steps = {i: channel_steps(histograms[i], *level_bounds(a_bit, edges.signed[i])) for i in edges.producers}
+    gains = _gains(edges, steps, wires, locked)
+    state = dict(network.state)
+    for i, layer in enumerate(network.spec.layers):
+        if isinstance(layer, s.Conv):
+            weight, bias = f"layers.{i}.conv.weight", f"layers.{i}.conv.bias"
+            out = gains[wires[i]]
+            state[weight] = state[weight] * _per_tap(gains[wires[layer.sources[0]]], layer) / out[:, None, None, None]
+            state[bias] = state[bias] / out
+    scaled = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
+    return Network(network.spec, state), scaled
+
+
+def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
+    """Edge -> the wire number of each channel, long [C]; and which wires must keep gain 1, bool [wires].
+
+    A convolution makes new wires; everything else hands wires on or ties them. Locked are the image's, the
+    read-outs', and those that go through an activation that is not homogeneous.
+    """
+    parent: list[int] = []
+    locked: list[Tensor] = []
+
+    def fresh(count: int) -> Tensor:
+        parent.extend(range(len(parent), len(parent) + count))
+        return torch.arange(len(parent) - count, len(parent))
+
+    def root(wire: int) -> int:
+        while parent[wire] != wire:
+            parent[wire] = wire = parent[parent[wire]]
+        return wire
+
+    wires = {-1: fresh(spec.channels)}
+    locked.append(wires[-1])
+    kept = set(readouts(spec))
+    for i, layer in enumerate(spec.layers):
+        given = [wires[j] for j in layer.sources]
+        match layer:
+            case s.Conv():
+                wires[i] = fresh(layer.filters)
+            case s.Shortcut():
+                for other in given[1:]:
+                    for a, b in zip(given[0].tolist(), other.tolist(), strict=True):
+                        parent[root(b)] = root(a)
+                wires[i] = given[0]
+            case s.Route():
+                wires[i] = torch.cat([part.chunk(layer.groups)[layer.group_id] for part in given])
+            case _:
+                wires[i] = given[0]
+        if i in kept or (isinstance(layer, s.Conv | s.Shortcut) and layer.activation not in HOMOGENEOUS):
+            locked.append(wires[i])
+    roots = torch.tensor([root(wire) for wire in range(len(parent))])
+    lock = torch.zeros(len(parent), dtype=torch.bool)
+    lock[roots[torch.cat(locked)]] = True
+    return {i: roots[wire] for i, wire in wires.items()}, lock
+
+
+def _gains(edges: Edges, steps: dict[int, Tensor], wires: dict[int, Tensor], locked: Tensor) -> Tensor:
+    """One gain a wire: its step over its group's typical step, geometric mean where several edges have a say."""
+    logs, votes = torch.zeros(len(locked)), torch.zeros(len(locked))
+    for producers in edges.members().values():
+        known = [i for i in producers if i in steps]
+        if not known:
+            continue
+        log = torch.cat([steps[i] for i in known]).clamp_min(torch.finfo(torch.float32).tiny).log()
+        wire = torch.cat([wires[i] for i in known])
+        live = log > log.max() - 2 * torch.tensor(LARGEST_GAIN).log()  # the dead and nearly dead do not vote
+        logs.index_add_(0, wire[live], log[live] - log[live].mean())
+        votes.index_add_(0, wire[live], torch.ones(int(live.sum())))
+    gains = (logs / votes.clamp_min(1)).exp().clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+    return torch.where(locked, torch.ones_like(gains), gains)
+
+
+def _per_tap(gains: Tensor, layer: s.Conv) -> Tensor:
+    """Gains of the input channels [I] as they meet the weight [O,I/groups,k,k]."""
+    per_group = gains.view(layer.groups, 1, -1)  # [G,1,I/G]
+    return per_group.expand(-1, layer.filters // layer.groups, -1).reshape(layer.filters, -1)[:, :, None, None]
