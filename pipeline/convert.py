@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from utils.quantization.intfile import to_checkpoint
 
 from pipeline.bench import WEIGHTS, Bench
 from pipeline.report import begin, compare
@@ -18,6 +17,7 @@ from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
+from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.reporting.files import free_path
@@ -179,7 +179,7 @@ def pictures(bench: Bench, measured: dict[str, Metrics], cost: Cost, folder: Pat
     if bench.loaded.network is not None:
         shown = {"float": bench.score(bench.loaded.predictor), **shown}
     compare(bench, shown, folder / "detections.jpg")
-    spikes = {f"{i}": layer.spikes / max(1, layer.neurons) for i, layer in cost.layers.items() if layer.spikes}
+    spikes = {f"layer {i}": layer.spikes / max(1, layer.neurons) for i, layer in cost.layers.items() if layer.spikes}
     e = cost.energy
     joules = {"dense fp32": e.ann_fp32, "dense int8": e.ann_int8, "spikes": e.spiking_int8}
     return [

@@ -152,7 +152,7 @@ def detect(args: argparse.Namespace) -> Record:
     album, counts = Album(folder, names), dict.fromkeys(names, 0)
     images = 0
     try:
-        for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False):
+        for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
             boxes = find(loaded, frame, size, args, device)
             album.add(frame, boxes, text=args.save_txt)
             images += 1

@@ -185,7 +185,11 @@ class DetectionDataset(Dataset[Sample]):
             return transforms.resize(image, transforms.fit(original, self.size).scaled), original
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            loaded = list(tqdm(pool.map(load, self.images), "reading images", len(self.images), delay=2, leave=False))
+            loaded = list(
+                tqdm(
+                    pool.map(load, self.images), "reading images", len(self.images), delay=2, leave=False, disable=None
+                )
+            )
         self._cached = [image for image, _ in loaded]
         self._shapes = [original for _, original in loaded]
 

@@ -219,7 +219,11 @@ def _replace(folder: Path, stamp: str, recipe: Recipe, wheel_folder: Path) -> No
         build = Path(temporary) / "digits"
         digest = hashlib.sha256()
         with tqdm(
-            total=recipe.train + recipe.valid, desc="composing the sample set", unit=" scenes", mininterval=1
+            total=recipe.train + recipe.valid,
+            desc="composing the sample set",
+            unit=" scenes",
+            mininterval=1,
+            disable=None,
         ) as progress:
             for stream, (split, count) in enumerate((("train", recipe.train), ("valid", recipe.valid))):
                 (build / "images" / split).mkdir(parents=True)

@@ -92,7 +92,7 @@ def evaluate(
     seconds = np.zeros(2)
     collected: list[Detections] = []
     with _eval_mode(predictor), torch.no_grad():
-        for batch in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
+        for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
             size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
             began = _now(device)
             images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
