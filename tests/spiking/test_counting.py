@@ -124,8 +124,8 @@ def test_costs_do_not_depend_on_batches_and_state_is_counted():
     whole, single = (measure(PhaseExecutor(network), x.split(n)) for n in (4, 1))
     assert whole == single and whole.frames == 4
     membranes = (4 + 4) * 256 + 6 * 256
-    waiting = 4 * 256 * 4 // 8  # layer 0's counts of 4 bits wait one window for layer 1's ... at the head's concat
-    assert whole.state_bytes == membranes * 4 + waiting * 0
+    waiting = 4 * 256 * 4 // 8  # layer 0's counts, of 4 bits, wait at the concat for layer 1's
+    assert whole.state_bytes == membranes * 4 + waiting
     assert whole.weight_bytes == weight_bytes(network.integer) == (4 * 27 + 16) + (4 * 36 + 16) + (6 * 8 + 24)
 
 

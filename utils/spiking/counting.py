@@ -216,12 +216,12 @@ def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
     size = sizes(spec, *counts[-1].shape[2:])
     values = {i: width[i] * size[i][0] * size[i][1] for i in size}
     membranes = sum(values[i] for i in network.integer.ops)
-    held = 0
-    for i in network.integer.ops:
-        sources = spec.layers[i].sources
-        latest = max(network.start[j] for j in sources)
-        waiting = [j for j in sources if network.start[j] < latest]
-        held += sum(values[j] * _count_bits(grids[j].lo, grids[j].hi) for j in waiting)
+    waiting = set()
+    for layer in spec.layers:
+        sources = [j for j in layer.sources if j in network.start]
+        latest = max((network.start[j] for j in sources), default=0)
+        waiting |= {j for j in sources if network.start[j] < latest}
+    held = sum(values[j] * _count_bits(grids[j].lo, grids[j].hi) for j in waiting)
     return membranes * MEMBRANE_BYTES + (held + 7) // 8
 
 
