@@ -37,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
     add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
     add("--epochs", type=cli.positive, default=30, help="times each image is seen")
-    add("--lr", type=cli.non_negative, default=None, help="full learning rate (default: 0.02, with --adam 0.001)")
+    add(
+        "--lr",
+        type=cli.non_negative,
+        default=None,
+        help="learning rate (default: 0.075, with --weights 0.04; --adam: 1/50)",
+    )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
     add("--multi-scale", **on, help="another image size each batch")

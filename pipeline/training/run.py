@@ -41,9 +41,11 @@ from utils.training.schedule import Schedule, step_ends
 log = logging.getLogger(__name__)
 
 NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
+STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
 WARMUP = 0.1  # of the steps
-LR, ADAM_LR = 0.02, 0.001
-CLIP = 160.0  # ten times a usual gradient's norm: against a single batch that explodes
+LR, TUNING_LR = 0.075, 0.04  # from scratch; from weights that know something already
+ADAM_SHARE = 1 / 50  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
+CLIP = 40.0  # ten times a usual gradient's norm: against a single batch that explodes
 TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
 
 
@@ -102,8 +104,10 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     precision = select_precision(select_device(args.device))
     train, valid = loaders(args, manifest, spec, size)
     model: Darknet = precision.place(build(start.network))  # type: ignore[assignment]
-    accumulate = max(1, round((spec.batch if spec.batch > 1 else NOMINAL_BATCH) / train.batch_size))
-    lr = args.lr or (ADAM_LR if args.adam else LR)
+    nominal = spec.batch if spec.batch > 1 else NOMINAL_BATCH
+    accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
+    lr = args.lr or (LR if start.scratch else TUNING_LR) * (ADAM_SHARE if args.adam else 1)
+    args.lr = lr  # saved with the flags, so that a resumed run goes on at its rate
     steps = args.epochs * len(step_ends(len(train), accumulate))
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
     optimizer = make_optimizer(model, lr=lr, adam=args.adam)
@@ -134,13 +138,14 @@ def loaders(
     args: argparse.Namespace, manifest: Manifest, spec: ModelSpec, size: tuple[int, int]
 ) -> tuple[Loader, Loader]:
     """Training and validation batches."""
-    batch = args.batch_size or batch_size(spec)
     step = granularity(spec)
     mosaic = manifest.mosaic if args.mosaic is None else args.mosaic
     augment = Augment(flip=manifest.flip, mosaic=mosaic, scale=manifest.scale)
     common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
+    images = DetectionDataset(manifest.train, manifest, size, augment=augment, **common)
+    batch = args.batch_size or min(batch_size(spec), max(1, len(images) // STEPS))
     train = make_loader(
-        DetectionDataset(manifest.train, manifest, size, augment=augment, **common),
+        images,
         batch,
         workers=args.workers,
         shuffle=True,

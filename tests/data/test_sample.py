@@ -20,7 +20,7 @@ from utils.errors import InputError
 
 WHEELS = ROOT / ".wheels"
 SMALL = Recipe(train=30, valid=10)
-EXPECTED = "26ab49891bb2b195cc57802de4f715c1ea7d6a4f53e36abb0960d8362cdf2a93"
+EXPECTED = "bc2afafe71cd1d50ce6df86f6f2e9c18218c3ccdfba3b4b51afdeb9363bd8ca8"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_classes_are_balanced_and_digits_come_small_and_large(material):
     assert set(counts) == set(range(10)) and max(counts.values()) - min(counts.values()) <= 1
     heights = rows[:, 4] - rows[:, 2]
     assert (
-        heights.min() >= 18 and heights.max() <= 56 and np.quantile(heights, 0.1) < 24 < 42 < np.quantile(heights, 0.9)
+        heights.min() >= 26 and heights.max() <= 64 and np.quantile(heights, 0.1) < 32 < 52 < np.quantile(heights, 0.9)
     )
 
 
