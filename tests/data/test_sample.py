@@ -20,7 +20,7 @@ from utils.errors import InputError
 
 WHEELS = ROOT / ".wheels"
 SMALL = Recipe(train=30, valid=10)
-EXPECTED = "bc2afafe71cd1d50ce6df86f6f2e9c18218c3ccdfba3b4b51afdeb9363bd8ca8"
+EXPECTED = "ae10576fc16fd6b0742a25bd42f710b37e8f5172f3a506a9f0ed149db3dec05d"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_every_box_is_the_inked_pixels_exactly(material):
 
 def test_no_ink_lies_outside_the_boxes(material):
     for scene in scenes(flat(material["valid"], 60), 60, SMALL, 0):
-        outside = np.ones((128, 128), bool)
+        outside = np.ones((96, 96), bool)
         for _, x1, y1, x2, y2 in scene.boxes:
             outside[y1:y2, x1:x2] = False
         assert (scene.image[outside] == 60).all()
@@ -85,7 +85,7 @@ def test_classes_are_balanced_and_digits_come_small_and_large(material):
     assert set(counts) == set(range(10)) and max(counts.values()) - min(counts.values()) <= 1
     heights = rows[:, 4] - rows[:, 2]
     assert (
-        heights.min() >= 26 and heights.max() <= 64 and np.quantile(heights, 0.1) < 32 < 52 < np.quantile(heights, 0.9)
+        heights.min() >= 24 and heights.max() <= 56 and np.quantile(heights, 0.1) < 30 < 46 < np.quantile(heights, 0.9)
     )
 
 
@@ -99,13 +99,13 @@ def test_a_person_can_read_every_digit(material):
 
 def test_labels_on_disk_are_the_boxes_of_the_scenes(small, material):
     manifest = read_manifest(small)
-    dataset = DetectionDataset(manifest.train, manifest, (128, 128))
+    dataset = DetectionDataset(manifest.train, manifest, (96, 96))
     assert len(dataset) == 30 and manifest.flip == 0 and dataset.missing == 0
     for i, scene in enumerate(scenes(material["train"], 30, SMALL, 0)):
         item = dataset[i]
         found = np.abs(item.image.permute(1, 2, 0).numpy().astype(int) - scene.image[..., ::-1])
         assert found.mean() < 3  # JPEG
-        rows = item.boxes.numpy() * (1, 128, 128, 128, 128)
+        rows = item.boxes.numpy() * (1, 96, 96, 96, 96)
         corners = np.concatenate([rows[:, :1], rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], 1)
         np.testing.assert_allclose(corners, scene.boxes, atol=1e-3)
 

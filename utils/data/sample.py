@@ -49,12 +49,12 @@ class Recipe:
     ``digits``: how many a scene has at least and at most. ``overlap``: share of the smaller of two boxes.
     """
 
-    version: int = 3
+    version: int = 4
     seed: int = 20240607
     train: int = 4000
     valid: int = 400
-    size: int = 128
-    height: tuple[int, int] = (28, 64)
+    size: int = 96
+    height: tuple[int, int] = (26, 56)
     digits: tuple[int, int] = (1, 4)
     overlap: float = 0.1
 
