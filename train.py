@@ -1,6 +1,6 @@
 """Train a detector, dense or sparse, from nothing, from Darknet weights, or from any checkpoint of ours.
 
-  python3 train.py                                              the sample set, yolov3-tiny-digits, 30 epochs
+  python3 train.py                                              the sample set, yolov3-tiny-digits, 20 epochs
   python3 train.py -sr --s 0.001 --prune 0                      sparse, for slim_prune.py
   python3 train.py --cfg cfg/yolov3.cfg --weights yolov3.weights -pt --data mine.data --epochs 50
   python3 train.py --weights weights/slim_prune_0.8.pt --epochs 10 --name finetuned
@@ -36,12 +36,12 @@ def parser() -> argparse.ArgumentParser:
     add("--cfg", default=None, help=f"the network's structure (default: {cli.CFG}, or the one in --weights X.pt)")
     add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
     add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
-    add("--epochs", type=cli.positive, default=30, help="times each image is seen")
+    add("--epochs", type=cli.positive, default=20, help="times each image is seen")
     add(
         "--lr",
         type=cli.non_negative,
         default=None,
-        help="learning rate (default: 0.075, with --weights 0.04; --adam: 1/50)",
+        help="learning rate (default: 0.1, with fresh heads 0.2; --adam: 1/50)",
     )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")

@@ -31,6 +31,7 @@ from utils.reporting.tables import comparison_table
 log = logging.getLogger(__name__)
 
 CFGS = Path("cfg/pruned")
+RECALIBRATION_BATCH = 64  # images: statistics of small maps need them
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     record = begin(bench, strategy.script)
     metrics = {"before": _row(bench, full, bench.loaded.path), "after": _row(bench, small, None)}
     if args.recalibrate:
-        small = recalibrate(small, build, bench.training_images(args.recalibrate * bench.valid.batch_size))
+        small = recalibrate(small, build, bench.training_images(args.recalibrate * RECALIBRATION_BATCH))
         metrics["recalibrated"] = _row(bench, small, None)
     outputs = save(bench, small, f"{strategy.script}_{args.percent:g}")
     for moment in list(metrics)[1:]:

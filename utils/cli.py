@@ -53,7 +53,7 @@ def prune_parser(doc: str, *, percent: float) -> Parser:
     flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
     flags.add_argument("--weights", default="", help="what to prune (default: the newest train.py -sr)")
     flags.add_argument("--percent", type=fraction, default=percent, help="share of the channels under the threshold")
-    flags.add_argument("--recalibrate", type=whole, default=10, help="batches that measure BN again; 0: none")
+    flags.add_argument("--recalibrate", type=whole, default=10, help="batches of 64 images that measure BN anew")
     flags.add_argument("--force", action="store_true", help="prune what the gammas say will not survive")
     return flags
 

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
 STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
 WARMUP = 0.1  # of the steps
-LR, TUNING_LR = 0.075, 0.04  # from scratch; from weights that know something already
+LR, FRESH_HEADS_LR = 0.1, 0.2  # in general; where heads start fresh on a network that knows something already
 ADAM_SHARE = 1 / 50  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
 CLIP = 40.0  # ten times a usual gradient's norm: against a single batch that explodes
 TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
@@ -106,7 +106,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     model: Darknet = precision.place(build(start.network))  # type: ignore[assignment]
     nominal = spec.batch if spec.batch > 1 else NOMINAL_BATCH
     accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
-    lr = args.lr or (LR if start.scratch else TUNING_LR) * (ADAM_SHARE if args.adam else 1)
+    lr = args.lr or (FRESH_HEADS_LR if start.reheaded else LR) * (ADAM_SHARE if args.adam else 1)
     args.lr = lr  # saved with the flags, so that a resumed run goes on at its rate
     steps = args.epochs * len(step_ends(len(train), accumulate))
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
@@ -121,7 +121,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
         train=train,
         valid=valid,
         model=model,
-        ema=Ema(model) if args.ema else None,
+        ema=average(model, steps) if args.ema else None,
         optimizer=optimizer,
         scaler=precision.scaler(),
         schedule=schedule,
@@ -155,6 +155,11 @@ def loaders(
     )
     valid = make_loader(DetectionDataset(manifest.valid, manifest, size, **common), batch, workers=args.workers)
     return train, valid
+
+
+def average(model: Darknet, steps: int) -> Ema:
+    """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
+    return Ema(model, decay=max(0.0, min(0.9999, 1 - 10 / steps)), ramp=min(2000.0, steps / 10))
 
 
 def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> Start:

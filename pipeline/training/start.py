@@ -20,6 +20,7 @@ from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
+FRESH_REACH = 2.0  # scale_x_y of fresh heads: three cells answer for an object instead of one
 # Keys of [net] that shape the network or the batch; Darknet's other ones are train.py's flags.
 USED_KEYS = {"width", "height", "channels", "batch", "subdivisions"}
 
@@ -31,6 +32,7 @@ class Start:
     network: Network
     files: tuple[Path, ...]
     scratch: bool
+    reheaded: bool = False
 
 
 def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
@@ -55,7 +57,7 @@ def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
         network, files = Network(spec, read.state), [cfg, weights]
     spec = _fit_classes(network.spec, manifest, str(files[0]), args.pretrained)
     state = network.state if spec == network.spec else _without_heads(network)
-    return Start(fill(spec, state), tuple(files), scratch=not state)
+    return Start(fill(spec, state), tuple(files), scratch=not state, reheaded=spec != network.spec)
 
 
 def fill(spec: ModelSpec, state: State) -> Network:
@@ -99,7 +101,7 @@ def _fit_classes(spec: ModelSpec, manifest: Manifest, place: str, pretrained: bo
             f"add -pt to give it fresh heads for {manifest.classes}, or change the cfg's filters and classes"
         )
     log.info("%s: heads for %s classes replaced by fresh ones for %d (-pt)", place, told, manifest.classes)
-    return rehead(spec, manifest.classes)
+    return rehead(spec, manifest.classes, scale_x_y=FRESH_REACH)
 
 
 def _without_heads(network: Network) -> State:

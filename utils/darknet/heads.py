@@ -23,12 +23,15 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     return found
 
 
-def rehead(spec: s.ModelSpec, classes: int) -> s.ModelSpec:
-    """The same network for another number of classes: the heads and the filters of the convolutions before them."""
+def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -> s.ModelSpec:
+    """The same network for another number of classes: the heads and the filters of the convolutions before them.
+
+    ``scale_x_y`` changes how far a cell reaches, which only heads that are trained anew can follow.
+    """
     layers = list(spec.layers)
     for i, j in head_convolutions(spec).items():
         yolo, conv = layers[i], layers[j]
         assert isinstance(yolo, s.Yolo) and isinstance(conv, s.Conv)
-        layers[i] = replace(yolo, classes=classes)
+        layers[i] = replace(yolo, classes=classes, scale_x_y=scale_x_y or yolo.scale_x_y)
         layers[j] = replace(conv, filters=len(yolo.mask) * (classes + 5))
     return replace(spec, layers=tuple(layers))

@@ -27,13 +27,13 @@ class LossWeights:
     elsewhere; here it does not depend on the batch.
     """
 
-    box: float = 0.4  # of 1 - overlap, mean over the matches
-    objectness: float = 2.0  # of BCE, mean over all cells: most are background, so the mean is small
+    box: float = 1.2  # of 1 - overlap, mean over the matches
+    objectness: float = 1.0  # of BCE, mean over a head's cells: the few coarse ones weigh as much as the many fine ones
     classification: float = 0.6  # of BCE, mean over the matches, sum over classes: more classes never learn slower
     ratio: float = 2.5  # an anchor matches when no side of the target is this many times longer or shorter
     overlap: str = "ciou"  # a name in boxes.OVERLAPS
     overlap_share: float = 1.0  # objectness aims at (1 - share) + share * overlap: its score then ranks by fit
-    balance: tuple[float, ...] | None = None  # gain of each head's objectness; None: every cell counts alike
+    balance: tuple[float, ...] | None = None  # gain of each head's objectness; None: 1
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class YoloLoss:
     Called with raw heads [N, A * (5 + classes), H, W], targets [M, 6] (image, class, cx, cy, w, h; 0..1) and the
     network image's (height, width). Computed in float32 whatever the heads' type is.
 
-    The value does not depend on the batch size: objectness is a mean over all cells of all images, box and class
-    losses are means over the matches, so two equal images cost what one costs.
+    The value does not depend on the batch size: objectness is a mean over each head's cells, box and class losses
+    are means over the matches, so two equal images cost what one costs.
     """
 
     def __init__(self, heads: Sequence[Yolo], weights: LossWeights | None = None) -> None:
@@ -96,11 +96,11 @@ class YoloLoss:
             overlap = OVERLAPS[weights.overlap](*_box_pairs(hit, matched, head, tensor, targets, input_size))
             box = box + (1 - overlap).sum()
             classification = classification + _class_loss(hit[:, 5:], targets[matched.target, 1], head)
-            gain = weights.balance[i] / cells[i] if weights.balance else len(cells) / sum(cells)
+            gain = (weights.balance[i] if weights.balance else 1.0) / cells[i]
             objectness = objectness + gain * self._objectness(values[..., 4], overlap.detach(), matched, head)
         box = weights.box / total_matches * box
         classification = weights.classification / total_matches * classification
-        objectness = weights.objectness / len(self.heads) * objectness
+        objectness = weights.objectness * objectness
         total = box + objectness + classification
         return Losses(total, box.detach(), objectness.detach(), classification.detach())
 
