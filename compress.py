@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     add("--cfg", default=None, help=f"the network's structure (default: {cli.CFG}, or the one in --weights X.pt)")
     add("--weights", default="", help="start the first training from these; fresh heads where classes differ")
-    add("--epochs", type=cli.positive, default=12, help="of the first training")
-    add("--sparse-epochs", type=cli.positive, default=10, help="of the sparse training")
+    add("--epochs", type=cli.positive, default=10, help="of the first training")
+    add("--sparse-epochs", type=cli.positive, default=9, help="of the sparse training")
     add("--finetune-epochs", type=cli.positive, default=6, help="of the training after the cut")
     add("--s", type=cli.non_negative, default=0.001, help="strength of the sparsity penalty")
     add("--percent", type=cli.fraction, default=0.6, help="share of the channels to cut")

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--lr",
         type=cli.non_negative,
         default=None,
-        help="learning rate (default: 0.1, with fresh heads 0.2; --adam: 1/50)",
+        help="learning rate (default: 0.2, with fresh heads 0.4; --adam: 1/100)",
     )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,10 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     record = begin(bench, strategy.script)
     metrics = {"before": _row(bench, full, bench.loaded.path), "after": _row(bench, small, None)}
     if args.recalibrate:
-        small = recalibrate(small, build, bench.training_images(args.recalibrate * RECALIBRATION_BATCH))
-        metrics["recalibrated"] = _row(bench, small, None)
+        images = bench.training_images(args.recalibrate * RECALIBRATION_BATCH)
+        measured = recalibrate(small, build, images)
+        metrics["recalibrated"] = _row(bench, measured, None)
+        small = closer(full, small, measured, images)
     outputs = save(bench, small, f"{strategy.script}_{args.percent:g}")
     for moment in list(metrics)[1:]:
         metrics[moment]["bytes"] = outputs[0].stat().st_size
@@ -71,6 +74,31 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     outputs += pictures(full, small, plan, record.folder)
     log.info("weights %s, %s; cfg %s; pictures %s", *outputs[:3], record.folder)
     return finish_record(record, metrics=metrics, outputs=outputs)
+
+
+def closer(full: Network, absorbed: Network, measured: Network, images: Sequence[Tensor]) -> Network:
+    """The one of two cut networks whose heads are closer to the uncut one's on training images."""
+    apart = [distance(full, each, images) for each in (absorbed, measured)]
+    kept = "the old" if apart[0] <= apart[1] else "the new"
+    told = "distance from the uncut network's heads on training images: %.3f with the old batch norm statistics, %.3f with "
+    log.info(told + "new ones; %s are kept", *apart, kept)
+    return absorbed if apart[0] <= apart[1] else measured
+
+
+@torch.no_grad()
+def distance(one: Network, other: Network, images: Sequence[Tensor]) -> float:
+    """Mean squared difference of the raw heads, in units of the first network's variance; no labels are looked at.
+
+    Measuring batch norm again helps a network that lost much, and harms one that lost nothing: its running statistics
+    were those the layers behind were trained with.
+    """
+    first, second = build(one), build(other)
+    apart, spread = 0.0, 0.0
+    for batch in images:
+        for a, b in zip(first(batch), second(batch), strict=True):
+            apart += float((a - b).square().mean())
+            spread += float(a.var())
+    return apart / max(spread, 1e-12)
 
 
 def _row(bench: Bench, network: Network, path: Path | None) -> dict[str, Any]:

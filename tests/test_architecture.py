@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room -> rooms under utils it may use
 }
 FREE = {"errors"}  # what every room may use
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking"}
-SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"models"}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"models"}  # pipeline/ is theirs, a floor below
 
 
 def imported(path: Path) -> set[str]:
@@ -59,6 +59,11 @@ def test_no_room_imports_a_script_or_models():
 
 def test_models_imports_only_the_three_kinds_of_network():
     assert rooms(ROOT / "models.py") <= MODELS_MAY_IMPORT
+
+
+def test_pipeline_imports_no_script():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & SCRIPTS, path
 
 
 def test_only_compress_imports_scripts():

@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
 STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
 WARMUP = 0.1  # of the steps
-LR, FRESH_HEADS_LR = 0.1, 0.2  # in general; where heads start fresh on a network that knows something already
-ADAM_SHARE = 1 / 50  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
-CLIP = 40.0  # ten times a usual gradient's norm: against a single batch that explodes
+LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
+ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
+CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
 TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
 
 

@@ -27,9 +27,9 @@ class LossWeights:
     elsewhere; here it does not depend on the batch.
     """
 
-    box: float = 1.2  # of 1 - overlap, mean over the matches
-    objectness: float = 1.0  # of BCE, mean over a head's cells: the few coarse ones weigh as much as the many fine ones
-    classification: float = 0.6  # of BCE, mean over the matches, sum over classes: more classes never learn slower
+    box: float = 0.6  # of 1 - overlap, mean over the matches
+    objectness: float = 0.5  # of BCE, mean over a head's cells: the few coarse ones weigh as much as the many fine ones
+    classification: float = 0.3  # of BCE, mean over the matches, sum over classes: more classes never learn slower
     ratio: float = 2.5  # an anchor matches when no side of the target is this many times longer or shorter
     overlap: str = "ciou"  # a name in boxes.OVERLAPS
     overlap_share: float = 1.0  # objectness aims at (1 - share) + share * overlap: its score then ranks by fit
