@@ -80,8 +80,8 @@ def closer(full: Network, absorbed: Network, measured: Network, images: Sequence
     """The one of two cut networks whose heads are closer to the uncut one's on training images."""
     apart = [distance(full, each, images) for each in (absorbed, measured)]
     kept = "the old" if apart[0] <= apart[1] else "the new"
-    told = "distance from the uncut network's heads on training images: %.3f with the old batch norm statistics, %.3f with "
-    log.info(told + "new ones; %s are kept", *apart, kept)
+    told = "distance from the uncut heads on training images: %.3f with the old batch norm statistics, %.3f with new"
+    log.info(told + "; %s are kept", *apart, kept)
     return absorbed if apart[0] <= apart[1] else measured
 
 
