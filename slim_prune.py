@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = cli.prune_parser(__doc__ or "", percent=0.8)
     flags.add_argument(
-        "--layer-keep", type=cli.fraction, default=0.01, help="smallest share of its channels a layer keeps"
+        "--layer-keep", type=cli.fraction, default=0.1, help="smallest share of its channels a layer keeps"
     )
     return flags
 
