@@ -35,7 +35,7 @@ from utils.spiking.stepwise import StepwiseExecutor
 STAGES = ["baseline", "sparse", "pruned", "finetuned", "quantised", "spiking"]
 NUMBERS = ["map50", "map", "params", "macs", "bytes", "latency_ms", "energy_pj"]
 QUICK = ["--cfg", "net.cfg", "--data", "set.data", "--epochs", "2", "--sparse-epochs", "2", "--finetune-epochs", "2"]
-QUICK += ["--percent", "0.1", "--workers", "0", "--device", "cpu", "--s", "0.01"]
+QUICK += ["--percent", "0.3", "--workers", "0", "--device", "cpu", "--s", "0.01"]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,8 @@ def test_running_again_redoes_nothing(place):
 def test_another_input_makes_only_the_stages_that_depend_on_it_anew(place):
     before = set((place / "weights").iterdir())
     record = compress.run(compress.parser().parse_args([*QUICK, "--a-bit", "5"]))
-    new = {path.name.split(".", 1)[1].split(".", 1)[-1] for path in set((place / "weights").iterdir()) - before}
-    assert new == {"int.pt", "snn.pt"} or all(name.endswith(("int.pt", "snn.pt")) for name in new)
+    new = {path.name for path in set((place / "weights").iterdir()) - before}
+    assert len(new) == 2 and all(name.endswith((".int.pt", ".snn.pt")) for name in new)
     assert record.folder.name == "compress-2"
 
 
@@ -131,7 +131,7 @@ def test_test_and_detect_take_every_kind_of_checkpoint(place, stage):
 
 def test_detect_never_deletes_and_repeats_itself(place):
     words = ["--weights", str(network_of_stage(place, "spiking")), "--source", "images/valid", "--save-json"]
-    one, two = run(detect, *words, "--conf-thres", "0.01"), run(detect, *words, "--conf-thres", "0.01")
+    one, two = run(detect, *words, "--conf-thres", "0.0001"), run(detect, *words, "--conf-thres", "0.0001")
     assert one.folder != two.folder
     assert (one.folder / "detections.json").read_bytes() == (two.folder / "detections.json").read_bytes()
     assert one.metrics["boxes"] > 0
@@ -140,7 +140,7 @@ def test_detect_never_deletes_and_repeats_itself(place):
 def test_quantised_and_spiking_detections_are_the_same_boxes(place):
     found = [
         run(detect, "--weights", str(network_of_stage(place, stage)), "--source", "images/valid", "--save-json",
-            "--conf-thres", "0.01").folder / "detections.json"
+            "--conf-thres", "0.0001").folder / "detections.json"
         for stage in ("quantised", "spiking")
     ]  # fmt: skip
     assert found[0].read_bytes() == found[1].read_bytes()

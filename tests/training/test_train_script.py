@@ -263,13 +263,16 @@ def test_unused_net_keys_are_told_in_one_line(place, caplog):
 
 def test_batches_and_steps_follow_the_cfg_and_the_flags(place):
     job = pipeline.training.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
-    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (2, 2, 6)
+    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (1, 1, 24)  # eight images: all small
+    (place / "train.txt").write_text((place / "train.txt").read_text() * 10)
+    job = pipeline.training.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
+    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (2, 2, 60)  # batch=4 in two parts
     job = pipeline.training.run.assemble(
         flags("--cfg", "net.cfg", "--epochs", "3", "--batch-size", "8", "--img-size", "64", "96")
     )
     assert (job.train.batch_size, job.options.accumulate, job.size) == (8, 1, (64, 96))
     rates = {group["initial_lr"] for group in job.optimizer.param_groups}
-    assert rates == {0.01 * 8}
+    assert rates == {0.2}
 
 
 def test_image_size_that_does_not_divide_is_refused(place):

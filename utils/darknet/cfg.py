@@ -225,6 +225,8 @@ def _yolo(sec: _Section, layers: list[s.Layer], image: int) -> s.Layer:
         raise InputError(
             f"{sec.place}: mask={sec.text('mask', '')} picks from {len(flat) / 2:g} anchors; make them fit"
         )
+    if sec.integer("num", len(anchors), 1) != len(anchors):
+        raise InputError(f"{sec.place}: num={sec.text('num', '')}, but anchors= lists {len(anchors)}; make them agree")
     return s.Yolo(
         sources=(len(layers) - 1,),
         line=sec.line,

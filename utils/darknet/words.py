@@ -19,7 +19,7 @@ PASSIVE: dict[str, frozenset[str]] = {
     "scale_channels": frozenset(["scale_wh"]),
     "dropout": frozenset(),
     "yolo": frozenset(
-        """num jitter ignore_thresh truth_thresh random max resize iou_loss iou_normalizer cls_normalizer
+        """jitter ignore_thresh truth_thresh random max resize iou_loss iou_normalizer cls_normalizer
         obj_normalizer delta_normalizer iou_thresh iou_thresh_kind nms_kind beta_nms max_delta counters_per_class
         label_smooth_eps focal_loss objectness_smooth map total mask_scale""".split()
     ),
@@ -39,7 +39,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
     "dropout": frozenset(["probability"]),
-    "yolo": frozenset(["mask", "anchors", "classes", "scale_x_y", "new_coords"]),
+    "yolo": frozenset(["mask", "anchors", "num", "classes", "scale_x_y", "new_coords"]),
 }
 
 KEYS = {kind: keys | PASSIVE.get(kind, frozenset()) for kind, keys in SHAPING.items()}

@@ -87,6 +87,7 @@ def _yolo(layer: s.Yolo) -> Lines:
     lines: Lines = [
         ("mask", ",".join(map(str, layer.mask))),
         ("anchors", ", ".join(f"{_number(w)},{_number(h)}" for w, h in layer.anchors)),
+        ("num", len(layer.anchors)),
         ("classes", layer.classes),
     ]
     lines += [("scale_x_y", _number(layer.scale_x_y))] if layer.scale_x_y != 1 else []
