@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sparse-epochs", type=cli.positive, default=9, help="of the sparse training")
     add("--finetune-epochs", type=cli.positive, default=6, help="of the training after the cut")
     add("--s", type=cli.non_negative, default=0.001, help="strength of the sparsity penalty")
-    add("--percent", type=cli.fraction, default=0.6, help="share of the channels to cut")
+    add("--percent", type=cli.fraction, default=0.65, help="share of the channels to cut")
     add("--layer-keep", type=cli.fraction, default=0.1, help="smallest share of its channels a layer keeps")
     add("--w-bit", type=int, default=8, help="bits of the weights, 2 to 8")
     add("--a-bit", type=int, default=4, help="bits of the activations, 2 to 8")
