@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from pipeline.bench import RUNS, WEIGHTS, Bench, open_bench, output_of
 from pipeline.convert import spikes_of
+from pipeline.prune import all_gammas
 from pipeline.report import compare
 from utils.cli import CFG
 from utils.darknet.network import Network, load_checkpoint
@@ -163,7 +162,9 @@ def _pictures(
     return [
         folder / "detections.jpg",
         plot_results(folder / "curves.png", _rows(records), "baseline, sparse, fine-tuned, one after the other"),
-        plot_gammas(folder / "gammas.png", {name: _flat(networks[name]) for name in ("baseline", "sparse", "pruned")}),
+        plot_gammas(
+            folder / "gammas.png", {name: all_gammas(networks[name]) for name in ("baseline", "sparse", "pruned")}
+        ),
         plot_channels(folder / "channels.png", _widths(before), _widths(after)),
     ]
 
@@ -178,10 +179,6 @@ def _rows(records: dict[str, Record]) -> list[dict[str, Any]]:
     ]
     keys = {key: None for row in rows for key in row}
     return [{**keys, **row, "epoch": number} for number, row in enumerate(rows, 1)]
-
-
-def _flat(network: Network) -> torch.Tensor:
-    return torch.cat([values.flatten() for values in gammas(network).values()])
 
 
 def _widths(network: Network) -> dict[int, int]:

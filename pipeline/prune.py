@@ -129,12 +129,13 @@ def pictures(full: Network, small: Network, plan: Plan, folder: Path) -> list[Pa
     """Gammas with the threshold, channels of each layer before and after."""
     rows = channels_before_after(full.spec, small.spec)
     before, after = ({i: row[1 + k] for i, row in ((r[0], r) for r in rows)} for k in (0, 1))
-    sets = {"before": _flat(full), "after": _flat(small)}
+    sets = {"before": all_gammas(full), "after": all_gammas(small)}
     return [
         plot_gammas(folder / "gammas.png", sets, threshold=plan.threshold),
         plot_channels(folder / "channels.png", before, after),
     ]
 
 
-def _flat(network: Network) -> Tensor:
+def all_gammas(network: Network) -> Tensor:
+    """Gammas of every channel that has one, in one row."""
     return torch.cat([values.flatten() for values in gammas(network).values()])
