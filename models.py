@@ -87,7 +87,7 @@ class Darknet(nn.Module):
         out, heads = {-1: x}, []
         for i, layer in enumerate(self.spec.layers):
             out[i] = self._step(i, layer, [out[j] for j in layer.sources])
-            if isinstance(layer, s.Yolo):
+            if isinstance(layer, s.Head):
                 heads.append(out[i])
             for j in set(layer.sources):
                 if self._last_reader[j] == i:

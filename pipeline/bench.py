@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models import Loaded, load_model
 from utils.darknet.shapes import granularity
-from utils.darknet.spec import ModelSpec, Yolo
+from utils.darknet.spec import Head, ModelSpec
 from utils.data.dataset import Cache, DetectionDataset
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_manifest
@@ -48,7 +48,7 @@ class Bench:
     device: torch.device
 
     @property
-    def heads(self) -> list[Yolo]:
+    def heads(self) -> list[Head]:
         """The detection heads, in cfg order."""
         return heads_of(self.loaded.spec)
 
@@ -138,9 +138,9 @@ def output_of(record: Record | None) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def heads_of(spec: ModelSpec) -> list[Yolo]:
+def heads_of(spec: ModelSpec) -> list[Head]:
     """The detection heads, in cfg order."""
-    return [layer for layer in spec.layers if isinstance(layer, Yolo)]
+    return [layer for layer in spec.layers if isinstance(layer, Head)]
 
 
 def batch_size(spec: ModelSpec) -> int:

@@ -15,7 +15,7 @@ from models import network_of
 from pipeline.training import told
 from pipeline.training.run import TIES, Run
 from utils.darknet.network import Checkpoint, save_checkpoint
-from utils.darknet.spec import Yolo
+from utils.darknet.spec import Head
 from utils.detection.evaluate import Metrics, evaluate
 from utils.detection.loss import YoloLoss
 from utils.pruning.preflight import judge, report
@@ -62,7 +62,7 @@ def validation_interval(run: Run) -> int:
     return run.args.val_interval or max(1, math.ceil(share / VALIDATION_SHARE))
 
 
-def detection_loss(heads: list[Yolo]) -> Callable[[Any, Any], Mapping[str, Tensor]]:
+def detection_loss(heads: list[Head]) -> Callable[[Any, Any], Mapping[str, Tensor]]:
     """The YOLO loss as the training loop calls it."""
     loss = YoloLoss(heads)
     return lambda raw, batch: vars(loss(raw, batch.targets, tuple(batch.images.shape[-2:])))

@@ -16,7 +16,7 @@ from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
 from pipeline.training.start import Start, start_of, tell_unused_keys
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
-from utils.darknet.spec import ModelSpec, Yolo
+from utils.darknet.spec import Head, ModelSpec
 from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader, scales
 from utils.data.manifest import Manifest, read_manifest
@@ -75,7 +75,7 @@ class Run:
     metrics: Metrics | None = None
 
     @property
-    def heads(self) -> list[Yolo]:
+    def heads(self) -> list[Head]:
         """The detection heads, in cfg order."""
         return heads_of(self.model.spec)
 

@@ -12,7 +12,7 @@ from utils.cli import CFG
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
-from utils.darknet.spec import ModelSpec, Yolo
+from utils.darknet.spec import Head, ModelSpec
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest
 from utils.detection.loss import prior_biases
@@ -66,7 +66,7 @@ def fill(spec: ModelSpec, state: State) -> Network:
     own = model.state_dict()
     for i, j in head_convolutions(spec).items():
         head, key = spec.layers[i], f"layers.{j}.conv.bias"
-        if key in own and isinstance(head, Yolo):
+        if key in own and isinstance(head, Head):
             own[key] = prior_biases(head)
     return Network(spec, {**own, **state})
 
@@ -89,7 +89,7 @@ def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:
 
 
 def _fit_classes(spec: ModelSpec, manifest: Manifest, place: str, pretrained: bool) -> ModelSpec:
-    classes = {layer.classes for layer in spec.layers if isinstance(layer, Yolo)}
+    classes = {layer.classes for layer in spec.layers if isinstance(layer, Head)}
     if not classes:
         raise InputError(f"{place}: no [yolo] layer; train.py trains detectors")
     if classes == {manifest.classes}:

@@ -9,7 +9,7 @@ from utils.errors import InputError
 
 
 def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
-    """Layer number of each [yolo] -> that of the convolution whose filters are its predictions.
+    """Layer number of each head -> that of the convolution whose filters are its predictions.
 
     Raises:
         InputError: a head is not fed by one convolution.
@@ -18,7 +18,7 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     for i in spec.heads:
         j = spec.layers[i].sources[0]
         if j < 0 or not isinstance(spec.layers[j], s.Conv):
-            raise InputError(f"cfg line {spec.layers[i].line}: [yolo] must follow a [convolutional]")
+            raise InputError(f"cfg line {spec.layers[i].line}: a detection head must follow a [convolutional]")
         found[i] = j
     return found
 
@@ -26,12 +26,15 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
 def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -> s.ModelSpec:
     """The same network for another number of classes: the heads and the filters of the convolutions before them.
 
-    ``scale_x_y`` changes how far a cell reaches, which only heads that are trained anew can follow.
+    ``scale_x_y`` changes how far a cell of a [yolo] reaches, which only heads that are trained anew can follow; a
+    [region] has no such key.
     """
     layers = list(spec.layers)
     for i, j in head_convolutions(spec).items():
-        yolo, conv = layers[i], layers[j]
-        assert isinstance(yolo, s.Yolo) and isinstance(conv, s.Conv)
-        layers[i] = replace(yolo, classes=classes, scale_x_y=scale_x_y or yolo.scale_x_y)
-        layers[j] = replace(conv, filters=len(yolo.mask) * (classes + 5))
+        head, conv = layers[i], layers[j]
+        assert isinstance(head, s.Head) and isinstance(conv, s.Conv)
+        head = replace(head, classes=classes)
+        if scale_x_y and isinstance(head, s.Yolo):
+            head = replace(head, scale_x_y=scale_x_y)
+        layers[i], layers[j] = head, replace(conv, filters=head.filters)
     return replace(spec, layers=tuple(layers))

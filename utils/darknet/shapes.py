@@ -42,13 +42,20 @@ def _channels(layer: s.Layer, given: list[int], place: str) -> int:
                 if n % layer.groups:
                     raise InputError(f"{place}: route cuts {n} channels into groups={layer.groups}")
             return sum(n // layer.groups for n in given)
-        case s.Yolo():
-            needed = len(layer.mask) * (layer.classes + 5)
-            if given[0] != needed:
+        case s.Reorg():
+            if given[0] % layer.stride**2:
                 raise InputError(
-                    f"{place}: [yolo] reads {given[0]} channels but needs {needed} = {len(layer.mask)} masks x "
-                    f"({layer.classes} classes + 5); set filters={needed} in the convolution before it"
+                    f"{place}: [reorg] with stride={layer.stride} reads {given[0]} channels; "
+                    f"it takes a multiple of {layer.stride**2}"
                 )
+            return given[0] * layer.stride**2
+        case s.Head() if given[0] != layer.filters:
+            kind, own = ("yolo", "masks") if isinstance(layer, s.Yolo) else ("region", "anchors")
+            needed, count = layer.filters, len(layer.own_anchors)
+            raise InputError(
+                f"{place}: [{kind}] reads {given[0]} channels but needs {needed} = {count} {own} x "
+                f"({layer.classes} classes + 5); set filters={needed} in the convolution before it"
+            )
     return given[0]
 
 

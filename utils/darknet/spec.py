@@ -72,9 +72,16 @@ class Route(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut(Layer):
-    """Sum of the sources (the previous layer first), then the activation."""
+    """Sum of the sources (the previous layer first), then the activation.
+
+    ``weights_type`` says whether the sum is weighted: ``none``, ``per_feature`` (a weight a source) or ``per_channel``
+    (a weight a source and channel). ``weights_normalization`` brings the weights of a sum to a total of 1: ``none``,
+    ``relu`` (what is positive of them, by their sum) or ``softmax``.
+    """
 
     activation: str = "linear"
+    weights_type: str = "none"
+    weights_normalization: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +106,47 @@ class Dropout(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yolo(Layer):
-    """A detection head: decodes [N, len(mask) * (5 + classes), H, W] of its source.
+class Reorg(Layer):
+    """Passthrough: [N, C, H, W] -> [N, C * stride^2, H / stride, W / stride], in Darknet's own order of elements.
 
-    ``anchors`` lists all of them, (width, height) in px of the network's input; ``mask`` picks this head's.
+    That order takes ``stride``^2 channels for one image of ``stride`` times the sides (reorg_cpu in blas.c, called with
+    the input's sizes), so it is space-to-depth only for neighbours in memory, not for neighbours in the picture.
+    """
+
+    stride: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Layer):
+    """A detection head of any kind: decodes [N, anchors * (5 + classes), H, W] of its source."""
+
+    anchors: tuple[tuple[float, float], ...]
+    classes: int
+
+    @property
+    def own_anchors(self) -> tuple[tuple[float, float], ...]:
+        """The anchors of this head, (width, height), in the unit of its kind."""
+        return self.anchors
+
+    @property
+    def filters(self) -> int:
+        """Channels its source must have."""
+        return len(self.own_anchors) * (5 + self.classes)
+
+    @property
+    def reach(self) -> float:
+        """How far beyond its cell a predicted centre can lie, in cells."""
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yolo(Head):
+    """``[yolo]``, YOLOv3 and later.
+
+    ``anchors`` lists those of all heads, (width, height) in px of the network's input; ``mask`` picks this head's.
     """
 
     mask: tuple[int, ...]
-    anchors: tuple[tuple[float, float], ...]
-    classes: int
     scale_x_y: float = 1.0
     new_coords: bool = False
 
@@ -115,6 +154,21 @@ class Yolo(Layer):
     def own_anchors(self) -> tuple[tuple[float, float], ...]:
         """The anchors this head's mask picks."""
         return tuple(self.anchors[i] for i in self.mask)
+
+    @property
+    def reach(self) -> float:
+        """``scale_x_y`` stretches the range of the centre by half of what it is above 1, on each side."""
+        return (self.scale_x_y - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Head):
+    """``[region]``, YOLOv2: ``anchors`` are (width, height) in grid cells, and all of them are its own.
+
+    With ``softmax`` the class numbers are one distribution, without it each is a probability of its own.
+    """
+
+    softmax: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,4 +212,4 @@ class ModelSpec:
     @property
     def heads(self) -> tuple[int, ...]:
         """Layer numbers of the detection heads, in cfg order."""
-        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Yolo))
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Head))

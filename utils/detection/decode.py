@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.darknet.spec import Yolo
+from utils.darknet.spec import Head, Yolo
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
 
-def split(raw: Tensor, head: Yolo) -> Tensor:
+def split(raw: Tensor, head: Head) -> Tensor:
     """Raw head [N, A * (5 + classes), H, W] as [N, A, H, W, 5 + classes]; channel = anchor * (5 + classes) + k."""
     n, channels, height, width = raw.shape
     each = 5 + head.classes
-    if channels != len(head.mask) * each:
+    anchors = len(head.own_anchors)
+    if channels != head.filters:
         raise ValueError(
-            f"head has {channels} channels, {len(head.mask)} anchors of {head.classes} classes need "
-            f"{len(head.mask) * each}"
+            f"head has {channels} channels, {anchors} anchors of {head.classes} classes need {head.filters}"
         )
-    return raw.view(n, len(head.mask), each, height, width).permute(0, 1, 3, 4, 2)
+    return raw.view(n, anchors, each, height, width).permute(0, 1, 3, 4, 2)
 
 
 def strides(raw: Tensor, input_size: tuple[int, int]) -> tuple[float, float]:
@@ -29,7 +29,12 @@ def strides(raw: Tensor, input_size: tuple[int, int]) -> tuple[float, float]:
     return input_size[1] / raw.shape[3], input_size[0] / raw.shape[2]
 
 
-def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Yolo) -> Tensor:
+def is_decoded(head: Head) -> bool:
+    """Whether the numbers have been through a logistic in the network already (new_coords of [yolo])."""
+    return isinstance(head, Yolo) and head.new_coords
+
+
+def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Head) -> Tensor:
     """The box formulas, shared by decoding and the loss.
 
     Args:
@@ -37,8 +42,8 @@ def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, hea
         cells: column and row of the grid cell, [..., 2].
         anchors: anchor width and height, px, [..., 2].
         stride: px per cell, (x, y), [2].
-        head: says which formulas: ``scale_x_y`` stretches the centre's range beyond the cell by
-            (scale_x_y - 1) / 2 on each side; with ``new_coords`` the values have been through a logistic already.
+        head: says which formulas: its ``reach`` stretches the centre's range beyond the cell on each side; with
+            ``new_coords`` the values have been through a logistic already.
 
     Returns:
         cx, cy, w, h in px of the network image, [..., 4].
@@ -47,14 +52,15 @@ def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, hea
     new_coords: Wang et al., Scaled-YOLOv4 (arXiv 2011.08036).
     """
     xy, wh = values[..., :2], values[..., 2:4]
-    if not head.new_coords:
+    if not is_decoded(head):
         xy = xy.sigmoid()
-    centre = (xy * head.scale_x_y - (head.scale_x_y - 1) / 2 + cells) * stride
-    size = (2 * wh).square() * anchors if head.new_coords else wh.clamp(max=MAX_LOG_SIZE).exp() * anchors
+    scale = head.scale_x_y if isinstance(head, Yolo) else 1.0
+    centre = (xy * scale - head.reach + cells) * stride
+    size = (2 * wh).square() * anchors if is_decoded(head) else wh.clamp(max=MAX_LOG_SIZE).exp() * anchors
     return torch.cat((centre, size), dim=-1)
 
 
-def decode(raw: Sequence[Tensor], heads: Sequence[Yolo], input_size: tuple[int, int]) -> Tensor:
+def decode(raw: Sequence[Tensor], heads: Sequence[Head], input_size: tuple[int, int]) -> Tensor:
     """Every head's predictions as boxes in px of the network image.
 
     Args:
@@ -78,6 +84,6 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Yolo], input_size: tuple[int, 
         sizes = torch.tensor(head.own_anchors, device=device).view(1, anchors, 1, 1, 2)
         stride = torch.tensor(strides(tensor, input_size), device=device)
         boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
-        scores = values[..., 4:] if head.new_coords else values[..., 4:].sigmoid()
+        scores = values[..., 4:] if is_decoded(head) else values[..., 4:].sigmoid()
         parts.append(torch.cat((boxes, scores), dim=-1).reshape(n, -1, each))
     return torch.cat(parts, dim=1)

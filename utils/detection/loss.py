@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.darknet.spec import Yolo
+from utils.darknet.spec import Head
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
-from utils.detection.decode import boxes_px, split, strides
+from utils.detection.decode import boxes_px, is_decoded, split, strides
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class YoloLoss:
     are means over the matches, so two equal images cost what one costs.
     """
 
-    def __init__(self, heads: Sequence[Yolo], weights: LossWeights | None = None) -> None:
+    def __init__(self, heads: Sequence[Head], weights: LossWeights | None = None) -> None:
         self.heads = tuple(heads)
         self.weights = weights or LossWeights()
         if self.weights.overlap not in OVERLAPS:
@@ -88,7 +88,7 @@ class YoloLoss:
         weights = self.weights
         matches = match(raw, self.heads, targets, input_size, weights.ratio)
         total_matches = max(1, sum(len(m.target) for m in matches))
-        cells = [tensor[:, 0].numel() * len(head.mask) for tensor, head in zip(raw, self.heads, strict=True)]
+        cells = [tensor[:, 0].numel() * len(head.own_anchors) for tensor, head in zip(raw, self.heads, strict=True)]
         box = objectness = classification = raw[0].new_zeros(())
         for i, (tensor, head, matched) in enumerate(zip(raw, self.heads, matches, strict=True)):
             values = split(tensor, head)  # [N, A, H, W, 5 + classes]
@@ -104,7 +104,7 @@ class YoloLoss:
         total = box + objectness + classification
         return Losses(total, box.detach(), objectness.detach(), classification.detach())
 
-    def _objectness(self, values: Tensor, overlap: Tensor, matched: Matches, head: Yolo) -> Tensor:
+    def _objectness(self, values: Tensor, overlap: Tensor, matched: Matches, head: Head) -> Tensor:
         """Sum of the BCE over one head's cells; ``values`` [N, A, H, W], ``overlap`` [M] of the matches."""
         share = self.weights.overlap_share
         wanted = (1 - share) + share * overlap.clamp(min=0)
@@ -116,13 +116,13 @@ class YoloLoss:
 
 
 def match(
-    raw: Sequence[Tensor], heads: Sequence[Yolo], targets: Tensor, input_size: tuple[int, int], ratio: float
+    raw: Sequence[Tensor], heads: Sequence[Head], targets: Tensor, input_size: tuple[int, int], ratio: float
 ) -> list[Matches]:
     """Assign targets to predictions, by shape and by reach; one Matches per head.
 
     An anchor answers for a target when both sides differ by less than ``ratio`` times; the nearest of all anchors
     always does, so no target is lost. A cell answers when its formulas can reach the target's centre: its own cell,
-    and with ``scale_x_y`` > 1 a neighbour whose border is nearer than (scale_x_y - 1) / 2 cells.
+    and a neighbour whose border is nearer than the head's ``reach``.
     """
     size = targets.new_tensor([input_size[1], input_size[0]])
     wh = targets[:, 4:6] * size  # [M, 2] px
@@ -136,7 +136,7 @@ def match(
         place = targets[target, 2:4] * grid  # [K, 2] in cells
         own = torch.minimum(place.floor(), grid - 1)  # a centre on the last border is in the last cell
         within = place - own
-        reach = (head.scale_x_y - 1) / 2
+        reach = head.reach
         kept, cells = [torch.arange(len(target), device=target.device)], [own]
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)) if reach > 0 else ():
             near = (within < reach) if dx + dy < 0 else (within > 1 - reach)
@@ -158,7 +158,7 @@ def _misfit(wh: Tensor, anchors: Tensor) -> Tensor:
 
 
 def _box_pairs(
-    hit: Tensor, matched: Matches, head: Yolo, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
+    hit: Tensor, matched: Matches, head: Head, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Predicted and true boxes of the matches, xyxy px, [M, 4] each."""
     cells = torch.stack((matched.column, matched.row), dim=1).float()
@@ -169,7 +169,7 @@ def _box_pairs(
     return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)
 
 
-def _class_loss(values: Tensor, labels: Tensor, head: Yolo) -> Tensor:
+def _class_loss(values: Tensor, labels: Tensor, head: Head) -> Tensor:
     """Sum over matches and classes of the BCE.
 
     A single class is trained too: its probability multiplies the score in every Darknet reader, so it must become 1.
@@ -177,27 +177,27 @@ def _class_loss(values: Tensor, labels: Tensor, head: Yolo) -> Tensor:
     return _bce(values, F.one_hot(labels.long(), head.classes).to(values.dtype), head)
 
 
-def _bce(values: Tensor, aim: Tensor, head: Yolo) -> Tensor:
-    """Sum of binary cross entropies; new_coords heads have been through the logistic already."""
-    if head.new_coords:
+def _bce(values: Tensor, aim: Tensor, head: Head) -> Tensor:
+    """Sum of binary cross entropies; decoded heads have been through the logistic already."""
+    if is_decoded(head):
         return F.binary_cross_entropy(values.clamp(0, 1), aim, reduction="sum")
     return F.binary_cross_entropy_with_logits(values, aim, reduction="sum")
 
 
-def prior_biases(yolo: Yolo, *, objectness: float = 0.01) -> Tensor:
+def prior_biases(head: Head, *, objectness: float = 0.01) -> Tensor:
     """Biases for the convolution before a fresh head: boxes at the anchors, few objects, no favourite class.
 
     Args:
-        yolo: the head.
+        head: the head.
         objectness: share of cells that hold an object; without it the first steps are spent on unlearning a half.
 
     Returns:
-        [len(mask) * (5 + classes)] float32, logits.
+        [anchors * (5 + classes)] float32, logits.
 
     Source: Lin et al., Focal Loss, ICCV 2017, section 4.1 (arXiv 1708.02002).
     """
-    own = torch.zeros(len(yolo.mask), 5 + yolo.classes)
+    own = torch.zeros(len(head.own_anchors), 5 + head.classes)
     own[:, 4] = math.log(objectness / (1 - objectness))
-    chance = 0.6 / yolo.classes
+    chance = 0.6 / head.classes
     own[:, 5:] = math.log(chance / (1 - chance))
     return own.flatten()

@@ -73,8 +73,8 @@ def trace(spec: s.ModelSpec) -> Wires:
         out[i] = _through(i, layer, [out[j] for j in layer.sources], links)
     readers = _readers(spec)
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Yolo) or not readers[i]:
-            name = "detection head" if isinstance(layer, s.Yolo) else "output of the network"
+        if isinstance(layer, s.Head) or not readers[i]:
+            name = "detection head" if isinstance(layer, s.Head) else "output of the network"
             links.note(f"cfg line {layer.line}: {name}", out[i], locks=True)
         elif i not in links.depthwise and _unjudged(i, layer, readers[i]):
             links.note(f"cfg line {layer.line}: no batch norm to judge it by", out[i], locks=True)
@@ -171,7 +171,7 @@ def _through(i: int, layer: s.Layer, given: list[Tensor], links: _Links) -> Tens
             links.tie(f"cfg line {layer.line}: tied to the gate that scales it", torch.stack(given))
         case s.Route():
             return _route(layer, given, links)
-        case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout() | s.SqueezeExcite() | s.Yolo():
+        case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout() | s.SqueezeExcite() | s.Head():
             pass
         case _:
             raise TypeError(f"cfg line {layer.line}: {type(layer).__name__} has no rule for its wires")
@@ -218,5 +218,5 @@ def _unjudged(i: int, layer: s.Layer, readers: list[s.Layer]) -> bool:
     if not isinstance(layer, s.Conv) or layer.bn:
         return False
     gates = (isinstance(reader, s.ScaleChannels) and reader.sources[0] == i for reader in readers)
-    heads = (isinstance(reader, s.Yolo) for reader in readers)
+    heads = (isinstance(reader, s.Head) for reader in readers)
     return not (all(gates) or all(heads))

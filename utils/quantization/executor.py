@@ -80,7 +80,7 @@ class Executor(nn.Module):
         edges = {-1: image_levels(x).contiguous(memory_format=torch.channels_last)}
         accumulators: dict[int, Tensor] = {}
         for i, layer in enumerate(spec.layers):
-            if isinstance(layer, s.Yolo):
+            if isinstance(layer, s.Head):
                 continue
             inputs = [edges[j] for j in layer.sources]
             with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers

@@ -56,7 +56,7 @@ def refine(network: Network, grids: dict[int, Grid], batches: Sequence[Tensor], 
                 _convolution(i, spec, run, grids, scheme, generator)
             case s.Shortcut():
                 _shortcut(i, layer, run, grids)
-            case s.Yolo():
+            case s.Head():
                 pass
             case _:
                 for edges, lowest in ((run.exact, -torch.inf), (run.levels, float(grids[i].lo))):

@@ -42,7 +42,7 @@ def check_supported(spec: s.ModelSpec) -> None:
                 _check_activation(place, layer.activation, HEAD_ACTIVATIONS)
             case s.Conv() | s.Shortcut():
                 _check_activation(place, layer.activation, NEURON_ACTIVATIONS)
-            case s.MaxPool() | s.Upsample() | s.Route() | s.Dropout() | s.Yolo():
+            case s.MaxPool() | s.Upsample() | s.Route() | s.Dropout() | s.Head():
                 pass
             case _:
                 kind = type(layer).__name__
@@ -68,12 +68,12 @@ def _check_readouts(spec: s.ModelSpec, read_out: set[int]) -> None:
             )
     for i, layer in enumerate(spec.layers):
         for j in layer.sources:
-            if j in read_out and not isinstance(layer, s.Yolo):
+            if j in read_out and not isinstance(layer, s.Head):
                 raise InputError(
                     f"layer {i} (cfg line {layer.line}): reads layer {j}, which a head reads as int32; "
                     "give the head a convolution of its own"
                 )
-            if j >= 0 and isinstance(spec.layers[j], s.Yolo):
+            if j >= 0 and isinstance(spec.layers[j], s.Head):
                 raise InputError(
                     f"layer {i} (cfg line {layer.line}): reads layer {j}, a detection head; read the layer before it"
                 )

@@ -25,7 +25,7 @@ def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
         case s.Route():
             parts = [x.chunk(layer.groups, 1)[layer.group_id] for x in inputs]
             return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        case s.Dropout() | s.Yolo():
+        case s.Dropout() | s.Head():
             return inputs[0]
     raise TypeError(f"{type(layer).__name__} does more than move values")
 

@@ -159,7 +159,7 @@ def pixel_channels(network: IntegerNetwork) -> dict[int, Tensor]:
     width = channels(network.spec)
     pixels = {-1: torch.ones(width[-1], dtype=torch.bool)}
     for i, layer in enumerate(network.spec.layers):
-        if i in network.ops or isinstance(layer, s.Yolo):
+        if i in network.ops or isinstance(layer, s.Head):
             pixels[i] = torch.zeros(width[i], dtype=torch.bool)
         elif isinstance(layer, s.Route):
             pixels[i] = torch.cat([pixels[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])

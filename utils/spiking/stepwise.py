@@ -75,7 +75,7 @@ class StepwiseExecutor(nn.Module):
                     charge = sum(_currents(train, gain) for train, gain in zip(inputs, add.gains, strict=True))
                     assert isinstance(charge, Tensor)
                     trains[i] = self._fire(charge, Neuron.of(add.requantiser, x.device))
-                case s.Yolo():
+                case s.Head():
                     pass
                 case _:
                     trains[i] = _relay(layer, inputs, signed=self.spiking.integer.grids[i].lo < 0)
