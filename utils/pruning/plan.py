@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
 from torch import Tensor
 
 from utils.darknet.network import Network
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.pruning.scores import Score, Scores, gammas, strengths
 from utils.pruning.wires import Wires, trace
@@ -36,13 +37,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a strategy decided: ``keep`` is bool [wires]; ``rows`` are the layers that were offered."""
+    """What a strategy decided: ``keep`` is bool [wires]; ``rows`` are the layers that were offered.
+
+    ``multiple`` and ``scores`` (of the offered layers) are what `fill` went by. ``carriers``, bool [wires], are those
+    of ``keep`` that only carry a constant; None as long as nobody has appointed any.
+    """
 
     keep: Tensor
     threshold: float
     percent: float
     tie: Tie
     rows: tuple[Row, ...] = ()
+    multiple: int = 1
+    scores: Scores = field(default_factory=dict, compare=False, repr=False)
+    carriers: Tensor | None = None
+
+    @property
+    def alive(self) -> Tensor:
+        """The wires that stay with their gammas, bool [wires]: ``keep`` without the carriers."""
+        return self.keep if self.carriers is None else self.keep & ~self.carriers
 
     @property
     def removed(self) -> float:
@@ -51,7 +64,8 @@ class Plan:
         return 1 - sum(row.after for row in self.rows) / before if before else 0.0
 
     def __str__(self) -> str:
-        head = f"percent {self.percent:g}, threshold {self.threshold:.4g}: {self.removed:.1%} of the channels go"
+        threshold = "a threshold a layer" if math.isnan(self.threshold) else f"threshold {self.threshold:.4g}"
+        head = f"percent {self.percent:g}, {threshold}: {self.removed:.1%} of the channels go"
         lines = [f"layer {r.layer} (cfg line {r.line}): {r.before} -> {r.after} ({r.above} above)" for r in self.rows]
         return "\n".join([head, *lines])
 
@@ -64,6 +78,7 @@ def plan_channels(
     floor: float = 0.0,
     multiple: int = 1,
     score: Score = gammas,
+    scope: frozenset[int] | None = None,
 ) -> Plan:
     """Keep the channels whose score is above one threshold for the whole network.
 
@@ -74,6 +89,7 @@ def plan_channels(
         floor: smallest share of its channels a layer keeps, 0..1; at least one always stays.
         multiple: a layer keeps a multiple of this many channels, rounded up, never above its width.
         score: judge of the channels; |gamma| by default.
+        scope: layers that are offered (`scope.parse_scope`); the wires of all others stay. None: all layers.
 
     Raises:
         InputError: an argument is out of range, or the network has nothing to prune.
@@ -81,50 +97,163 @@ def plan_channels(
     Source: Liu et al., Network Slimming, ICCV 2017, section 3 (arXiv 1708.06519).
     """
     wires = trace(net.spec)
-    lines = {i: net.spec.layers[i].line for i in wires.voters}
-    plan = decide(
-        wires, strengths(net.spec, wires, score(net)), percent=percent, tie=tie, floor=floor, multiple=multiple
-    )
-    rows = tuple(Row(r.layer, lines[r.layer], r.before, r.above, r.after) for r in plan.rows)
-    return Plan(plan.keep, plan.threshold, percent, tie, rows)
+    scores = strengths(net.spec, wires, score(net))
+    plan = decide(wires, scores, percent=percent, tie=tie, floor=floor, multiple=multiple, scope=scope)
+    return _lined(plan, net.spec)
 
 
-def decide(wires: Wires, scores: Scores, *, percent: float, tie: Tie, floor: float = 0.0, multiple: int = 1) -> Plan:
+def plan_layerwise(
+    net: Network,
+    rates: Mapping[int, float],
+    *,
+    tie: Tie,
+    floor: float = 0.0,
+    multiple: int = 1,
+    score: Score = gammas,
+    scope: frozenset[int] | None = None,
+) -> Plan:
+    """Let each layer keep its strongest channels: int(free channels * (1 - rate)) of them.
+
+    A layer without a rate has no say: its wires stay, unless another layer on them has one.
+
+    Args:
+        net: the network to judge; it is not changed.
+        rates: share of its free channels that each layer wants to lose, 0..1, by layer number.
+        tie: as in `plan_channels`, and so are the others.
+        floor: likewise.
+        multiple: likewise.
+        score: likewise.
+        scope: likewise.
+
+    Raises:
+        InputError: an argument is out of range, or a layer that is not offered has a rate.
+    """
+    wires = trace(net.spec)
+    scores = strengths(net.spec, wires, score(net))
+    plan = decide_layerwise(wires, scores, rates, tie=tie, floor=floor, multiple=multiple, scope=scope)
+    return _lined(plan, net.spec)
+
+
+def offered(wires: Wires, tie: Tie, scope: frozenset[int] | None = None) -> Scores:
+    """The channels that may go: bool [C] by layer, of the layers that have any.
+
+    Raises:
+        InputError: there is none.
+    """
+    frozen = _frozen(wires, tie, scope)
+    free = {i: ~frozen[wires.outputs[i]] for i in wires.voters if not frozen[wires.outputs[i]].all()}
+    if not free and scope is not None and offered(wires, tie):
+        raise InputError(
+            "nothing to prune in this scope: the wires of its layers feed heads, or other layers that are out of it "
+            "share them; widen --scope (--explain shows which layers go together)"
+        )
+    if not free:
+        raise InputError(
+            f"nothing to prune: all {len(wires.voters)} convolutions with batch norm feed heads or are tied; "
+            "a network with folded batch norm has to be pruned before folding"
+        )
+    return free
+
+
+def decide(
+    wires: Wires,
+    scores: Scores,
+    *,
+    percent: float,
+    tie: Tie,
+    floor: float = 0.0,
+    multiple: int = 1,
+    scope: frozenset[int] | None = None,
+) -> Plan:
     """The decision behind `plan_channels`, for callers that already traced the wires and judged them.
 
     Channels are ranked, not compared with the threshold: of equal ones the earlier go first, so that exactly
     int(percent * channels) are under it, dead channels (all exactly 0) included.
     """
     _validate(percent, floor, multiple)
-    frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked
-    offered = {i: ~frozen[wires.outputs[i]] for i in wires.voters if not frozen[wires.outputs[i]].all()}
-    if not offered:
-        raise InputError(
-            f"nothing to prune: all {len(wires.voters)} convolutions with batch norm feed heads or are tied; "
-            "a network with folded batch norm has to be pruned before folding"
-        )
-    ranked = torch.cat([scores[i][free] for i, free in offered.items()])
+    free = offered(wires, tie, scope)
+    ranked = torch.cat([scores[i][may_go] for i, may_go in free.items()])
     order = ranked.argsort(stable=True)
     under = int(percent * len(ranked) + 1e-9)  # 0.29 * 100 is 28.999…
+    if under == len(ranked):
+        raise InputError(f"percent {percent} leaves none of the {under} channels; use {1 - 1 / under:.4g} at most")
     above = torch.ones(len(ranked), dtype=torch.bool)
     above[order[:under]] = False
-
-    keep, decided = frozen.clone(), frozen.clone()
-    sizes = [int(free.sum()) for free in offered.values()]
-    for (i, free), part in zip(offered.items(), above.split(sizes), strict=True):
-        wanted = ~free
-        wanted[free] = part
-        wanted |= _strongest(scores[i], wanted, _least(len(free), floor))
-        wire = wires.outputs[i]
-        keep[wire[wanted & ~decided[wire] if tie is Tie.LEADER else wanted]] = True
-        decided[wire] = True
-    _fill(keep, wires, {i: scores[i] for i in offered}, floor, multiple)
-
-    rows = tuple(
-        Row(i, 0, len(free), int(part.sum() + (~free).sum()), int(keep[wires.outputs[i]].sum()))
-        for (i, free), part in zip(offered.items(), above.split(sizes), strict=True)
-    )
+    parts = above.split([int(may_go.sum()) for may_go in free.values()])
+    wanted = {i: _spread(part, free[i]) for i, part in zip(free, parts, strict=True)}
+    keep, rows = _settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
     return Plan(keep, float(ranked[order[under]]), percent, tie, rows)
+
+
+def decide_layerwise(
+    wires: Wires,
+    scores: Scores,
+    rates: Mapping[int, float],
+    *,
+    tie: Tie,
+    floor: float = 0.0,
+    multiple: int = 1,
+    scope: frozenset[int] | None = None,
+) -> Plan:
+    """The decision behind `plan_layerwise`; there is no threshold, and ``percent`` is what the rates ask for."""
+    _validate(0.0, floor, multiple)
+    free, wanted = offered(wires, tie, scope), {}
+    for i, rate in sorted(rates.items()):
+        if i not in free:
+            raise InputError(f"layer {i} has nothing to prune: it is locked, tied, out of scope, or no convolution")
+        if not 0 <= rate <= 1:
+            raise InputError(f"the rate of layer {i} must be in [0, 1], got {rate}")
+        may_go = free[i]
+        width = int(may_go.sum())
+        part = torch.ones(width, dtype=torch.bool)
+        part[scores[i][may_go].argsort(stable=True)[: width - int(width * (1 - rate) + 1e-9)]] = False
+        wanted[i] = _spread(part, may_go)
+    keep, rows = _settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
+    before = sum(row.before for row in rows)
+    return Plan(keep, math.nan, 1 - sum(row.above for row in rows) / before, tie, rows)
+
+
+def _frozen(wires: Wires, tie: Tie, scope: frozenset[int] | None) -> Tensor:
+    """Wires that stay whatever their scores are: bool [wires]."""
+    frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked.clone()
+    for i in wires.voters:
+        if scope is not None and i not in scope:
+            frozen[wires.outputs[i]] = True
+    return frozen
+
+
+def _spread(part: Tensor, may_go: Tensor) -> Tensor:
+    """What of a layer is wanted, bool [C]: of the channels that may go those in ``part``, and all others."""
+    wanted = ~may_go
+    wanted[may_go] = part
+    return wanted
+
+
+def _settle(
+    wires: Wires, scores: Scores, free: Scores, wanted: Scores, *, tie: Tie, floor: float, multiple: int
+) -> tuple[Tensor, tuple[Row, ...]]:
+    """Make one decision of what the layers want: ties, then floors, then multiples."""
+    keep = torch.ones(wires.count, dtype=torch.bool)
+    for i, may_go in free.items():
+        keep[wires.outputs[i][may_go]] = False
+    decided = keep.clone()
+    for i, want in wanted.items():
+        wire = wires.outputs[i]
+        staying = want | _strongest(scores[i], want, _least(len(want), floor))
+        keep[wire[staying & ~decided[wire] if tie is Tie.LEADER else staying]] = True
+        decided[wire] = True
+    keep |= ~decided  # nobody with a say is on these
+    _fill(keep, wires, {i: scores[i] for i in free}, floor, multiple)
+    rows = []
+    for i, may_go in free.items():
+        above = int(wanted[i].sum()) if i in wanted else len(may_go)
+        rows.append(Row(i, 0, len(may_go), above, int(keep[wires.outputs[i]].sum())))
+    return keep, tuple(rows)
+
+
+def _lined(plan: Plan, spec: ModelSpec) -> Plan:
+    """The plan with the cfg lines of its layers."""
+    return replace(plan, rows=tuple(replace(row, line=spec.layers[row.layer].line) for row in plan.rows))
 
 
 def _validate(percent: float, floor: float, multiple: int) -> None:
@@ -148,7 +277,7 @@ def _strongest(scores: Tensor, staying: Tensor, n: int) -> Tensor:
     return chosen
 
 
-def _fill(keep: Tensor, wires: Wires, scores: Scores, floor: float, multiple: int) -> None:
+def fill(keep: Tensor, wires: Wires, scores: Scores, floor: float, multiple: int) -> None:
     """Add the strongest of what would go until every layer has its floor and its multiple; ``keep`` only grows.
 
     A wire that is added for one layer is added for all on it, so this repeats until nothing changes.
