@@ -33,9 +33,9 @@ def make_optimizer(
     """SGD with Nesterov momentum, or AdamW; ``initial_lr`` of every group is the full rate the schedule scales."""
     groups = parameter_groups(model, decay=decay)
     optimizer: Optimizer = (
-        torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+        torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
         if adam
-        else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True)
+        else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
     )
     for group in optimizer.param_groups:
         group["initial_lr"] = lr
