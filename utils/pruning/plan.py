@@ -99,39 +99,7 @@ def plan_channels(
     wires = trace(net.spec)
     scores = strengths(net.spec, wires, score(net))
     plan = decide(wires, scores, percent=percent, tie=tie, floor=floor, multiple=multiple, scope=scope)
-    return _lined(plan, net.spec)
-
-
-def plan_layerwise(
-    net: Network,
-    rates: Mapping[int, float],
-    *,
-    tie: Tie,
-    floor: float = 0.0,
-    multiple: int = 1,
-    score: Score = gammas,
-    scope: frozenset[int] | None = None,
-) -> Plan:
-    """Let each layer keep its strongest channels: int(free channels * (1 - rate)) of them.
-
-    A layer without a rate has no say: its wires stay, unless another layer on them has one.
-
-    Args:
-        net: the network to judge; it is not changed.
-        rates: share of its free channels that each layer wants to lose, 0..1, by layer number.
-        tie: as in `plan_channels`, and so are the others.
-        floor: likewise.
-        multiple: likewise.
-        score: likewise.
-        scope: likewise.
-
-    Raises:
-        InputError: an argument is out of range, or a layer that is not offered has a rate.
-    """
-    wires = trace(net.spec)
-    scores = strengths(net.spec, wires, score(net))
-    plan = decide_layerwise(wires, scores, rates, tie=tie, floor=floor, multiple=multiple, scope=scope)
-    return _lined(plan, net.spec)
+    return lined(plan, net.spec)
 
 
 def offered(wires: Wires, tie: Tie, scope: frozenset[int] | None = None) -> Scores:
@@ -170,7 +138,7 @@ def decide(
     Channels are ranked, not compared with the threshold: of equal ones the earlier go first, so that exactly
     int(percent * channels) are under it, dead channels (all exactly 0) included.
     """
-    _validate(percent, floor, multiple)
+    validate(percent, floor, multiple)
     free = offered(wires, tie, scope)
     ranked = torch.cat([scores[i][may_go] for i, may_go in free.items()])
     order = ranked.argsort(stable=True)
@@ -180,37 +148,9 @@ def decide(
     above = torch.ones(len(ranked), dtype=torch.bool)
     above[order[:under]] = False
     parts = above.split([int(may_go.sum()) for may_go in free.values()])
-    wanted = {i: _spread(part, free[i]) for i, part in zip(free, parts, strict=True)}
-    keep, rows = _settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
-    return Plan(keep, float(ranked[order[under]]), percent, tie, rows)
-
-
-def decide_layerwise(
-    wires: Wires,
-    scores: Scores,
-    rates: Mapping[int, float],
-    *,
-    tie: Tie,
-    floor: float = 0.0,
-    multiple: int = 1,
-    scope: frozenset[int] | None = None,
-) -> Plan:
-    """The decision behind `plan_layerwise`; there is no threshold, and ``percent`` is what the rates ask for."""
-    _validate(0.0, floor, multiple)
-    free, wanted = offered(wires, tie, scope), {}
-    for i, rate in sorted(rates.items()):
-        if i not in free:
-            raise InputError(f"layer {i} has nothing to prune: it is locked, tied, out of scope, or no convolution")
-        if not 0 <= rate <= 1:
-            raise InputError(f"the rate of layer {i} must be in [0, 1], got {rate}")
-        may_go = free[i]
-        width = int(may_go.sum())
-        part = torch.ones(width, dtype=torch.bool)
-        part[scores[i][may_go].argsort(stable=True)[: width - int(width * (1 - rate) + 1e-9)]] = False
-        wanted[i] = _spread(part, may_go)
-    keep, rows = _settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
-    before = sum(row.before for row in rows)
-    return Plan(keep, math.nan, 1 - sum(row.above for row in rows) / before, tie, rows)
+    wanted = {i: spread(part, free[i]) for i, part in zip(free, parts, strict=True)}
+    keep, rows = settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
+    return Plan(keep, float(ranked[order[under]]), percent, tie, rows, multiple, {i: scores[i] for i in free})
 
 
 def _frozen(wires: Wires, tie: Tie, scope: frozenset[int] | None) -> Tensor:
@@ -222,17 +162,30 @@ def _frozen(wires: Wires, tie: Tie, scope: frozenset[int] | None) -> Tensor:
     return frozen
 
 
-def _spread(part: Tensor, may_go: Tensor) -> Tensor:
+def spread(part: Tensor, may_go: Tensor) -> Tensor:
     """What of a layer is wanted, bool [C]: of the channels that may go those in ``part``, and all others."""
     wanted = ~may_go
     wanted[may_go] = part
     return wanted
 
 
-def _settle(
+def settle(
     wires: Wires, scores: Scores, free: Scores, wanted: Scores, *, tie: Tie, floor: float, multiple: int
 ) -> tuple[Tensor, tuple[Row, ...]]:
-    """Make one decision of what the layers want: ties, then floors, then multiples."""
+    """Make one decision of what the layers want: ties, then floors, then multiples.
+
+    Args:
+        wires: of the network.
+        scores: of the channels, by voter.
+        free: channels that may go, as `offered` says.
+        wanted: bool [C] by layer; wires that no layer in here runs through stay.
+        tie: as in `plan_channels`, and so are the others.
+        floor: likewise.
+        multiple: likewise.
+
+    Returns:
+        tuple: what stays, bool [wires], and a row for each offered layer, its cfg line left at 0.
+    """
     keep = torch.ones(wires.count, dtype=torch.bool)
     for i, may_go in free.items():
         keep[wires.outputs[i][may_go]] = False
@@ -243,7 +196,7 @@ def _settle(
         keep[wire[staying & ~decided[wire] if tie is Tie.LEADER else staying]] = True
         decided[wire] = True
     keep |= ~decided  # nobody with a say is on these
-    _fill(keep, wires, {i: scores[i] for i in free}, floor, multiple)
+    fill(keep, wires, {i: scores[i] for i in free}, floor, multiple)
     rows = []
     for i, may_go in free.items():
         above = int(wanted[i].sum()) if i in wanted else len(may_go)
@@ -251,12 +204,13 @@ def _settle(
     return keep, tuple(rows)
 
 
-def _lined(plan: Plan, spec: ModelSpec) -> Plan:
+def lined(plan: Plan, spec: ModelSpec) -> Plan:
     """The plan with the cfg lines of its layers."""
     return replace(plan, rows=tuple(replace(row, line=spec.layers[row.layer].line) for row in plan.rows))
 
 
-def _validate(percent: float, floor: float, multiple: int) -> None:
+def validate(percent: float, floor: float, multiple: int) -> None:
+    """Refuse what is out of range, with an InputError that says so."""
     if not 0 <= percent < 1:
         raise InputError(f"percent must be in [0, 1), got {percent}")
     if not 0 <= floor <= 1:

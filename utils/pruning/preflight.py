@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.pruning.plan import Plan, Tie, decide
-from utils.pruning.scores import Scores, gammas, strengths
+from utils.pruning.plan import Plan, Tie, decide, offered
+from utils.pruning.scores import Score, Scores, gammas, strengths
 from utils.pruning.wires import Wires, trace
 
 NEAR_ZERO = 1e-2  # |gamma| that sparse training calls gone; with lr·s dithering it rests one or two orders under it
@@ -58,18 +59,25 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Judge:
-    """A network's wires and scores, traced once and asked many times."""
+    """A network's wires and scores, traced once and asked many times.
+
+    ``scores`` are |gamma| along the wires, which say what signal a plan leaves; ``ranking`` is what the plan goes by:
+    the same, or another score.
+    """
 
     lines: dict[int, int]
     wires: Wires
     scores: Scores
+    ranking: Scores
     tie: Tie
     floor: float = 0.0
     multiple: int = 1
+    scope: frozenset[int] | None = None
 
     def plan(self, percent: float) -> Plan:
         """What the strategy would do."""
-        return decide(self.wires, self.scores, percent=percent, tie=self.tie, floor=self.floor, multiple=self.multiple)
+        rounding: dict[str, Any] = {"floor": self.floor, "multiple": self.multiple}
+        return decide(self.wires, self.ranking, percent=percent, tie=self.tie, scope=self.scope, **rounding)
 
     def kept(self, plan: Plan) -> dict[int, float]:
         """Share of Σ gamma² that each layer of the plan keeps."""
@@ -100,11 +108,10 @@ class Judge:
         total = sum(gone.values())
         return sum(share * gone[i] for i, share in self.kept(plan).items()) / total if total else 1.0
 
-    def offered(self) -> dict[int, Tensor]:
-        """Scores of the channels that may go, [n] by layer."""
-        rows = self.plan(0.0).rows
-        frozen = self.wires.locked | self.wires.tied if self.tie is Tie.KEEP else self.wires.locked
-        return {r.layer: self.scores[r.layer][~frozen[self.wires.outputs[r.layer]]] for r in rows}
+    def offered(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """|gamma| and rank of the channels that may go, [n] each by layer."""
+        free = offered(self.wires, self.tie, self.scope)
+        return {i: (self.scores[i][may_go], self.ranking[i][may_go]) for i, may_go in free.items()}
 
     def _share(self, layer: int, keep: Tensor) -> float:
         energy = self.scores[layer].double().square()
@@ -112,31 +119,44 @@ class Judge:
         return float(energy[keep[self.wires.outputs[layer]]].sum()) / total if total else 1.0
 
 
-def judge(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> Judge:
-    """Trace and score a network for the questions above."""
+def judge(
+    net: Network,
+    *,
+    tie: Tie,
+    floor: float = 0.0,
+    multiple: int = 1,
+    score: Score = gammas,
+    scope: frozenset[int] | None = None,
+) -> Judge:
+    """Trace and score a network for the questions above; ``score`` and ``scope`` are the plan's."""
     wires = trace(net.spec)
     lines = {i: net.spec.layers[i].line for i in wires.voters}
-    return Judge(lines, wires, strengths(net.spec, wires, gammas(net)), tie, floor, multiple)
+    scores = strengths(net.spec, wires, gammas(net))
+    ranking = scores if score is gammas else strengths(net.spec, wires, score(net))
+    return Judge(lines, wires, scores, ranking, tie, floor, multiple, scope)
 
 
-def preflight(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> Preflight:
-    """Everything that can be said from the gammas alone.
+def preflight(net: Network, *, tie: Tie, **asked: Any) -> Preflight:
+    """Everything that can be said from the gammas alone; ``asked`` is as in `judge`.
 
     Raises:
         InputError: nothing can be pruned, or ``floor`` or ``multiple`` is out of range.
     """
-    return report(judge(net, tie=tie, floor=floor, multiple=multiple))
+    return report(judge(net, tie=tie, **asked))
 
 
 def report(judge: Judge) -> Preflight:
     """`preflight` of a network that is traced already."""
-    offered = judge.offered()
-    together = torch.cat(list(offered.values()))
-    ranked = together.sort().values
-    rows = tuple(_layer(i, judge.lines[i], scores, ranked) for i, scores in offered.items())
+    judge.plan(0.0)  # refuses what is out of range
+    free = judge.offered()
+    together = torch.cat([size for size, _ in free.values()])
+    sizes, ranked = together.sort().values, torch.cat([rank for _, rank in free.values()])
+    rows = tuple(
+        _layer(i, judge.lines[i], size, float((ranked < rank.max()).float().mean())) for i, (size, rank) in free.items()
+    )
     return Preflight(
-        channels=len(ranked),
-        quantiles={q: float(ranked[round(q * (len(ranked) - 1))]) for q in QUANTILES},
+        channels=len(sizes),
+        quantiles={q: float(sizes[round(q * (len(sizes) - 1))]) for q in QUANTILES},
         near_zero=float((together < NEAR_ZERO).float().mean()),
         limit=min(row.empties_at for row in rows),
         safe=_largest(judge.safe),
@@ -145,58 +165,55 @@ def report(judge: Judge) -> Preflight:
     )
 
 
-def safe_percent(net: Network, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> float:
+def safe_percent(net: Network, *, tie: Tie, **asked: Any) -> float:
     """The largest percent, rounded down to 0.01, that costs no layer more than `SAFE_LOSS` of its signal."""
-    return _largest(judge(net, tie=tie, floor=floor, multiple=multiple).safe)
+    return _largest(judge(net, tie=tie, **asked).safe)
 
 
-def sparse_enough(net: Network, percent: float, *, tie: Tie, floor: float = 0.0, multiple: int = 1) -> bool:
+def sparse_enough(net: Network, percent: float, *, tie: Tie, **asked: Any) -> bool:
     """Whether the network would survive this percent, i.e. whether `check` would pass."""
-    return judge(net, tie=tie, floor=floor, multiple=multiple).survives(percent)
+    return judge(net, tie=tie, **asked).survives(percent)
 
 
-def check(
-    net: Network, *, percent: float, tie: Tie, floor: float = 0.0, multiple: int = 1, force: bool = False
-) -> Preflight:
-    """Refuse a percent that the network would not survive; ``force`` only reports.
+def check(net: Network, *, percent: float, tie: Tie, force: bool = False, **asked: Any) -> Preflight:
+    """Refuse a percent that the network would not survive; ``force`` only reports, ``asked`` is as in `judge`.
 
     Raises:
         InputError: a layer would be emptied, or the network is not sparse enough; with the largest percents that are
             survivable and safe, and the command that makes a network sparse.
     """
-    asked = judge(net, tie=tie, floor=floor, multiple=multiple)
-    plan, found = asked.plan(percent), report(asked)
-    if force or asked.survives(percent):
+    judged = judge(net, tie=tie, **asked)
+    plan, found = judged.plan(percent), report(judged)
+    if force or judged.survives(percent):
         return found
     number = {Tie.KEEP: 0}.get(tie, 1)
     remedy = (
         f"use --percent {found.survivable:.2f} at most ({found.safe:.2f} costs next to nothing), or make the network "
         f"sparser first: python3 train.py -sr --s 0.001 --prune {number} --weights <these weights>; --force goes on"
     )
-    empty = asked.emptied(plan)
+    empty = judged.emptied(plan)
     if empty is not None:
-        width, kept = len(asked.wires.outputs[empty]), asked.kept(plan)[empty]
+        width, kept = len(judged.wires.outputs[empty]), judged.kept(plan)[empty]
         raise InputError(
-            f"percent {percent:g} would empty layer {empty} (cfg line {asked.lines[empty]}): none of its "
+            f"percent {percent:g} would empty layer {empty} (cfg line {judged.lines[empty]}): none of its "
             f"{width} channels is above {plan.threshold:.3g}, and the few that stay are {kept:.0%} of its signal; "
             f"{remedy}"
         )
     raise InputError(
         f"the network is not sparse enough for percent {percent:g}: {found.near_zero:.0%} of its |gamma| are under "
-        f"{NEAR_ZERO:g} and the layers it cuts would keep {asked.survival(plan):.0%} of their signal; {remedy}"
+        f"{NEAR_ZERO:g} and the layers it cuts would keep {judged.survival(plan):.0%} of their signal; {remedy}"
     )
 
 
-def _layer(layer: int, line: int, scores: Tensor, ranked: Tensor) -> LayerReport:
-    largest = float(scores.max())
+def _layer(layer: int, line: int, sizes: Tensor, empties_at: float) -> LayerReport:
     return LayerReport(
         layer=layer,
         line=line,
-        channels=len(scores),
-        smallest=float(scores.min()),
-        median=float(scores.median()),
-        largest=largest,
-        empties_at=float((ranked < largest).float().mean()),
+        channels=len(sizes),
+        smallest=float(sizes.min()),
+        median=float(sizes.median()),
+        largest=float(sizes.max()),
+        empties_at=empties_at,
     )
 
 
