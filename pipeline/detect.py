@@ -28,7 +28,7 @@ from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
 from utils.detection.pictures import draw_boxes, save_picture
 from utils.errors import InputError
-from utils.reporting.files import write_text
+from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.training.device import select_device
 
@@ -44,6 +44,7 @@ class Album:
     folder: Path
     names: tuple[str, ...]
     videos: dict[str, cv2.VideoWriter] = field(default_factory=dict)
+    listed: bool = False  # whether all boxes go into one file at the end
     outputs: list[Path] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -72,9 +73,11 @@ class Album:
             self.rows.append({**row, "bbox": box, "score": round(score, 5)})
 
     def close(self) -> None:
-        """Finish the videos."""
+        """Finish the videos and the list of boxes, also when something stopped the run: what was found is kept."""
         for writer in self.videos.values():
             writer.release()
+        if self.listed:
+            self.outputs.append(write_text(self.folder / "detections.json", json.dumps(self.rows, indent=1)))
 
     def _film(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
         height, width = picture.shape[:2]
@@ -149,7 +152,7 @@ def detect(args: argparse.Namespace) -> Record:
     record = start_record(
         folder, script="detect", args=vars(args), device=str(device), seed=args.seed, inputs=[weights]
     )
-    album, counts = Album(folder, names), dict.fromkeys(names, 0)
+    album, counts = Album(folder, names, listed=args.save_json), dict.fromkeys(names, 0)
     images = 0
     try:
         for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
@@ -160,20 +163,26 @@ def detect(args: argparse.Namespace) -> Record:
                 counts[names[int(label)]] += 1
     finally:
         album.close()
-    if args.save_json:
-        album.outputs.append(write_text(folder / "detections.json", json.dumps(album.rows, indent=1)))
     told = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
     log.info("%d frames: %s; pictures in %s", images, told, folder)
     return finish_record(record, metrics={"images": images, "boxes": len(album.rows)}, outputs=album.outputs)
 
 
 def names_of(loaded: Loaded, args: argparse.Namespace) -> tuple[str, ...]:
-    """The classes' names: the checkpoint's own, else those of ``--data``, else numbers."""
+    """The classes' names: the checkpoint's own, else those of ``--data``, else numbers.
+
+    Raises:
+        InputError: ``--data`` names another number of classes.
+    """
     classes = max((head.classes for head in heads_of(loaded.spec)), default=0)
     if len(loaded.names) == classes:
         return loaded.names
     if args.data != DATA:
         manifest = read_manifest(args.data)
-        if manifest.classes == classes:
-            return manifest.names
+        if manifest.classes != classes:
+            raise InputError(
+                f"{loaded.path}: detects {classes} classes, {args.data} has {manifest.classes}; "
+                "give the --data it was trained on, or none"
+            )
+        return manifest.names
     return tuple(str(i) for i in range(classes))

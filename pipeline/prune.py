@@ -18,13 +18,13 @@ from utils.darknet.cfg import write_cfg
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
+from utils.files import write_text
 from utils.pruning.absorb import absorb
 from utils.pruning.plan import Plan, Tie, plan_channels
 from utils.pruning.preflight import check
 from utils.pruning.recalibrate import recalibrate
 from utils.pruning.scores import gammas
 from utils.pruning.surgery import channels_before_after, cut
-from utils.reporting.files import write_text
 from utils.reporting.plots import plot_channels, plot_gammas
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.bench import RUNS, Bench
-from utils.data.loader import make_loader
+from pipeline.bench import RUNS, Bench, dataset_of
+from utils.darknet.shapes import granularity
+from utils.data.loader import Loader, make_loader
+from utils.detection.boxes import xyxy_to_cxcywh
 from utils.detection.evaluate import Metrics, coco_results, evaluate
+from utils.detection.nms import non_max_suppression
 from utils.detection.pictures import comparison_grid, truth_as_boxes
 from utils.detection.plots import plot_confusion, plot_pr_curves
-from utils.reporting.files import write_text
+from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.reporting.tables import comparison_table, plain_table
 
 log = logging.getLogger(__name__)
 
-SHOWN = 0.25  # confidence of the boxes that pictures show
+SHOWN, APART = 0.25, 0.45  # confidence of the boxes that pictures show, and how much two of them may overlap (IoU)
 PICTURES = 8  # validation images on a sheet
 
 
 def inputs_of(bench: Bench) -> list[Path]:
     """The files a run read."""
-    return [bench.loaded.path, bench.manifest.path, bench.manifest.valid]
+    named = [bench.loaded.path, bench.manifest.path, bench.manifest.valid]
+    return [path for path in named if path.is_file()]  # a data set may be a folder
 
 
 def begin(bench: Bench, script: str) -> Record:
@@ -87,9 +90,15 @@ def compare(bench: Bench, measured: dict[str, Metrics], path: Path) -> None:
     samples = [bench.valid.dataset[first[i].index].image for i in chosen]
     columns = {"ground truth": [truth_as_boxes(first[i].truth) for i in chosen]}
     for title, metrics in measured.items():
-        found = [metrics.detections[i].boxes for i in chosen]
-        columns[title] = [boxes[boxes[:, 4] >= SHOWN] for boxes in found]
+        columns[title] = [boxes_to_show(metrics.detections[i].boxes, bench.manifest.classes) for i in chosen]
     comparison_grid(samples, columns, bench.manifest.names, path)
+
+
+def boxes_to_show(boxes: Tensor, classes: int) -> Tensor:
+    """Of the boxes [n, 6] that evaluation keeps, one a place: AP wants all that a box could be, a reader the best."""
+    certain = F.one_hot(boxes[:, 5].long(), classes).to(boxes)  # so that a candidate's score is the box's own
+    decoded = torch.cat((xyxy_to_cxcywh(boxes[:, :4]), boxes[:, 4:5], certain), dim=1)
+    return non_max_suppression(decoded[None], conf=SHOWN, iou=APART, agnostic=True)[0]
 
 
 def save_json(bench: Bench, metrics: Metrics, path: Path) -> Path:
@@ -102,33 +111,30 @@ def save_json(bench: Bench, metrics: Metrics, path: Path) -> Path:
 def benchmark(bench: Bench) -> Record:
     """mAP and speed over image sizes and NMS thresholds."""
     record = begin(bench, "test")
-    step = max(bench.loaded.spec.heads and [32])
-    height, width = bench.size
     rows, results = [["image", "NMS IoU", "mAP@.5", "mAP@.5:.95", "ms forward", "ms in all"]], {}
-    for scale, iou in product((0.75, 1.0, 1.25), (0.5, 0.7)):
-        size = tuple(max(step, round(side * scale / step) * step) for side in (height, width))
-        metrics = _at(bench, size, iou)  # type: ignore[arg-type]
-        key = f"{size[0]}x{size[1]} iou {iou}"
-        results[key] = {**metrics.record(), "total_ms": metrics.timing.total}
-        values = (metrics.map50, metrics.map, metrics.timing.forward, metrics.timing.total)
-        rows.append([f"{size[0]}x{size[1]}", f"{iou}", *(f"{value:.3f}" for value in values)])
+    for size in benchmark_sizes(bench):
+        loader = _loader(bench, size)
+        for iou in (0.5, 0.7):
+            metrics = _measure(bench, loader, iou)
+            results[f"{size[0]}x{size[1]} iou {iou}"] = {**metrics.record(), "total_ms": metrics.timing.total}
+            values = (metrics.map50, metrics.map, metrics.timing.forward, metrics.timing.total)
+            rows.append([f"{size[0]}x{size[1]}", f"{iou}", *(f"{value:.3f}" for value in values)])
     log.info(plain_table(f"{bench.loaded.path.name} ({bench.loaded.kind})", rows))
     return finish_record(record, metrics=results)
 
 
-def _at(bench: Bench, size: tuple[int, int], iou: float) -> Metrics:
-    args: Any = bench.args
-    other = replace(bench, size=size)
-    dataset = type(bench.valid.dataset)(
-        bench.manifest.valid,
-        bench.manifest,
-        size,
-        cache=args.cache,
-        seed=args.seed,
-        channels=bench.loaded.spec.channels,
-    )
-    loader = make_loader(dataset, bench.valid.batch_size, workers=args.workers)
-    names = other.manifest.names
-    return evaluate(
-        bench.loaded.predictor, loader, other.heads, names, conf=args.conf_thres, iou=iou, device=bench.device
-    )
+def benchmark_sizes(bench: Bench) -> list[tuple[int, int]]:
+    """(height, width) in px: about 3/4, 1 and 5/4 of the bench's, in whole steps of the network."""
+    step = granularity(bench.loaded.spec)
+    height, width = ([max(step, round(side * n / 4 / step) * step) for n in (3, 4, 5)] for side in bench.size)
+    return list(dict.fromkeys(zip(height, width, strict=True)))  # a coarse step may make two of them the same
+
+
+def _loader(bench: Bench, size: tuple[int, int]) -> Loader:
+    dataset = dataset_of(bench.args, bench.manifest, bench.loaded.spec, size, bench.manifest.valid)
+    return make_loader(dataset, bench.valid.batch_size, workers=bench.args.workers)
+
+
+def _measure(bench: Bench, loader: Loader, iou: float) -> Metrics:
+    predictor, names, conf = bench.loaded.predictor, bench.manifest.names, bench.args.conf_thres
+    return evaluate(predictor.to(bench.device), loader, bench.heads, names, conf=conf, iou=iou, device=bench.device)

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room -> rooms under utils it may use
     "spiking": {"darknet", "quantization"},
     "reporting": {"darknet"},
 }
-FREE = {"errors"}  # what every room may use
+FREE = {"errors", "files"}  # what every room may use
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking"}
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"models"}  # pipeline/ is theirs, a floor below
 

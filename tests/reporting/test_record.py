@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from utils.errors import InputError
-from utils.reporting.files import free_path, sha256, stamps, write_text, writing
+from utils.files import write_text, writing
+from utils.reporting.files import free_path, sha256, stamps
 from utils.reporting.record import (
     finish_record,
     latest_record,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from utils.darknet.cfg import parse_cfg, write_cfg
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.files import writing
 
 State = dict[str, Tensor]
 
@@ -67,22 +68,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
         "payload": checkpoint.payload,
     }
     path = Path(path)
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+    with writing(path) as temporary, temporary.open("wb") as file:
+        try:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except (OSError, RuntimeError) as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: cannot write this checkpoint ({reason}); free some space or choose --name"
-        ) from error
+        except RuntimeError as error:  # what torch's own writer makes of a write that failed
+            raise OSError(errno.EIO, f"cannot write this checkpoint ({str(error).splitlines()[0]})") from error
+        file.flush()
+        os.fsync(file.fileno())
     return path
 
 

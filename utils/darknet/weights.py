@@ -7,9 +7,7 @@ version 0.2 on and int32 before (parser.c, load_weights_upto).
 
 from __future__ import annotations
 
-import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 from utils.errors import InputError
+from utils.files import writing
 
 BN_ORDER = ("bias", "weight", "running_mean", "running_var")
 
@@ -105,19 +104,11 @@ def read_weights(path: str | Path, spec: s.ModelSpec, *, partial: bool = False) 
 
 def write_weights(path: str | Path, network: Network, header: Header | None = None) -> Path:
     """Write the network's tensors as a ``.weights`` file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write((header or Header()).pack())
-            for _, key, _ in tensors(network.spec):
-                file.write(network.state[key].detach().cpu().float().contiguous().numpy().tobytes())
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot write these weights ({error.strerror}); free some space") from error
-    return path
+    with writing(path) as temporary, temporary.open("wb") as file:
+        file.write((header or Header()).pack())
+        for _, key, _ in tensors(network.spec):
+            file.write(network.state[key].detach().cpu().float().contiguous().numpy().tobytes())
+    return Path(path)
 
 
 def _read(path: Path) -> tuple[Header, np.ndarray]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.detection.boxes import cxcywh_to_xyxy
+from utils.files import writing
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
@@ -178,7 +179,5 @@ def save_picture(path: Path, picture: Picture) -> None:
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"{path}: OpenCV cannot write {path.suffix}; use .png or .jpg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
-    half.write_bytes(data.tobytes())
-    half.replace(path)
+    with writing(path) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from utils.detection.average_precision import RECALLS, Scores
 from utils.detection.pictures import colour
+from utils.files import writing
 
 NAMED = 12  # classes that a legend can name before it covers the plot
 NUMBERED = 20  # classes whose confusion matrix can carry its numbers
@@ -66,7 +67,5 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
-    figure.savefig(half, format=path.suffix[1:], dpi=130, bbox_inches="tight")
-    half.replace(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=130, bbox_inches="tight")

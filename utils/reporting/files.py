@@ -1,11 +1,9 @@
-"""Names that are free, files that are whole: nothing of an earlier run is overwritten, nothing is ever half-written."""
+"""Names that are free, and what a file is known by: nothing of an earlier run is overwritten."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.errors import InputError
@@ -31,34 +29,6 @@ def _split(name: str) -> tuple[str, str]:
     while (cut := stem.rfind(".")) > 0 and stem[cut + 1 :] and not stem[cut + 1].isdigit():
         stem, suffix = stem[:cut], stem[cut:] + suffix
     return stem, suffix
-
-
-@contextmanager
-def writing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name in the same folder; it becomes ``path`` when the block ends well, and vanishes when not.
-
-    The temporary name keeps the suffix, because writers such as matplotlib choose their format by it.
-
-    Raises:
-        InputError: the folder cannot be written or the disk is full; the earlier file is still there.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; nothing there was changed") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path | str, text: str) -> Path:
-    """Write the whole text or nothing."""
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
 
 
 def sha256(path: Path | str) -> str:

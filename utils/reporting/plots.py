@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.reporting.files import writing
+from utils.files import writing
 
 BLUE, ORANGE, GREY, GREEN = "#2166ac", "#d6604d", "#9e9e9e", "#1b7837"
 METRICS = {"map50": "mAP@.5", "map": "mAP@.5:.95", "precision": "precision", "recall": "recall", "f1": "F1"}

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from utils.errors import InputError
-from utils.reporting.files import free_path, shown, stamps, write_text
+from utils.files import write_text
+from utils.reporting.files import free_path, shown, stamps
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "matplotlib", "pycocotools")
 FILE = "record.json"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.reporting.files import write_text
+from utils.files import write_text
 
 
 def write_rows(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> Path:
