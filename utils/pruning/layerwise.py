@@ -69,6 +69,6 @@ def decide_layerwise(
         part = torch.ones(len(judged), dtype=torch.bool)
         part[judged.argsort(stable=True)[:going]] = False
         wanted[i] = spread(part, free[i])
-    keep, rows = settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
+    keep, unrounded, rows = settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
     asked = 1 - sum(row.above for row in rows) / sum(row.before for row in rows)
-    return Plan(keep, math.nan, asked, tie, rows, multiple, {i: scores[i] for i in free})
+    return Plan(keep, math.nan, asked, tie, rows, multiple, {i: scores[i] for i in free}, unrounded)

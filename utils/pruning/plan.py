@@ -39,8 +39,9 @@ class Row:
 class Plan:
     """What a strategy decided: ``keep`` is bool [wires]; ``rows`` are the layers that were offered.
 
-    ``multiple`` and ``scores`` (of the offered layers) are what `fill` went by. ``carriers``, bool [wires], are those
-    of ``keep`` that only carry a constant; None as long as nobody has appointed any.
+    ``wanted``, bool [wires], is ``keep`` before layers were rounded up; ``multiple`` and ``scores`` (of the offered
+    layers) are what `fill` rounded by. ``carriers``, bool [wires], are those of ``keep`` that only carry a constant;
+    None as long as nobody has appointed any.
     """
 
     keep: Tensor
@@ -50,6 +51,7 @@ class Plan:
     rows: tuple[Row, ...] = ()
     multiple: int = 1
     scores: Scores = field(default_factory=dict, compare=False, repr=False)
+    wanted: Tensor | None = None
     carriers: Tensor | None = None
 
     @property
@@ -149,8 +151,9 @@ def decide(
     above[order[:under]] = False
     parts = above.split([int(may_go.sum()) for may_go in free.values()])
     wanted = {i: spread(part, free[i]) for i, part in zip(free, parts, strict=True)}
-    keep, rows = settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
-    return Plan(keep, float(ranked[order[under]]), percent, tie, rows, multiple, {i: scores[i] for i in free})
+    keep, unrounded, rows = settle(wires, scores, free, wanted, tie=tie, floor=floor, multiple=multiple)
+    judged = {i: scores[i] for i in free}
+    return Plan(keep, float(ranked[order[under]]), percent, tie, rows, multiple, judged, unrounded)
 
 
 def _frozen(wires: Wires, tie: Tie, scope: frozenset[int] | None) -> Tensor:
@@ -171,7 +174,7 @@ def spread(part: Tensor, may_go: Tensor) -> Tensor:
 
 def settle(
     wires: Wires, scores: Scores, free: Scores, wanted: Scores, *, tie: Tie, floor: float, multiple: int
-) -> tuple[Tensor, tuple[Row, ...]]:
+) -> tuple[Tensor, Tensor, tuple[Row, ...]]:
     """Make one decision of what the layers want: ties, then floors, then multiples.
 
     Args:
@@ -184,7 +187,7 @@ def settle(
         multiple: likewise.
 
     Returns:
-        tuple: what stays, bool [wires], and a row for each offered layer, its cfg line left at 0.
+        tuple: what stays, bool [wires]; the same before multiples; a row an offered layer, its cfg line left at 0.
     """
     keep = torch.ones(wires.count, dtype=torch.bool)
     for i, may_go in free.items():
@@ -196,12 +199,15 @@ def settle(
         keep[wire[staying & ~decided[wire] if tie is Tie.LEADER else staying]] = True
         decided[wire] = True
     keep |= ~decided  # nobody with a say is on these
-    fill(keep, wires, {i: scores[i] for i in free}, floor, multiple)
+    judged = {i: scores[i] for i in free}
+    fill(keep, wires, judged, floor, 1)
+    unrounded = keep.clone()
+    fill(keep, wires, judged, floor, multiple)
     rows = []
     for i, may_go in free.items():
         above = int(wanted[i].sum()) if i in wanted else len(may_go)
         rows.append(Row(i, 0, len(may_go), above, int(keep[wires.outputs[i]].sum())))
-    return keep, tuple(rows)
+    return keep, unrounded, tuple(rows)
 
 
 def lined(plan: Plan, spec: ModelSpec) -> Plan:
