@@ -1,0 +1,53 @@
+"""The flags of a training run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from utils import cli
+
+
+def train_parser(doc: str) -> cli.Parser:
+    """The command line of train.py.
+
+    Args:
+        doc: the help's text, with real commands.
+    """
+    flags = cli.parser(doc)
+    add: Any = flags.add_argument
+    on = {"action": "store_true"}
+    add("--cfg", default=None, help=f"the network's structure (default: {cli.CFG}, or the one in --weights X.pt)")
+    add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
+    add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
+    add("--epochs", type=cli.positive, default=20, help="times each image is seen")
+    add(
+        "--lr",
+        type=cli.non_negative,
+        default=None,
+        help="learning rate (default: 0.2, with fresh heads 0.4; --adam: 1/100)",
+    )
+    add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
+    add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
+    add("--multi-scale", **on, help="another image size each batch")
+    add(
+        "--mosaic",
+        type=share,
+        default=None,
+        help="share of samples made of four images (default: as --data says, or 1)",
+    )
+    add("--rect", **on, help="batches of images of similar aspect, without mosaic")
+    add("-sr", "--sparse", **on, help="push the gammas that pruning can cut towards zero")
+    add("--s", type=cli.non_negative, default=0.001, help="strength of that push, an optimizer step")
+    add("--prune", type=int, choices=[0, 1, 2], default=0, help="for 0 normal/regular, 1 shortcut/slim, 2 layer")
+    add("--s-schedule", choices=["constant", "decay"], default="constant", help="decay: s / 100 from half way on")
+    add("--val-interval", type=cli.positive, default=None, help="epochs between validations (default: by set sizes)")
+    add("--notest", **on, help="validate after the last epoch only")
+    add("--nosave", **on, help="save after the last epoch only")
+    add("--resume", nargs="?", const="newest", default=None, help="go on with a last*.pt (default: the newest cut one)")
+    return flags
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return 1.0 if text in ("1", "1.0") else cli.fraction(text)

@@ -1,0 +1,49 @@
+"""A whole training run, from its flags to its record."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from pipeline.bench import WEIGHTS
+from pipeline.training.epoch import finish, one_epoch
+from pipeline.training.run import assemble
+from utils.darknet.network import Checkpoint, load_checkpoint
+from utils.errors import InputError
+from utils.reporting.record import Record
+
+log = logging.getLogger(__name__)
+
+
+def train(args: argparse.Namespace) -> Record:
+    """Train as the flags of `train_parser` say.
+
+    Raises:
+        InputError: data, cfg, weights or flags are wrong, or the loss is not finite.
+    """
+    saved = cut_run(args) if args.resume else None
+    if saved:  # the flags it began with, but this machine's
+        here = {"device": args.device, "workers": args.workers, "resume": args.resume}
+        args = argparse.Namespace(**(saved.training["args"] | here))
+    job = assemble(args, saved)
+    for epoch in range(job.progress.epochs, args.epochs):
+        job = one_epoch(job, epoch)
+    return finish(job)
+
+
+def cut_run(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint to go on from: the one named, or the newest last*.pt of a run that was cut.
+
+    Raises:
+        InputError: there is none, or the run came to its end.
+    """
+    newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest if args.resume == "newest" else [Path(args.resume)]:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.training:
+            log.info("resume: %s, after epoch %d", path, checkpoint.training["progress"]["epochs"])
+            return checkpoint
+        if args.resume != "newest":
+            raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
+    raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
