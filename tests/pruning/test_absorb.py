@@ -46,10 +46,10 @@ POINTWISE = {  # every reader is 1x1: what is absorbed is exact
 
 
 def without_gammas(net: Network, plan: Plan) -> Network:
-    """Full width, the gammas of what goes at zero (betas stay); depthwise and grouped layers hand on what they get."""
+    """Full width, the gammas of what goes at zero in every batch norm; no more, so not for gates."""
     wires = trace(net.spec)
-    plain = [i for i in wires.voters if net.spec.layers[i].groups == 1]
-    return with_gammas(net, {i: net.state[f"layers.{i}.bn.weight"] * plan.keep[wires.outputs[i]] for i in plain})
+    norms = [i for i, layer in enumerate(net.spec.layers) if getattr(layer, "bn", False)]
+    return with_gammas(net, {i: net.state[f"layers.{i}.bn.weight"] * plan.keep[wires.outputs[i]] for i in norms})
 
 
 @pytest.mark.parametrize("name", POINTWISE)

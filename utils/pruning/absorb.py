@@ -1,7 +1,8 @@
-"""What a cut channel still sends, and who takes it over.
+"""What a cut channel still sends, and the simple way of giving it to its readers.
 
-A channel whose gamma is zero sends the constant act(beta) to its readers, not nothing. `constants` follows these
-constants through the graph, `absorb` moves them into the readers' running mean or bias.
+A channel whose gamma is zero sends the constant act(beta) to its readers, not nothing. `zeroed` is the network in which
+that is so, `constants` follows the constants through its graph, `absorb` moves them into the readers' running mean or
+bias. `carrier.carry` is the way that is exact at borders too.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.fold import BN_EPS
 from utils.darknet.network import Network, State
+from utils.darknet.shortcuts import source_shares
 from utils.pruning.plan import Plan
 from utils.pruning.wires import Wires, trace
 
-MIDDLE_GATE = 0.5  # a gate lies in 0..1 and depends on the image: its middle halves the worst error
+MIDDLE_GATE = 0.5  # hard_sigmoid(0): a gate lies in 0..1 and depends on the image, its middle halves the worst error
 
 
 def absorb(net: Network, plan: Plan) -> Network:
     """Give the constants of the channels that ``plan`` cuts to the convolutions that read them.
 
     With batch norm: running_mean -= offset; without: bias += offset, where offset[o] = Σ w[o,i,k]·c[i] over the cut i.
-    Exact for 1x1 readers; where a kernel reaches over a zero-padded border the offset is too large there. A
-    squeeze-excite layer has no bias to take anything: its gate loses the cut channels' share.
+    Equal to the `zeroed` network for 1x1 readers; where a kernel reaches over a zero-padded border the offset is too
+    large there. A squeeze-excite layer has no bias to take anything: its gate loses the cut channels' share.
 
     Returns:
         Network: as wide as ``net``, to be cut by the same plan.
@@ -38,19 +39,45 @@ def absorb(net: Network, plan: Plan) -> Network:
         if not isinstance(layer, s.Conv) or i in wires.depthwise:
             continue
         offset = through_kernel(net.state, i, layer, sent[layer.sources[0]])
-        if not offset.any():
+        if offset.any():
+            new.update(shifted(net.state, i, layer, offset))
+    return Network(net.spec, new)
+
+
+def shifted(state: State, i: int, layer: s.Conv, offset: Tensor) -> State:
+    """The one tensor by which convolution ``i`` adds ``offset`` [C_out] to what its kernel gives."""
+    key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
+    return {key: state[key] + sign * offset.to(state[key])}
+
+
+def zeroed(net: Network, plan: Plan) -> Network:
+    """The network as sparse training means it: full width, the wires that are not alive send constants.
+
+    Their gammas are 0 in every batch norm they run through: of the convolution that makes them, of depthwise and
+    grouped ones behind it, of each one that a shortcut ties to it. Betas stay. A gate without batch norm keeps its bias
+    and loses its kernel; the gate of a squeeze-excite layer rests at its middle. A depthwise convolution without batch
+    norm stays as it is: it hands the constant on through its kernel, and what comes out differs at padded borders.
+    """
+    wires = trace(net.spec)
+    new = dict(net.state)
+    for i, layer in enumerate(net.spec.layers):
+        if isinstance(layer, s.SqueezeExcite):
+            key = f"layers.{i}.fc2.weight"
+        elif isinstance(layer, s.Conv) and (layer.bn or i not in wires.depthwise):
+            key = f"layers.{i}.bn.weight" if layer.bn else f"layers.{i}.conv.weight"
+        else:
             continue
-        key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
-        new[key] = net.state[key] + sign * offset.to(net.state[key].dtype)
+        gone = ~plan.alive[wires.outputs[i]]
+        if gone.any():
+            new[key] = net.state[key].index_fill(0, gone.nonzero().flatten().to(net.state[key].device), 0.0)
     return Network(net.spec, new)
 
 
 def constants(net: Network, keep: Tensor, wires: Wires | None = None) -> dict[int, Tensor]:
-    """The constant each cut channel sends, float64 [C] by layer (-1: the image); 0 for channels that stay.
+    """The constant each cut channel sends in the `zeroed` network, float64 [C] by layer (-1: the image); 0 if it stays.
 
-    A convolution starts with act(beta) as if its gamma were 0 (act(0) where it has no batch norm: its bias goes too).
-    A depthwise or grouped one hands its input's constant on through its own kernel, batch norm and activation, which
-    away from zero-padded borders is exact whatever its gamma is.
+    A convolution sends act(beta), or act(bias) where it has no batch norm. A depthwise one without batch norm hands its
+    input's constant on through its own kernel, which is what it does away from zero-padded borders.
     """
     wires = wires or trace(net.spec)
     sent: dict[int, Tensor] = {-1: torch.zeros(net.spec.channels, dtype=torch.float64)}
@@ -77,6 +104,13 @@ def _send(state: State, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
     match layer:
         case s.Conv():
             return _convolution(state, i, layer, given[0])
+        case s.Shortcut() if layer.weighted:
+            weights = state[f"layers.{i}.weights"].detach().cpu().double()
+            shares = source_shares(weights, layer.weights_normalization).view(len(given), -1)
+            return _act(layer.activation)((torch.stack(given) * shares).sum(0))
+        case s.Reorg():
+            # exact where the map's height is a multiple of stride^2; elsewhere rows of a block's channels mix
+            return given[0].repeat(layer.stride**2)
         case s.Shortcut():
             return _act(layer.activation)(torch.stack(given).sum(0))
         case s.ScaleChannels():
@@ -93,13 +127,11 @@ def _convolution(state: State, i: int, layer: s.Conv, given: Tensor) -> Tensor:
         return state[f"layers.{i}.{name}"].detach().cpu().double()
 
     act = _act(layer.activation)
-    if layer.groups == 1:
-        return act(value("bn.bias") if layer.bn else torch.zeros(layer.filters, dtype=torch.float64))
-    through = through_kernel(state, i, layer, given)
-    if not layer.bn:
-        return act(through + value("conv.bias"))
-    scale = value("bn.weight") / (value("bn.running_var") + BN_EPS).sqrt()
-    return act((through - value("bn.running_mean")) * scale + value("bn.bias"))
+    if layer.bn:
+        return act(value("bn.bias"))
+    if 1 < layer.groups == layer.filters == len(given):  # depthwise
+        return act(through_kernel(state, i, layer, given) + value("conv.bias"))
+    return act(value("conv.bias"))
 
 
 def _act(name: str) -> Callable[[Tensor], Tensor]:
