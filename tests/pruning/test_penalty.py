@@ -8,6 +8,7 @@ from tests.pruning.nets import SHIPPED, TINY, image, random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
 from utils.errors import InputError
+from utils.pruning.blocks import layer_gammas
 from utils.pruning.penalty import Schedule, SparsityPenalty, initial_gammas, prunable_gammas, reach
 from utils.pruning.plan import Tie, decide
 from utils.pruning.wires import trace
@@ -26,7 +27,7 @@ def test_penalty_touches_exactly_the_prunable_gammas(path, tie):
     before = gradients(model)
     SparsityPenalty(net.spec, tie, 0.25)(model.named_parameters())
     masks = prunable_gammas(net.spec, tie)
-    assert masks
+    assert masks or tie is Tie.KEEP  # every wire of a network may be tied
     for name, grad in gradients(model).items():
         i = int(name.split(".")[1])
         expected = before[name].clone()
@@ -42,6 +43,10 @@ def test_penalised_channels_are_those_the_plan_offers(path, tie):
     wires, masks = trace(spec), prunable_gammas(spec, tie)
     frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked
     scores = {i: torch.ones(len(wires.outputs[i])) for i in wires.voters}
+    if not masks:
+        with pytest.raises(InputError, match="nothing to prune"):
+            decide(wires, scores, percent=0.5, tie=tie)
+        return
     offered = {row.layer for row in decide(wires, scores, percent=0.5, tie=tie).rows}
     assert offered == set(masks) - wires.depthwise
     for i in offered:
@@ -93,6 +98,19 @@ def test_penalty_alone_brings_every_prunable_gamma_to_zero_and_no_other():
         if isinstance(layer, s.Conv) and layer.bn:
             expected = 0.0 if i in penalty.masks else 0.5
             assert (model.layers[str(i)].bn.weight - expected).abs().max() <= 0.05 + 1e-6
+
+
+def test_penalty_for_layer_pruning_presses_on_whole_branches_and_nothing_else():
+    net = random_network("ghost")
+    model = build(net)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    masks = layer_gammas(net.spec)
+    SparsityPenalty(net.spec, masks, 0.25)(model.named_parameters())
+    pressed = {name for name, p in model.named_parameters() if p.grad.any()}
+    assert pressed == {f"layers.{i}.bn.weight" for i in (4, 5, 12, 13, 20, 21)}
+    assert torch.equal(model.layers["4"].bn.weight.grad, torch.full((4,), 0.25))
+    assert masks.keys() == layer_gammas(net.spec).keys()
 
 
 def test_strength_decays_to_a_hundredth_after_half_of_the_run():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 import torch
@@ -40,16 +40,21 @@ def prunable_gammas(spec: ModelSpec, tie: Tie) -> dict[int, Tensor]:
 class SparsityPenalty:
     """Adds s·sign(gamma) to the gradients of the prunable gammas; call it once an optimizer step.
 
+    What is prunable says ``tie``: that of a channel strategy, or masks as `prunable_gammas` and `blocks.layer_gammas`
+    return them.
+
     Call it after gradients were unscaled and clipped and before ``optimizer.step()``, so that neither autocast nor
     accumulation changes its strength. With plain SGD the gammas end within lr·s/(1 - momentum) of 0.
 
     Source: Liu et al., Network Slimming, ICCV 2017, equation 1 (arXiv 1708.06519).
     """
 
-    def __init__(self, spec: ModelSpec, tie: Tie, s: float, schedule: Schedule = Schedule.CONSTANT) -> None:
+    def __init__(
+        self, spec: ModelSpec, tie: Tie | Mapping[int, Tensor], s: float, schedule: Schedule = Schedule.CONSTANT
+    ) -> None:
         if s < 0:
             raise InputError(f"the sparsity penalty s must not be negative, got {s}")
-        self.masks = prunable_gammas(spec, tie)
+        self.masks = prunable_gammas(spec, tie) if isinstance(tie, Tie) else dict(tie)
         self.s = s
         self.schedule = schedule
 

@@ -1,0 +1,165 @@
+"""Take residual blocks out of a network, or silence them at full size. Every function here is pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.network import Network, State
+from utils.darknet.shapes import channels
+from utils.errors import InputError
+from utils.pruning.absorb import through_kernel
+from utils.pruning.blocks import blocks, shorten
+from utils.pruning.layer_plan import LayerPlan
+
+KEY = re.compile(r"layers\.(\d+)\.(.+)$")
+NODES, PROBABILITIES = (torch.from_numpy(x) for x in np.polynomial.hermite_e.hermegauss(31))
+
+
+def drop(net: Network, plan: LayerPlan) -> Network:
+    """Take the blocks that ``plan`` names out of the cfg, and their tensors out of the state.
+
+    Every tensor that stays is shared with ``net``, under its layer's new number. The plan may have been made before
+    channels were cut: `cut` changes no layer's number.
+
+    Raises:
+        InputError: the plan is another network's.
+    """
+    _check(net.spec, plan)
+    short = shorten(net.spec, plan.gone)
+    new: State = {}
+    for key, value in net.state.items():
+        match = KEY.match(key)
+        if match is None:
+            new[key] = value
+        elif int(match[1]) in short.number:
+            new[f"layers.{short.number[int(match[1])]}.{match[2]}"] = value
+    like = next(value for key, value in net.state.items() if key.endswith("conv.weight"))
+    for i in short.carriers:
+        carrier = short.spec.layers[i]
+        assert isinstance(carrier, s.Conv)
+        new[f"layers.{i}.conv.weight"] = like.new_ones(carrier.filters, 1, 1, 1)
+        new[f"layers.{i}.conv.bias"] = like.new_zeros(carrier.filters)
+    return Network(short.spec, new)
+
+
+def silence_layers(net: Network, plan: LayerPlan) -> Network:
+    """The same function as the dropped network, at full size: the branches that go add exactly 0.
+
+    Gamma and beta (or kernel and bias) of the last convolutions are 0; an activation that makes something of 0 becomes
+    linear. Where the trunk itself passes through the branch (an inner sum) no tensor can silence it: there the sum
+    loses the source, and the silenced network, still a network, has no cfg.
+
+    Raises:
+        InputError: the plan is another network's.
+    """
+    _check(net.spec, plan)
+    layers, new = list(net.spec.layers), dict(net.state)
+    for block in plan.gone:
+        ends = _ends(net.spec, block.source, block.layers)
+        if ends is None:
+            add = layers[block.shortcut]
+            layers[block.shortcut] = replace(add, sources=tuple(j for j in add.sources if j != block.source))
+            continue
+        for i in ends:
+            layer = layers[i]
+            assert isinstance(layer, s.Conv | s.ScaleChannels | s.Shortcut)
+            if ACTIVATIONS[layer.activation](torch.zeros(1)).any():
+                layers[i] = replace(layer, activation="linear")
+            if isinstance(layer, s.Conv):
+                for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
+                    new[f"layers.{i}.{name}"] = torch.zeros_like(net.state[f"layers.{i}.{name}"])
+    return Network(replace(net.spec, layers=tuple(layers)), new)
+
+
+def absorb_layers(net: Network, plan: LayerPlan) -> Network:
+    """Give the constant part of what the branches send to the convolutions that read the sums.
+
+    A branch whose gammas are 0 sends act(beta), one with others E[act(beta + gamma·z)] of a standard normal z, which is
+    its mean as far as the batch norm's statistics are those of the data. The trunk carries it on through further sums,
+    routes and pools to every convolution that reads it: running_mean -= W·c, or bias += W·c. Exact for gammas of 0 and
+    1x1 readers; too much at zero-padded borders of larger kernels. Lost is what meets a gate or an activation behind a
+    sum, and the constant of a branch that does not end in batch norm.
+
+    Returns:
+        Network: of the same structure, to be dropped by the same plan.
+    """
+    _check(net.spec, plan)
+    sent = {(b.shortcut, b.source): _constant(net, b.source, b.layers) for b in plan.gone}
+    inside, width = {i for b in plan.gone for i in b.layers}, channels(net.spec)
+    shift = {-1: torch.zeros(net.spec.channels, dtype=torch.float64)}
+    new = dict(net.state)
+    for i, layer in enumerate(net.spec.layers):
+        shift[i] = torch.zeros(width[i], dtype=torch.float64)
+        if i in inside:
+            continue
+        given = [c if (c := sent.get((i, j))) is not None else shift[j] for j in layer.sources]
+        if isinstance(layer, s.Conv):
+            offset = through_kernel(net.state, i, layer, given[0])
+            key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
+            if offset.any():
+                new[key] = net.state[key] + sign * offset.to(net.state[key])
+        else:
+            shift[i] = _carried(layer, given, shift[i])
+    return Network(net.spec, new)
+
+
+def _check(spec: s.ModelSpec, plan: LayerPlan) -> None:
+    wrong = set(plan.gone) - set(blocks(spec))
+    if wrong:
+        first = min(wrong, key=lambda block: block.shortcut)
+        raise InputError(
+            f"this layer plan is another network's: it takes out the branch that layer {first.shortcut} adds from "
+            f"layer {first.source}, which is no residual block here; plan for this network"
+        )
+
+
+def _ends(spec: s.ModelSpec, j: int, inside: Collection[int]) -> set[int] | None:
+    """Layers to silence so that layer ``j`` becomes 0: convolutions, and what has an activation behind them."""
+    if j not in inside:
+        return None
+    layer = spec.layers[j]
+    if isinstance(layer, s.Conv):
+        return {j}
+    sources = layer.sources[1:] if isinstance(layer, s.ScaleChannels) else layer.sources
+    found = {j} if isinstance(layer, s.ScaleChannels | s.Shortcut) else set()
+    for ends in (_ends(spec, k, inside) for k in sources):
+        if ends is None:
+            return None
+        found |= ends
+    return found
+
+
+def _constant(net: Network, j: int, inside: Collection[int]) -> Tensor | None:
+    """The mean of what layer ``j`` sends, float64 [C]; None where that cannot be told from a batch norm."""
+    if j not in inside:
+        return None
+    layer = net.spec.layers[j]
+    if isinstance(layer, s.Conv) and layer.bn:
+        gamma, beta = (net.state[f"layers.{j}.bn.{name}"].detach().cpu().double() for name in ("weight", "bias"))
+        values = ACTIVATIONS[layer.activation](beta[:, None] + gamma[:, None] * NODES)
+        return values @ PROBABILITIES / PROBABILITIES.sum()
+    if not isinstance(layer, s.Route | s.Upsample):
+        return None
+    parts = [_constant(net, k, inside) for k in layer.sources]
+    known = [part for part in parts if part is not None]
+    return _carried(layer, known, torch.empty(0)) if len(known) == len(parts) else None
+
+
+def _carried(layer: s.Layer, given: list[Tensor], lost: Tensor) -> Tensor:
+    """What becomes of constants on their way through a layer, exactly; ``lost`` where there is no such thing."""
+    match layer:
+        case s.Shortcut() if layer.activation == "linear" and not layer.weighted:
+            return torch.stack(given).sum(0)
+        case s.Route():
+            return torch.cat([part.view(layer.groups, -1)[layer.group_id] for part in given])
+        case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout():
+            return given[0]
+    return lost
