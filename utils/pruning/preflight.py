@@ -108,10 +108,18 @@ class Judge:
         total = sum(gone.values())
         return sum(share * gone[i] for i, share in self.kept(plan).items()) / total if total else 1.0
 
-    def offered(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """|gamma| and rank of the channels that may go, [n] each by layer."""
-        free = offered(self.wires, self.tie, self.scope)
-        return {i: (self.scores[i][may_go], self.ranking[i][may_go]) for i, may_go in free.items()}
+    def offered(self) -> Scores:
+        """|gamma| of the channels that may go, [n] by layer."""
+        return {i: self.scores[i][may_go] for i, may_go in self._free().items()}
+
+    def emptied_at(self) -> dict[int, float]:
+        """The percent from which on nothing of a layer is above the threshold, by layer."""
+        ranks = {i: self.ranking[i][may_go] for i, may_go in self._free().items()}
+        together = torch.cat(list(ranks.values()))
+        return {i: float((together < rank.max()).float().mean()) for i, rank in ranks.items()}
+
+    def _free(self) -> Scores:
+        return offered(self.wires, self.tie, self.scope)
 
     def _share(self, layer: int, keep: Tensor) -> float:
         energy = self.scores[layer].double().square()
@@ -148,16 +156,13 @@ def preflight(net: Network, *, tie: Tie, **asked: Any) -> Preflight:
 def report(judge: Judge) -> Preflight:
     """`preflight` of a network that is traced already."""
     judge.plan(0.0)  # refuses what is out of range
-    free = judge.offered()
-    together = torch.cat([size for size, _ in free.values()])
-    sizes, ranked = together.sort().values, torch.cat([rank for _, rank in free.values()])
-    rows = tuple(
-        _layer(i, judge.lines[i], size, float((ranked < rank.max()).float().mean())) for i, (size, rank) in free.items()
-    )
+    free, emptied_at = judge.offered(), judge.emptied_at()
+    sizes = torch.cat(list(free.values())).sort().values
+    rows = tuple(_layer(i, judge.lines[i], size, emptied_at[i]) for i, size in free.items())
     return Preflight(
         channels=len(sizes),
         quantiles={q: float(sizes[round(q * (len(sizes) - 1))]) for q in QUANTILES},
-        near_zero=float((together < NEAR_ZERO).float().mean()),
+        near_zero=float((sizes < NEAR_ZERO).float().mean()),
         limit=min(row.empties_at for row in rows),
         safe=_largest(judge.safe),
         survivable=_largest(judge.survives),
