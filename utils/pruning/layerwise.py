@@ -24,7 +24,7 @@ def plan_layerwise(
     score: Score = gammas,
     scope: frozenset[int] | None = None,
 ) -> Plan:
-    """Let each layer keep its strongest channels: int(free channels * (1 - rate)) of them.
+    """Let each layer lose its weakest channels: int(free channels * rate) of them, never more than asked.
 
     A layer without a rate has no say: its wires stay, unless another layer on them has one.
 
@@ -65,7 +65,7 @@ def decide_layerwise(
         if not 0 <= rate <= 1:
             raise InputError(f"the rate of layer {i} must be in [0, 1], got {rate}")
         judged = scores[i][free[i]]
-        going = len(judged) - int(len(judged) * (1 - rate) + 1e-9)  # 10 * (1 - 0.7) is 3.0000…4, and may be 2.999…
+        going = int(len(judged) * rate + 1e-9)  # 0.29 * 100 is 28.999…
         part = torch.ones(len(judged), dtype=torch.bool)
         part[judged.argsort(stable=True)[:going]] = False
         wanted[i] = spread(part, free[i])
