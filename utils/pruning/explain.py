@@ -1,0 +1,53 @@
+"""The wires of a network as a table: which layers go together, what is locked, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils.darknet.spec import ModelSpec
+from utils.pruning.wires import Group, Wires, groups
+
+HEADING = ("layers", "cfg lines", "channels", "state", "reason")
+SHOWN = 4  # layers of a long chain that are written out
+
+
+def explain(wires: Wires, spec: ModelSpec) -> list[list[str]]:
+    """Rows of texts, the first one a heading, for `reporting.tables.plain_table`.
+
+    A row is a group of wires with the same story: the convolutions with batch norm that it runs through, how many wires
+    it is, and whether they are ``free``, ``tied`` (several layers share them: the strategy's tie decides) or
+    ``locked`` (they stay). Wires that no such convolution makes (the image, a head's own) have no layers.
+    """
+    return [list(HEADING), *(_row(group, spec) for group in groups(wires))]
+
+
+def _row(group: Group, spec: ModelSpec) -> list[str]:
+    state = "locked" if group.locked else "tied" if group.tied else "free"
+    lines = [spec.layers[i].line for i in group.layers]
+    return [_few(group.layers), _few(lines), f"{group.wires:,}", state, _why(group)]
+
+
+def _few(numbers: Sequence[int]) -> str:
+    if len(numbers) <= SHOWN:
+        return ", ".join(map(str, numbers)) or "-"
+    return f"{', '.join(map(str, numbers[: SHOWN - 1]))} … {numbers[-1]} ({len(numbers)})"
+
+
+def _why(group: Group) -> str:
+    """The reasons of a kind in one: ``tied by a shortcut (lines 66, 87 and 6 more)``."""
+    places: dict[str, list[str]] = {}
+    for reason in group.reasons:
+        place, _, fact = reason.partition(": ")
+        if not fact:
+            place, fact = "", reason
+        places.setdefault(fact, []).append(place.removeprefix("cfg line "))
+    return "; ".join(_told(fact, found) for fact, found in places.items()) or "-"
+
+
+def _told(fact: str, places: list[str]) -> str:
+    if places == [""]:
+        return fact
+    if len(places) == 1:
+        return f"{fact} (cfg line {places[0]})"
+    more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+    return f"{fact} (lines {', '.join(places[:2])}{more})"
