@@ -164,5 +164,6 @@ def test_slim_offers_every_convolution_with_batch_norm_of_the_shipped_cfgs(path)
     spec = read_cfg(path)
     wires = trace(spec)
     plan = decide(wires, {i: torch.ones(len(wires.outputs[i])) for i in wires.voters}, percent=0.0, tie=Tie.ANY)
-    assert len(plan.rows) == sum(isinstance(layer, s.Conv) and layer.bn for layer in spec.layers)
+    convolutions = [layer for layer in spec.layers if isinstance(layer, s.Conv) and layer.bn]
+    assert len(plan.rows) == sum(not 1 < layer.groups == layer.filters for layer in convolutions)  # depthwise follow
     assert plan.removed == 0
