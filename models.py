@@ -15,6 +15,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.fold import BN_EPS
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.shapes import channels
+from utils.darknet.shortcuts import source_shares
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -62,6 +63,20 @@ class SqueezeExcite(nn.Module):
         return x * gate[:, :, None, None]
 
 
+class WeightedSum(nn.Module):
+    """A weighted ``[shortcut]``, as Darknet's shortcut_multilayer_cpu computes it (blas.c)."""
+
+    def __init__(self, layer: s.Shortcut, width: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
+        self.normalization = layer.weights_normalization
+
+    def forward(self, given: list[Tensor]) -> Tensor:
+        """[N, C, H, W] of every source -> their weighted sum; the activation is the caller's."""
+        shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
+        return sum(x * share for x, share in zip(given, shares, strict=True))  # type: ignore[return-value]
+
+
 class Darknet(nn.Module):
     """The network a cfg describes.
 
@@ -80,6 +95,8 @@ class Darknet(nn.Module):
                     self.layers[str(i)] = ConvBlock(layer, width[layer.sources[0]])
                 case s.SqueezeExcite():
                     self.layers[str(i)] = SqueezeExcite(width[i], layer.squeeze)
+                case s.Shortcut() if layer.weighted:
+                    self.layers[str(i)] = WeightedSum(layer, width[i])
         self._last_reader = {j: i for i, layer in enumerate(spec.layers) for j in layer.sources}
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -105,6 +122,10 @@ class Darknet(nn.Module):
         match layer:
             case s.Conv() | s.SqueezeExcite():
                 return self.layers[str(i)](given[0])
+            case s.Shortcut() if layer.weighted:
+                return ACTIVATIONS[layer.activation](self.layers[str(i)](given))
+            case s.Reorg():
+                return reorg(given[0], layer.stride)
             case s.Shortcut():
                 total = given[0]
                 for other in given[1:]:
@@ -136,6 +157,17 @@ def max_pool(x: Tensor, layer: s.MaxPool) -> Tensor:
         return F.max_pool2d(x, layer.size, layer.stride)
     padded = F.pad(x, (before, after, before, after), value=float("-inf"))
     return F.max_pool2d(padded, layer.size, layer.stride)
+
+
+def reorg(x: Tensor, stride: int) -> Tensor:
+    """Darknet's passthrough: [N, C, H, W] -> [N, C * stride^2, H / stride, W / stride].
+
+    Space to depth of an image of C / stride^2 channels and ``stride`` times the sides, which the memory is taken for,
+    and then taken for the shape above: what Darknet's [reorg] and OpenCV's reader of it do (not [reorg3d]).
+    """
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c // stride**2, h, stride, w, stride)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
 
 
 def build(network: Network) -> Darknet:

@@ -33,6 +33,8 @@ def random_network(spec: s.ModelSpec | Path | str, seed: int = 0) -> Network:
         if isinstance(layer, s.SqueezeExcite):
             state[f"layers.{i}.fc1.weight"] = uniform(-1, 1, layer.squeeze, width[i])
             state[f"layers.{i}.fc2.weight"] = uniform(-1, 1, width[i], layer.squeeze)
+        if isinstance(layer, s.Shortcut) and layer.weighted:
+            state[f"layers.{i}.weights"] = uniform(-0.5, 1.5, *layer.weights_shape(width[i]))
         if not isinstance(layer, s.Conv):
             continue
         fan_in = width[layer.sources[0]] // layer.groups

@@ -27,7 +27,8 @@ class Network:
     """The one noun: a layer list and its tensors.
 
     Keys of ``state``: ``layers.{i}.conv.weight`` [out, in / groups, k, k], ``layers.{i}.conv.bias`` where there is no
-    batch norm, ``layers.{i}.bn.{weight,bias,running_mean,running_var}``, ``layers.{i}.{fc1,fc2}.weight`` of [se].
+    batch norm, ``layers.{i}.bn.{weight,bias,running_mean,running_var}``, ``layers.{i}.{fc1,fc2}.weight`` of [se],
+    ``layers.{i}.weights`` [sources] or [sources, C] of a weighted [shortcut].
     """
 
     spec: ModelSpec

@@ -67,7 +67,7 @@ def strides(spec: s.ModelSpec) -> dict[int, Fraction]:
         match layer:
             case s.Conv():
                 stride[i] = given * layer.stride[0]
-            case s.MaxPool():
+            case s.MaxPool() | s.Reorg():
                 stride[i] = given * layer.stride
             case s.Upsample():
                 stride[i] = given / layer.stride
@@ -82,7 +82,7 @@ def sizes(spec: s.ModelSpec, height: int, width: int) -> dict[int, tuple[int, in
     """Output (height, width) in px of every layer for an image of the given size.
 
     Raises:
-        InputError: a route or shortcut joins maps of different size (the image size is no multiple of the stride).
+        InputError: maps of different size are joined, or one cannot be parted (the image is no multiple of the stride).
     """
     size = {-1: (height, width)}
     for i, layer in enumerate(spec.layers):
@@ -93,6 +93,11 @@ def sizes(spec: s.ModelSpec, height: int, width: int) -> dict[int, tuple[int, in
             raise InputError(
                 f"cfg line {layer.line}: layer {i} joins maps of {joined} px at an image of {height}x{width}; "
                 f"use --img-size a multiple of {granularity(spec)}"
+            )
+        if isinstance(layer, s.Reorg) and any(side % layer.stride for side in given[0]):
+            raise InputError(
+                f"cfg line {layer.line}: [reorg] with stride={layer.stride} cannot part a map of "
+                f"{given[0][0]}x{given[0][1]} px; use --img-size a multiple of {granularity(spec)}"
             )
     return size
 
@@ -112,6 +117,8 @@ def _size(layer: s.Layer, given: list[tuple[int, int]]) -> tuple[int, int]:
             return tuple((x + layer.pad - layer.size) // layer.stride + 1 for x in (h, w))  # type: ignore[return-value]
         case s.Upsample():
             return h * layer.stride, w * layer.stride
+        case s.Reorg():
+            return h // layer.stride, w // layer.stride
         case s.AvgPool():
             return 1, 1
     return h, w

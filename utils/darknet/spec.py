@@ -76,12 +76,22 @@ class Shortcut(Layer):
 
     ``weights_type`` says whether the sum is weighted: ``none``, ``per_feature`` (a weight a source) or ``per_channel``
     (a weight a source and channel). ``weights_normalization`` brings the weights of a sum to a total of 1: ``none``,
-    ``relu`` (what is positive of them, by their sum) or ``softmax``.
+    ``relu`` (what is positive of them, by their sum) or ``softmax``. Darknet itself wants one of the latter two where a
+    sum is weighted.
     """
 
     activation: str = "linear"
     weights_type: str = "none"
     weights_normalization: str = "none"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the layer has tensors of its own."""
+        return self.weights_type != "none"
+
+    def weights_shape(self, channels: int) -> tuple[int, ...]:
+        """Shape of its ``weights``: [sources], or [sources, C]; they stand in the order of the sources."""
+        return (len(self.sources),) if self.weights_type == "per_feature" else (len(self.sources), channels)
 
 
 @dataclass(frozen=True, kw_only=True)

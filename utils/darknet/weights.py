@@ -1,8 +1,9 @@
 """Darknet's binary ``.weights``: a header, then every convolution's float32 in cfg order.
 
 Per convolution: with batch norm beta, gamma, mean, variance, else the bias; then the weight [out, in / groups, k, k].
-``[se]``: its two matrices. The header is major, minor, revision (int32) and the number of images seen, int64 from
-version 0.2 on and int32 before (parser.c, load_weights_upto).
+``[se]``: its two matrices. A weighted ``[shortcut]``: its weights, source by source. The header is major, minor,
+revision (int32) and the number of images seen, int64 from version 0.2 on and int32 before (parser.c,
+load_weights_upto).
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def tensors(spec: s.ModelSpec) -> Iterator[tuple[int, str, tuple[int, ...]]]:
         elif isinstance(layer, s.SqueezeExcite):
             yield i, f"layers.{i}.fc1.weight", (layer.squeeze, given)
             yield i, f"layers.{i}.fc2.weight", (given, layer.squeeze)
+        elif isinstance(layer, s.Shortcut) and layer.weighted:
+            yield i, f"layers.{i}.weights", layer.weights_shape(given)
 
 
 def read_weights(path: str | Path, spec: s.ModelSpec, *, partial: bool = False) -> Weights:

@@ -15,13 +15,16 @@ PASSIVE: dict[str, frozenset[str]] = {
         flip adversarial_lr try_fix_nan optimized_memory workspace_size_limit_MB power gamma sgdr_cycle adam B1 B2
         eps max_chart_loss dynamic_minibatch time_steps""".split()
     ),
-    "shortcut": frozenset(["weights_type", "weights_normalization"]),
     "scale_channels": frozenset(["scale_wh"]),
     "dropout": frozenset(),
     "yolo": frozenset(
         """jitter ignore_thresh truth_thresh random max resize iou_loss iou_normalizer cls_normalizer
         obj_normalizer delta_normalizer iou_thresh iou_thresh_kind nms_kind beta_nms max_delta counters_per_class
         label_smooth_eps focal_loss objectness_smooth map total mask_scale""".split()
+    ),
+    "region": frozenset(
+        """bias_match jitter resize rescore random thresh max absolute log sqrt classfix focal_loss object_scale
+        noobject_scale class_scale coord_scale mask_scale""".split()
     ),
 }
 
@@ -35,11 +38,17 @@ SHAPING: dict[str, frozenset[str]] = {
     "avgpool": frozenset(),
     "upsample": frozenset(["stride"]),
     "route": frozenset(["layers", "groups", "group_id"]),
-    "shortcut": frozenset(["from", "activation"]),
+    "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]),
+    "reorg": frozenset(["stride", "reverse"]),
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
     "dropout": frozenset(["probability"]),
     "yolo": frozenset(["mask", "anchors", "num", "classes", "scale_x_y", "new_coords"]),
+    "region": frozenset(["anchors", "num", "classes", "coords", "softmax"]),
 }
 
 KEYS = {kind: keys | PASSIVE.get(kind, frozenset()) for kind, keys in SHAPING.items()}
+
+WEIGHTS = {"none": "none", "per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}
+NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
+"""What a weighted shortcut's keys may say, Darknet's second names included."""

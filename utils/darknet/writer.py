@@ -52,9 +52,11 @@ def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
                 [("groups", layer.groups), ("group_id", layer.group_id)] if layer.groups > 1 else []
             )
         case s.Shortcut():
-            return "shortcut", [("from", rest), ("activation", layer.activation)]
+            return "shortcut", [("from", rest), *_weighting(layer), ("activation", layer.activation)]
         case s.ScaleChannels():
             return "scale_channels", [("from", rest), ("activation", layer.activation)]
+        case s.Reorg():
+            return "reorg", [("stride", layer.stride)]
         case s.Upsample():
             return "upsample", [("stride", layer.stride)]
         case s.SqueezeExcite():
@@ -65,6 +67,8 @@ def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
             return "dropout", [("probability", _number(layer.probability))]
         case s.Yolo():
             return "yolo", _yolo(layer)
+        case s.Region():
+            return "region", _region(layer)
     raise ValueError(f"layer {i}: {type(layer).__name__} has no cfg section")
 
 
@@ -83,13 +87,26 @@ def _conv(layer: s.Conv) -> Lines:
     return [*lines, ("activation", layer.activation)]
 
 
-def _yolo(layer: s.Yolo) -> Lines:
-    lines: Lines = [
-        ("mask", ",".join(map(str, layer.mask))),
+def _weighting(layer: s.Shortcut) -> Lines:
+    if not layer.weighted:
+        return []
+    return [("weights_type", layer.weights_type), ("weights_normalization", layer.weights_normalization)]
+
+
+def _head(layer: s.Head) -> Lines:
+    return [
         ("anchors", ", ".join(f"{_number(w)},{_number(h)}" for w, h in layer.anchors)),
         ("num", len(layer.anchors)),
         ("classes", layer.classes),
     ]
+
+
+def _region(layer: s.Region) -> Lines:
+    return [*_head(layer), ("coords", 4), ("softmax", int(layer.softmax))]
+
+
+def _yolo(layer: s.Yolo) -> Lines:
+    lines: Lines = [("mask", ",".join(map(str, layer.mask))), *_head(layer)]
     lines += [("scale_x_y", _number(layer.scale_x_y))] if layer.scale_x_y != 1 else []
     return lines + ([("new_coords", 1)] if layer.new_coords else [])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Conv, ModelSpec, SqueezeExcite
+from utils.darknet.spec import Conv, ModelSpec, Shortcut, SqueezeExcite
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Counts:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions and matrices; padding counts, BN and activations do not."""
+        """Multiply-accumulates of kernels, matrices and weighted sums; padding counts, BN and activations do not."""
         return sum(layer.macs for layer in self.layers)
 
 
@@ -64,6 +64,9 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
                 macs = layer.filters * kernel * area
             case SqueezeExcite():
                 params = macs = 2 * wide[layer.sources[0]] * layer.squeeze
+            case Shortcut() if layer.weighted:
+                params = math.prod(layer.weights_shape(wide[i]))
+                macs = len(layer.sources) * wide[i] * area
         layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, wide[i] * area))
     return Counts((height, width), tuple(layers))
 
