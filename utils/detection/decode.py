@@ -1,4 +1,4 @@
-"""From a head's raw numbers to boxes in pixels, as Darknet's [yolo] layer does it."""
+"""From a head's raw numbers to boxes in pixels, as Darknet's [yolo] and [region] layers do it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.darknet.spec import Head, Yolo
+from utils.darknet.spec import Head, Region, Yolo
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
@@ -34,6 +34,24 @@ def is_decoded(head: Head) -> bool:
     return isinstance(head, Yolo) and head.new_coords
 
 
+def anchors_px(head: Head, stride: Tensor) -> Tensor:
+    """A head's own anchors, (width, height) in px, [A, 2]; ``stride`` is px per cell, (x, y), [2].
+
+    Those of [yolo] are px of the network's input in the cfg, those of [region] grid cells.
+    """
+    anchors = torch.tensor(head.own_anchors, device=stride.device)
+    return anchors * stride if isinstance(head, Region) else anchors
+
+
+def scores(values: Tensor, head: Head) -> Tensor:
+    """Objectness and class probabilities of raw ones, [..., 1 + classes]."""
+    if is_decoded(head):
+        return values
+    if isinstance(head, Region) and head.softmax:
+        return torch.cat((values[..., :1].sigmoid(), values[..., 1:].softmax(-1)), dim=-1)
+    return values.sigmoid()
+
+
 def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Head) -> Tensor:
     """The box formulas, shared by decoding and the loss.
 
@@ -48,8 +66,9 @@ def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, hea
     Returns:
         cx, cy, w, h in px of the network image, [..., 4].
 
-    Source: Darknet's yolo_layer.c (get_yolo_box); Redmon and Farhadi, YOLOv3, section 2.1 (arXiv 1804.02767);
-    new_coords: Wang et al., Scaled-YOLOv4 (arXiv 2011.08036).
+    Source: Darknet's yolo_layer.c (get_yolo_box), region_layer.c (get_region_box); Redmon and Farhadi, YOLO9000,
+    section 2 (arXiv 1612.08242), and YOLOv3, section 2.1 (arXiv 1804.02767); new_coords: Wang et al., Scaled-YOLOv4
+    (arXiv 2011.08036).
     """
     xy, wh = values[..., :2], values[..., 2:4]
     if not is_decoded(head):
@@ -64,8 +83,8 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Head], input_size: tuple[int, 
     """Every head's predictions as boxes in px of the network image.
 
     Args:
-        raw: one tensor [N, len(mask) * (5 + classes), H, W] per head, any float type; computed in float32.
-        heads: the [yolo] layers, in the order of ``raw``.
+        raw: one tensor [N, anchors * (5 + classes), H, W] per head, any float type; computed in float32.
+        heads: the [yolo] and [region] layers, in the order of ``raw``.
         input_size: (height, width) of the network image, px; strides follow from it and the grids.
 
     Returns:
@@ -81,9 +100,8 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Head], input_size: tuple[int, 
             torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
         )
         cells = torch.stack((columns, rows), dim=-1).float()  # [H, W, 2]
-        sizes = torch.tensor(head.own_anchors, device=device).view(1, anchors, 1, 1, 2)
         stride = torch.tensor(strides(tensor, input_size), device=device)
+        sizes = anchors_px(head, stride).view(1, anchors, 1, 1, 2)
         boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
-        scores = values[..., 4:] if is_decoded(head) else values[..., 4:].sigmoid()
-        parts.append(torch.cat((boxes, scores), dim=-1).reshape(n, -1, each))
+        parts.append(torch.cat((boxes, scores(values[..., 4:], head)), dim=-1).reshape(n, -1, each))
     return torch.cat(parts, dim=1)

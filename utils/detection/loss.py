@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.darknet.spec import Head
+from utils.darknet.spec import Head, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
-from utils.detection.decode import boxes_px, is_decoded, split, strides
+from utils.detection.decode import anchors_px, boxes_px, is_decoded, split, strides
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ def match(
     """
     size = targets.new_tensor([input_size[1], input_size[0]])
     wh = targets[:, 4:6] * size  # [M, 2] px
-    misfit = [_misfit(wh, targets.new_tensor(head.own_anchors)) for head in heads]  # [M, A] each
+    misfit = [  # [M, A] each
+        _misfit(wh, anchors_px(head, targets.new_tensor(strides(tensor, input_size))))
+        for tensor, head in zip(raw, heads, strict=True)
+    ]
     nearest = torch.cat(misfit, dim=1).min(dim=1).values[:, None] if len(targets) else misfit[0]
     found = []
     for tensor, head, worst in zip(raw, heads, misfit, strict=True):
@@ -162,18 +165,21 @@ def _box_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Predicted and true boxes of the matches, xyxy px, [M, 4] each."""
     cells = torch.stack((matched.column, matched.row), dim=1).float()
-    anchors = hit.new_tensor(head.own_anchors)[matched.anchor]
-    predicted = boxes_px(hit[:, :4], cells, anchors, hit.new_tensor(strides(tensor, input_size)), head)
+    stride = hit.new_tensor(strides(tensor, input_size))
+    predicted = boxes_px(hit[:, :4], cells, anchors_px(head, stride)[matched.anchor], stride, head)
     size = hit.new_tensor([input_size[1], input_size[0]])
     true = targets[matched.target, 2:6] * size.repeat(2)
     return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)
 
 
 def _class_loss(values: Tensor, labels: Tensor, head: Head) -> Tensor:
-    """Sum over matches and classes of the BCE.
+    """Sum over matches and classes of the BCE; of a [region] with softmax, sum over matches of the cross entropy.
 
-    A single class is trained too: its probability multiplies the score in every Darknet reader, so it must become 1.
+    A single class is trained too: its probability multiplies the score in every Darknet reader, so it must become 1
+    (a softmax of one is 1 already).
     """
+    if isinstance(head, Region) and head.softmax:
+        return F.cross_entropy(values, labels.long(), reduction="sum")
     return _bce(values, F.one_hot(labels.long(), head.classes).to(values.dtype), head)
 
 
