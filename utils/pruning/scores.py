@@ -84,6 +84,8 @@ def _back(i: int, layer: s.Layer, way: Scores, wires: Wires, raw: Scores) -> lis
         case s.Route():
             parts = way[i].split([len(way[j]) // layer.groups for j in layer.sources])
             return [_spread(part, layer) for part in parts]
+        case s.Reorg():
+            return [way[i].view(layer.stride**2, -1).amax(0)]
         case _:
             return [way[i]] * len(layer.sources)
 

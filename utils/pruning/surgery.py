@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
@@ -34,6 +36,8 @@ def cut(net: Network, plan: Plan) -> Network:
             stay = plan.keep[wires.outputs[i]]
             new[f"layers.{i}.fc1.weight"] = _pick(net.state[f"layers.{i}.fc1.weight"], 1, stay)
             new[f"layers.{i}.fc2.weight"] = _pick(net.state[f"layers.{i}.fc2.weight"], 0, stay)
+        elif isinstance(layer, s.Shortcut) and layer.weights_type == "per_channel":
+            new[f"layers.{i}.weights"] = _pick(net.state[f"layers.{i}.weights"], 1, plan.keep[wires.outputs[i]])
         elif isinstance(layer, s.Conv):
             new.update(
                 _cut_convolution(net.state, i, layer, plan.keep[wires.outputs[i]], plan.keep[wires.inputs(layer)])
@@ -51,7 +55,7 @@ def narrow(spec: s.ModelSpec, plan: Plan) -> s.ModelSpec:
 
 
 def parameters(spec: s.ModelSpec) -> int:
-    """Trained numbers of a network: kernels, biases, gammas and betas (running statistics are not trained)."""
+    """Trained numbers of a network: kernels, biases, gammas, betas, weights of sums (running statistics are not)."""
     width, total = channels(spec), 0
     for i, layer in enumerate(spec.layers):
         if isinstance(layer, s.Conv):
@@ -59,6 +63,8 @@ def parameters(spec: s.ModelSpec) -> int:
             total += layer.filters * (kernel + (2 if layer.bn else 1))
         elif isinstance(layer, s.SqueezeExcite):
             total += 2 * width[i] * layer.squeeze
+        elif isinstance(layer, s.Shortcut) and layer.weighted:
+            total += math.prod(layer.weights_shape(width[i]))
     return total
 
 
@@ -77,7 +83,8 @@ def silence(net: Network, plan: Plan) -> Network:
     quiet = Network(net.spec, new)
     sent = constants(quiet, plan.keep, wires)
     for i, layer in enumerate(net.spec.layers):
-        noisy = sent[layer.sources[0]] != 0
+        given = wires.outputs[layer.sources[0]]
+        noisy = torch.isin(given, given[sent[layer.sources[0]] != 0])  # with a channel all that share its wire
         if isinstance(layer, s.Conv) and layer.groups == 1:
             new[f"layers.{i}.conv.weight"] = _zero(new[f"layers.{i}.conv.weight"], 1, noisy)
         elif isinstance(layer, s.SqueezeExcite):

@@ -171,6 +171,11 @@ def _through(i: int, layer: s.Layer, given: list[Tensor], links: _Links) -> Tens
             links.tie(f"cfg line {layer.line}: tied to the gate that scales it", torch.stack(given))
         case s.Route():
             return _route(layer, given, links)
+        case s.Reorg():
+            # Darknet takes each stride^2 channels for one image, so rows of neighbours mix: they go together, whole.
+            blocks = given[0].view(-1, layer.stride**2).T
+            links.tie(f"cfg line {layer.line}: a block of channels that [reorg] mixes", blocks)
+            return given[0].repeat(layer.stride**2)
         case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout() | s.SqueezeExcite() | s.Head():
             pass
         case _:
