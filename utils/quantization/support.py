@@ -40,6 +40,10 @@ def check_supported(spec: s.ModelSpec) -> None:
                 raise InputError(f"{place}: batch norm is not folded; call fold_bn first")
             case s.Conv() if i in read_out:
                 _check_activation(place, layer.activation, HEAD_ACTIVATIONS)
+            case s.Shortcut() if layer.weighted:
+                raise InputError(
+                    f"{place}: a weighted shortcut has no integer form yet; use weights_type=none and retrain"
+                )
             case s.Conv() | s.Shortcut():
                 _check_activation(place, layer.activation, NEURON_ACTIVATIONS)
             case s.MaxPool() | s.Upsample() | s.Route() | s.Dropout() | s.Head():
