@@ -1,6 +1,6 @@
 """Train a detector, dense or sparse, from nothing, from Darknet weights, or from any checkpoint of ours.
 
-  python3 train.py                                              the sample set, yolov3-tiny-digits, 20 epochs
+  python3 train.py                                              the sample set, yolov3-tiny-digits, 30 epochs
   python3 train.py -sr --s 0.001 --prune 0                      sparse, for slim_prune.py
   python3 train.py --cfg cfg/yolov3.cfg --weights yolov3.weights -pt --data mine.data --epochs 50
   python3 train.py --weights weights/slim_prune_0.8.pt --epochs 10 --name finetuned

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from models import Loaded, load_model
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import Head, ModelSpec
 from utils.data.dataset import Cache, DetectionDataset
-from utils.data.loader import Loader, make_loader
+from utils.data.loader import Batch, Loader, make_loader
 from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
 from utils.detection.evaluate import Metrics, evaluate
@@ -62,15 +63,14 @@ class Bench:
 
     def training_images(self, images: int) -> list[Tensor]:
         """Batches [N, C, H, W] in 0..1 of the first so many training images of a seeded order, not augmented."""
+        batches = self.training_batches(-(-images // self.valid.batch_size))
+        return [each.images.to(memory_format=torch.channels_last).float() / 255 for each in batches]
+
+    def training_batches(self, count: int) -> Iterator[Batch]:
+        """The first so many training batches of a seeded order, with their boxes, not augmented."""
         dataset = dataset_of(self.args, self.manifest, self.loaded.spec, self.size, self.manifest.train, cache="off")
-        batch = self.valid.batch_size
-        loader = make_loader(dataset, batch, workers=0, shuffle=True, seed=self.args.seed)
-        found: list[Tensor] = []
-        for each in loader:
-            found.append(each.images.to(memory_format=torch.channels_last).float() / 255)
-            if len(found) * batch >= images:
-                break
-        return found
+        loader = make_loader(dataset, self.valid.batch_size, workers=0, shuffle=True, seed=self.args.seed)
+        yield from islice(loader, count)
 
     def numbers(self, predictor: nn.Module, metrics: Metrics, spec: ModelSpec, path: Path | None) -> dict[str, Any]:
         """A stage's row, by the record's names; the energy is an fp32 network's unless the caller knows better."""

@@ -7,22 +7,23 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.bench import RUNS, WEIGHTS, Bench, open_bench, output_of
 from pipeline.convert import spikes_of
-from pipeline.prune import all_gammas
+from pipeline.pruning.show import all_gammas
 from pipeline.report import compare
 from utils.cli import CFG
 from utils.darknet.network import Network, load_checkpoint
-from utils.data.manifest import read_manifest
+from utils.data.labels import label_path
+from utils.data.manifest import Manifest, read_list, read_manifest
 from utils.data.sample import prepare_if_sample
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
 from utils.pruning.scores import gammas
-from utils.reporting.files import sha256
+from utils.reporting.files import sha256, stamps
 from utils.reporting.plots import plot_channels, plot_gammas, plot_results
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
@@ -31,7 +32,7 @@ from utils.spiking.encode import encode
 
 log = logging.getLogger(__name__)
 
-SHARED = ("data", "batch_size", "img_size", "device", "workers", "cache", "seed")  # flags every script has
+SHARED = ("data", "batch_size", "img_size", "device", "cache", "seed")  # flags of every script that decide the outcome
 
 
 class Script(Protocol):
@@ -46,12 +47,17 @@ class Script(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One script with its flags; ``files`` are inputs besides the data and the network of the stage before."""
+    """One script with its flags.
+
+    ``files`` are inputs besides the data and the network of the stage before. The files of a stage that is ``named``
+    carry its name; the others are called after the network they are made of.
+    """
 
     name: str
     script: Script
     flags: Sequence[Any]
     files: Sequence[Path] = field(default_factory=list)
+    named: bool = True
 
 
 def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
@@ -63,16 +69,18 @@ def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
     prepare_if_sample(args.data)
     manifest = read_manifest(args.data)
     shared = [word for name in SHARED for word in _words(name, getattr(args, name))]
-    print_ = _fingerprint([manifest.path, manifest.train, manifest.valid], [])
+    print_ = _data_fingerprint(manifest)
     records: dict[str, Record] = {}
     weights: Path | None = None
     for number, stage in enumerate(stages, 1):
-        files = [*stage.files, *([weights] if weights else [Path(args.cfg or CFG)])]
-        flags = [*map(str, stage.flags), *(["--weights", str(weights)] if weights else [])]
-        print_ = _fingerprint(files, [print_, stage.name, *flags, *(w for w in shared if "workers" not in w)])
-        name = f"{args.name or 'compress'}-{print_[:8]}"
+        files = [*stage.files, weights] if weights else stage.files or [Path(CFG)]
+        flags = [*map(str, stage.flags), *shared]
+        print_ = _fingerprint(files, [print_, stage.name, *flags])
+        flags += ["--weights", str(weights)] if weights else []
+        flags += ["--workers", str(args.workers)] if args.workers is not None else []
+        flags += ["--name", f"{args.name or 'compress'}-{stage.name}"] if stage.named else []
         log.info("\n== %d/%d %s", number, len(stages), stage.name)
-        records[stage.name] = _done(name) or _run(stage, [*flags, *shared, "--name", name], name)
+        records[stage.name] = _done(print_) or _run(stage, flags, print_)
         weights = output_of(records[stage.name])
         if weights is None:
             raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
@@ -87,25 +95,45 @@ def _words(name: str, value: Any) -> list[str]:
 
 
 def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
-    """What a stage's outcome depends on: the bytes of its inputs and its flags."""
-    told = json.dumps([*words, *(sha256(path) for path in files)])
+    """What a stage's outcome depends on: the bytes of its inputs and its flags.
+
+    Raises:
+        InputError: an input is missing.
+    """
+    told = json.dumps([*words, *(stamp["sha256"] for stamp in stamps(files))])
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _done(name: str) -> Record | None:
-    """The finished run of that name; the name holds the fingerprint of its inputs."""
-    record = latest_record(RUNS, f"*-{name}*")
-    if record is None or output_of(record) is None:
-        return None
-    log.info("done before: %s", record.folder)
+def _data_fingerprint(manifest: Manifest) -> str:
+    """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
+    told = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
+    for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
+        labels = label_path(image, manifest.labels)
+        told.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
+        told.append(sha256(labels) if labels.is_file() else "")
+    return _fingerprint([], told)
+
+
+def _done(fingerprint: str) -> Record | None:
+    """The finished run of a stage with these inputs and flags, if what it left is still there."""
+
+    def fits(record: Record) -> bool:
+        same = record.script != "compress" and record.args.get("fingerprint") == fingerprint
+        return same and output_of(record) is not None
+
+    record = latest_record(RUNS, "*", fits)
+    if record is not None:
+        log.info("done before: %s", record.folder)
     return record
 
 
-def _run(stage: Stage, flags: list[str], name: str) -> Record:
+def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
     """Run a stage, or go on with its training where it was cut."""
     args = stage.script.parser().parse_args(flags)
+    args.fingerprint = fingerprint  # into the record and the checkpoint, to be known by
     if hasattr(args, "resume"):
-        cut = [path for path in WEIGHTS.glob(f"last_{name}*.pt") if load_checkpoint(path).training]
+        saved = {path: load_checkpoint(path).training for path in WEIGHTS.glob(f"last_{args.name}*.pt")}
+        cut = [path for path, state in saved.items() if state and state["args"].get("fingerprint") == fingerprint]
         args.resume = str(max(cut, key=lambda path: path.stat().st_mtime)) if cut else None
     return stage.script.run(args)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ Number = TypeVar("Number", int, float)
 
 CFG = "cfg/yolov3-tiny-digits.cfg"
 DATA = "data/digits.data"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # not the program's fault
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -47,17 +49,6 @@ def parser(doc: str) -> Parser:
     return flags
 
 
-def prune_parser(doc: str, *, percent: float) -> Parser:
-    """A parser with the flags of every pruning script."""
-    flags = parser(doc)
-    flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
-    flags.add_argument("--weights", default="", help="what to prune (default: the newest train.py -sr)")
-    flags.add_argument("--percent", type=fraction, default=percent, help="share of the channels under the threshold")
-    flags.add_argument("--recalibrate", type=whole, default=10, help="batches of 64 images that measure BN anew")
-    flags.add_argument("--force", action="store_true", help="prune what the gammas say will not survive")
-    return flags
-
-
 def main(run: Callable[[argparse.Namespace], object], flags: argparse.ArgumentParser) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -71,6 +62,12 @@ def main(run: Callable[[argparse.Namespace], object], flags: argparse.ArgumentPa
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe (head, less) left: nothing to tell
         sys.stderr.close()
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = error.filename or "the disk"
+        sys.stderr.write(f"{flags.prog}: {place}: {error.strerror}; make room or allow it, then run this again\n")
+        sys.exit(2)
 
 
 def whole(text: str) -> int:

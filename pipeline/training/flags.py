@@ -20,7 +20,7 @@ def train_parser(doc: str) -> cli.Parser:
     add("--cfg", default=None, help=f"the network's structure (default: {cli.CFG}, or the one in --weights X.pt)")
     add("--weights", default="", help="start from these: .weights, or a .pt of ours (default: from scratch)")
     add("-pt", "--pretrained", **on, help="take what fits of --weights; fresh heads where the classes differ")
-    add("--epochs", type=cli.positive, default=20, help="times each image is seen")
+    add("--epochs", type=cli.positive, default=30, help="times each image is seen")
     add(
         "--lr",
         type=cli.non_negative,
@@ -51,3 +51,8 @@ def train_parser(doc: str) -> cli.Parser:
 def share(text: str) -> float:
     """A number from 0 to 1."""
     return 1.0 if text in ("1", "1.0") else cli.fraction(text)
+
+
+def finetune_flags() -> list[str]:
+    """The preset after a cut: half of the usual rate; warm-up and the average of the weights are on by default."""
+    return ["--lr", "0.1"]

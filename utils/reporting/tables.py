@@ -99,7 +99,8 @@ def plain_table(title: str, rows: Sequence[Sequence[str]]) -> str:
     """Rows of texts, the first one a heading; all but the first column flush right."""
     table = AsciiTable([list(row) for row in rows], title)
     table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
-    return table.table
+    fits = len(title) < table.table_width - 2  # else the package leaves the title away
+    return table.table if fits else f"{title}\n{table.table}"
 
 
 def _scaled(value: float, units: Sequence[str], base: int) -> str:

@@ -1,0 +1,1 @@
+"""What the six prune scripts share: judge, plan, cut, measure, fine-tune, save."""

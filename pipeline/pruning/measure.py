@@ -1,0 +1,91 @@
+"""What is measured of a network on its way through a prune script."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import build
+from pipeline.bench import Bench
+from utils.darknet.network import Network
+from utils.data.loader import Batch
+from utils.detection.evaluate import evaluate
+from utils.pruning.recalibrate import recalibrate
+from utils.reporting.counts import count
+from utils.reporting.latency import measure_latency
+
+log = logging.getLogger(__name__)
+
+RECALIBRATION_BATCH = 64  # images: statistics of small maps need them
+SECONDS = 1.5  # of timing a batch size
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Metrics on the validation images, statistics on training images."""
+
+    bench: Bench
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Training images and their boxes, for the statistics; none when ``--recalibrate 0``."""
+        wanted = self.bench.args.recalibrate * RECALIBRATION_BATCH
+        return list(self.bench.training_batches(-(-wanted // self.bench.valid.batch_size)))
+
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """The same as [N, C, H, W] in 0..1."""
+        return [each.images.to(memory_format=torch.channels_last).float() / 255 for each in self.batches]
+
+    def map50(self, net: Network) -> float:
+        """mAP@.5 on the validation images."""
+        return float(self.bench.score(build(net)).record()["map50"])
+
+    def row(self, net: Network, path: Path | None = None, *, timed: bool = False) -> dict[str, Any]:
+        """A moment's column: scores and counts, and latencies (batch 1 and 8) where they say something new."""
+        predictor = build(net)
+        scores, counts = self.bench.score(predictor).record(), count(net.spec, self.bench.size)
+        row: dict[str, Any] = {**scores, "params": counts.params, "macs": counts.macs}
+        row["bytes"] = path.stat().st_size if path else None
+        for batch, name in ((1, "latency_ms"), (8, "latency8_ms")) if timed else ():
+            latency = measure_latency(
+                predictor,
+                self.bench.size,
+                batch=batch,
+                channels=net.spec.channels,
+                seconds=SECONDS,
+                device=self.bench.device,
+            )
+            log.info("latency at batch %d: %s", batch, latency)
+            row |= {name: latency.median, f"{name}_spread": [latency.low, latency.high]}
+        return row
+
+    def recalibrated(self, net: Network) -> Network:
+        """The network with batch norm statistics measured on training images."""
+        return recalibrate(net, build, self.images, device=self.bench.device) if self.images else net
+
+    def better(self, cut: Network) -> tuple[Network, bool]:
+        """The cut network with new batch norm statistics, or with its old ones; and whether they are new.
+
+        Measuring them again helps a network that lost much, and harms one that lost nothing: its running statistics
+        were those the layers behind were trained with. What decides is mAP@.5 on the training images.
+        """
+        if not self.batches:
+            return cut, False
+        measured = self.recalibrated(cut)
+        old, new = (self._training_map50(each) for each in (cut, measured))
+        told = (
+            "mAP@.5 on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are kept"
+        )
+        log.info(told, sum(len(each.images) for each in self.batches), old, new, "new" if new > old else "old")
+        return (measured if new > old else cut), new > old
+
+    def _training_map50(self, net: Network) -> float:
+        heads, names, device = self.bench.heads, self.bench.manifest.names, self.bench.device
+        return evaluate(build(net).to(device), self.batches, heads, names, device=device, progress=False).map50

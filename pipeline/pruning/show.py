@@ -1,0 +1,117 @@
+"""What a prune script shows: the pre-flight, who belongs together, tables, pictures, sensitivity."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import build
+from pipeline.pruning.measure import Measure
+from pipeline.pruning.strategy import Decider
+from pipeline.report import begin
+from utils.darknet.network import Network
+from utils.files import write_text
+from utils.pruning.carrier import Beta, residuals
+from utils.pruning.explain import HEADING, explain
+from utils.pruning.plan import Plan
+from utils.pruning.preflight import Preflight
+from utils.pruning.scores import gammas
+from utils.pruning.sensitivity import sensitivity
+from utils.pruning.wires import trace
+from utils.reporting.plots import plot_channels, plot_gammas
+from utils.reporting.pruning_plots import plot_sensitivity
+from utils.reporting.record import Record, finish_record
+from utils.reporting.tables import plain_table
+
+log = logging.getLogger(__name__)
+
+PERCENTS = (0.25, 0.5, 0.75, 0.9)  # that --sensitivity tries
+RESIDUAL_BATCHES = 1  # of training images, to see what --beta bias leaves at the borders
+
+
+def tell_groups(net: Network) -> None:
+    """The table of ``--explain``."""
+    log.info(plain_table("channels that belong together", [list(HEADING), *explain(trace(net.spec), net.spec)]))
+
+
+def tell_layers(found: Preflight) -> None:
+    """Gammas and the highest safe percent of every layer."""
+    quantiles = ", ".join(f"{100 * share:.0f} %: {value:.2g}" for share, value in found.quantiles.items())
+    log.info("|gamma| of the %s channels on offer, quantiles: %s", f"{found.channels:,}", quantiles)
+    rows = [["layer", "cfg line", "channels", "least", "median", "largest", "empty at"]]
+    for each in found.layers:
+        values = [f"{value:.2g}" for value in (each.smallest, each.median, each.largest)]
+        rows.append([str(each.layer), str(each.line), str(each.channels), *values, f"{each.empties_at:.2f}"])
+    log.info(plain_table("percent at which a layer has nothing above the threshold", rows))
+
+
+def tell_residuals(measure: Measure, full: Network, plan: Plan) -> None:
+    """What ``--beta bias`` (or drop) leaves in each layer that loses constants."""
+    beta = Beta(measure.bench.args.beta)
+    if beta is Beta.CARRIER:
+        return
+    images = measure.images[:RESIDUAL_BATCHES] or measure.bench.training_images(1)
+    rows = [["layer", "cfg line", "largest error"]]
+    for i, value in residuals(full, plan, images, build, beta).items():
+        rows.append([str(i), str(full.spec.layers[i].line), f"{value:.2e}"])
+    log.info(plain_table(f"--beta {beta.value}: distance from the gamma-zeroed network, relative", rows))
+
+
+def pictures(
+    full: Network, small: Network, names: Mapping[int, int], threshold: float | None, folder: Path
+) -> list[Path]:
+    """Gammas with the threshold, channels of each layer before and after.
+
+    Args:
+        full: the network before.
+        small: and after.
+        names: number of a layer in ``small`` -> in ``full``.
+        threshold: of the scores, None where there is none.
+        folder: of the run.
+    """
+    before = {i: len(values) for i, values in gammas(full).items()}
+    after = {names[i]: len(values) for i, values in gammas(small).items()}
+    sets = {"before": all_gammas(full), "after": all_gammas(small)}
+    return [
+        plot_gammas(folder / "gammas.png", sets, threshold=threshold),
+        plot_channels(folder / "channels.png", before, after),
+    ]
+
+
+def all_gammas(network: Network) -> Tensor:
+    """Gammas of every channel that has one, in one row."""
+    return torch.cat([values.flatten() for values in gammas(network).values()])
+
+
+def measure_sensitivity(decider: Decider) -> Record:
+    """``--sensitivity``: mAP@.5 against percent, layer by layer, uncalibrated: a csv and a picture."""
+    measure, bench = decider.measure, decider.bench
+    record = begin(bench, decider.strategy.script)
+    before = measure.map50(decider.full)
+    rows = sensitivity(
+        decider.full,
+        percents=PERCENTS,
+        measure=measure.map50,
+        make=decider.made,
+        **decider.asked,
+    )
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["layer", "cfg_line", "percent", "map50"])
+    writer.writerows(rows)
+    outputs = [
+        write_text(record.folder / "sensitivity.csv", text.getvalue()),
+        plot_sensitivity(record.folder / "sensitivity.png", rows, before=before),
+    ]
+    worst = min(rows, key=lambda row: row.metric)
+    log.info("mAP@.5 %.4f uncut; the most sensitive: layer %d at percent %g, %.4f; %s, %s",
+             before, worst.layer, worst.percent, worst.metric, *outputs)  # fmt: skip
+    metrics: dict[str, Any] = {"before": {"map50": before}, "rows": [list(row) for row in rows]}
+    return finish_record(record, metrics=metrics, outputs=outputs)

@@ -1,0 +1,173 @@
+"""A strategy as a row of a table, and the plan it comes to for a network."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from models import build
+from pipeline.bench import Bench
+from pipeline.pruning.flags import AUTO
+from pipeline.pruning.measure import Measure
+from pipeline.training.epoch import detection_loss
+from utils.darknet.network import Network
+from utils.errors import InputError
+from utils.pruning import criteria
+from utils.pruning.carrier import Beta, appoint, settle
+from utils.pruning.plan import Plan, Tie, plan_channels
+from utils.pruning.preflight import Preflight, check, preflight
+from utils.pruning.scope import parse_scope
+from utils.pruning.scores import Score, gammas
+from utils.pruning.search import search
+from utils.pruning.surgery import cut
+from utils.pruning.target import auto_percent, macs_of, percent_for
+
+log = logging.getLogger(__name__)
+
+TAYLOR_BATCHES = 20  # of training images, for the gradients
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What becomes of a shortcut's wires (None: no channel goes), the least kept, the rounding, how many blocks go."""
+
+    script: str
+    tie: Tie | None
+    floor: float = 0.0
+    multiple: int = 1
+    blocks: int = 0
+
+
+@dataclass(frozen=True)
+class Decider:
+    """A strategy before one network: what the flags ask of it.
+
+    ``steps`` is how many cuts make up the percent; ``force`` goes on where the gammas say that it will not survive.
+    """
+
+    measure: Measure
+    strategy: Strategy
+    full: Network
+    steps: int = 1
+    force: bool = False
+
+    @property
+    def bench(self) -> Bench:
+        """Data and flags."""
+        return self.measure.bench
+
+    @cached_property
+    def score(self) -> Score:
+        """The judge that ``--score`` names."""
+        name, seed = self.bench.args.score, self.bench.args.seed
+        if name == "taylor":
+            return taylor_of(self.bench, self.full).score
+        named: dict[str, Score] = {
+            "gamma": gammas,
+            "l1": criteria.l1,
+            "fpgm": criteria.fpgm,
+            "random": criteria.random(seed),
+        }
+        return named[name]
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """The strategy as the planner takes it."""
+        rules = {"tie": self.strategy.tie, "floor": self.strategy.floor, "multiple": self.strategy.multiple}
+        return {**rules, "score": self.score, "scope": parse_scope(self.bench.args.scope, self.full.spec)}
+
+    def plan(self) -> Plan:
+        """Which channels stay.
+
+        Raises:
+            InputError: the network would not survive it, or a budget is out of reach.
+        """
+        args = self.bench.args
+        if args.search:
+            return self._searched(args)
+        percent = self._percent(args)
+        self.judged(percent)
+        return plan_channels(self.full, percent=percent, **self.asked)
+
+    def judged(self, percent: float) -> Preflight:
+        """The pre-flight, told; |gamma| says nothing about what other scores cut, so only emptied layers stop those."""
+        args = self.bench.args
+        sparse = args.score == "gamma"
+        found = check(self.full, percent=percent, force=args.force or self.force or not sparse, **self.asked)
+        log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable",
+                 100 * found.near_zero, found.safe, found.survivable)  # fmt: skip
+        return found
+
+    def made(self, net: Network, plan: Plan) -> Network:
+        """The cut network, constants taken over as ``--beta`` says."""
+        return cut(*self.settled(net, plan))
+
+    def settled(self, net: Network, plan: Plan) -> tuple[Network, Plan]:
+        """The network and the plan to cut it by, carriers included."""
+        return settle(net, plan, Beta(self.bench.args.beta))
+
+    def _percent(self, args: Any) -> float:
+        planned = partial(plan_channels, self.full, **self.asked)
+        if args.target_macs is not None or args.target_params is not None:
+            size = self.bench.size
+            found = percent_for(
+                self.full, plan_of=self._whole_plan, macs=args.target_macs, params=args.target_params, size=size
+            )
+            log.info("percent %.4f reaches the target", found)
+            return found
+        if args.percent != AUTO:
+            return 1 - (1 - float(args.percent)) ** (1 / self.steps)
+        before = self.measure.map50(self.full)
+        high = preflight(self.full, **self.asked).survivable if not args.force else 0.99
+        percent, trace = auto_percent(
+            lambda percent: self.measure.map50(self.measure.better(self.made(self.full, planned(percent=percent)))[0]),
+            before=before,
+            max_drop=args.max_drop,
+            high=high,
+        )
+        tried = ", ".join(f"{tried:.2f}: {value:.4f}" for tried, value in trace)
+        log.info("mAP@.5 %.4f before; tried %s; percent %.2f holds", before, tried, percent)
+        return percent
+
+    def _whole_plan(self, percent: float) -> Plan:
+        """Carriers included: they count in a budget."""
+        plan = plan_channels(self.full, percent=percent, **self.asked)
+        return appoint(self.full, plan) if Beta(self.bench.args.beta) is Beta.CARRIER else plan
+
+    def _searched(self, args: Any) -> Plan:
+        if args.target_macs is None:
+            raise InputError("--search: needs a budget; add --target-macs 0.5 for half of the MACs")
+        full = macs_of(self.full.spec, self.bench.size)
+        asked = self.asked if args.score != "gamma" else {**self.asked, "score": criteria.l1}
+        found = search(
+            self.full,
+            candidates=args.search,
+            remain=args.target_macs if args.target_macs <= 1 else args.target_macs / full,
+            delta=args.delta,
+            measure=self.measure.map50,
+            recalibrate=self.measure.recalibrated,
+            macs=lambda spec: macs_of(spec, self.bench.size),
+            seed=args.seed,
+            make=self.made,
+            **asked,
+        )
+        for each in found.trace:
+            mark = "  <- kept" if each.number == found.best else ""
+            log.info("candidate %d: %.1f %% of the MACs, mAP@.5 %.4f%s",
+                     each.number, 100 * each.macs / full, each.metric, mark)  # fmt: skip
+        return found.plan
+
+
+def taylor_of(bench: Bench, net: Network) -> criteria.TaylorScore:
+    """Gradients of the detection loss on training images, batch norm in eval mode."""
+    model = build(net).to(bench.device)
+    loss = detection_loss(bench.heads)
+    collected = criteria.TaylorScore()
+    for batch in bench.training_batches(TAYLOR_BATCHES):
+        model.zero_grad(set_to_none=True)
+        images = batch.images.to(bench.device).float() / 255
+        loss(model(images), batch)["total"].backward()
+        collected.collect(model)
+    return collected

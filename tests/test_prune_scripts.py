@@ -1,0 +1,204 @@
+"""The six prune scripts from their command lines, on drawn squares and a network of a few channels."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import pipeline.pruning.measure
+from models import Darknet, build
+from tests.scenes import CFG, write_scenes
+from utils.darknet.cfg import read_cfg
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.darknet.weights import read_weights
+from utils.errors import InputError
+from utils.reporting.counts import count
+from utils.reporting.record import Record
+
+SCRIPTS = {
+    "normal_prune": ["--percent", "0.5"],
+    "regular_prune": ["--percent", "0.5", "--multiple", "2"],
+    "shortcut_prune": ["--percent", "0.3"],
+    "slim_prune": ["--percent", "0.3"],
+    "layer_prune": [],
+    "layer_channel_prune": ["--percent", "0.3"],
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with a data set, and sparse.pt: half of the gammas of every layer are next to nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline.pruning.measure, "SECONDS", 0.01)
+    write_scenes(tmp_path, cfg=CFG.replace("layers=-1,3", "layers=-1,4"))  # so that the branch is a block
+    spec = read_cfg("net.cfg")
+    torch.manual_seed(0)
+    state = Darknet(spec).state_dict()
+    for key, value in state.items():
+        if key.endswith("bn.weight"):
+            value[: len(value) // 2] *= 1e-4
+        elif key.endswith("bn.bias"):
+            value.normal_(std=0.1)
+    save_checkpoint(Path("sparse.pt"), Checkpoint(Network(spec, state), ("blue", "green")))
+    return tmp_path
+
+
+def run(script: str, *words: str) -> Record:
+    module = importlib.import_module(script)
+    given = ["--data", "set.data", "--weights", "sparse.pt", "--device", "cpu", "--workers", "0", "--recalibrate", "1"]
+    return module.run(module.parser().parse_args([*given, *words]))
+
+
+def network(record: Record) -> Network:
+    return load_checkpoint(record.paths("*.pt")[0]).network
+
+
+def heads(net: Network) -> list[torch.Tensor]:
+    return build(net)(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_a_script_leaves_is_a_smaller_network_three_times_the_same(place, script):
+    record = run(script, *SCRIPTS[script])
+    weights, cfg = record.paths("*.weights")[0], record.paths("*.cfg")[0]
+    small, spec = network(record), read_cfg(cfg)
+    assert spec == small.spec
+    again = Network(spec, read_weights(weights, spec).state)
+    assert all(torch.equal(a, b) for a, b in zip(heads(small), heads(again), strict=True))
+    counts = count(small.spec, (64, 64))
+    assert (record.metrics["recalibrated"]["params"], record.metrics["recalibrated"]["macs"]) == (
+        counts.params,
+        counts.macs,
+    )
+    assert counts.params < record.metrics["before"]["params"]
+    assert counts.params == sum(v.numel() for k, v in small.state.items() if "running" not in k and "num_" not in k)
+    for name in ("gammas.png", "channels.png"):
+        assert (record.folder / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_opencv_reads_the_pruned_cfg_and_weights_and_computes_the_same(place, script):
+    record = run(script, *SCRIPTS[script])
+    weights, cfg = record.paths("*.weights")[0], record.paths("*.cfg")[0]
+    image = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    oracle = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    oracle.setInput(cv2.dnn.blobFromImage(image))
+    spec = read_cfg(cfg)
+    raw = [f"conv_{spec.layers[i].sources[0]}" for i in spec.heads]
+    theirs = oracle.forward(raw)
+    ours = build(network(record))(torch.from_numpy(image).permute(2, 0, 1)[None])
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+def test_silenced_and_cut_score_the_same_and_stand_side_by_side(place):
+    metrics = run("slim_prune", "--percent", "0.4").metrics
+    assert list(metrics) == ["before", "silenced", "after", "recalibrated"]
+    assert metrics["silenced"]["map50"] == pytest.approx(metrics["after"]["map50"], abs=1e-3)
+    assert metrics["silenced"]["params"] == metrics["before"]["params"] > metrics["after"]["params"]
+
+
+def test_regular_layers_keep_multiples_or_their_whole_width(place):
+    before, after = load_checkpoint("sparse.pt").network.spec, network(run("regular_prune", "--multiple", "3")).spec
+    widths = [(a.filters, b.filters) for a, b in zip(before.layers, after.layers, strict=True) if hasattr(a, "filters")]
+    assert all(new % 3 == 0 or new == old for old, new in widths)
+    assert any(new < old for old, new in widths)
+
+
+def test_layer_prune_takes_the_block_and_keeps_the_trained_weights(place):
+    full, small = load_checkpoint("sparse.pt").network, network(run("layer_prune"))
+    assert len(small.spec.layers) == len(full.spec.layers) - 2  # the branch's convolution and its shortcut
+    assert torch.equal(small.state["layers.0.conv.weight"], full.state["layers.0.conv.weight"])
+
+
+def test_more_blocks_than_there_are_is_refused(place):
+    with pytest.raises(InputError, match="cannot take 3 residual blocks out: the network has 1"):
+        run("layer_prune", "--shortcuts", "3")
+
+
+def test_a_network_that_is_not_sparse_is_refused_before_anything_is_written(place):
+    checkpoint = load_checkpoint("sparse.pt")
+    state = {k: torch.ones_like(v) if k.endswith("bn.weight") else v for k, v in checkpoint.network.state.items()}
+    save_checkpoint(Path("sparse.pt"), Checkpoint(Network(checkpoint.network.spec, state), ("blue", "green")))
+    with pytest.raises(InputError, match=r"--percent 0\.\d+ at most.*train.py -sr.*--force goes on"):
+        run("slim_prune", "--percent", "0.8")
+    assert not list(place.glob("weights/*")) and not list(place.glob("cfg/pruned/*")) and not list(place.glob("runs/*"))
+    assert run("slim_prune", "--percent", "0.8", "--force").finished
+
+
+def test_target_of_parameters_is_reached_and_names_the_percent(place):
+    record = run("slim_prune", "--target-params", "0.7")
+    assert record.metrics["after"]["params"] <= 0.7 * record.metrics["before"]["params"]  # carriers and all
+    assert "slim_prune_0.8" not in str(record.paths("*.pt")[0])
+
+
+def test_automatic_percent_stays_within_the_drop(place):
+    metrics = run("slim_prune", "--percent", "auto", "--max-drop", "0.5").metrics
+    assert metrics["recalibrated"]["map50"] >= metrics["before"]["map50"] - 0.5
+
+
+def test_search_keeps_its_best_candidate_within_the_budget_and_repeats_itself(place):
+    words = ["--search", "3", "--target-macs", "0.6", "--delta", "0.1", "--beta", "drop"]
+    one, other = (network(run("slim_prune", *words)) for _ in range(2))
+    assert one.spec == other.spec
+    full = count(load_checkpoint("sparse.pt").network.spec, (64, 64)).macs
+    assert 0.5 <= count(one.spec, (64, 64)).macs / full <= 0.7
+
+
+def test_search_without_a_budget_is_refused(place):
+    with pytest.raises(InputError, match="--search: needs a budget; add --target-macs"):
+        run("slim_prune", "--search", "3")
+
+
+def test_every_score_prunes(place):
+    for score in ("l1", "taylor", "fpgm", "random"):
+        assert run("normal_prune", "--percent", "0.2", "--score", score).finished
+
+
+def test_finetuned_and_iterative_pruning_end_in_a_network_that_the_next_script_takes(place):
+    words = ["--percent", "0.5", "--finetune", "1", "--iterative", "2"]
+    record = run("slim_prune", *words)
+    assert record.metrics["finetuned"]["params"] < record.metrics["before"]["params"]
+    again = record.paths("*.pt")[0]
+    assert "last_slim_prune" in again.name
+    assert run("slim_prune", "--percent", "0.1", "--weights", str(again)).finished
+
+
+def test_iterative_pruning_without_finetuning_is_refused(place):
+    with pytest.raises(InputError, match="--iterative 2: each step is fine-tuned; add --finetune N"):
+        run("slim_prune", "--iterative", "2")
+
+
+def test_sensitivity_measures_every_layer_and_cuts_nothing(place):
+    record = run("slim_prune", "--sensitivity")
+    rows = (record.folder / "sensitivity.csv").read_text().splitlines()
+    assert rows[0] == "layer,cfg_line,percent,map50"
+    assert {int(row.split(",")[0]) for row in rows[1:]} == {0, 2, 3}
+    assert (record.folder / "sensitivity.png").stat().st_size > 1000
+    assert not list(place.glob("weights/*"))
+
+
+def test_explain_says_what_is_tied_and_where(place, caplog):
+    with caplog.at_level("INFO"):
+        run("slim_prune", "--percent", "0.1", "--explain")
+    assert "tied by a shortcut (cfg line" in caplog.text
+    assert "detection head (cfg line" in caplog.text
+
+
+def test_bias_tells_its_residual_a_layer(place, caplog):
+    with caplog.at_level("INFO"):
+        run("slim_prune", "--percent", "0.4", "--beta", "bias")
+    assert "distance from the gamma-zeroed network" in caplog.text
+
+
+def test_nothing_of_an_earlier_run_is_overwritten(place):
+    first = run("slim_prune", "--percent", "0.2")
+    kept = first.paths("*.pt")[0].read_bytes()
+    second = run("slim_prune", "--percent", "0.2")
+    assert second.paths("*.pt")[0].name == "slim_prune_0.2-2.pt"
+    assert first.paths("*.pt")[0].read_bytes() == kept
