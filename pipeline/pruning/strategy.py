@@ -96,8 +96,9 @@ class Decider:
         args = self.bench.args
         sparse = args.score == "gamma"
         found = check(self.full, percent=percent, force=args.force or self.force or not sparse, **self.asked)
-        log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable",
-                 100 * found.near_zero, found.safe, found.survivable)  # fmt: skip
+        log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable, "
+                 "from %.2f on some layer has nothing above the threshold",
+                 100 * found.near_zero, found.safe, found.survivable, found.limit)  # fmt: skip
         return found
 
     def made(self, net: Network, plan: Plan) -> Network:
