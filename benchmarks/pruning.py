@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--seeds", type=cli.whole, nargs="+", default=[0, 1, 2])
     flags.add_argument("--rows", nargs="+", default=list(ROWS), help="commands, --finetune is added")
     flags.add_argument("--sparse", default="--epochs 20", help="flags of the sparse training, besides -sr --prune 1")
-    flags.add_argument("--epochs", type=cli.positive, default=6, help="of fine-tuning")
+    flags.add_argument("--epochs", type=cli.positive, default=10, help="of fine-tuning")
     flags.add_argument("--data", default=cli.DATA)
     flags.add_argument("--weights", default="", help="of the sparse training (default: from scratch)")
     return flags
