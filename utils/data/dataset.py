@@ -184,12 +184,10 @@ class DetectionDataset(Dataset[Sample]):
             original = (image.shape[0], image.shape[1])
             return transforms.resize(image, transforms.fit(original, self.size).scaled), original
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            loaded = list(
-                tqdm(
-                    pool.map(load, self.images), "reading images", len(self.images), delay=2, leave=False, disable=None
-                )
-            )
+        bar = {"desc": "reading images", "total": len(self.images), "delay": 2, "leave": False, "disable": None}
+        # a copy of stderr, because the threads hush the real one nearly all the time
+        with ThreadPoolExecutor(os.cpu_count()) as pool, os.fdopen(os.dup(2), "w") as shown:
+            loaded = list(tqdm(pool.map(load, self.images), file=shown, **bar))
         self._cached = [image for image, _ in loaded]
         self._shapes = [original for _, original in loaded]
 

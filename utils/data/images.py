@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -12,6 +14,35 @@ from utils.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn: OpenCV applies it when decoding, so that height and width change places
+
+
+class Hush:
+    """While a thread is inside, what C libraries write to stderr goes nowhere.
+
+    libpng, libjpeg and ffmpeg complain there of a corrupt file without naming it; our own message does. Python's
+    stderr is silent meanwhile too, but for a copy of it made before (`os.dup`).
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._kept = Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+
+
+HUSH = Hush()  # one a process, since stderr is
 
 
 def read_image(path: Path, channels: int = 3) -> np.ndarray:
@@ -25,7 +56,8 @@ def read_image(path: Path, channels: int = 3) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    with HUSH:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if image is None:
         raise InputError(f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.data.images import read_image
+from utils.data.images import HUSH, read_image
 from utils.data.manifest import IMAGE_SUFFIXES
 from utils.errors import InputError
 
@@ -84,7 +84,8 @@ def _files(paths: list[Path], channels: int) -> Iterator[Frame]:
 
 def _video(source: str | int, name: str, channels: int) -> Iterator[Frame]:
     """Open now, so that a mistake shows before anything else is done; read later."""
-    capture = cv2.VideoCapture(source)
+    with HUSH:
+        capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
         what = "does not open; is it plugged in and free?" if isinstance(source, int) else "can not be read as a video"
@@ -99,7 +100,8 @@ def _frames(capture: cv2.VideoCapture, name: str, channels: int) -> Iterator[Fra
         frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         video = Video(capture.get(cv2.CAP_PROP_FPS) or 25.0, frames, (height, width))
         while True:
-            good, image = capture.read()
+            with HUSH:
+                good, image = capture.read()
             if not good:
                 break
             colour = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY)
