@@ -50,8 +50,8 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         Stage("sparse", train, ["-sr", "--prune", 1, "--s", args.s, "--epochs", args.sparse_epochs]),
         Stage("pruned", slim_prune, ["--percent", args.percent, "--layer-keep", args.layer_keep]),
         Stage("finetuned", train, ["--epochs", args.finetune_epochs]),
-        Stage("quantised", quantize, bits),
-        Stage("spiking", convert_snn, []),
+        Stage("quantised", quantize, bits, named=False),
+        Stage("spiking", convert_snn, [], named=False),
     ]
 
 
