@@ -7,7 +7,6 @@ import json
 import random
 from pathlib import Path
 
-import cv2
 import numpy
 import pytest
 import torch
@@ -15,49 +14,19 @@ import torch
 import pipeline.training.epoch
 import train
 from models import build
+from tests.scenes import POOL, convolution, head, section, write_scenes
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.reporting.record import Record, latest_record, read_record
 from utils.reporting.results import read_rows
 
-CFG = """
-[net]
-batch=4
-subdivisions=2
-width=64
-height=32
-learning_rate=0.001
-policy=steps
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=2
-pad=1
-activation=relu
-[dropout]
-probability=0.2
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=2
-pad=1
-activation=relu
-[maxpool]
-size=2
-stride=2
-[convolutional]
-filters={filters}
-size=1
-activation=linear
-[yolo]
-mask=0,1
-anchors=8,8, 20,20
-classes={classes}
-num=2
-"""
+
+def cfg(classes: int = 2, filters: int = 8) -> str:
+    """A network of two convolutions for images of 64 x 32 px, with keys of [net] that train.py does not follow."""
+    net = {"batch": 4, "subdivisions": 2, "width": 64, "height": 32, "learning_rate": 0.001, "policy": "steps"}
+    body = (convolution(filters, stride=2), section("dropout", probability=0.2), convolution(filters, stride=2))
+    return "".join((section("net", **net), *body, POOL, head(classes, anchors="8,8, 20,20")))
 
 
 @pytest.fixture
@@ -71,26 +40,12 @@ def undrawn(monkeypatch) -> None:
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with a data set of eight training and four validation images, two classes, and a cfg for it."""
     monkeypatch.chdir(tmp_path)
-    rng = numpy.random.default_rng(0)
-    for split, count in (("train", 8), ("valid", 4)):
-        folder = tmp_path / split
-        folder.mkdir()
-        for number in range(count):
-            image = rng.integers(0, 80, (40, 80, 3), dtype=numpy.uint8)
-            label = number % 2
-            image[10:26, 20:40, label] = 255
-            cv2.imwrite(str(folder / f"{number}.png"), image)
-            (folder / f"{number}.txt").write_text(f"{label} 0.375 0.45 0.25 0.4\n")
-        lines = "\n".join(str(folder / f"{number}.png") for number in range(count))
-        (tmp_path / f"{split}.txt").write_text(lines + "\n")
-    (tmp_path / "two.names").write_text("blue\ngreen\n")
-    (tmp_path / "two.data").write_text("classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=two.names\nlabels=train\n")
-    (tmp_path / "net.cfg").write_text(CFG.format(filters=14, classes=2))
+    write_scenes(tmp_path, train=8, valid=4, shape=(40, 80), cfg=cfg())
     return tmp_path
 
 
 def flags(*words: str) -> argparse.Namespace:
-    given = ["--data", "two.data", "--device", "cpu", "--workers", "0", *words]
+    given = ["--data", "set.data", "--device", "cpu", "--workers", "0", *words]
     return train.parser().parse_args(given)
 
 
@@ -162,7 +117,7 @@ def test_run_leaves_weights_curves_pictures_and_a_record(place):
         "train_batch.jpg",
         "valid_batch.jpg",
     }
-    assert {"two.data", "net.cfg", "train.txt", "valid.txt"} == {Path(item["path"]).name for item in content["inputs"]}
+    assert {"set.data", "net.cfg", "train.txt", "valid.txt"} == {Path(item["path"]).name for item in content["inputs"]}
     checkpoint = load_checkpoint("weights/last.pt")
     assert checkpoint.names == ("blue", "green") and checkpoint.training == {}
     assert content["metrics"]["params"] == sum(p.numel() for p in build(checkpoint.network).parameters())
@@ -204,15 +159,15 @@ def test_best_is_the_last_epoch_when_that_is_the_best(place, monkeypatch):
 
 
 def test_wrong_class_count_names_both_numbers_and_the_remedy(place):
-    (place / "net.cfg").write_text(CFG.format(filters=2 * 85, classes=80))
-    with pytest.raises(InputError, match=r"net\.cfg: heads for 80 classes, two\.data has 2; add -pt"):
+    (place / "net.cfg").write_text(cfg(classes=80))
+    with pytest.raises(InputError, match=r"net\.cfg: heads for 80 classes, set\.data has 2; add -pt"):
         run("--epochs", "1")
     assert not (place / "runs").exists() and not (place / "weights").exists()
 
 
 @pytest.mark.parametrize("suffix", ["weights", "pt"])
 def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, suffix, caplog):
-    (place / "net.cfg").write_text(CFG.format(filters=2 * 85, classes=80))
+    (place / "net.cfg").write_text(cfg(classes=80))
     (place / "many.names").write_text("\n".join(map(str, range(80))))
     from utils.darknet.cfg import read_cfg
 
@@ -229,7 +184,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.data.manifest import read_manifest
 
     with caplog.at_level("INFO"):
-        start = pipeline.training.start.start_of(args, read_manifest("two.data"))
+        start = pipeline.training.start.start_of(args, read_manifest("set.data"))
     assert "replaced by fresh ones for 2" in caplog.text
     kept = {
         key
@@ -248,7 +203,7 @@ def test_checkpoint_brings_its_own_structure(place):
     record = train.run(flags("--weights", "weights/last.pt", "--epochs", "1", "--name", "again"))
     assert load_checkpoint("weights/last_again.pt").network.spec == load_checkpoint("weights/last.pt").network.spec
     assert "weights/last.pt" in {item["path"] for item in record.inputs}
-    (place / "other.cfg").write_text(CFG.format(filters=14, classes=2).replace("filters=8", "filters=4"))
+    (place / "other.cfg").write_text(cfg(filters=4))
     with pytest.raises(InputError, match=r"carries another structure than other\.cfg; leave --cfg away"):
         train.run(flags("--weights", "weights/last.pt", "--cfg", "other.cfg"))
 
