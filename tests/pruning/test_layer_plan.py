@@ -10,7 +10,7 @@ from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.errors import InputError
 from utils.pruning.blocks import blocks
-from utils.pruning.layer_plan import plan_layers, unit_macs
+from utils.pruning.layer_plan import By, plan_layers, unit_macs
 from utils.pruning.layers import drop
 from utils.pruning.surgery import parameters
 from utils.reporting.counts import count
@@ -121,6 +121,23 @@ def test_energy_is_the_share_of_the_variance_that_a_branch_brings():
     measured = float(out[1].detach().var((2, 3)).mean() / out[2].detach().var((2, 3)).mean())
     assert plan_layers(net, n=0).rows[0].energy == pytest.approx(0.2)
     assert measured == pytest.approx(0.2, rel=0.03)
+
+
+def test_by_energy_a_loud_branch_on_a_louder_trunk_goes_before_a_quiet_one_on_a_quieter():
+    net = loud(random_network("mobile"), {0: 3.0, 4: 0.6, 12: 0.6, 14: 0.1, 17: 0.2})
+    assert [block.shortcut for block in plan_layers(net, n=1, by=By.SCORE).gone] == [18]
+    assert [block.shortcut for block in plan_layers(net, n=2, by=By.ENERGY).gone] == [5, 13]
+    assert len(plan_layers(net, n=3, by=By.ENERGY).gone) == 3
+
+
+def test_by_energy_what_has_gone_no_longer_drowns_what_comes_behind():
+    energies = {0: 1.0, 4: 0.2, 12: 0.25, 14: 1.0, 17: 0.227}
+    net = loud(random_network("mobile"), {i: energy**0.5 for i, energy in energies.items()})
+    shares = {row.block.shortcut: row.energy for row in plan_layers(net, n=0).rows}
+    assert shares == pytest.approx({5: 0.2 / 1.2, 13: 0.25 / 1.45, 18: 0.227 / 1.227})
+    assert sorted(shares, key=shares.__getitem__) == [5, 13, 18]
+    # once 5 is gone, 13 brings 0.25 of 1.25
+    assert [block.shortcut for block in plan_layers(net, n=2, by=By.ENERGY).gone] == [5, 18]
 
 
 def test_a_plan_reads_as_a_sentence_and_a_line_a_block():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -13,6 +15,13 @@ from utils.errors import InputError
 from utils.pruning.blocks import Block, shorten, some_blocks
 from utils.pruning.scores import Score, Scores, gammas
 from utils.pruning.surgery import parameters
+
+
+class By(Enum):
+    """What makes a block the next to go."""
+
+    SCORE = "the lowest mean score"  # the customary one
+    ENERGY = "the lowest share of its sum, what has gone before left out"  # of blocks of unlike stages the better judge
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,17 @@ class LayerPlan:
         return "\n".join([head, *map(_line, self.rows)])
 
 
-def plan_layers(net: Network, *, n: int, score: Score = gammas) -> LayerPlan:
-    """Choose the ``n`` residual blocks of lowest score, and with them the blocks that lie inside their branches.
+def plan_layers(net: Network, *, n: int, score: Score = gammas, by: By = By.SCORE) -> LayerPlan:
+    """Choose ``n`` residual blocks, and with them the blocks that lie inside their branches.
 
-    A block's score is the mean of the raw scores of its voice: of |gamma| of the last batch norm before the add.
-    Of equal ones the earlier go first. The reported ``energy`` and ``relative`` decide nothing.
+    A block's score is the mean of the raw scores of its voice: of |gamma| of the last batch norm before the add. That
+    says nothing of how loud the trunk is that it is added to; its ``energy`` does. Of equal ones the earlier go first.
 
     Args:
         net: the network to judge; it is not changed.
         n: how many blocks go, 0 or more.
         score: judge of the channels; |gamma| by default.
+        by: which blocks go first.
 
     Raises:
         InputError: the network has no residual block, or fewer than ``n`` that can be judged.
@@ -82,7 +92,10 @@ def plan_layers(net: Network, *, n: int, score: Score = gammas) -> LayerPlan:
     scores = [float(torch.cat([raw[i] for i in b.voice]).mean()) if b.voice else float("nan") for b in found]
     judged = [k for k, block in enumerate(found) if block.voice]
     _validate(n, len(found), len(judged))
-    chosen = set(sorted(judged, key=lambda k: scores[k])[:n])
+    if by is By.SCORE:
+        chosen = set(sorted(judged, key=lambda k: scores[k])[:n])
+    else:
+        chosen = _quietest(net.spec, raw, {k: found[k] for k in judged}, n)
     inside = {i for k in chosen for i in found[k].layers}
     goes = [k in chosen or block.shortcut in inside for k, block in enumerate(found)]
 
@@ -133,8 +146,20 @@ def _validate(n: int, found: int, judged: int) -> None:
         raise InputError(f"cannot take {n} residual blocks out: the network has {found}{some}; {remedy}")
 
 
-def _energies(spec: s.ModelSpec, raw: Scores) -> dict[int, float]:
-    """Mean score² of a channel of every layer, as if everything that is added were independent; the image has 1."""
+def _quietest(spec: s.ModelSpec, raw: Scores, found: dict[int, Block], n: int) -> set[int]:
+    """One after the other, the block with the smallest share of its sum: a trunk that lost blocks is less loud."""
+    chosen: set[int] = set()
+    for _ in range(n):
+        energy = _energies(spec, raw, {(found[k].shortcut, found[k].source) for k in chosen})
+        chosen.add(min(found.keys() - chosen, key=lambda k: (_share(energy, found[k], spec), k)))
+    return chosen
+
+
+def _energies(spec: s.ModelSpec, raw: Scores, cut: Collection[tuple[int, int]] = ()) -> dict[int, float]:
+    """Mean score² of a channel of every layer, as if everything that is added were independent; the image has 1.
+
+    ``cut`` are edges (sum, source) that no longer bring anything.
+    """
     width = channels(spec)
     energy = {-1: 1.0}
     for i, layer in enumerate(spec.layers):
@@ -143,7 +168,7 @@ def _energies(spec: s.ModelSpec, raw: Scores) -> dict[int, float]:
             case s.Conv() if layer.bn:
                 energy[i] = float(raw[i].double().square().mean())
             case s.Shortcut():
-                energy[i] = sum(given)
+                energy[i] = sum(energy[j] for j in layer.sources if (i, j) not in cut)
             case s.Route():
                 parts = [width[j] for j in layer.sources]
                 energy[i] = sum(e * n for e, n in zip(given, parts, strict=True)) / sum(parts)
@@ -155,7 +180,8 @@ def _energies(spec: s.ModelSpec, raw: Scores) -> dict[int, float]:
 
 
 def _share(energy: dict[int, float], block: Block, spec: s.ModelSpec) -> float:
-    total = sum(energy[j] for j in spec.layers[block.shortcut].sources)
+    others = sum(energy[j] for j in spec.layers[block.shortcut].sources if j != block.source)
+    total = others + energy[block.source]
     return energy[block.source] / total if total else 0.0
 
 
