@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import rehead
 from utils.darknet.network import Network
-from utils.darknet.weights import read_weights
+from utils.darknet.weights import read_weights, tensors
 from utils.reporting.counts import count
 
 NEW = ("yolov2-tiny", "yolov3-mobilenet", "yolov3-tiny-mobilenet-small", "yolov3-ghost", "yolo-fastest")
@@ -62,9 +63,48 @@ def test_yolov2_tiny_with_the_wider_last_layer_of_one_class_has_the_published_nu
     assert count(rehead(replace(spec, layers=tuple(layers)), 1)).params == 15_764_398
 
 
-def test_yolov2_tiny_has_darknets_number_of_weights():
-    net = random_network(shipped("yolov2-tiny"))
-    assert sum(value.numel() for value in net.state.values()) * 4 == 44_948_580  # Darknet's file without its header
+def test_yolov2_tiny_is_as_long_as_darknets_file():
+    assert floats(shipped("yolov2-tiny")) == (44_948_600 - 20) / 4
+
+
+def test_yolov2_with_its_passthrough_is_as_long_as_darknets_file():
+    assert floats(yolov2()) == (203_934_260 - 16) / 4  # an older header
+
+
+def yolov2() -> s.ModelSpec:
+    """Darknet-19, and the last fine map past the coarse ones by a reorg (arXiv 1612.08242, section 2)."""
+    layers: list[s.Layer] = []
+
+    def add(kind: type[s.Layer], **fields: object) -> int:
+        layers.append(kind(**{"sources": (len(layers) - 1,), **fields}))
+        return len(layers) - 1
+
+    def conv(filters: int, size: int) -> int:
+        return add(s.Conv, filters=filters, size=size, pad=size // 2, bn=True, activation="leaky")
+
+    fine = -1
+    for filters, pairs in ((32, 0), (64, 0), (128, 1), (256, 1), (512, 2), (1024, 2)):
+        if layers:
+            add(s.MaxPool)
+        last = conv(filters, 3)
+        for _ in range(pairs):
+            conv(filters // 2, 1)
+            last = conv(filters, 3)
+        fine = last if filters == 512 else fine
+    conv(1024, 3)
+    coarse = conv(1024, 3)
+    add(s.Route, sources=(fine,))
+    conv(64, 1)
+    add(s.Route, sources=(add(s.Reorg), coarse))
+    conv(1024, 3)
+    add(s.Conv, filters=425)
+    add(s.Region, anchors=((1.0, 1.0),) * 5, classes=80, softmax=True)
+    return s.ModelSpec(layers=tuple(layers))
+
+
+def floats(spec: s.ModelSpec) -> int:
+    """Numbers in the spec's .weights file."""
+    return sum(math.prod(shape) for _, _, shape in tensors(spec))
 
 
 @pytest.mark.parametrize(("name", "size"), [("yolov2-tiny", 64), ("yolo-fastest", 96)])
@@ -98,5 +138,7 @@ def test_ghost_modules_are_a_convolution_beside_its_depthwise_copy():
     ]
     assert len(pairs) == 2 * 16  # the paper's sixteen bottlenecks
     for plain, copy in pairs:
-        assert layers[copy].groups == layers[copy].filters == layers[plain].filters
-        assert layers[copy].sources == (plain,)
+        primary, cheap = layers[plain], layers[copy]
+        assert isinstance(primary, s.Conv) and isinstance(cheap, s.Conv)
+        assert cheap.groups == cheap.filters == primary.filters
+        assert cheap.sources == (plain,)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import build, reorg
+from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.network import Network
@@ -61,6 +62,13 @@ def test_cut_passthrough_equals_the_silenced_one(tie, percent, size):
     plan = plan_channels(net, percent=percent, tie=tie)
     small, x = cut(net, plan), image(net, 2, size)
     assert_same(run(small, x), run(silence(net, plan), x))
+
+
+def test_opencv_agrees_on_the_cut_passthrough(tmp_path):
+    net = random_network("passthrough")
+    small = cut(net, plan_channels(net, percent=0.5, tie=Tie.ANY))
+    x = image(net)
+    assert_same(opencv_outputs(small, x, tmp_path, ["conv_11"]), run(small, x))
 
 
 def test_a_block_before_a_reorg_really_goes():
