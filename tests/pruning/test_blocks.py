@@ -162,6 +162,14 @@ def test_a_route_is_put_where_the_trunk_is_no_longer_the_layer_before():
     assert parse_cfg(write_cfg(short)) == short
 
 
+def test_a_sum_that_loses_its_first_branch_is_spelled_from_what_is_now_before_it():
+    spec = parsed(conv(), conv(), route("0"), conv(), add("0,1"))
+    first = next(block for block in blocks(spec) if block.source == 3)
+    short = shorten(spec, [first]).spec
+    assert [layer.sources for layer in short.layers[:3]] == [(-1,), (0,), (1, 0)]
+    assert parse_cfg(write_cfg(short)) == short
+
+
 def test_all_references_of_a_published_cfg_are_renumbered_and_widths_still_fit():
     spec = thin("yolov4")
     short = shorten(spec, blocks(spec))
