@@ -49,7 +49,16 @@ def test_l1_norm_is_that_of_the_filters_in_units_of_the_layer():
     net = random_network("depthwise")
     for i, found in l1(net).items():
         norms = np.abs(net.state[f"layers.{i}.conv.weight"].numpy().astype(float)).sum((1, 2, 3))
-        np.testing.assert_allclose(found.numpy(), norms / norms.mean(), rtol=1e-6)
+        np.testing.assert_allclose((found / found.mean()).numpy(), norms / norms.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("score", [l1, fpgm])
+@pytest.mark.parametrize("name", ["plain", "depthwise", "residual"])
+def test_average_channel_is_as_strong_in_every_layer_also_before_a_depthwise_one(name, score):
+    """Without that, half of the channels of yolov3-mobilenet would be 73 % of those before depthwise layers."""
+    net = random_network(name)
+    for strength in strengths(net.spec, trace(net.spec), score(net)).values():
+        assert strength.mean().item() == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("score", [l1, fpgm])
@@ -58,7 +67,6 @@ def test_scale_of_a_layer_does_not_decide_whether_it_is_cut(score):
     larger = Network(net.spec, {**net.state, "layers.0.conv.weight": net.state["layers.0.conv.weight"] * 100})
     plans = [plan_channels(each, percent=0.5, tie=Tie.ANY, score=score) for each in (net, larger)]
     assert torch.equal(plans[0].keep, plans[1].keep)
-    assert all(found.mean().item() == pytest.approx(1) for found in score(larger).values())
 
 
 @pytest.mark.parametrize("score", [l1, fpgm])
@@ -98,7 +106,8 @@ def test_filters_of_different_groups_are_compared_over_the_whole_input():
         whole[c, g * width : (g + 1) * width] = kernel
     flat = whole.reshape(len(weight), -1)
     far = np.linalg.norm(flat[:, None] - flat[None], axis=2).sum(1)
-    np.testing.assert_allclose(fpgm(net)[i].numpy(), far / far.mean(), rtol=1e-5)
+    found = fpgm(net)[i]
+    np.testing.assert_allclose((found / found.mean()).numpy(), far / far.mean(), rtol=1e-5)
 
 
 def test_equal_kernels_of_a_depthwise_layer_do_not_stand_in_for_each_other():

@@ -3,7 +3,8 @@
 A plan has one threshold for the whole network, and along a wire the weakest layer counts (`scores.strengths`), so the
 scores of two layers must mean the same. |gamma| and Taylor do so by themselves. The L1 norm and the geometric median
 were published as rankings *within* a layer: there each score is divided by its layer's mean, so that 1 is an average
-channel of any layer, a depthwise one included. Layers then give up channels by how unequal these are, not by how large.
+channel of any layer, and again by the mean of what depthwise layers behind it leave, since the smaller of two numbers
+is small more often. Layers then give up channels by how unequal these are, not by how large.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from utils.darknet import spec as s
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.penalty import GAMMA
-from utils.pruning.scores import Score, Scores, gammas
+from utils.pruning.scores import Score, Scores, gammas, strengths
 from utils.pruning.wires import trace
 
 
 def l1(net: Network) -> Scores:
-    """Sum of |weights| of each filter, in units of its layer's mean: float32 [C] by layer number.
+    """Sum of |weights| of each filter, in units of its layer's mean (see above): float32 [C] by layer number.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.1 (arXiv 1608.08710).
     """
-    return {i: _relative(kernel.abs().sum(1)) for i, kernel, _ in _filters(net)}
+    return _fair(net, {i: kernel.abs().sum(1) for i, kernel, _ in _filters(net)})
 
 
 def fpgm(net: Network) -> Scores:
@@ -38,7 +39,7 @@ def fpgm(net: Network) -> Scores:
 
     Source: He et al., Filter Pruning via Geometric Median, CVPR 2019, equations 4 to 7 (arXiv 1811.00250).
     """
-    return {i: _relative(_distances(kernel, groups).sum(1)) for i, kernel, groups in _filters(net)}
+    return _fair(net, {i: _distances(kernel, groups).sum(1) for i, kernel, groups in _filters(net)})
 
 
 def random(seed: int) -> Score:
@@ -156,6 +157,18 @@ def _distances(filters: Tensor, groups: int) -> Tensor:
     norms = filters.square().sum(1)
     products = torch.block_diag(*(part @ part.T for part in filters.chunk(groups)))
     return (norms[:, None] + norms[None] - 2 * products).clamp(min=0).sqrt().fill_diagonal_(0)
+
+
+def _fair(net: Network, raw: Scores) -> Scores:
+    """Scores whose strengths (`scores.strengths`) have the mean 1 in every layer."""
+    relative, wires = {i: _relative(score) for i, score in raw.items()}, trace(net.spec)
+    level, voters = torch.zeros(wires.count), torch.zeros(wires.count)
+    means = {i: float(strength.mean()) or 1.0 for i, strength in strengths(net.spec, wires, relative).items()}
+    for i, mean in means.items():
+        level[wires.outputs[i]] += mean
+        voters[wires.outputs[i]] += 1
+    usual = (level / voters).nan_to_num(1.0)  # of the layers that a depthwise one weakens: nearly always one
+    return {i: score / means.get(i, usual[wires.outputs[i]]) for i, score in relative.items()}
 
 
 def _relative(score: Tensor) -> Tensor:
