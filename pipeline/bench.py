@@ -159,8 +159,16 @@ def dataset_of(
     cache: Cache | None = None,
 ) -> DetectionDataset:
     """The images of a list as this network takes them."""
-    kept = cache or args.cache
-    return DetectionDataset(images, manifest, size, augment=augment, cache=kept, seed=args.seed, channels=spec.channels)
+    return DetectionDataset(
+        images,
+        manifest,
+        size,
+        augment=augment,
+        cache=cache or args.cache,
+        seed=args.seed,
+        channels=spec.channels,
+        grey=args.gray_scale,
+    )
 
 
 def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -32,7 +32,8 @@ from utils.spiking.encode import encode
 
 log = logging.getLogger(__name__)
 
-SHARED = ("data", "batch_size", "img_size", "device", "cache", "seed")  # flags of every script that decide the outcome
+# flags of every script that decide the outcome
+SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "seed")
 
 
 class Script(Protocol):
@@ -88,8 +89,10 @@ def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
 
 
 def _words(name: str, value: Any) -> list[str]:
-    if value in (None, ""):
+    if value in (None, "") or value is False:
         return []
+    if value is True:
+        return [f"--{name.replace('_', '-')}"]
     values = value if isinstance(value, list) else [value]
     return [f"--{name.replace('_', '-')}", *map(str, values)]
 

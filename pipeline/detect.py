@@ -50,7 +50,8 @@ class Album:
 
     def add(self, frame: Frame, boxes: Tensor, *, text: bool) -> None:
         """Write a frame with its boxes."""
-        picture = draw_boxes(frame.image, boxes, self.names)
+        grey = frame.image.shape[2] == 1
+        picture = draw_boxes(np.repeat(frame.image, 3, 2) if grey else frame.image, boxes, self.names)
         stem = Path(frame.name).stem.replace(" ", "_") or "frame"
         if frame.video:
             self._film(stem, frame, picture)
@@ -112,6 +113,7 @@ def find(loaded: Loaded, frame: Frame, size: tuple[int, int], args: argparse.Nam
     """Boxes [n, 6] (x1, y1, x2, y2 in px of the frame, score, class), best first."""
     box = fit((frame.image.shape[0], frame.image.shape[1]), size)
     pixels = torch.from_numpy(np.ascontiguousarray(letterbox(frame.image, box))).permute(2, 0, 1)[None]
+    pixels = pixels.expand(-1, loaded.spec.channels, -1, -1)  # a grey frame looks the same in every channel
     with torch.inference_mode():
         raw = loaded.predictor(pixels.to(device).float() / 255)
     decoded = decode(raw, heads_of(loaded.spec), size)
@@ -144,7 +146,7 @@ def detect(args: argparse.Namespace) -> Record:
     size = image_size(args.img_size, loaded.spec, loaded.size)
     loaded.predictor.to(device)
     names = names_of(loaded, args)
-    frames = frames_of(args, loaded.spec.channels)
+    frames = frames_of(args, 1 if args.gray_scale else loaded.spec.channels)
     first = next(frames, None)
     if first is None:
         raise InputError(f"{' '.join(args.source)}: no frame to look at")

@@ -44,6 +44,9 @@ def parser(doc: str) -> Parser:
     flags.add_argument("--device", default="", help="cpu, or a GPU's number (default: the GPU if there is one)")
     flags.add_argument("--workers", type=whole, default=None, help="loader processes (default: by core count)")
     flags.add_argument("--cache", choices=["auto", "ram", "off"], default="auto", help="decoded images in memory")
+    flags.add_argument(
+        "--gray-scale", action="store_true", help="show grey images, also to a network of three channels"
+    )
     flags.add_argument("--seed", type=whole, default=0, help="of everything random")
     flags.add_argument("--name", default="", help="suffix of the run's folder and files")
     return flags

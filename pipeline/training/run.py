@@ -141,8 +141,9 @@ def loaders(
     step = granularity(spec)
     mosaic = manifest.mosaic if args.mosaic is None else args.mosaic
     augment = Augment(flip=manifest.flip, mosaic=mosaic, scale=manifest.scale)
-    common = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
-    images = DetectionDataset(manifest.train, manifest, size, augment=augment, **common)
+    grey = getattr(args, "gray_scale", False)  # a run begun before there was the flag has none
+    common: dict[str, Any] = {"cache": args.cache, "seed": args.seed, "channels": spec.channels, "grey": grey}
+    images = DetectionDataset(manifest.train, manifest, size, augment=augment, unreadable="replace", **common)
     batch = args.batch_size or min(batch_size(spec), max(1, len(images) // STEPS))
     train = make_loader(
         images,
@@ -153,7 +154,8 @@ def loaders(
         rect=step if args.rect else 0,
         sizes=scales(size, step) if args.multi_scale else (),
     )
-    valid = make_loader(DetectionDataset(manifest.valid, manifest, size, **common), batch, workers=args.workers)
+    seen = DetectionDataset(manifest.valid, manifest, size, unreadable="drop", **common)
+    valid = make_loader(seen, batch, workers=args.workers)
     return train, valid
 
 

@@ -16,6 +16,10 @@ EXIF_ORIENTATION = 0x0112
 EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn: OpenCV applies it when decoding, so that height and width change places
 
 
+class UnreadableImageError(InputError):
+    """An image is missing, corrupt or none at all; whoever can do without one image catches this and goes on."""
+
+
 class Hush:
     """While a thread is inside, what C libraries write to stderr goes nowhere.
 
@@ -49,17 +53,19 @@ def read_image(path: Path, channels: int = 3) -> np.ndarray:
     """Decode a picture to uint8 [H, W, channels], RGB or grey.
 
     Raises:
-        InputError: the file is missing, is no picture, or ends early.
+        UnreadableImageError: the file is missing, is no picture, or ends early.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
+        raise UnreadableImageError(f"{path}: {_reason(error)}; correct the list of images") from None
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     with HUSH:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if image is None:
-        raise InputError(f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list")
+        raise UnreadableImageError(
+            f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
 
 
@@ -67,18 +73,18 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) as ``read_image`` will give it, from the file's head alone.
 
     Raises:
-        InputError: the file is missing or is no picture.
+        UnreadableImageError: the file is missing or is no picture.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
     except UnidentifiedImageError:
-        raise InputError(
+        raise UnreadableImageError(
             f"{path}: a corrupt image, its head can not be read; replace it or take it from the list"
         ) from None
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}; correct the list of images") from None
+        raise UnreadableImageError(f"{path}: {_reason(error)}; correct the list of images") from None
     return (width, height) if turned else (height, width)
 
 

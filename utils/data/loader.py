@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -14,8 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.data.dataset import DetectionDataset, Sample, Ticket
+from utils.data.images import UnreadableImageError
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MOST_GAPS = 0.01  # of the images may be unreadable; with more of them it is another set
+
+Gap = tuple[int, str]  # an image that could not be read: its number in the dataset, what is wrong
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,14 @@ class Batch:
 
     ``images`` uint8 [N, C, H, W], channels last in memory. ``targets`` float32 [M, 6] (image in the batch, class, cx,
     cy, w, h; 0..1 of the network's image). ``indices`` of the images in the dataset, ``letterboxes`` to map boxes back.
+    ``gaps``: images that were to be here and could not be read.
     """
 
     images: Tensor
     targets: Tensor
     indices: tuple[int, ...]
     letterboxes: tuple[Letterbox, ...]
+    gaps: tuple[Gap, ...] = field(default=(), kw_only=True)
 
 
 class Tickets(Sampler[list[Ticket]]):
@@ -80,12 +90,15 @@ class Tickets(Sampler[list[Ticket]]):
 class Loader:
     """Iterate over it for the batches of the epoch last set.
 
-    ``dataset`` and ``batch_size`` are what it was made with; ``len`` is the number of batches an epoch.
+    ``dataset`` and ``batch_size`` are what it was made with; ``len`` is the number of batches an epoch. ``gaps`` are
+    the images that could not be read so far: each is named in the log when it is met first, and more than 1 % of the
+    images are an error. Where the dataset drops them, a batch is smaller, and one of which nothing is left not there.
     """
 
     def __init__(self, dataset: DetectionDataset, tickets: Tickets, workers: int) -> None:
         self.dataset, self.batch_size, self.workers = dataset, tickets.batch_size, workers
         self._tickets = tickets
+        self.gaps: dict[int, str] = {}
         self._inner: DataLoader[Batch | str] = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]
             batch_sampler=tickets,  # type: ignore[arg-type]
@@ -95,6 +108,7 @@ class Loader:
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread,
         )
+        self._note(dataset.gaps.items())
 
     def set_epoch(self, epoch: int, *, mosaic: bool = True) -> None:
         """Choose the epoch's order and changes; ``mosaic=False`` for the last ones, which see whole images again."""
@@ -107,7 +121,24 @@ class Loader:
         for batch in self._inner:
             if isinstance(batch, str):
                 raise InputError(batch)
-            yield batch
+            self._note(batch.gaps)
+            if len(batch.images):
+                yield batch
+
+    def _note(self, gaps: Iterable[Gap]) -> None:
+        """Name what could not be read.
+
+        Raises:
+            InputError: it is too much by now.
+        """
+        for index, told in gaps:
+            if index in self.gaps:
+                continue
+            self.gaps[index] = told
+            count, images = len(self.gaps), len(self.dataset)
+            if count > MOST_GAPS * images:
+                raise InputError(f"{told}; {count} of {images} images can not be read, more than {MOST_GAPS:.0%}")
+            log.warning("%s; skipped, as %d of %d images so far", told, count, images)
 
 
 def make_loader(
@@ -171,26 +202,32 @@ def rect_batches(
     return batches  # type: ignore[return-value]
 
 
-def collate(samples: Sequence[Sample | str]) -> Batch | str:
-    """One batch of samples, or the first message among them."""
+def collate(samples: Sequence[Sample | Gap | str]) -> Batch | str:
+    """One batch of samples, those that could not be read left out; or the first error among them."""
     for sample in samples:
         if isinstance(sample, str):
             return sample
-    good = [sample for sample in samples if not isinstance(sample, str)]
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    gaps = [gap for sample in good for gap in sample.gaps] + [gap for gap in samples if isinstance(gap, tuple)]
+    if not good:
+        return Batch(torch.empty(0), torch.empty(0, 6), (), (), gaps=tuple(gaps))
     images = torch.stack([s.image.permute(1, 2, 0) for s in good]).permute(0, 3, 1, 2)
     rows = [torch.cat([torch.full((len(s.boxes), 1), float(i)), s.boxes], 1) for i, s in enumerate(good)]
-    return Batch(images, torch.cat(rows), tuple(s.index for s in good), tuple(s.letterbox for s in good))
+    numbers, letterboxes = tuple(s.index for s in good), tuple(s.letterbox for s in good)
+    return Batch(images, torch.cat(rows), numbers, letterboxes, gaps=tuple(gaps))
 
 
-class _Guarded(Dataset[Sample | str]):
+class _Guarded(Dataset[Sample | Gap | str]):
     """The dataset, its errors as strings: torch would wrap an exception of a worker into a page of traceback."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, ticket: Ticket) -> Sample | str:
+    def __getitem__(self, ticket: Ticket) -> Sample | Gap | str:
         try:
             return self.dataset[ticket]
+        except UnreadableImageError as error:
+            return (ticket.index, str(error)) if self.dataset.unreadable == "drop" else str(error)
         except InputError as error:
             return str(error)
 
