@@ -116,6 +116,10 @@ def test_layer_prune_takes_the_block_and_keeps_the_trained_weights(place):
     assert torch.equal(small.state["layers.0.conv.weight"], full.state["layers.0.conv.weight"])
 
 
+def test_blocks_may_go_by_the_share_of_their_sum(place):
+    assert len(network(run("layer_prune", "--by", "energy")).spec.layers) == 12
+
+
 def test_more_blocks_than_there_are_is_refused(place):
     with pytest.raises(InputError, match="cannot take 3 residual blocks out: the network has 1"):
         run("layer_prune", "--shortcuts", "3")

@@ -7,6 +7,7 @@ from typing import Any
 
 from utils import cli
 from utils.pruning.carrier import Beta
+from utils.pruning.layer_plan import By
 
 AUTO = "auto"
 SCORES = ("gamma", "l1", "taylor", "fpgm", "random")
@@ -65,6 +66,8 @@ def blocks_flag(flags: argparse.ArgumentParser) -> None:
     """``--shortcuts``, of the scripts that take out residual blocks."""
     text = "residual blocks to take out"
     flags.add_argument("--shortcuts", "--shortcut", type=cli.whole, default=1, help=text)
+    text = "blocks of the lowest score, or of the smallest share in their sum"
+    flags.add_argument("--by", choices=[each.name.lower() for each in By], default="score", help=text)
 
 
 def percent_or_auto(text: str) -> float | str:

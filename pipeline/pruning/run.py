@@ -23,7 +23,7 @@ from utils.errors import InputError
 from utils.files import write_text
 from utils.pruning.absorb import zeroed
 from utils.pruning.blocks import shorten
-from utils.pruning.layer_plan import LayerPlan, plan_layers
+from utils.pruning.layer_plan import By, LayerPlan, plan_layers
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import preflight
@@ -112,7 +112,7 @@ def decide(decider: Decider) -> Cut:
         small, silenced = cut(settled, plan), zeroed(full, plan)
     layers = None
     if strategy.blocks:
-        layers = plan_layers(small, n=strategy.blocks, score=decider.score)
+        layers = plan_layers(small, n=strategy.blocks, score=decider.score, by=By[decider.bench.args.by.upper()])
         log.info("%s", layers)
         silenced = silence_layers(silenced, layers)
         small = drop(absorb_layers(small, layers), layers)
