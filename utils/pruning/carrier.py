@@ -8,7 +8,7 @@ no bias can replace the channel, but another constant channel can. Of the cut wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 
@@ -40,12 +40,29 @@ def settle(net: Network, plan: Plan, beta: Beta) -> tuple[Network, Plan]:
 
     Only `Beta.CARRIER` changes the plan: carriers, and what rounding adds for them, stay as well.
     """
-    match beta:
-        case Beta.CARRIER:
-            return carry(net, plan)
-        case Beta.BIAS:
-            return absorb(net, plan), plan
-    return net, plan
+    if beta is Beta.CARRIER:
+        return carry(net, plan)
+    return absorb(net, plan) if beta is Beta.BIAS else net, plan
+
+
+def settle_and_cut(net: Network, plan: Plan, beta: Beta) -> tuple[Network, Plan]:
+    """What `settle` and `cut` make of a network, and the plan that it was cut by.
+
+    The same numbers with less memory: carriers are put into the narrow kernels, no wide ones are copied on the way.
+    """
+    if beta is not Beta.CARRIER:
+        settled, plan = settle(net, plan, beta)
+        return cut(settled, plan), plan
+    wires = trace(net.spec)
+    quiet, plan, loads = _loaded(net, plan, wires)
+    small = cut(quiet, plan)
+    new = dict(small.state)
+    for load in loads:
+        layer, weight = net.spec.layers[load.layer], new[load.key]
+        place = plan.keep[wires.outputs[layer.sources[0]]].cumsum(0) - 1
+        rows = plan.keep[wires.outputs[load.layer]] if isinstance(layer, s.Conv) else slice(None)
+        new[load.key] = weight.index_copy(1, place[load.columns].to(weight.device), load.weights[rows])
+    return Network(small.spec, new), plan
 
 
 def carry(net: Network, plan: Plan) -> tuple[Network, Plan]:
@@ -55,18 +72,10 @@ def carry(net: Network, plan: Plan) -> tuple[Network, Plan]:
     a depthwise convolution without batch norm has changed: at its padded borders it is no constant, and where all that
     a reader could read lies behind one, the reader's bias takes the loss.
     """
-    wires = trace(net.spec)
-    plan = appoint(net, plan, wires)
-    assert plan.carriers is not None
-    lost = constants(net, plan.alive, wires)
-    quiet = zeroed(net, plan)
-    new = {**quiet.state, **_levels(net, wires, plan.carriers)}
-    sent = _sent(Network(net.spec, new), plan.alive, wires)
-    for i, layer in enumerate(net.spec.layers):
-        if _reads(layer):
-            source = layer.sources[0]
-            columns = plan.carriers[wires.outputs[source]].nonzero().flatten()
-            new.update(_hand_over(new, i, layer, lost[source], sent[source], columns))
+    quiet, plan, loads = _loaded(net, plan, trace(net.spec))
+    new = dict(quiet.state)
+    for load in loads:
+        new[load.key] = new[load.key].index_copy(1, load.columns.to(load.weights.device), load.weights)
     return Network(net.spec, new), plan
 
 
@@ -116,7 +125,7 @@ def residuals(
         build: makes a module in eval mode; its tensors are named as the state's.
         beta: which way is measured.
     """
-    settled, plan = settle(net, plan, beta)
+    small, plan = settle_and_cut(net, plan, beta)
     wires = trace(net.spec)
     lost = constants(net, plan.alive, wires)
     names = {
@@ -125,12 +134,12 @@ def residuals(
         if isinstance(layer, s.Conv) and layer.groups == 1 and lost[layer.sources[0]].any()
     }
     found = dict.fromkeys(names, (0.0, 0.0))
-    pair = [build(zeroed(net, plan)), build(cut(settled, plan))]
+    pair = [build(zeroed(net, plan)), build(small)]
     for batch in images:
-        wide, small = (_outputs(model, names, batch) for model in pair)
+        full, cut_ = (_outputs(model, names, batch) for model in pair)
         for i, (apart, largest) in found.items():
             alive = plan.alive[wires.outputs[i]]
-            a, b = wide[i][:, alive], small[i][:, alive[plan.keep[wires.outputs[i]]]]
+            a, b = full[i][:, alive], cut_[i][:, alive[plan.keep[wires.outputs[i]]]]
             found[i] = (max(apart, float((a - b).abs().max())), max(largest, float(a.abs().max())))
     return {i: apart / max(largest, 1e-12) for i, (apart, largest) in found.items()}
 
@@ -245,24 +254,46 @@ def _sent(net: Network, alive: Tensor, wires: Wires) -> dict[int, Tensor]:
     return constants(Network(net.spec, new), alive, wires)
 
 
-def _hand_over(state: State, i: int, layer: s.Layer, lost: Tensor, sent: Tensor, columns: Tensor) -> State:
-    """The tensors of reader ``i`` that change: all it loses is in one of the carriers' ``columns``, the others are 0.
+@dataclass(frozen=True)
+class _Load:
+    """What the carriers in ``columns`` bring to a reader: ``weights`` [C_out, columns, ...] of tensor ``key``."""
+
+    layer: int
+    key: str
+    columns: Tensor
+    weights: Tensor
+
+
+def _loaded(net: Network, plan: Plan, wires: Wires) -> tuple[Network, Plan, list[_Load]]:
+    """The network whose cut wires and carriers send constants, kernels still as they are, and the carriers' loads."""
+    plan = appoint(net, plan, wires)
+    assert plan.carriers is not None
+    lost = constants(net, plan.alive, wires)
+    new = {**zeroed(net, plan).state, **_levels(net, wires, plan.carriers)}
+    sent = _sent(Network(net.spec, new), plan.alive, wires)
+    loads = []
+    for i, layer in ((i, layer) for i, layer in enumerate(net.spec.layers) if _reads(layer)):
+        source = layer.sources[0]
+        columns = plan.carriers[wires.outputs[source]].nonzero().flatten()
+        usable = columns[sent[source][columns].abs() >= FAINTEST]
+        key = f"layers.{i}.conv.weight" if isinstance(layer, s.Conv) else f"layers.{i}.fc1.weight"
+        if len(columns):
+            loads.append(_Load(i, key, columns, _weights(new[key], lost[source], sent[source], columns, usable)))
+        if isinstance(layer, s.Conv) and not len(usable) and lost[source].any():
+            new.update(shifted(new, i, layer, through_kernel(new, i, layer, lost[source])))
+    return Network(net.spec, new), plan, loads
+
+
+def _weights(kernel: Tensor, lost: Tensor, sent: Tensor, columns: Tensor, usable: Tensor) -> Tensor:
+    """A reader's weights for its carriers: all it loses is in one of the ``usable`` columns, the others are 0.
 
     A wire may arrive by several columns and a reader may see carriers that serve others: each constant counts once.
     """
+    weights = kernel.new_zeros(len(kernel), len(columns), *kernel.shape[2:])
     gone = lost.nonzero().flatten()
-    if not len(gone) and not len(columns):
-        return {}
-    new: State = {}
-    key = f"layers.{i}.conv.weight" if isinstance(layer, s.Conv) else f"layers.{i}.fc1.weight"
-    usable = columns[sent[columns].abs() >= FAINTEST]
-    if len(columns):
-        new[key] = state[key].index_fill(1, columns.to(state[key].device), 0.0)
     if len(gone) and len(usable):
         column = usable[sent[usable].abs().argmax()]
-        given = state[key].index_select(1, gone.to(state[key].device)).double()
+        given = kernel.index_select(1, gone.to(kernel.device)).double()
         factor = (lost[gone] / sent[column]).to(given.device)
-        new[key][:, int(column)] = torch.tensordot(given, factor, dims=([1], [0])).to(state[key].dtype)
-    elif len(gone) and isinstance(layer, s.Conv):
-        new.update(shifted(state, i, layer, through_kernel(state, i, layer, lost)))
-    return new
+        weights[:, columns == column] = torch.tensordot(given, factor, dims=([1], [0])).to(kernel.dtype)[:, None]
+    return weights
