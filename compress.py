@@ -19,7 +19,9 @@ import quantize
 import slim_prune
 import train
 from pipeline.chain import Stage, run_chain
+from pipeline.training.flags import strategy
 from utils import cli
+from utils.distillation.strategies import terms_of
 from utils.reporting.record import Record
 
 
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=cli.positive, default=10, help="of the first training")
     add("--sparse-epochs", type=cli.positive, default=9, help="of the sparse training")
     add("--finetune-epochs", type=cli.positive, default=6, help="of the training after the cut")
+    add("--KDstr", "--kd", dest="kd", type=strategy, default="0", help="strategy of the sparse network as its teacher")
     add("--s", type=cli.non_negative, default=0.001, help="strength of the sparsity penalty")
     add("--percent", type=cli.fraction, default=0.65, help="share of the channels to cut")
     add("--layer-keep", type=cli.fraction, default=0.1, help="smallest share of its channels a layer keeps")
@@ -44,12 +47,13 @@ def stages(args: argparse.Namespace) -> list[Stage]:
     """What is run, each stage on the network that the one before it left."""
     first = ["--epochs", args.epochs, *(["--cfg", args.cfg] if args.cfg else [])]
     first += ["--weights", args.weights, "-pt"] if args.weights else []
+    taught = ["--KDstr", args.kd] if terms_of(args.kd) else []  # by the network that was cut, which is told by its file
     bits = ["--w-bit", args.w_bit, "--a-bit", args.a_bit]
     return [
         Stage("baseline", train, first, [Path(path) for path in (args.cfg, args.weights) if path]),
         Stage("sparse", train, ["-sr", "--prune", 1, "--s", args.s, "--epochs", args.sparse_epochs]),
         Stage("pruned", slim_prune, ["--percent", args.percent, "--layer-keep", args.layer_keep]),
-        Stage("finetuned", train, ["--epochs", args.finetune_epochs]),
+        Stage("finetuned", train, ["--epochs", args.finetune_epochs, *taught]),
         Stage("quantised", quantize, bits, named=False),
         Stage("spiking", convert_snn, [], named=False),
     ]

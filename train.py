@@ -4,6 +4,7 @@
   python3 train.py -sr --s 0.001 --prune 0                      sparse, for slim_prune.py
   python3 train.py --cfg cfg/yolov3.cfg --weights yolov3.weights -pt --data mine.data --epochs 50
   python3 train.py --weights weights/slim_prune_0.8.pt --epochs 10 --name finetuned
+  python3 train.py --weights weights/slim_prune_0.8.pt --KDstr 4 --t_weights weights/last.pt    with a teacher
   python3 train.py --resume                                     go on with the run that was cut
 
 Leaves weights/last.pt and best.pt (the validation mAP@.5:.95 decides; --name X: last_X.pt), and in runs/train[-X] the

@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room -> rooms under utils it may use
     "detection": {"darknet"},
     "training": set(),
     "pruning": {"darknet"},
+    "distillation": {"darknet", "detection"},
     "quantization": {"darknet"},
     "spiking": {"darknet", "quantization"},
     "reporting": {"darknet"},

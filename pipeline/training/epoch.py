@@ -90,6 +90,7 @@ def save(run: Run, path: Path, *, training: bool = False) -> None:
         files = {"folder": str(run.record.folder), "best": str(run.best), "last": str(run.last)}
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(run.args).items()}
         state = {**capture(run.progress, **run.stateful), "files": files, "args": plain}
+        state |= {"teacher": run.teaching.state()} if run.teaching else {}
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": bool(run.args.sparse)}
     if run.metrics:
         meta |= run.metrics.record()
@@ -97,11 +98,15 @@ def save(run: Run, path: Path, *, training: bool = False) -> None:
 
 
 def _train(run: Run, epoch: int) -> EpochResult:
-    run.train.set_epoch(epoch, mosaic=epoch < run.args.epochs - int(WHOLE * run.args.epochs))
+    mosaic = epoch < run.args.epochs - int(WHOLE * run.args.epochs)
+    run.train.set_epoch(epoch, mosaic=mosaic)
+    loader, loss = run.train, detection_loss(run.heads)
+    if run.teaching:
+        loader, loss = run.teaching.join(loader, loss, epoch, mosaic=mosaic)
     return train_one_epoch(
         run.model,
-        run.train,
-        detection_loss(run.heads),
+        loader,
+        loss,
         run.optimizer,
         run.schedule,
         epoch=epoch,

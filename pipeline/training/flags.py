@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from utils import cli
+from utils.distillation.strategies import KNOWN, terms_of
+from utils.errors import InputError
 
 
 def train_parser(doc: str) -> cli.Parser:
@@ -45,7 +47,33 @@ def train_parser(doc: str) -> cli.Parser:
     add("--notest", **on, help="validate after the last epoch only")
     add("--nosave", **on, help="save after the last epoch only")
     add("--resume", nargs="?", const="newest", default=None, help="go on with a last*.pt (default: the newest cut one)")
+    _teacher_flags(flags)
     return flags
+
+
+def _teacher_flags(flags: cli.Parser) -> None:
+    add: Any = flags.add_argument
+    add(
+        "--t_weights",
+        "--t-weights",
+        default="",
+        help="a teacher: a .pt of ours, or .weights (default: what --weights was pruned from)",
+    )
+    add("--t_cfg", "--t-cfg", default=None, help="the teacher's structure, where --t_weights does not carry it")
+    add("--KDstr", "--kd", dest="kd", type=strategy, default="", help=f"what it teaches: {KNOWN}; 3+cwd: both")
+    add("--kd-weight", type=cli.non_negative, default=1.0, help="of all that the teacher says, beside the labels")
+    add(
+        "--t_data", "--t-data", default="", help="more images without labels, a list or a folder, for the teacher alone"
+    )
+
+
+def strategy(text: str) -> str:
+    """A strategy of --KDstr that exists."""
+    try:
+        terms_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
+    return text
 
 
 def share(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from models import Darknet, build
 from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
 from pipeline.training.start import Start, start_of, tell_unused_keys
+from pipeline.training.teacher import Teaching, add_helpers, teaching_of
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import Head, ModelSpec
@@ -69,6 +70,7 @@ class Run:
     best: Path
     last: Path
     progress: Progress = field(default_factory=Progress)
+    teaching: Teaching | None = None
     before: float = 0.0  # seconds of earlier sittings
     rows: list[dict[str, Any]] = field(default_factory=list)
     gammas: list[dict[str, Any]] = field(default_factory=list)
@@ -112,6 +114,8 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
     optimizer = make_optimizer(model, lr=lr, adam=args.adam)
     penalty = _penalty(args, spec, schedule, lr)
+    teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size)
+    add_helpers(optimizer, teaching, lr)
     files = saved.training["files"] if saved else _new_files(args.name)
     run = Run(
         args=args,
@@ -125,10 +129,18 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
         optimizer=optimizer,
         scaler=precision.scaler(),
         schedule=schedule,
-        options=Options(accumulate=accumulate, penalty=_bound(penalty, model, schedule), clip=CLIP),
-        record=_record(args, Path(files["folder"]), manifest, start, str(precision), again=saved is not None),
+        options=Options(accumulate=accumulate, penalty=_bound(penalty, model, schedule), clip=CLIP, teacher=teaching),
+        record=_record(
+            args,
+            Path(files["folder"]),
+            manifest,
+            (*start.files, *(teaching.files if teaching else ())),
+            str(precision),
+            again=saved is not None,
+        ),
         best=Path(files["best"]),
         last=Path(files["last"]),
+        teaching=teaching,
     )
     _tell(run, lr)
     return _restored(run, saved) if saved else run
@@ -173,10 +185,10 @@ def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | Non
 
 
 def _record(
-    args: argparse.Namespace, folder: Path, manifest: Manifest, start: Start, device: str, *, again: bool
+    args: argparse.Namespace, folder: Path, manifest: Manifest, given: Sequence[Path], device: str, *, again: bool
 ) -> Record:
     """A new record; that of a resumed run keeps the inputs it began with."""
-    inputs = [manifest.path, manifest.train, manifest.valid, *start.files]
+    inputs = [manifest.path, manifest.train, manifest.valid, *given]
     if again:
         inputs = [Path(item["path"]) for item in read_record(folder).inputs]
     files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
@@ -192,6 +204,8 @@ def _new_files(name: str) -> dict[str, str]:
 
 def _restored(run: Run, saved: Checkpoint) -> Run:
     run.progress = restore(saved.training, **run.stateful)
+    if run.teaching:
+        run.teaching.restore(saved.training["teacher"])
     run.before = run.progress.seconds
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)

@@ -39,6 +39,8 @@ def line(run: Run) -> str:
     """The last row for people, and under it how sparse the network is."""
     last = run.rows[-1]
     parts = [f"epoch {last['epoch']}/{run.args.epochs}", f"loss {last['total']:.4f}"]
+    taught = [value for name, value in last.items() if name.startswith("kd_")]
+    parts += [f"the teacher's {sum(taught):.4f} of it"] if taught else []
     if run.metrics:
         parts += [f"mAP@.5 {last['map50']:.4f}", f"mAP@.5:.95 {last['map']:.4f}"]
         parts += [f"P {last['precision']:.3f}", f"R {last['recall']:.3f}"]

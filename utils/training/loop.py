@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +28,19 @@ class Batch(Protocol):
 
 # (outputs of the model in fp32, batch) -> terms, each a mean per image; "total" is what is minimised
 Loss = Callable[[Any, Any], Mapping[str, Tensor]]
+
+
+class Teacher(Protocol):
+    """Further terms of the loss, from what another network makes of the same images."""
+
+    def watching(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The context of the model's forward pass, in which the teacher may look at its features."""
+
+    def __call__(self, images: Tensor, outputs: Any, batch: Any) -> Mapping[str, Tensor]:
+        """Terms by name, each a mean per image; images in 0..1, outputs of the model in fp32."""
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """What is trained along; the optimizer has them too."""
 
 
 @dataclass(kw_only=True)
@@ -59,11 +73,13 @@ class Options:
         penalty: called with the number of the step, once an optimizer step, when the gradients are final (unscaled,
             averaged, clipped): adds what it wants to them. Neither autocast nor accumulation scales it.
         clip: largest norm of the gradient; None leaves it alone.
+        teacher: its terms are added to the loss, and told with it.
     """
 
     accumulate: int = 1
     penalty: Callable[[int], None] | None = None
     clip: float | None = None
+    teacher: Teacher | None = None
 
 
 def train_one_epoch(
@@ -94,7 +110,7 @@ def train_one_epoch(
     for number, batch in enumerate(_timed(loader, result, f"epoch {epoch + 1}"), start=1):
         place = f"epoch {epoch + 1}, batch {number}, images {_numbers(batch.indices)}"
         count = len(batch.images)
-        terms = _forward(model, batch, loss, precision)
+        terms = _forward(model, batch, loss, precision, options.teacher)
         _add(result, terms, count, place)
         total = terms["total"] * count
         (scaler.scale(total) if scaler else total).backward()
@@ -110,12 +126,18 @@ def train_one_epoch(
     return result
 
 
-def _forward(model: nn.Module, batch: Batch, loss: Loss, precision: Precision) -> Mapping[str, Tensor]:
+def _forward(
+    model: nn.Module, batch: Batch, loss: Loss, precision: Precision, teacher: Teacher | None
+) -> Mapping[str, Tensor]:
     images = batch.images.to(precision.device, non_blocking=True)
     images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    with precision.autocast():
-        outputs = model(images)
-    return loss(_float(outputs), batch)
+    with precision.autocast(), teacher.watching(model) if teacher else nullcontext():
+        outputs = _float(model(images))
+    terms = loss(outputs, batch)
+    if teacher is None:
+        return terms
+    taught = teacher(images, outputs, batch)
+    return {**terms, **taught, "total": terms["total"] + sum(taught.values())}
 
 
 def _float(outputs: Any) -> Any:
@@ -136,7 +158,8 @@ def _step(
     """Make the summed gradient a mean over the ``seen`` images, add the penalty, step."""
     if scaler:
         scaler.unscale_(optimizer)
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    parameters = [*model.parameters(), *(options.teacher.parameters() if options.teacher else ())]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     torch._foreach_div_(gradients, float(seen))
     norm = nn.utils.get_total_norm(gradients)
     if not scaler and not torch.isfinite(norm):  # a scaler expects this now and then, and skips the step itself
@@ -144,7 +167,7 @@ def _step(
             f"{place}: the gradient is {norm.item()}; lower --lr, or look at these images and their labels"
         )
     if options.clip is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), options.clip, norm)
+        nn.utils.clip_grads_with_norm_(parameters, options.clip, norm)
     if options.penalty:
         options.penalty(step)
     if scaler:
