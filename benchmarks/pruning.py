@@ -39,7 +39,7 @@ ROWS = (
     "regular_prune --percent 0.6",
     "shortcut_prune --percent 0.5",
     "slim_prune --percent 0.6",
-    "slim_prune --percent 0.7",
+    "slim_prune --percent 0.73",
     "layer_prune --shortcuts 1",
     "layer_channel_prune --percent 0.6 --shortcuts 1",
 )
