@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pipeline.pruning.measure
+import train
 from models import Darknet, build
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
@@ -206,3 +207,19 @@ def test_nothing_of_an_earlier_run_is_overwritten(place):
     second = run("slim_prune", "--percent", "0.2")
     assert second.paths("*.pt")[0].name == "slim_prune_0.2-2.pt"
     assert first.paths("*.pt")[0].read_bytes() == kept
+
+
+def test_sparse_training_for_layer_pruning_pushes_the_blocks_and_layer_prune_takes_the_weakest(place):
+    words = ["--cfg", "net.cfg", "--data", "set.data", "--device", "cpu", "--workers", "0", "--epochs", "2"]
+    record = train.run(train.parser().parse_args([*words, "-sr", "--prune", "2", "--s", "0.5"]))
+    assert record.metrics["sparsity"]["weakest_block"] < 0.5
+    assert "safe_percent" not in record.metrics["sparsity"]
+    assert run("layer_prune", "--weights", str(record.paths("last.pt")[0])).finished
+
+
+def test_sparse_training_for_layer_pruning_without_blocks_is_refused(place):
+    text = Path("net.cfg").read_text().replace("layers=-1,4", "layers=-1,3")  # the branch is read elsewhere, too
+    Path("net.cfg").write_text(text)
+    words = ["--cfg", "net.cfg", "--data", "set.data", "--device", "cpu", "--workers", "0", "-sr", "--prune", "2"]
+    with pytest.raises(InputError, match="no residual block"):
+        train.run(train.parser().parse_args(words))

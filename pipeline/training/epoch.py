@@ -13,12 +13,12 @@ from torch import Tensor
 
 from models import network_of
 from pipeline.training import told
-from pipeline.training.run import TIES, Run
+from pipeline.training.run import Run
+from pipeline.training.sparsity import sparsity
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.spec import Head
 from utils.detection.evaluate import Metrics, evaluate
 from utils.detection.loss import YoloLoss
-from utils.pruning.preflight import judge, report
 from utils.reporting.counts import count, file_bytes
 from utils.reporting.record import Record, finish_record
 from utils.reporting.results import write_rows
@@ -28,6 +28,7 @@ from utils.training.resume import Progress, capture
 log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.15  # of the time, about, when --val-interval is not given
+SPARSITY = ("near_zero", "safe_percent", "survivable_percent", "weakest_block")  # kept in the record
 WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
 
 
@@ -71,13 +72,17 @@ def detection_loss(heads: list[Head]) -> Callable[[Any, Any], Mapping[str, Tenso
 def finish(run: Run) -> Record:
     """Pictures and the complete record: the numbers of the last epoch, and those of the best."""
     assert run.metrics is not None, "the last epoch is always validated"
+    run.train.close()
+    run.valid.close()
+    if run.teaching:
+        run.teaching.close()
     counts = count(run.model.spec, run.size)
     metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
     metrics["bytes"] = file_bytes(run.last)
     best = max((row for row in run.rows if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
     metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
     if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
-        metrics["sparsity"] = {key: run.rows[-1][key] for key in ("near_zero", "safe_percent", "survivable_percent")}
+        metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
     outputs = [path for path in (run.last, run.best) if path.exists()] + told.draw(run)
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     return finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
@@ -119,12 +124,10 @@ def _train(run: Run, epoch: int) -> EpochResult:
 
 def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
     """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
-    asked = judge(network_of(run.evaluated), tie=TIES[run.args.prune])
-    run.gammas.append(told.gamma_row(epoch, asked.offered()))
+    offered, row = sparsity(network_of(run.evaluated), run.args.prune)
+    run.gammas.append(told.gamma_row(epoch, offered))
     write_rows(run.record.folder / "gammas.csv", run.gammas)
-    found = report(asked)
-    shares = {"near_zero": found.near_zero, "safe_percent": found.safe, "survivable_percent": found.survivable}
-    return shares | {f"gamma_q{round(100 * share):02d}": value for share, value in found.quantiles.items()}
+    return row
 
 
 def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:

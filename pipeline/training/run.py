@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from models import Darknet, build
 from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
+from pipeline.training.sparsity import bound, penalty_of
 from pipeline.training.start import Start, start_of, tell_unused_keys
 from pipeline.training.teacher import Teaching, add_helpers, teaching_of
 from utils.darknet.network import Checkpoint
@@ -24,9 +25,7 @@ from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
 from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
-from utils.pruning.penalty import Schedule as Strength
-from utils.pruning.penalty import SparsityPenalty, initial_gammas, reach
-from utils.pruning.plan import Tie
+from utils.pruning.penalty import initial_gammas
 from utils.reporting.counts import count
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
@@ -47,7 +46,6 @@ WARMUP = 0.1  # of the steps
 LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
 ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
 CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
-TIES = {0: Tie.KEEP, 1: Tie.ANY, 2: Tie.ANY}  # --prune -> which gammas its strategies can cut
 
 
 @dataclass(kw_only=True)
@@ -113,7 +111,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     steps = args.epochs * len(step_ends(len(train), accumulate))
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
     optimizer = make_optimizer(model, lr=lr, adam=args.adam)
-    penalty = _penalty(args, spec, schedule, lr)
+    penalty = penalty_of(args, spec, schedule, lr)
     teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size)
     add_helpers(optimizer, teaching, lr)
     files = saved.training["files"] if saved else _new_files(args.name)
@@ -129,7 +127,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
         optimizer=optimizer,
         scaler=precision.scaler(),
         schedule=schedule,
-        options=Options(accumulate=accumulate, penalty=_bound(penalty, model, schedule), clip=CLIP, teacher=teaching),
+        options=Options(accumulate=accumulate, penalty=bound(penalty, model, schedule), clip=CLIP, teacher=teaching),
         record=_record(
             args,
             Path(files["folder"]),
@@ -210,27 +208,6 @@ def _restored(run: Run, saved: Checkpoint) -> Run:
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
     return run
-
-
-def _penalty(args: argparse.Namespace, spec: ModelSpec, schedule: Schedule, lr: float) -> SparsityPenalty | None:
-    """The L1 term of -sr; says so when it is too weak for the run's length."""
-    if not args.sparse:
-        return None
-    penalty = SparsityPenalty(spec, TIES[args.prune], args.s, Strength(args.s_schedule))
-    strengths = [penalty.strength(step / schedule.steps) for step in range(schedule.steps)]
-    far = reach(1.0, [schedule.rate(i, lr) * s for i, s in enumerate(strengths)], schedule.momentum)
-    channels = sum(int(mask.sum()) for mask in penalty.masks.values())
-    log.info("sparse: %s channels under s = %g, which alone would move a gamma by %.2g", f"{channels:,}", args.s, far)
-    if far < 0.5 and not args.adam:
-        log.info("sparse: too little to make a gamma zero; use a larger --s or more --epochs")
-    return penalty
-
-
-def _bound(penalty: SparsityPenalty | None, model: Darknet, schedule: Schedule) -> Callable[[int], None] | None:
-    """The penalty as the loop calls it: with the number of the step."""
-    if penalty is None:
-        return None
-    return lambda step: penalty(model.named_parameters(), step / schedule.steps)
 
 
 def _tell(run: Run, lr: float) -> None:

@@ -91,7 +91,7 @@ def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:
 def _fit_classes(spec: ModelSpec, manifest: Manifest, place: str, pretrained: bool) -> ModelSpec:
     classes = {layer.classes for layer in spec.layers if isinstance(layer, Head)}
     if not classes:
-        raise InputError(f"{place}: no [yolo] layer; train.py trains detectors")
+        raise InputError(f"{place}: no [yolo] or [region] layer; train.py trains detectors")
     if classes == {manifest.classes}:
         return spec
     told = " and ".join(str(number) for number in sorted(classes))

@@ -53,8 +53,11 @@ def line(run: Run) -> str:
         return ", ".join(parts)
     quantiles = " ".join(f"{last[f'gamma_q{share}']:.3g}" for share in ("05", "25", "50", "75", "95"))
     sparse = f"{last['near_zero']:.1%} of |gamma| < 0.01, quantiles 5 25 50 75 95 %: {quantiles}"
-    safe = f"percent {last['safe_percent']:.2f} is safe now, {last['survivable_percent']:.2f} survivable"
-    return f"{', '.join(parts)}\n  sparse: {sparse}; {safe}"
+    if "weakest_block" in last:
+        means = f"the weakest residual block has a mean of {last['weakest_block']:.3g}"
+    else:
+        means = f"percent {last['safe_percent']:.2f} is safe now, {last['survivable_percent']:.2f} survivable"
+    return f"{', '.join(parts)}\n  sparse: {sparse}; {means}"
 
 
 def gamma_row(epoch: int, gammas: dict[int, Tensor]) -> dict[str, Any]:

@@ -130,3 +130,14 @@ def test_two_cores_get_one_worker(monkeypatch):
     for cores, workers in ((1, 1), (2, 1), (8, 4), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert default_workers() == workers
+
+
+def test_a_closed_loader_has_no_workers_and_starts_again(tiny):
+    loader = make_loader(DetectionDataset(tiny.train, tiny, SIZE, cache="off"), 4, workers=1)
+    first = [batch.indices for batch in loader]
+    worker = loader._inner._iterator._workers[0]
+    assert worker.is_alive()
+    loader.close()
+    assert not worker.is_alive()
+    assert [list(a) for a in first] == [list(batch.indices) for batch in loader]
+    loader.close()

@@ -114,6 +114,10 @@ class Loader:
         """Choose the epoch's order and changes; ``mosaic=False`` for the last ones, which see whole images again."""
         self._tickets.epoch, self._tickets.mosaic = epoch, mosaic
 
+    def close(self) -> None:
+        """End the workers, which else wait for another epoch; iterating again starts new ones."""
+        self._inner._iterator = None  # its deletion ends them, here and not by chance in a process forked later
+
     def __len__(self) -> int:
         return len(self._tickets)
 

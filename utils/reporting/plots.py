@@ -13,7 +13,12 @@ from utils.files import writing
 
 BLUE, ORANGE, GREY, GREEN = "#2166ac", "#d6604d", "#9e9e9e", "#1b7837"
 METRICS = {"map50": "mAP@.5", "map": "mAP@.5:.95", "precision": "precision", "recall": "recall", "f1": "F1"}
-SPARSITY = {"near_zero": "|gamma| < 0.01", "safe_percent": "safe percent", "survivable_percent": "survivable percent"}
+SPARSITY = {
+    "near_zero": "|gamma| < 0.01",
+    "safe_percent": "safe percent",
+    "survivable_percent": "survivable percent",
+    "weakest_block": "mean |gamma| of the weakest block",
+}
 TIMES = ("images_per_second", "wait_share", "seconds", "lr")
 DPI = 120
 
