@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -20,22 +20,26 @@ import quantize
 import slim_prune
 import test
 from models import Darknet, build, load_model, network_of
+from pipeline import chain
 from pipeline.bench import output_of
+from pipeline.report import boxes_to_show
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.weights import write_weights
+from utils.data.manifest import read_manifest
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import read_record
+from utils.reporting.results import read_rows
 from utils.spiking.encode import encode
 from utils.spiking.stepwise import StepwiseExecutor
 
 STAGES = ["baseline", "sparse", "pruned", "finetuned", "quantised", "spiking"]
 NUMBERS = ["map50", "map", "params", "macs", "bytes", "latency_ms", "energy_pj"]
 QUICK = ["--cfg", "net.cfg", "--data", "set.data", "--epochs", "2", "--sparse-epochs", "2", "--finetune-epochs", "2"]
-QUICK += ["--percent", "0.3", "--workers", "0", "--device", "cpu", "--s", "0.01"]
+QUICK += ["--percent", "0.5", "--workers", "0", "--device", "cpu", "--s", "0.01"]
 
 
 @pytest.fixture(scope="module")
@@ -173,64 +177,110 @@ def test_four_bit_weights_make_a_smaller_file(place):
     assert small is not None and small.stat().st_size < eight.stat().st_size
 
 
-def test_killed_in_the_middle_it_goes_on_where_it_was_cut(tmp_path):
+# What SIGKILL cuts: a file, the time it is being written, and whether it still gets its name.
+CUTS = [
+    ("weights/last_compress-baseline.pt", 1, True),  # in training, after the first epoch of two
+    ("weights/last_compress-sparse.pt", 2, False),  # in the middle of writing the second epoch's checkpoint
+    ("weights/slim_prune_0.5_compress-pruned.pt", 1, True),  # the network is there, its cfg and its record are not
+    ("runs/train-compress-finetuned/record.json", 2, False),  # everything is there but the end of the record
+    ("weights/last_compress-finetuned*.snn.pt", 1, True),  # converted, not proved yet
+    ("runs/compress/record.json", 1, True),  # all stages done, nothing compared
+]
+KILLER = """
+import fnmatch, os, pathlib, signal, sys
+pattern, count, named = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+rename, seen = pathlib.Path.replace, []
+
+def replace(path, target):
+    if fnmatch.fnmatch(str(target), pattern):
+        seen.append(target)
+        if len(seen) == count:
+            if named:
+                rename(path, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+
+pathlib.Path.replace = replace
+sys.argv = ["compress.py", *sys.argv[4:]]
+import compress
+from utils import cli
+cli.main(compress.run, compress.parser())
+"""
+
+
+def finished(folder):
+    """The files of every finished stage, and when they were written."""
+    records = [read_record(path) for path in folder.glob("runs/*/record.json")]
+    paths = [path for each in records if each.finished for path in (each.folder / "record.json", *each.paths())]
+    return {str(path): (folder / path).stat().st_mtime_ns for path in paths}
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_was_cut(tmp_path, monkeypatch, caplog):
     write_scenes(tmp_path)
-    words = [*QUICK, "--sparse-epochs", "12"]
-    command = [sys.executable, str(ROOT / "compress.py"), *words]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-        deadline = time.time() + 120
-        while not list((tmp_path / "runs").glob("train-compress-*/results.csv")) or len(_sparse_rows(tmp_path)) < 3:
-            assert time.time() < deadline and process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    first = {p: p.stat().st_mtime_ns for p in (tmp_path / "weights").glob("last_*.pt")}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "done before" in done.stdout and "resume" in done.stdout
-    baseline = min(first, key=lambda path: first[path])
-    assert baseline.stat().st_mtime_ns == first[baseline]
-    assert list(read_record(tmp_path / "runs" / "compress").metrics["stages"]) == STAGES
+    monkeypatch.chdir(tmp_path)
+    told, stages, before = [], [], {}
+    for cut in CUTS:
+        command = [sys.executable, "-c", KILLER, *map(str, cut), *QUICK]
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, (cut, done.stdout, done.stderr)
+        after = finished(tmp_path)
+        assert {path: after.get(path) for path in before} == before, cut
+        before = after
+        told.append(done.stdout)
+        stages.append(done.stdout.count("done before"))
+    assert stages == [0, 0, 1, 2, 3, 5]
+    assert ["resume: weights/last_compress-baseline.pt, after epoch 1" in each for each in told[:3]] == [0, 1, 0]
+    assert "resume: weights/last_compress-sparse.pt, after epoch 1" in told[2]
+    with caplog.at_level("INFO"):
+        record = compress.run(compress.parser().parse_args(QUICK))
+    assert caplog.text.count("done before") == 6
+    after = finished(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert record.finished and list(record.metrics["stages"]) == STAGES and record.folder.name == "compress"
+    for stage in ("baseline", "sparse"):
+        assert [row["epoch"] for row in read_rows(f"runs/train-compress-{stage}/results.csv")] == [1, 2]
+    assert not [path for path in (tmp_path / "runs").rglob(".*") if path.name.endswith(".png")]
 
 
-def _sparse_rows(folder):
-    for path in folder.glob("runs/train-compress-*/results.csv"):
-        text = path.read_text()
-        if "near_zero" in text:
-            return text.splitlines()[1:]
-    return []
+def test_a_stage_is_known_by_a_plain_name_that_does_not_grow(place):
+    paths = [network_of_stage(place, stage).name for stage in STAGES]
+    trained = ["last_compress-baseline.pt", "last_compress-sparse.pt"]
+    after = ["last_compress-finetuned.pt", "last_compress-finetuned.int.pt", "last_compress-finetuned.snn.pt"]
+    assert paths == [*trained, "slim_prune_0.5_compress-pruned.pt", *after]
 
 
-@pytest.mark.parametrize("name", ["train", "test", "detect", "slim_prune", "convert_snn", "quantize", "compress"])
-def test_help_shows_real_commands(name):
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
-    )
-    assert f"python3 {name}.py" in shown.stdout
+def test_a_corrected_label_is_another_input(tmp_path):
+    data = read_manifest(write_scenes(tmp_path / "one"))
+    before = chain._data_fingerprint(data)
+    assert chain._data_fingerprint(read_manifest(write_scenes(tmp_path / "two"))) == before
+    (tmp_path / "one/labels/train/3.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    changed = chain._data_fingerprint(data)
+    (tmp_path / "one/train.txt").write_text("images/train/0.png\n")
+    assert len({before, changed, chain._data_fingerprint(data)}) == 3
 
 
-def test_a_users_mistake_is_one_line_and_exit_code_two(place):
-    for script, words, told in [
-        ("train", ["--data", "nowhere.data"], "nowhere.data"),
-        ("test", ["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
-        (
-            "detect",
-            ["--source", "nowhere.jpg", "--weights", str(network_of_stage(place, "pruned"))],
-            "nowhere.jpg: no such",
-        ),
-        ("slim_prune", ["--percent", "1.2"], "must be a number from 0 up to"),
-        (
-            "convert_snn",
-            ["--weights", str(network_of_stage(place, "pruned")), "--data", "set.data", "--a-bit", "9"],
-            "9",
-        ),
-        ("train", ["--lr", "abc"], "--lr"),
-    ]:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / f"{script}.py"), *words], cwd=place, capture_output=True, text=True
-        )
-        assert done.returncode == 2, (script, done.stderr)
-        assert told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+def test_a_folder_of_images_is_a_data_set_too(place):
+    for kind in ("images", "labels"):
+        shutil.copytree(place / kind / "train", place / "folder" / kind / "train")
+        shutil.copytree(place / kind / "valid", place / "folder" / kind / "val")
+    (place / "folder/set.names").write_text("blue\ngreen\n")
+    weights = str(network_of_stage(place, "finetuned"))
+    record = run(test, "--weights", weights, "--data", "folder", "--name", "folder")
+    assert record.metrics["map50"] == read_record(place / "runs" / "compress").metrics["stages"]["finetuned"]["map50"]
+    assert chain._data_fingerprint(read_manifest("folder"))
+
+
+def test_benchmark_measures_whole_steps_of_the_network(place):
+    record = run(test, "--weights", str(network_of_stage(place, "finetuned")), "--task", "benchmark")
+    assert list(record.metrics) == [f"{n}x{n} iou {iou}" for n in (48, 64, 80) for iou in (0.5, 0.7)]
+
+
+def test_pictures_show_one_box_a_place():
+    rows = [[10, 10, 30, 30, 0.9, 0], [11, 10, 31, 30, 0.8, 1], [10, 12, 30, 32, 0.5, 0]]  # one thing, three times
+    rows += [[40, 40, 60, 60, 0.6, 1], [5, 40, 20, 60, 0.2, 1]]
+    shown = boxes_to_show(torch.tensor(rows), 2)
+    torch.testing.assert_close(shown, torch.tensor(rows)[[0, 3]])
+    assert boxes_to_show(torch.zeros(0, 6), 2).shape == (0, 6)
 
 
 def test_a_reloaded_network_is_the_network(place):
