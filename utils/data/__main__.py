@@ -1,8 +1,11 @@
-"""Bring data into the form the scripts read.
+"""Bring data into the form the scripts read, and look at it before it is trained on.
 
-python3 -m utils.data voc ../raccoon --out data/raccoon       a Pascal VOC folder -> data/raccoon.data
-python3 -m utils.data voc VOC2007 --out data/cars --classes car bus
-python3 -m utils.data sample                                  compose the embedded sample set now
+python3 -m utils.data voc ../raccoon --out data/raccoon        a Pascal VOC folder -> data/raccoon.data
+python3 -m utils.data voc VOC2007 --out data/cars --classes car bus --difficult skip
+python3 -m utils.data coco train.json val.json --images train2017 val2017 --out data/mine
+python3 -m utils.data check data/mine.data                     counts, duplicates, damage; pictures in runs/check-mine
+python3 -m utils.data anchors data/mine.data --cfg cfg/yolov3-tiny.cfg --out cfg/yolov3-tiny-mine.cfg
+python3 -m utils.data sample                                   compose the embedded sample set now
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from utils.data import coco, voc
 from utils.data.sample import prepare_digits
-from utils.data.voc import convert
 from utils.errors import InputError
 
 
@@ -23,27 +28,85 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python3 -m utils.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    voc = commands.add_parser("voc", help="write a .data file, lists and labels for a Pascal VOC folder")
-    voc.add_argument("folder", type=Path, help="holds Annotations/ and JPEGImages/ (or annotations/ and images/)")
-    voc.add_argument("--out", type=Path, required=True, metavar="data/NAME", help="writes NAME.data, NAME.names, NAME/")
-    voc.add_argument("--classes", nargs="+", default=(), help="these, in this order (default: all, by name)")
-    voc.add_argument("--valid", type=float, default=0.2, help="share to validate on where the set has no lists (0.2)")
-    voc.add_argument("--seed", type=int, default=0, help="of that random split (0)")
-    commands.add_parser("sample", help="compose the embedded sample set")
+    _converters(commands)
+    check = commands.add_parser("check", help="look for what is wrong with a set; code 2 where training would fail")
+    check.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
+    anchors = commands.add_parser("anchors", help="fit a cfg's anchors to a set's boxes, into a new cfg")
+    anchors.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
+    anchors.add_argument("--cfg", type=Path, required=True, help="the network; it is only read")
+    anchors.add_argument("--out", type=Path, default=None, help="the new cfg (default: cfg/CFG-DATA.cfg)")
+    anchors.add_argument("--generations", type=int, default=1000, help="of genetic refinement (1000)")
+    anchors.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    commands.add_parser("sample", help="compose the embedded sample set").set_defaults(run=_sample)
+    check.set_defaults(run=_check)
+    anchors.set_defaults(run=_anchors)
     args = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     try:
-        if args.command == "sample":
-            sys.stdout.write(f"{prepare_digits()}\n")
-        else:
-            out = args.out.with_suffix("") if args.out.suffix == ".data" else args.out
-            if not 0 < args.valid < 1:
-                raise InputError(f"--valid {args.valid:g}: must be between 0 and 1, both excluded")
-            found = convert(args.folder, out, classes=args.classes, valid=args.valid, seed=args.seed)
-            sys.stdout.write(f"{out}.data: {found}\n")
+        return args.run(args)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+
+
+def _converters(commands: Any) -> None:
+    """The commands that write a .data file."""
+    from_voc = commands.add_parser("voc", help="write a .data file, lists and labels for a Pascal VOC folder")
+    from_voc.add_argument("folder", type=Path, help="holds Annotations/ and JPEGImages/ (or annotations/ and images/)")
+    from_voc.add_argument(
+        "--difficult", choices=["keep", "skip"], default="keep", help="objects marked difficult (keep)"
+    )
+    from_coco = commands.add_parser("coco", help="write a .data file, lists and labels for COCO's json")
+    from_coco.add_argument("annotations", type=Path, nargs="+", help="one json, or two: to train, to validate")
+    from_coco.add_argument("--images", type=Path, nargs="+", required=True, help="their folder, or one for each json")
+    runs: list[tuple[Any, Callable[[argparse.Namespace], int]]] = [(from_voc, _voc), (from_coco, _coco)]
+    for command, run in runs:
+        add = command.add_argument
+        add("--out", type=Path, required=True, metavar="data/NAME", help="writes NAME.data, NAME.names, NAME/")
+        add("--classes", nargs="+", default=(), help="these, in this order (default: all)")
+        add("--valid", type=float, default=0.2, help="share to validate on where the set does not say (0.2)")
+        add("--seed", type=int, default=0, help="of that random split (0)")
+        command.set_defaults(run=run)
+
+
+def _voc(args: argparse.Namespace) -> int:
+    out, options = _target(args), {"classes": args.classes, "valid": args.valid, "seed": args.seed}
+    return _say(f"{out}.data: {voc.convert(args.folder, out, difficult=args.difficult, **options)}")
+
+
+def _coco(args: argparse.Namespace) -> int:
+    out, options = _target(args), {"classes": args.classes, "valid": args.valid, "seed": args.seed}
+    return _say(f"{out}.data: {coco.convert(args.annotations, args.images, out, **options)}")
+
+
+def _sample(args: argparse.Namespace) -> int:
+    return _say(str(prepare_digits()))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from pipeline.data.check import check  # this file is a script: it may reach for what stands above the rooms
+
+    report = check(args.data)
+    _say(report.text)
+    return 2 if report.errors else 0
+
+
+def _anchors(args: argparse.Namespace) -> int:
+    from pipeline.data.anchors import refit  # see _check
+
+    if args.generations < 0 or args.seed < 0:
+        raise InputError("--generations, --seed: must be 0 or more")
+    return _say(refit(args.data, args.cfg, args.out, generations=args.generations, seed=args.seed))
+
+
+def _target(args: argparse.Namespace) -> Path:
+    if not 0 < args.valid < 1:
+        raise InputError(f"--valid {args.valid:g}: must be between 0 and 1, both excluded")
+    return args.out.with_suffix("") if args.out.suffix == ".data" else args.out
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(f"{text}\n")
     return 0
 
 

@@ -40,7 +40,7 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        row = _parse(line, f"{path}:{number}", classes)
+        row = parse_row(line, f"{path}:{number}", classes)
         if min(row[3:]) <= 0:
             log.warning("%s:%d: a box without area (%s); skipped", path, number, line.strip())
         else:
@@ -48,7 +48,12 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
     return clip_to_image(np.array(rows, dtype=np.float32).reshape(-1, 5))
 
 
-def _parse(line: str, place: str, classes: int) -> list[float]:
+def parse_row(line: str, place: str, classes: int) -> list[float]:
+    """The five numbers of one row; a box may still be without area, or hang over the image's edge.
+
+    Raises:
+        InputError: the row is malformed, the class too high or a value outside 0..1.
+    """
     try:
         row = [float(word) for word in line.split()]
     except ValueError:

@@ -1,0 +1,207 @@
+"""A set looked at before it is trained on: a table, what is wrong, and pictures to see whether the labels fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.bench import RUNS
+from utils.data import transforms
+from utils.data.images import UnreadableImageError, read_image
+from utils.data.manifest import Manifest, read_manifest
+from utils.data.sample import prepare_if_sample
+from utils.data.survey import SPLITS, Seen, Survey, survey
+from utils.detection.pictures import batch_mosaic, save_picture
+from utils.files import write_text, writing
+from utils.reporting.record import finish_record, new_run_folder, start_record
+from utils.reporting.tables import plain_table
+
+SMALL, LARGE = 32, 96  # px: COCO's limits, as sides of a square of the box's area
+SHOWN, SIDE = 16, 416  # images on the sheet, and px of each
+POINTS = 20_000  # dots in the picture of the boxes
+LINES = 20  # of each kind on the terminal; all of them are in problems.txt
+COLOURS = {"train": "#2166ac", "valid": "#d6604d"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found; ``errors`` would stop a training."""
+
+    text: str
+    errors: list[str]
+    warnings: list[str]
+    folder: Path
+
+
+def check(data: Path) -> Report:
+    """Look at every image and label of a set; pictures, all problems and a record go to ``runs/check-NAME``.
+
+    Raises:
+        InputError: the ``.data`` file or a list is missing or wrong.
+    """
+    prepare_if_sample(str(data))
+    manifest = read_manifest(data)
+    folder = new_run_folder(RUNS, "check", Path(data).stem)
+    inputs = [path for path in (manifest.path, manifest.train, manifest.valid) if path.is_file()]
+    record = start_record(folder, script="check", args={"data": str(data)}, inputs=inputs)
+    found = survey(manifest)
+    errors, warnings = found.errors, found.warnings
+    problems = [*(f"error: {told}" for told in errors), *(f"warning: {told}" for told in warnings)]
+    outputs = [write_text(folder / "problems.txt", "".join(f"{told}\n" for told in problems))]
+    outputs += draw(found, folder)
+    splits = {split: split_numbers(found, split) for split in SPLITS}
+    finish_record(record, metrics={"splits": splits, "errors": len(errors), "warnings": len(warnings)}, outputs=outputs)
+    verdict = f"{len(errors)} errors, {len(warnings)} warnings; pictures and all of them in {folder}"
+    told = [*_some("error", errors), *_some("warning", warnings), verdict]
+    return Report("\n".join([*tables(found), *told]), errors, warnings, folder)
+
+
+def split_numbers(found: Survey, split: str) -> dict[str, int]:
+    """The counts of one split, by name."""
+    items, sides = found.splits[split], np.sqrt(found.sizes(split).prod(1))
+    return {
+        "images": len(items),
+        "boxes": sum(len(seen.boxes) for seen in items),
+        "images without boxes": sum(not len(seen.boxes) for seen in items),
+        "images without label file": sum(not seen.labelled for seen in items),
+        "unreadable images": sum(seen.shape is None for seen in items),
+        f"boxes under {SMALL}x{SMALL} px": int((sides < SMALL).sum()),
+        f"boxes from {SMALL}x{SMALL} px": int(((sides >= SMALL) & (sides < LARGE)).sum()),
+        f"boxes from {LARGE}x{LARGE} px": int((sides >= LARGE).sum()),
+    }
+
+
+def tables(found: Survey) -> list[str]:
+    """Counts of the splits, sizes of images and boxes, boxes and images of each class."""
+    numbers = {split: split_numbers(found, split) for split in SPLITS}
+    rows = [["", *SPLITS], *([key, *(f"{numbers[s][key]:,}" for s in SPLITS)] for key in numbers["train"])]
+    rows.append(
+        [
+            "images, px (median)",
+            *(_median([seen.shape[::-1] for seen in found.splits[s] if seen.shape]) for s in SPLITS),
+        ]
+    )
+    rows.append(["boxes, px (median)", *(_median(found.sizes(s)) for s in SPLITS)])
+    classes = [["class", *(f"{split} {kind}" for split in SPLITS for kind in ("boxes", "images"))]]
+    counts = {split: (found.count(split), _images(found.splits[split])) for split in SPLITS}
+    for number, name in enumerate(found.manifest.names):
+        classes.append([name, *(f"{kind.get(number, 0):,}" for split in SPLITS for kind in counts[split])])
+    return [plain_table(found.manifest.path.name, rows), plain_table("classes", classes)]
+
+
+def _images(items: Sequence[Seen]) -> dict[int, int]:
+    """How many images show each class."""
+    found: dict[int, int] = {}
+    for seen in items:
+        for label in np.unique(seen.boxes[:, 0]).astype(int).tolist():
+            found[label] = found.get(label, 0) + 1
+    return found
+
+
+def _median(sizes: Any) -> str:
+    values = np.asarray(sizes, dtype=float).reshape(-1, 2)
+    return "x".join(f"{value:.0f}" for value in np.median(values, axis=0)) if len(values) else "-"
+
+
+def _some(kind: str, lines: Sequence[str]) -> list[str]:
+    more = [f"{kind}: {len(lines) - LINES} more, see problems.txt"] if len(lines) > LINES else []
+    return [f"{kind}: {told}" for told in lines[:LINES]] + more
+
+
+def draw(found: Survey, folder: Path) -> list[Path]:
+    """classes.png, boxes.png, and samples.jpg where an image can be read."""
+    paths = [_classes(found, folder / "classes.png"), _boxes(found, folder / "boxes.png")]
+    return paths + _samples(found, folder / "samples.jpg")
+
+
+def _classes(found: Survey, path: Path) -> Path:
+    """Boxes of each class, in both splits."""
+    names = found.manifest.names
+    figure, axis = _figure(max(6.0, 0.3 * len(names) + 2), 4.5)
+    places = np.arange(len(names))
+    for i, split in enumerate(SPLITS):
+        counts = found.count(split)
+        heights = [counts[number] for number in range(len(names))]
+        label = f"{split}, {sum(heights):,} boxes"
+        axis.bar(places + 0.4 * (i - 0.5), heights, 0.4, color=COLOURS[split], label=label)
+    axis.set_xticks(places, names, rotation=90 if len(names) > 6 else 0, fontsize=8 if len(names) > 20 else 10)
+    axis.set_yscale("symlog", linthresh=10)
+    axis.set(title="Boxes of each class", ylabel="boxes", xlim=(-0.8, len(names) - 0.2))
+    axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def _boxes(found: Survey, path: Path) -> Path:
+    """Width against height of the boxes, px of the original images."""
+    figure, axis = _figure(6.5, 6.0)
+    rng = np.random.Generator(np.random.PCG64(0))
+    for split in SPLITS:
+        sizes = found.sizes(split)
+        shown = sizes[rng.permutation(len(sizes))[:POINTS]]
+        axis.scatter(*shown.T, s=6, alpha=0.35, linewidths=0, color=COLOURS[split], label=f"{split}, {len(sizes):,}")
+    edges = np.array(axis.get_xlim() + axis.get_ylim()).clip(1)
+    line = np.geomspace(max(1.0, edges.min()), max(2.0, edges.max()), 50)
+    for side in (SMALL, LARGE):
+        axis.plot(line, side**2 / line, color="0.5", linewidth=0.8, linestyle="--")
+    limits = (max(0.5, line[0]), line[-1] * 1.1)
+    axis.set(title="Sizes of the boxes", xlabel="width, px", ylabel="height, px", xscale="log", yscale="log")
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    for marker in axis.legend(frameon=False, title=f"dashed: {SMALL}x{SMALL}, {LARGE}x{LARGE} px").legend_handles:
+        marker.set(alpha=1, sizes=[24])
+    return _save(figure, path)
+
+
+def _samples(found: Survey, path: Path) -> list[Path]:
+    """A sheet of labelled training images, a random choice, those with objects first."""
+    good = [seen for seen in found.splits["train"] if seen.shape]
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(good)).tolist()
+    chosen = sorted(order, key=lambda i: not len(good[i].boxes))[:SHOWN]
+    images: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for number in chosen:
+        try:
+            image, rows = _letterboxed(good[number])
+        except UnreadableImageError:  # gone since it was looked at
+            continue
+        targets.append(np.insert(rows, 0, len(images), axis=1))
+        images.append(image)
+    if not images:
+        return []
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    save_picture(path, batch_mosaic(batch, torch.from_numpy(np.concatenate(targets)).float(), _short(found.manifest)))
+    return [path]
+
+
+def _letterboxed(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    image = read_image(seen.path)
+    box = transforms.fit((image.shape[0], image.shape[1]), (SIDE, SIDE))
+    corners = transforms.place(transforms.to_corners(seen.boxes), box.scaled, box.pad)
+    return transforms.letterbox(image, box), transforms.to_shares(corners, box.size)
+
+
+def _short(manifest: Manifest) -> list[str]:
+    return [name[:24] for name in manifest.names]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.grid(alpha=0.25)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _save(figure: Any, path: Path) -> Path:
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return path
