@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room -> rooms under utils it may use
     "distillation": {"darknet", "detection"},
     "quantization": {"darknet"},
     "spiking": {"darknet", "quantization"},
+    "export": {"darknet", "quantization", "spiking"},
     "reporting": {"darknet"},
 }
 FREE = {"errors", "files"}  # what every room may use

@@ -1,0 +1,122 @@
+"""From an integer network to the folder an FPGA or C engineer gets, for export.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.bench import Bench, newest, open_bench
+from pipeline.report import begin
+from utils.detection.decode import decode
+from utils.detection.nms import non_max_suppression
+from utils.errors import InputError
+from utils.export.formats import FORMS
+from utils.export.package import Manifest, Options, export_network
+from utils.reporting.files import free_path
+from utils.reporting.plots import plot_bars
+from utils.reporting.record import Record, finish_record, git_state
+
+log = logging.getLogger(__name__)
+
+QUANTISED = "convert_snn quantize"  # scripts that leave an integer network behind
+FOLDER = Path("export")
+CONFIDENCE, OVERLAP = 0.25, 0.45  # of the boxes beside the golden vectors
+FORM = {"fpga": FORMS, "c": ("npy",)}
+
+
+def add_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags of an export."""
+    flags.add_argument("form", nargs="?", choices=sorted(FORM), default="fpga", help="what to write (default: fpga)")
+    flags.add_argument("--weights", default="", help=".int.pt or .snn.pt (default: the newest quantised network)")
+    flags.add_argument("--golden", type=int, default=2, help="validation images to write golden vectors for")
+    flags.add_argument("--tile", type=tile, default=None, help="TMxTN: weights in tiles of outputs x inputs too")
+    flags.add_argument("--out", default="", help="the new folder (default: export/ and the network's name)")
+
+
+def tile(text: str) -> tuple[int, int]:
+    """``64x8`` -> (64, 8)."""
+    numbers = text.lower().split("x")
+    if len(numbers) != 2 or not all(number.isdigit() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be TMxTN, such as 64x8, got {text}")
+    return int(numbers[0]), int(numbers[1])
+
+
+def export_script(args: argparse.Namespace) -> Record:
+    """export.py: write, verify, tell.
+
+    Raises:
+        InputError: the network is a float one, there are too few images, or the hand-off does not verify.
+    """
+    args.weights = args.weights or str(newest(QUANTISED))
+    float_network = f"{args.weights}: is a float network; quantise it: quantize.py --weights {args.weights}"
+    if not args.weights.endswith(".pt"):
+        raise InputError(float_network)
+    bench = open_bench(args)
+    integer = bench.loaded.integer
+    if integer is None:
+        raise InputError(float_network)
+    images = golden_images(bench, args.golden)
+    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
+    out = Path(args.out) if args.out else free_path(FOLDER / "-".join(filter(None, (stem, args.name))))
+    record = begin(bench, "export")
+    options = Options(
+        name=stem,
+        forms=FORM[args.form],
+        tile=args.tile if args.form == "fpga" else None,
+        spiking=bench.loaded.kind == "spiking",
+        git=git_state(),
+    )
+
+    def finish(folder: Path, manifest: Manifest) -> None:
+        draw_costs(folder, manifest)
+        write_boxes(bench, images, folder)
+
+    manifest = export_network(out, integer, images, options, finish)
+    totals = manifest["totals"]
+    told = [f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")]
+    log.info("%s MACs and %s bit operations an image, %s bytes of weights", *told)
+    log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
+    numbers = {"macs": totals["macs"], "bops": totals["bops"], "bytes": totals["weight_bytes"]}
+    return finish_record(record, metrics=numbers, outputs=[out / "manifest.json", out / "verify.py"])
+
+
+def golden_images(bench: Bench, count: int) -> Tensor:
+    """The first validation images, [N,C,H,W] of n / 255."""
+    dataset = bench.valid.dataset
+    most = len(dataset)  # type: ignore[arg-type]
+    if not 1 <= count <= most:
+        raise InputError(f"--golden: {count} images of {most}; use 1 to {most}")
+    return torch.stack([dataset[i].image for i in range(count)]).float() / 255
+
+
+def draw_costs(folder: Path, manifest: Manifest) -> None:
+    """Bars of MACs, bit operations and bytes on the chip, a layer each."""
+    for key, title, unit, each_unit in (
+        ("macs", "Multiply-accumulates of each layer", "million MACs an image", 1e6),
+        ("bops", "Bit operations of each layer: MACs x weight bits x input bits", "millions an image", 1e6),
+        ("on_chip_bytes", "On the chip for each layer: weights and row buffer", "KiB", 1024),
+    ):
+        bars = {f"layer {each['layer']}": each["cost"][key] / each_unit for each in manifest["layers"]}
+        shown = {name: value for name, value in bars.items() if value}
+        plot_bars(folder / "costs" / f"{key}.png", shown, title=title, unit=unit)
+
+
+def write_boxes(bench: Bench, images: Tensor, folder: Path) -> None:
+    """golden/K/boxes.json: what the heads make of the accumulators, in floating point."""
+    raw = bench.loaded.predictor.to(bench.device)(images.to(bench.device))
+    size = (images.shape[2], images.shape[3])
+    names: Any = bench.loaded.names or bench.manifest.names
+    found = non_max_suppression(decode(raw, bench.heads, size), conf=CONFIDENCE, iou=OVERLAP)
+    for k, boxes in enumerate(found):
+        rows = [
+            {"class": int(row[5]), "name": names[int(row[5])], "score": round(row[4], 6), "xyxy": row[:4]}
+            for row in boxes.tolist()
+        ]
+        content = {"confidence": CONFIDENCE, "iou": OVERLAP, "unit": "px of the network's image", "boxes": rows}
+        (folder / f"golden/{k}/boxes.json").write_text(json.dumps(content, indent=1) + "\n")

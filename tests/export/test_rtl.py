@@ -1,0 +1,66 @@
+"""The SystemVerilog layer, simulated: levels and spikes of every output."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.export.nets import LOW, lowered, small
+from tests.quantization.random_nets import cfg_text, random_images
+from utils.errors import InputError
+from utils.export.costs import shapes
+from utils.export.formats import FORMS, encode, word_of
+from utils.export.golden import write_golden
+from utils.export.layers import Target, describe_grid, describe_layer
+from utils.export.rtl import replay, write_rtl
+from utils.quantization.integer import IntegerNetwork
+
+pytestmark = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("make")), reason="needs iverilog")
+
+
+def write(folder: Path, network: IntegerNetwork, images) -> tuple[dict, int]:
+    shape, target = shapes(network, tuple(images.shape[2:])), Target(folder, FORMS)
+    manifest = {
+        "name": "test",
+        "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
+        "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1])},
+        "golden": write_golden(folder, network, images[:1], ["npy", "mem"]),
+    }
+    return manifest, write_rtl(folder / "rtl", manifest)
+
+
+def check(folder: Path, network: IntegerNetwork, images) -> None:
+    _, clocks = write(folder, network, images)
+    assert re.fullmatch(r"RTL: layer \d+, \d+ outputs equal .* as levels and as spikes", replay(folder / "rtl", clocks))
+
+
+@pytest.mark.parametrize("name", ["grey", "grouped", "plain", "tiny"])
+def test_a_layer_of_the_test_cfgs_is_equal_in_the_simulator(name, tmp_path):
+    check(tmp_path, *small(f"tests/cfgs/{name}.cfg", LOW))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky", "linear", "relu6"])
+@pytest.mark.parametrize("groups", [1, 8], ids=["dense", "depthwise"])
+def test_every_activation_is_equal_in_the_simulator(activation, groups, tmp_path):
+    first = {"filters": 8, "size": 3, "stride": 2, "pad": 1, "activation": "leaky"}
+    second = first | {"groups": groups, "activation": activation}
+    images = random_images(1, seed=3)
+    check(tmp_path, lowered(cfg_text(("convolutional", first), ("convolutional", second)), images), images)
+
+
+def test_a_wrong_golden_output_is_named(tmp_path):
+    network, images = small("tests/cfgs/plain.cfg", LOW)
+    _, clocks = write(tmp_path, network, images)
+    i = int(re.search(r"LAYER = (\d+);", (tmp_path / "rtl/layer.svh").read_text())[1])
+    levels = np.load(tmp_path / f"golden/0/{i:03d}_out.npy").astype(int)
+    levels.flat[5] ^= 1
+    grid = network.grids[i]
+    (tmp_path / f"golden/0/{i:03d}_out.mem").write_bytes(encode(levels, word_of(grid.lo, grid.hi), "mem"))
+    with pytest.raises(
+        InputError, match=rf"{i:03d}_out\.mem: element 5 is {levels.flat[5]}, but the layer gives level"
+    ):
+        replay(tmp_path / "rtl", clocks)

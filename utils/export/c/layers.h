@@ -1,0 +1,44 @@
+/* The layers of an integer network in plain C99: integers only, no library, no heap. */
+#ifndef LAYERS_H
+#define LAYERS_H
+
+#include "types.h"
+
+struct map {
+    int channels, height, width;
+};
+
+/* n = clip((acc * m + 2^(f-1)) >> f, lo, hi); m_neg stands in for m where acc < 0; one gain a channel, or one in all. */
+struct requantiser {
+    const int32_t *m, *m_neg;
+    int per_channel, f, lo, hi;
+};
+
+struct conv {
+    struct map in, out;
+    int size, down, right, pad, dilation, groups; /* down, right: strides */
+    const weight_t *weights;                      /* [out][in / groups][size][size] */
+    const int32_t *bias;
+    struct requantiser by;
+};
+
+struct shortcut {
+    struct map map;
+    int inputs;
+    const int32_t *gains; /* one an input */
+    struct requantiser by;
+};
+
+struct pool {
+    struct map in, out;
+    int size, stride, before, lowest; /* before: pixels of padding at the top and left */
+};
+
+/* Either levels or acc is null: a read-out keeps its accumulators. */
+void conv(const struct conv *by, const level_t *in, level_t *levels, acc_t *acc);
+void shortcut(const struct shortcut *by, const level_t *const *in, level_t *out);
+void max_pool(const struct pool *by, const level_t *in, level_t *out);
+void upsample(const struct map *in, int stride, const level_t *from, level_t *to);
+void copy(const level_t *from, long count, level_t *to);
+
+#endif

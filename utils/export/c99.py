@@ -1,0 +1,232 @@
+"""The network as plain C99: integers only, no library, no heap, every buffer in an arena the caller provides."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.errors import InputError
+from utils.export.costs import Shape
+from utils.export.make import run_make
+from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.support import readouts
+from utils.quantization.walk import last_readers
+
+FIXED = Path(__file__).with_name("c")
+NUMBERS_A_LINE = 24
+SIGNATURE = (
+    "void net_run(const uint8_t *image, level_t *arena, acc_t *const heads[NET_HEADS], net_hook hook, void *context)"
+)
+TYPES = ((7, "int8_t"), (15, "int16_t"), (31, "int32_t"), (63, "int64_t"))  # bits beside the sign
+
+
+def write_c(folder: Path, network: IntegerNetwork, shape: dict[int, Shape], golden: int) -> None:
+    """Write c/: layers.c and check.c are the same for every network, types.h, weights.h and net.{h,c} are its own."""
+    shutil.copytree(FIXED, folder)
+    arena = plan_arena(network, shape)
+    (folder / "types.h").write_text(_types(network))
+    (folder / "net.h").write_text(_header(network, shape, arena, golden))
+    (folder / "weights.h").write_text(_weights(network))
+    (folder / "net.c").write_text(_source(network, shape, arena))
+
+
+def compile_and_check(folder: Path) -> str:
+    """``make check`` outside the folder, which stays clean; returns what it said.
+
+    Raises:
+        InputError: it does not compile, or a layer differs from the golden vectors.
+    """
+    if not (shutil.which("make") and shutil.which("cc")):
+        return "C99: written but not compiled, there is no cc and make here; run make check in c/"
+    return run_make(folder)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where each edge lives: ``start`` of its levels, while it is needed; ``size`` of the whole, in levels."""
+
+    start: dict[int, int]
+    size: int
+
+
+def plan_arena(network: IntegerNetwork, shape: dict[int, Shape]) -> Arena:
+    """First fit: an edge takes the lowest free stretch from the layer that makes it to the last that reads it."""
+    last, top = last_readers(network.spec), 0
+    start: dict[int, int] = {}
+    live: dict[int, int] = {}  # edge -> its levels
+    for i in range(-1, len(network.spec.layers)):
+        if i in network.grids:
+            count, at = int(np.prod(shape[i])), 0
+            for other in sorted(live, key=start.__getitem__):
+                if start[other] < at + count:
+                    at = max(at, start[other] + live[other])
+            start[i], live[i], top = at, count, max(top, at + count)
+        live = {j: n for j, n in live.items() if last.get(j, j) > i}
+    return Arena(start, top)
+
+
+def _smallest(bits: int) -> str:
+    return next(name for room, name in TYPES if bits <= room)
+
+
+def _types(network: IntegerNetwork) -> str:
+    convs = [op for op in network.ops.values() if isinstance(op, IntConv)]
+    reach = max(grid.reach for grid in network.grids.values())
+    names = {
+        "level_t": _smallest(reach.bit_length()),
+        "weight_t": _smallest(max(op.w_bit for op in convs) - 1),
+        "acc_t": _smallest(max(31, *(op.acc_bits - 1 for op in convs))),
+    }
+    lines = "".join(f"typedef {kind} {name};\n" for name, kind in names.items())
+    widest = max(op.acc_bits for op in convs)
+    return (
+        "/* As wide as the network's bounds demand: "
+        f"levels reach {reach}, the widest accumulator needs {widest} bits. */\n"
+        f"#ifndef TYPES_H\n#define TYPES_H\n\n#include <stdint.h>\n\n{lines}\n#endif\n"
+    )
+
+
+def _header(network: IntegerNetwork, shape: dict[int, Shape], arena: Arena, golden: int) -> str:
+    ends = sorted(set(readouts(network.spec)))
+    c, h, w = shape[-1]
+    numbers = {
+        "NET_IMAGE": c * h * w,
+        "NET_ARENA": arena.size,
+        "NET_HEADS": len(ends),
+        "NET_LARGEST_HEAD": max(int(np.prod(shape[i])) for i in ends),
+        "NET_GOLDEN": golden,
+    }
+    defines = "".join(f"#define {name} {value}\n" for name, value in numbers.items())
+    heads = "".join(f"    heads[{k}]: layer {i}, {list(shape[i])}\n" for k, i in enumerate(ends))
+    return f"""#ifndef NET_H
+#define NET_H
+
+#include "types.h"
+
+{defines}
+/* Told of every layer as soon as it is there; levels is null for a read-out, acc for every other layer. */
+typedef void (*net_hook)(void *context, int layer, const level_t *levels, const acc_t *acc, long count);
+
+/* Run the network.
+    image: 8-bit pixels [{c}][{h}][{w}]
+    arena: NET_ARENA levels of working memory, {arena.size:,} x sizeof(level_t) bytes
+    heads: where the accumulators go
+{heads}    hook: may be null */
+{SIGNATURE};
+
+#endif
+"""
+
+
+def _weights(network: IntegerNetwork) -> str:
+    parts = ['#include "types.h"\n']
+    for i, op in network.ops.items():
+        if isinstance(op, IntConv):
+            parts += [_array("weight_t", f"w_{i:03d}", op.weight), _array("int32_t", f"b_{i:03d}", op.bias)]
+        else:
+            parts.append(_array("int32_t", f"g_{i:03d}", op.gains))
+        if op.requantiser is not None:
+            parts.append(_array("int32_t", f"m_{i:03d}", op.requantiser.m))
+            if _bent(op.requantiser):
+                parts.append(_array("int32_t", f"n_{i:03d}", op.requantiser.m_neg))
+    return "".join(parts)
+
+
+def _array(kind: str, name: str, values: Tensor | tuple[int, ...]) -> str:
+    numbers = [str(v) for v in (values.flatten().tolist() if isinstance(values, Tensor) else values)]
+    lines = [", ".join(numbers[at : at + NUMBERS_A_LINE]) for at in range(0, len(numbers), NUMBERS_A_LINE)]
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n" + ",\n".join(lines) + "};\n"
+
+
+def _bent(by: Requantiser) -> bool:
+    return not np.array_equal(by.m, by.m_neg)
+
+
+def _map(shape: Shape) -> str:
+    return "{" + ", ".join(map(str, shape)) + "}"
+
+
+def _source(network: IntegerNetwork, shape: dict[int, Shape], arena: Arena) -> str:
+    heads = {i: k for k, i in enumerate(sorted(set(readouts(network.spec))))}
+    structs, steps = [], []
+    for i, layer in enumerate(network.spec.layers):
+        if isinstance(layer, s.Head):
+            continue
+        structs.append(_struct(network, i, shape))
+        to = f"heads[{heads[i]}]" if i in heads else f"arena + {arena.start[i]}"
+        steps.append(_step(network, i, shape, [f"arena + {arena.start[j]}" for j in layer.sources], to))
+        told = f"0, {to}" if i in heads else f"{to}, 0"
+        steps.append(f"    tell({i}, {told}, {int(np.prod(shape[i]))});\n")
+    return (
+        '#include "net.h"\n\n#include "layers.h"\n#include "weights.h"\n\n'
+        "#define tell(layer, levels, acc, count) \\\n"
+        "    do { if (hook) hook(context, layer, levels, acc, count); } while (0)\n\n"
+        + "".join(structs)
+        + f"\n{SIGNATURE}\n{{\n"
+        + f"    for (long at = 0; at < NET_IMAGE; ++at)\n        arena[{arena.start[-1]} + at] = image[at];\n"
+        + f"    tell(-1, arena + {arena.start[-1]}, 0, NET_IMAGE);\n"
+        + "".join(steps)
+        + "}\n"
+    )
+
+
+def _struct(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> str:
+    """The constants of a layer, where it has any."""
+    layer, op, name = network.spec.layers[i], network.ops.get(i), f"{i:03d}"
+    source, out = _map(shape[layer.sources[0]]), _map(shape[i])
+    match layer:
+        case s.Conv() if isinstance(op, IntConv):
+            down, right = layer.stride
+            numbers = f"{layer.size}, {down}, {right}, {layer.pad}, {layer.dilation}, {layer.groups}"
+            return (
+                f"static const struct conv conv_{name} = {{{source}, {out}, {numbers}, w_{name}, b_{name}, "
+                f"{_requantiser(name, op.requantiser)}}};\n"
+            )
+        case s.Shortcut() if isinstance(op, IntShortcut):
+            by = _requantiser(name, op.requantiser)
+            return f"static const struct shortcut sum_{name} = {{{out}, {len(op.gains)}, g_{name}, {by}}};\n"
+        case s.MaxPool():
+            numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {network.grids[i].lo}"
+            return f"static const struct pool pool_{name} = {{{source}, {out}, {numbers}}};\n"
+        case s.Upsample():
+            return f"static const struct map map_{name} = {source};\n"
+    return ""
+
+
+def _requantiser(name: str, by: Requantiser | None) -> str:
+    if by is None:
+        return "{0, 0, 0, 0, 0, 0}"
+    negative = f"n_{name}" if _bent(by) else f"m_{name}"
+    return f"{{m_{name}, {negative}, {int(len(by.m) > 1)}, {by.f}, {by.lo}, {by.hi}}}"
+
+
+def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[str], to: str) -> str:
+    """The call that computes a layer."""
+    layer, name = network.spec.layers[i], f"{i:03d}"
+    match layer:
+        case s.Conv():
+            targets = f"0, {to}" if to.startswith("heads") else f"{to}, 0"
+            return f"    conv(&conv_{name}, {given[0]}, {targets});\n"
+        case s.Shortcut():
+            inputs = ", ".join(given)
+            return f"    shortcut(&sum_{name}, (const level_t *const[]){{{inputs}}}, {to});\n"
+        case s.MaxPool():
+            return f"    max_pool(&pool_{name}, {given[0]}, {to});\n"
+        case s.Upsample():
+            return f"    upsample(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
+        case s.Route():
+            lines, done = [], 0
+            for j, source in zip(layer.sources, given, strict=True):
+                c, h, w = shape[j]
+                count = c // layer.groups * h * w
+                lines.append(f"    copy({source} + {layer.group_id * count}, {count}, {to} + {done});\n")
+                done += count
+            return "".join(lines)
+        case s.Dropout():
+            return f"    copy({given[0]}, {int(np.prod(shape[i]))}, {to});\n"
+    raise InputError(f"layer {i} (cfg line {layer.line}): {type(layer).__name__} cannot be exported yet")

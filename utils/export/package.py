@@ -1,0 +1,160 @@
+"""The folder: everything written to a temporary name, verified from its files, and only then given its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.darknet.cfg import write_cfg
+from utils.errors import InputError
+from utils.export import c99, rtl, verify
+from utils.export.costs import shapes
+from utils.export.formats import FORMS
+from utils.export.golden import write_golden
+from utils.export.layers import Target, describe_grid, describe_layer
+from utils.export.readme import readme
+from utils.export.schema import FILE as SCHEMA
+from utils.export.schema import fault
+from utils.export.spikes import describe_neuron, describe_spikes
+from utils.quantization.integer import IntegerNetwork
+from utils.spiking.encode import encode
+
+log = logging.getLogger(__name__)
+
+MANIFEST, SUM = "manifest.json", "manifest.sum"
+ROUNDING = "n = clip((acc * m + 2^(f-1)) >> f, lo, hi); >> floors, so ties go up; m_neg for m where acc < 0"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What goes into the folder.
+
+    Args:
+        name: of the network, for people.
+        forms: of every tensor; npy must be among them.
+        tile: (outputs, inputs) of a tile of weights; None for plain files only.
+        spiking: with the parameters of integrate-and-fire neurons and their timetable.
+        git: commit of the program.
+    """
+
+    name: str
+    forms: tuple[str, ...] = FORMS
+    tile: tuple[int, int] | None = None
+    spiking: bool = False
+    git: str | None = None
+
+
+def export_network(
+    out: Path,
+    network: IntegerNetwork,
+    images: Tensor,
+    options: Options,
+    finish: Callable[[Path, Manifest], None] | None = None,
+) -> Manifest:
+    """Write the hand-off of a network into the new folder ``out``, verified; or nothing.
+
+    Args:
+        out: does not exist yet.
+        network: what to hand off.
+        images: [N,C,H,W] of n / 255, those of the golden vectors.
+        options: what goes into it.
+        finish: may add files of its own (pictures, boxes) to the unfinished folder.
+
+    Raises:
+        InputError: ``out`` exists or cannot be written, a layer cannot be exported, or the folder does not verify.
+    """
+    with whole_folder(out) as folder:
+        manifest = _fill(folder, network, images, options)
+        clocks = rtl.write_rtl(folder / "rtl", manifest) if "mem" in options.forms else None
+        if finish is not None:
+            finish(folder, manifest)
+        seal(folder, manifest)
+        wrong = fault(manifest)
+        if wrong:
+            raise InputError(f"{out}: {wrong}; nothing was written, please report this network")
+        try:
+            log.info("%s", verify.check(folder))
+        except verify.MismatchError as error:
+            raise InputError(f"{out}: does not verify: {error}; nothing was written, please report this") from error
+        log.info("%s", c99.compile_and_check(folder / "c"))
+        if clocks is not None:
+            log.info("%s", rtl.replay(folder / "rtl", clocks))
+    return manifest
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that becomes ``out`` when the block ends well, and vanishes when not."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.exists():
+            raise InputError(f"{out}: exists; choose another --out")
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(out)
+    except OSError as error:
+        raise InputError(f"{out}: {error.strerror or error}; make room or allow it, then run this again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Stamp every file into the manifest and write it, with its own stamp beside it."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / SUM).unlink(missing_ok=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): verify.stamp_of(path.read_bytes()) for path in files
+    }  # fmt: skip
+    content = (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode()
+    (folder / MANIFEST).write_bytes(content)
+    (folder / SUM).write_bytes(verify.sum_line(verify.stamp_of(content)))
+
+
+def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: Options) -> Manifest:
+    size = (images.shape[2], images.shape[3])
+    shape, cfg = shapes(network, size), write_cfg(network.spec)
+    target = Target(folder, options.forms, options.tile)
+    count = range(len(network.spec.layers))
+    steps = tqdm(count, desc="write layers", leave=False, delay=2, disable=None)
+    layers = [describe_layer(network, i, shape, target) for i in steps]
+    spiking = encode(network) if options.spiking else None
+    for entry in layers:
+        neuron = None if spiking is None else describe_neuron(spiking, entry["layer"])
+        entry |= {} if neuron is None else {"neuron": neuron}
+    costs = [entry["cost"] for entry in layers]
+    manifest: Manifest = {
+        "format": "darkspike-hand-off",
+        "version": 1,
+        "name": options.name,
+        "git": options.git,
+        "cfg_sha256": hashlib.sha256(cfg.encode()).hexdigest(),
+        "scheme": network.scheme.to_dict(),
+        "rounding": ROUNDING,
+        "byte_order": "little",
+        "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1])},
+        "tile": None if options.tile is None else {"tm": options.tile[0], "tn": options.tile[1]},
+        "spiking": None if spiking is None else describe_spikes(spiking),
+        "layers": layers,
+        "totals": {key: sum(cost[key] for cost in costs) for key in costs[0]},
+        "golden": write_golden(folder, network, images, [form for form in ("npy", "mem") if form in options.forms]),
+    }
+    (folder / "network.cfg").write_text(cfg, encoding="utf-8")
+    (folder / "README.md").write_text(readme(manifest, network, images), encoding="utf-8")
+    shutil.copyfile(SCHEMA, folder / SCHEMA.name)
+    shutil.copyfile(verify.__file__, folder / "verify.py")
+    c99.write_c(folder / "c", network, shape, len(images))
+    return manifest

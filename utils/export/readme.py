@@ -1,0 +1,98 @@
+"""README.md of a hand-off: what lies where, what exactly is computed, and one output worked out in real numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from utils.darknet.spec import Conv
+from utils.quantization.executor import IntegerExecutor, Trace
+from utils.quantization.integer import IntConv, IntegerNetwork
+
+TEMPLATE = Path(__file__).with_name("README.template.md")
+SHOWN = 12  # products written out; the rest are summed up
+
+TILES = """\
+- **tiled** weights (`NNN_w_tiled.*`): tiles of $tm outputs x $tn inputs, output tiles outside, input tiles inside;
+  within a tile [ky][kx][output][input]. The last tiles are as short as what is left: nothing is padded or left out.
+  `starts` gives the first element of each tile.
+"""
+
+SPIKES = """
+## As spikes
+
+Phase mode: a layer waits until its inputs' window of L = $window steps is over, then fires in its own. `neuron` of a
+layer: threshold theta = 2^log2_theta; V = theta/2 + acc * m (m_neg where acc < 0), acc summed over all input spikes
+and the bias. In each step +1 where V >= theta and fewer than hi were fired, -1 where V < 0 and more than lo; V falls
+by theta times what was fired. The spikes of a window add up to the level. One frame leaves every $interval_steps
+steps, a frame takes $latency_steps steps.
+"""
+
+
+def readme(manifest: dict[str, Any], network: IntegerNetwork, images: Tensor) -> str:
+    """The text."""
+    totals, tile, times = manifest["totals"], manifest["tile"], manifest["spiking"]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        name=manifest["name"],
+        layers=len(manifest["layers"]),
+        image="x".join(map(str, manifest["image"]["shape"])),
+        **{key: f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")},
+        tiles="" if tile is None else Template(TILES).substitute(tile),
+        spikes="" if times is None else Template(SPIKES).substitute(times),
+        example=worked_example(network, IntegerExecutor(network).trace(images[:1])),
+    )
+
+
+def worked_example(network: IntegerNetwork, trace: Trace) -> str:
+    """One element of the first requantised convolution, near the middle of the map, in real numbers."""
+    i = next(i for i, op in network.ops.items() if isinstance(op, IntConv) and op.requantiser is not None)
+    layer, op = network.conv(i)
+    by, out = op.requantiser, trace.levels[i][0]
+    assert by is not None
+    o, y, x = _interesting(out.numpy(), by.lo, by.hi)
+    products = _products(layer, op.weight.numpy(), trace.levels[layer.sources[0]][0].numpy(), (o, y, x))
+    bias = int(op.bias[o])
+    acc = sum(w * n for w, n in products) + bias
+    gain = int(by.m_neg[o] if acc < 0 else by.m[o])
+    level = (acc * gain + (1 << (by.f - 1))) >> by.f if by.f > 0 else acc * gain << -by.f
+    assert acc == int(trace.accumulators[i][0, o, y, x]) and min(max(level, by.lo), by.hi) == int(out[o, y, x])
+    live = [(w, n) for w, n in products if w * n]
+    terms = " + ".join(f"({w})*{n}" for w, n in live[:SHOWN])
+    more = f" + {sum(w * n for w, n in live[SHOWN:])} (the other {len(live) - SHOWN})" if len(live) > SHOWN else ""
+    shifted = f"({acc} * {gain} + 2^{by.f - 1}) >> {by.f}" if by.f > 0 else f"({acc} * {gain}) << {-by.f}"
+    return (
+        f"Layer {i}, golden image 0, output channel {o} at y = {y}, x = {x}; the products that are not 0, in the\n"
+        "order [i][ky][kx]:\n\n"
+        f"    acc   = {terms or 0}{more} + bias {bias}\n"
+        f"          = {acc}\n"
+        f"    m     = {gain}, f = {by.f}\n"
+        f"    level = {shifted} = {level}, clipped to {by.lo}..{by.hi}: {int(out[o, y, x])}\n\n"
+        f"`golden/0/{i:03d}_out.npy`[{o}, {y}, {x}] is {int(out[o, y, x])}."
+    )
+
+
+def _interesting(levels: np.ndarray, lo: int, hi: int) -> tuple[int, ...]:
+    """An element that is neither 0 nor clipped, near the middle; the middle itself where there is none."""
+    middle = np.array(levels.shape) // 2
+    good = np.argwhere((levels > lo) & (levels < hi) & (levels != 0))
+    chosen = good[np.abs((good - middle)[:, 1:]).sum(1).argmin()] if len(good) else middle
+    return tuple(int(at) for at in chosen)
+
+
+def _products(layer: Conv, weight: np.ndarray, n: np.ndarray, place: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(weight, input) of every tap on the map."""
+    o, y, x = place
+    first = o // (layer.filters // layer.groups) * weight.shape[1]
+    found = []
+    for (c, ky, kx), w in np.ndenumerate(weight[o]):
+        row, column = (
+            at * step - layer.pad + tap * layer.dilation
+            for at, step, tap in ((y, layer.stride[0], ky), (x, layer.stride[1], kx))
+        )
+        if 0 <= row < n.shape[1] and 0 <= column < n.shape[2]:
+            found.append((int(w), int(n[first + c, row, column])))
+    return found

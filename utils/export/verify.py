@@ -1,0 +1,337 @@
+"""Checks this folder and recomputes the network in it, from its files alone; names the first thing that is wrong.
+
+  python3 verify.py               in the folder of manifest.json
+  python3 verify.py other/folder
+
+Needs Python 3.10 and numpy. It checks, in this order: every file's checksum (a flipped bit is found and named); that
+all forms of a tensor (npy, bin, mem, coe, plain and tiled) hold the same integers; and that the network, recomputed
+layer by layer on the golden images, gives every element of every golden tensor. Exit code 0 means all of that holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+POLYNOMIAL = 0xEDB88320  # of CRC-32, bits reversed
+IMAGE = -1
+Array = np.ndarray
+Entry = dict[str, Any]  # of the manifest: a layer, a tensor, or all of it
+
+
+class MismatchError(Exception):
+    """What is wrong, and where."""
+
+
+def check(folder: Path | str) -> str:
+    """Check everything in the folder; returns what was checked, in one line.
+
+    Raises:
+        MismatchError: the first thing that is wrong.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for path, stamp in manifest["files"].items():
+        check_file(folder, path, stamp, manifest)
+    tensors = load_tensors(folder, manifest)
+    for refs in manifest["golden"]["tensors"]:
+        golden = {int(name): load(folder, ref) for name, ref in refs.items()}
+        levels, accumulators = execute(manifest, tensors, golden[IMAGE])
+        for layer in manifest["layers"]:
+            if layer["output"] is not None:
+                i = layer["layer"]
+                found = accumulators[i] if layer.get("read_out") else levels[i]
+                compare(found, golden[i], f"layer {i}", refs[f"{i}"]["files"]["npy"])
+    layers, images = sum(layer["output"] is not None for layer in manifest["layers"]), manifest["golden"]["images"]
+    return f"{len(manifest['files'])} files are whole; {layers} layers x {images} images equal in every element"
+
+
+def compare(found: Array, golden: Array, name: str, path: str) -> None:
+    """A layer's integers are the golden ones, or MismatchError names the first element that is not."""
+    different = np.argwhere(found != golden)
+    if len(different):
+        at = tuple(map(int, different[0]))
+        told = f"element {list(at)} is {golden[at]}, but {name} gives {found[at]}"
+        raise MismatchError(f"{path}: {told} ({len(different)} of {found.size} elements differ)")
+
+
+# ---------------------------------------------------------------------------------------------------- checksums
+
+
+def read(folder: Path, path: str) -> bytes:
+    """A file's content."""
+    try:
+        return (folder / path).read_bytes()
+    except OSError as error:
+        raise MismatchError(f"{path}: {error.strerror}") from None
+
+
+def stamp_of(content: bytes) -> Entry:
+    """What a file is known by."""
+    crc = f"{zlib.crc32(content):08x}"
+    return {"sha256": hashlib.sha256(content).hexdigest(), "crc32": crc, "bytes": len(content)}
+
+
+def read_manifest(folder: Path) -> Entry:
+    """manifest.json, once it is known to be whole."""
+    content, line = read(folder, "manifest.json"), read(folder, "manifest.sum")
+    right = stamp_of(content)
+    if line == sum_line(right):
+        return json.loads(content)
+    try:
+        digest, crc, size, _ = line.decode("ascii").split()
+        known = {"sha256": digest, "crc32": crc, "bytes": int(size)}
+    except ValueError:
+        raise MismatchError("manifest.sum: cannot be read; it is damaged") from None
+    if len([key for key in ("sha256", "crc32") if known[key] != right[key]]) < 2:  # a change of content changes both
+        raise MismatchError("manifest.sum: is damaged; manifest.json itself is whole")
+    raise MismatchError(f"manifest.json: {describe(content, repair(content, known))}")
+
+
+def sum_line(stamp: Entry) -> bytes:
+    """What manifest.sum holds."""
+    return f"{stamp['sha256']} {stamp['crc32']} {stamp['bytes']} manifest.json\n".encode()
+
+
+def check_file(folder: Path, path: str, stamp: Entry, manifest: Entry) -> None:
+    """The file is what the manifest says, or MismatchError names byte and element."""
+    content = read(folder, path)
+    if stamp_of(content) == stamp:
+        return
+    whole = repair(content, stamp)
+    told = [describe(content, whole)]
+    for ref, form, order in forms_of(manifest):
+        if path_of(ref, form, order) == path:
+            told.insert(0, first_difference(content, whole, folder, ref, form, order))
+    raise MismatchError(f"{path}: " + "; ".join(filter(None, told)))
+
+
+def repair(content: bytes, stamp: Entry) -> bytes | None:
+    """The content before one bit of it was flipped, by the checksum's own algebra; None if more has changed."""
+    wanted = int(stamp["crc32"], 16) ^ zlib.crc32(content)
+    if len(content) != stamp["bytes"] or not wanted:
+        return None
+    register = POLYNOMIAL  # what a flip of the last byte's top bit does to the checksum; then bit by bit backwards
+    for back in range(8 * len(content)):
+        if register == wanted:
+            fixed = bytearray(content)
+            fixed[len(content) - 1 - back // 8] ^= 1 << (7 - back % 8)
+            return bytes(fixed) if hashlib.sha256(fixed).hexdigest() == stamp["sha256"] else None
+        register = register >> 1 ^ (POLYNOMIAL if register & 1 else 0)
+    return None
+
+
+def describe(content: bytes, whole: bytes | None) -> str:
+    """Which byte differs, in words."""
+    if whole is None:
+        return "its checksum is wrong, in more than one bit"
+    place = next(i for i, (a, b) in enumerate(zip(content, whole, strict=True)) if a != b)
+    bit, line = (content[place] ^ whole[place]).bit_length() - 1, content.count(b"\n", 0, place) + 1
+    return f"bit {bit} of byte {place} is flipped (0x{content[place]:02x}, was 0x{whole[place]:02x}; line {line})"
+
+
+def first_difference(
+    content: bytes, whole: bytes | None, folder: Path, ref: Entry, form: str, order: Array | None
+) -> str:
+    """Which element of a tensor is damaged, or nothing where its values are whole."""
+    try:
+        reference = decode(whole, form, ref) if whole is not None else intact(folder, ref, form, order)
+        values = decode(content, form, ref)
+    except Exception:  # numpy's parser raises this and that where a header is damaged
+        return "its values cannot be read"
+    if reference is None or (values == reference).all():
+        return ""
+    at = int(np.flatnonzero(values != reference)[0])
+    index = np.argwhere(np.arange(values.size).reshape(ref["shape"]) == (at if order is None else order[at]))[0]
+    where = "" if order is None else f"tiled element {at}, "
+    return f"{where}element {index.tolist()} is {values[at]}, was {reference[at]}"
+
+
+def intact(folder: Path, ref: Entry, form: str, order: Array | None) -> Array | None:
+    """The values as another form of the same tensor has them."""
+    for other, path in ref["files"].items():
+        if other != form or order is not None:
+            values = decode(read(folder, path), other, ref)
+            return values if order is None else values[order]
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ formats
+
+
+def tensors_of(layer: Entry) -> dict[str, Entry]:
+    """Name -> tensor of a layer's own integers."""
+    return {name: layer[name] for name in ("weights", "bias", "m", "m_neg") if layer.get(name) is not None}
+
+
+def forms_of(manifest: Entry) -> Iterator[tuple[Entry, str, Array | None]]:
+    """Every (tensor, form, order of its elements) in the folder; the order is None where it is plain."""
+    refs = [ref for layer in manifest["layers"] for ref in tensors_of(layer).values()]
+    for ref in refs + [ref for image in manifest["golden"]["tensors"] for ref in image.values()]:
+        yield from ((ref, form, None) for form in ref["files"])
+        if ref.get("tiled"):
+            order = tile_order(ref["shape"], ref["tiled"]["tm"], ref["tiled"]["tn"])
+            yield from ((ref, form, order) for form in ref["tiled"]["files"])
+
+
+def path_of(ref: Entry, form: str, order: Array | None) -> str:
+    """Where that form of a tensor lies."""
+    return (ref if order is None else ref["tiled"])["files"][form]
+
+
+def tile_order(shape: Sequence[int], tm: int, tn: int) -> Array:
+    """Plain element number of each element of the tiled file: tile by tile, in it [ky][kx][o][i], remainders short."""
+    number = np.arange(int(np.prod(shape))).reshape(shape)
+    tiles = [number[o : o + tm, i : i + tn] for o in range(0, shape[0], tm) for i in range(0, shape[1], tn)]
+    return np.concatenate([tile.transpose(2, 3, 0, 1).ravel() for tile in tiles])
+
+
+def decode(content: bytes, form: str, ref: Entry) -> Array:
+    """The integers of a file, int64, flat."""
+    bits, count = ref["bits"], int(np.prod(ref["shape"]))
+    if form == "npy":
+        values = np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64).ravel()
+    elif form == "bin":
+        values = unpack(np.frombuffer(content, np.uint8), bits, count)
+    else:
+        text = content.decode("ascii")
+        if form == "coe":
+            text = text.split("memory_initialization_vector=")[1].replace(",", " ").replace(";", " ")
+        values = np.array([int(word, 16) for word in text.split()], np.int64)
+    if form != "npy" and ref["signed"]:
+        values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
+    if len(values) != count:
+        raise ValueError(f"{len(values)} values instead of {count}")
+    return values
+
+
+def unpack(packed: Array, bits: int, count: int) -> Array:
+    """Words of ``bits`` bits without gaps, least significant bit first."""
+    if bits in (8, 16, 32):
+        return packed.view(f"<u{bits // 8}").astype(np.int64)
+    stream = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
+    return stream.astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64))
+
+
+def load(folder: Path, ref: Entry) -> Array:
+    """A tensor from its npy file, int64 in its shape."""
+    return decode(read(folder, ref["files"]["npy"]), "npy", ref).reshape(ref["shape"])
+
+
+def load_tensors(folder: Path, manifest: Entry) -> dict[int, dict[str, Array]]:
+    """Layer -> name -> integers; all forms of each must agree, and those of the golden tensors too."""
+    for ref, form, order in forms_of(manifest):
+        path, plain = path_of(ref, form, order), load(folder, ref).ravel()
+        different = np.flatnonzero(decode(read(folder, path), form, ref) != (plain if order is None else plain[order]))
+        if len(different):
+            raise MismatchError(f"{path}: element {different[0]} is not that of {ref['files']['npy']}")
+    layers = manifest["layers"]
+    return {each["layer"]: {name: load(folder, ref) for name, ref in tensors_of(each).items()} for each in layers}
+
+
+# ------------------------------------------------------------------------------------------------- the network
+
+
+def execute(manifest: Entry, tensors: dict[int, dict[str, Array]], image: Array) -> tuple[dict, dict]:
+    """Run the integer network.
+
+    Args:
+        manifest: what manifest.json holds.
+        tensors: layer number -> name -> integers.
+        image: pixels, int64 [C,H,W].
+
+    Returns:
+        Levels of every edge (-1: the image), accumulators of every convolution; int64 [C,H,W] by layer number.
+    """
+    levels, accumulators = {IMAGE: image}, {}
+    for layer in manifest["layers"]:
+        i, kind, own = layer["layer"], layer["kind"], tensors[layer["layer"]]
+        if layer["output"] is None:  # a head, which begins where the integers end
+            continue
+        given = [levels[j] for j in layer["inputs"]]
+        if kind == "conv":
+            accumulators[i] = convolve(layer, own["weights"], own["bias"], given[0])
+            if layer["requantise"] is not None:
+                levels[i] = requantise(accumulators[i], own, layer["requantise"])
+        elif kind == "shortcut":
+            total = sum(n * gain for n, gain in zip(given, layer["gains"], strict=True))
+            levels[i] = requantise(np.asarray(total), own, layer["requantise"])
+        else:
+            levels[i] = MOVES[kind](layer, given)
+    return levels, accumulators
+
+
+def convolve(layer: Entry, weight: Array, bias: Array, n: Array) -> Array:
+    """acc[o] = sum over i, ky, kx of w[o,i,ky,kx] * n[i, y*stride + ky*dilation - pad, ...] + bias[o].
+
+    The products are summed in float64, which is exact: all of them are integers, and no sum can pass 2^acc_bits.
+    """
+    assert layer["acc_bits"] <= 53, "beyond what float64 holds exactly"
+    (down, right), pad, dilation, groups = layer["stride"], layer["pad"], layer["dilation"], layer["groups"]
+    outputs, inputs, size = weight.shape[:3]
+    x = np.pad(n, ((0, 0), (pad, pad), (pad, pad))).astype(np.float64)
+    reach = dilation * (size - 1)
+    height, width = (x.shape[1] - reach - 1) // down + 1, (x.shape[2] - reach - 1) // right + 1
+    w = weight.reshape(groups, outputs // groups, inputs, size, size).astype(np.float64)
+    acc = np.zeros((groups, outputs // groups, height * width))
+    for ky in range(size):
+        for kx in range(size):
+            top, left = ky * dilation, kx * dilation
+            tap = x[:, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
+            acc += np.ascontiguousarray(w[..., ky, kx]) @ tap.reshape(groups, inputs, height * width)
+    return acc.astype(np.int64).reshape(outputs, height, width) + bias[:, None, None]
+
+
+def requantise(acc: Array, own: dict[str, Array], by: Entry) -> Array:
+    """n = clip((acc * m + 2^(f-1)) >> f, lo, hi) in int64; m_neg stands in for m where acc < 0."""
+    f, lo, hi = by["f"], by["lo"], by["hi"]
+    m, m_neg = own["m"][:, None, None], own.get("m_neg", own["m"])[:, None, None]
+    value = acc * np.where(acc < 0, m_neg, m)
+    if f > 0:
+        return np.clip((value + (1 << (f - 1))) >> f, lo, hi)
+    return np.clip(np.clip(value, lo, hi) << -f, lo, hi)  # clipped first, so that nothing overflows
+
+
+def max_pool(layer: Entry, given: list[Array]) -> Array:
+    """The largest level of each window; the padding is the lowest level."""
+    size, step, pad = layer["size"], layer["stride"], layer["pad"]
+    before, after = pad // 2, pad - pad // 2
+    x = np.pad(given[0], ((0, 0), (before, after), (before, after)), constant_values=layer["grid"]["lo"])
+    height, width = (x.shape[1] - size) // step + 1, (x.shape[2] - size) // step + 1
+    places = [(ky, kx) for ky in range(size) for kx in range(size)]
+    return np.maximum.reduce([x[:, ky:, kx:][:, ::step, ::step][:, :height, :width] for ky, kx in places])
+
+
+def upsample(layer: Entry, given: list[Array]) -> Array:
+    """Every level ``stride`` times in both directions."""
+    return given[0].repeat(layer["stride"], 1).repeat(layer["stride"], 2)
+
+
+def route(layer: Entry, given: list[Array]) -> Array:
+    """Slice ``group_id`` of ``groups`` of each input, one after the other."""
+    return np.concatenate([np.split(n, layer["groups"])[layer["group_id"]] for n in given])
+
+
+MOVES = {"maxpool": max_pool, "upsample": upsample, "route": route, "copy": lambda layer, given: given[0]}
+
+
+def main(folder: Path | str) -> int:
+    """Say what holds, or what does not; the exit code."""
+    try:
+        sys.stdout.write(f"{check(folder)}\n")
+    except MismatchError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent))
