@@ -39,6 +39,9 @@ def measure_latency(
 ) -> Latency:
     """Time a predictor on random images, in eval mode and channels_last, after a warm-up.
 
+    On the CPU both with all threads and with one, and the faster is told: waking threads up costs a small network more
+    than they bring.
+
     Args:
         predictor: a module or any function of images [N, C, H, W] in 0..1.
         size: (height, width) in px.
@@ -53,18 +56,27 @@ def measure_latency(
     training = predictor.training if isinstance(predictor, nn.Module) else None
     if isinstance(predictor, nn.Module):
         predictor.eval()
-    times: list[float] = []
+    threads = torch.get_num_threads()
     with torch.inference_mode():
-        began = _now(device)
-        while len(times) < 3 + 3 or (len(times) < repeats + 3 and _now(device) - began < seconds):
-            start = _now(device)
-            predictor(image)
-            times.append(1000 * (_now(device) - start))
+        tried = {1, threads} if device.type == "cpu" else {threads}
+        found = [_timed(predictor, image, n, repeats=repeats, seconds=seconds / len(tried)) for n in sorted(tried)]
+    torch.set_num_threads(threads)
     if isinstance(predictor, nn.Module) and training is not None:
         predictor.train(training)
+    return min(found, key=lambda latency: latency.median)
+
+
+def _timed(predictor: Callable[[Tensor], Any], image: Tensor, threads: int, *, repeats: int, seconds: float) -> Latency:
+    torch.set_num_threads(threads)
+    times: list[float] = []
+    began = _now(image.device)
+    while len(times) < 3 + 3 or (len(times) < repeats + 3 and _now(image.device) - began < seconds):
+        start = _now(image.device)
+        predictor(image)
+        times.append(1000 * (_now(image.device) - start))
     timed = times[3:]  # the first passes build kernels and fill caches
     low, _, high = statistics.quantiles(timed, n=4, method="inclusive")
-    return Latency(statistics.median(timed), low, high, len(timed), batch, torch.get_num_threads())
+    return Latency(statistics.median(timed), low, high, len(timed), len(image), threads)
 
 
 def _now(device: torch.device) -> float:
