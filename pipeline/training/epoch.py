@@ -71,19 +71,22 @@ def detection_loss(heads: list[Head]) -> Callable[[Any, Any], Mapping[str, Tenso
 
 def finish(run: Run) -> Record:
     """Pictures and the complete record: the numbers of the last epoch, and those of the best."""
-    assert run.metrics is not None, "the last epoch is always validated"
+    if run.metrics is None:  # resumed behind the last epoch: it was cut while it wrote what follows
+        run.metrics = validate(run)
     run.train.close()
     run.valid.close()
     if run.teaching:
         run.teaching.close()
     counts = count(run.model.spec, run.size)
     metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
-    metrics["bytes"] = file_bytes(run.last)
     best = max((row for row in run.rows if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
     metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
     if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
         metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
-    outputs = [path for path in (run.last, run.best) if path.exists()] + told.draw(run)
+    drawn = told.draw(run)
+    save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
+    metrics["bytes"] = file_bytes(run.last)
+    outputs = [path for path in (run.last, run.best) if path.exists()] + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     return finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
 
@@ -131,7 +134,7 @@ def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
-    """Write the row and the checkpoints that are due; what --resume needs is gone from that of the last epoch."""
+    """Write the row and the checkpoints that are due."""
     value = run.metrics.map if run.metrics else -1.0
     better = run.metrics is not None and value >= run.progress.best
     spent = run.progress.seconds + seconds
@@ -142,4 +145,4 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     if better and (last or not run.args.nosave):
         save(run, run.best)
     if last or not run.args.nosave:
-        save(run, run.last, training=not last)
+        save(run, run.last, training=True)

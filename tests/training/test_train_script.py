@@ -242,3 +242,18 @@ def test_spiking_checkpoint_is_refused(place):
     save_checkpoint("x.snn.pt", spiking)
     with pytest.raises(InputError, match="a spiking checkpoint can not be trained"):
         train.run(flags("--weights", "x.snn.pt"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkeypatch):
+    def killed(run_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.training.told, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("--epochs", "2")
+    weights = state("weights/last.pt")
+    record = run("--resume")
+    assert same(state("weights/last.pt"), weights) and not load_checkpoint("weights/last.pt").training
+    assert record.metrics["map50"] == read_rows(record.folder / "results.csv")[-1]["map50"]

@@ -37,7 +37,7 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
         InputError: a row is malformed, a class too high or a value outside 0..1; file, line and value are named.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         row = parse_row(line, f"{path}:{number}", classes)

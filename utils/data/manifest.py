@@ -106,7 +106,7 @@ def read_list(path: Path) -> list[Path]:
         return images
     if not path.is_file():
         raise InputError(f"{path}: no such list of images; correct the path in the .data file")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
     rows = [line for line in lines if line and not line.startswith("#")]
     if not rows:
         raise InputError(f"{path}: the list of images is empty; write one path a line")
@@ -136,7 +136,7 @@ def _yolo_folder(folder: Path) -> Manifest:
 def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
     """Each key's value and line number."""
     values: dict[str, tuple[str, int]] = {}
-    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, raw in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         line = raw.split("#", 1)[0].strip()
         if not line:
             continue
@@ -176,4 +176,6 @@ def _share(path: Path, value: str, number: int) -> float:
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(
+        line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    )

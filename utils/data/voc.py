@@ -139,7 +139,7 @@ def read_stems(path: Path) -> list[str]:
     Raises:
         InputError: the list is empty.
     """
-    rows = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if not rows:
         raise InputError(f"{path}: the list is empty; name an image a line, or remove both lists for a random split")
     return [Path(row).stem if Path(row).suffix.lower() in IMAGE_SUFFIXES else Path(row).name for row in rows]
