@@ -11,6 +11,7 @@ import torch
 
 import compress
 import pipeline.training.epoch
+import pipeline.training.run
 import slim_prune
 import train
 from tests.scenes import CFG, write_scenes
@@ -163,3 +164,37 @@ def test_off_is_off():
     assert "--KDstr" not in names[0]
     (words,) = [s.flags for s in compress.stages(flags.parse_args(["--KDstr", "cwd"])) if s.name == "finetuned"]
     assert words[-2:] == ["--KDstr", "cwd"]
+
+
+def test_unlabelled_images_stand_behind_the_labelled_and_change_every_epoch(place):
+    words = [
+        *HERE,
+        *TEACHER,
+        "--KDstr",
+        "1",
+        "--t_data",
+        "bare",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "2",
+        "--name",
+        "mixed",
+    ]
+    job = pipeline.training.run.assemble(train.parser().parse_args(words))
+
+    def epoch(number: int):
+        seen = []
+        loader, loss = job.teaching.join(job.train, lambda raw, batch: seen.append(raw[0]), number, mosaic=False)
+        job.train.set_epoch(number, mosaic=False)
+        batches = list(loader)
+        for batch in batches:
+            loss([batch.images], batch)
+            assert batch.labelled == 2 < len(batch.images) and (batch.targets[:, 0] < 2).all()
+        assert len(batches) == len(loader) == 4 and all(len(raw) == 2 for raw in seen)
+        return [batch.images[2:] for batch in batches]
+
+    first, again, other = epoch(0), epoch(0), epoch(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert sum(len(images) for images in first) == 7  # batches of 2, 2, 1 of five images, then the next round's
