@@ -27,7 +27,6 @@ from utils.pruning.layer_plan import By, LayerPlan, plan_layers
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import preflight
-from utils.pruning.surgery import cut
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
 
@@ -108,8 +107,8 @@ def decide(decider: Decider) -> Cut:
     small, silenced = full, full
     if plan is not None:
         tell_residuals(decider.measure, full, plan)
-        settled, plan = decider.settled(full, plan)
-        small, silenced = cut(settled, plan), zeroed(full, plan)
+        small, plan = decider.settled(full, plan)
+        silenced = zeroed(full, plan)
     layers = None
     if strategy.blocks:
         layers = plan_layers(small, n=strategy.blocks, score=decider.score, by=By[decider.bench.args.by.upper()])

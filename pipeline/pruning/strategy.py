@@ -15,13 +15,12 @@ from pipeline.training.epoch import detection_loss
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning import criteria
-from utils.pruning.carrier import Beta, appoint, settle
+from utils.pruning.carrier import Beta, appoint, settle_and_cut
 from utils.pruning.plan import Plan, Tie, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score, gammas
 from utils.pruning.search import search
-from utils.pruning.surgery import cut
 from utils.pruning.target import auto_percent, macs_of, percent_for
 
 log = logging.getLogger(__name__)
@@ -103,11 +102,11 @@ class Decider:
 
     def made(self, net: Network, plan: Plan) -> Network:
         """The cut network, constants taken over as ``--beta`` says."""
-        return cut(*self.settled(net, plan))
+        return self.settled(net, plan)[0]
 
     def settled(self, net: Network, plan: Plan) -> tuple[Network, Plan]:
-        """The network and the plan to cut it by, carriers included."""
-        return settle(net, plan, Beta(self.bench.args.beta))
+        """The cut network and the plan it was cut by, carriers included."""
+        return settle_and_cut(net, plan, Beta(self.bench.args.beta))
 
     def _percent(self, args: Any) -> float:
         planned = partial(plan_channels, self.full, **self.asked)
