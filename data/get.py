@@ -28,7 +28,8 @@ from utils.errors import InputError  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-Reader = Callable[[Path, Findings], Mapping[str, Sequence[Annotated]]]
+# (where it was unpacked, what is counted, the classes) -> the images of "train" and "val"
+Reader = Callable[[Path, Findings, Sequence[str]], Mapping[str, Sequence[Annotated]]]
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,26 @@ class Source:
 
 
 def read_coco(year: str) -> Reader:
-    """The reader of COCO's train and val sets of a year."""
+    """The reader of COCO's train and val sets of a year.
 
-    def read(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
-        file = place / "annotations" / "instances_{}.json"
-        splits = {"train": f"train{year}", "val": f"val{year}"}
-        return {key: coco.read_images(Path(str(file).format(s)), place / s, found)[0] for key, s in splits.items()}
+    Classes are known by their places: six of the 80 names that Darknet gave them are not COCO's (motorbike, sofa …).
+    """
+
+    def images(place: Path, split: str, found: Findings, names: Sequence[str]) -> list[Annotated]:
+        file = place / "annotations" / f"instances_{split}.json"
+        items, known = coco.read_images(file, place / split, found)
+        if len(known) != len(names):
+            raise InputError(f"{file}: {len(known)} categories, data/coco.names has {len(names)}; fetch the file again")
+        ours = dict(zip(known, names, strict=True))
+        return [Annotated(item.image, tuple((ours[name], box) for name, box in item.objects)) for item in items]
+
+    def read(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
+        return {split: images(place, f"{split}{year}", found, names) for split in ("train", "val")}
 
     return read
 
 
-def read_voc(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
+def read_voc(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
     """The usual pair: trainval of 2007 and 2012 against test of 2007; difficult objects out, as Darknet has it."""
 
     def images(year: str, split: str) -> list[Annotated]:
@@ -77,7 +87,7 @@ def read_voc(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
     return {"train": images("2007", "trainval") + images("2012", "trainval"), "val": images("2007", "test")}
 
 
-def read_dior(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
+def read_dior(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
     """DIOR's trainval against its test, horizontal boxes."""
 
     def images(split: str) -> list[Annotated]:
@@ -88,12 +98,12 @@ def read_dior(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]
     return {"train": images("train") + images("val"), "val": images("test")}
 
 
-def read_visdrone(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
+def read_visdrone(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
     """VisDrone's train against its val."""
     return {split: others.read_visdrone(place / f"VisDrone2019-DET-{split}", found) for split in ("train", "val")}
 
 
-def read_bdd100k(place: Path, found: Findings) -> Mapping[str, Sequence[Annotated]]:
+def read_bdd100k(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
     """BDD100K's train against its val, by the labels of 2018 or those of 2020."""
 
     def images(split: str) -> list[Annotated]:
@@ -215,7 +225,7 @@ def get(name: str, place: Path, lists: Path, names: Sequence[str]) -> Findings |
         log.info("unpacking %s: %d files", path.name, unpack(path, place))
     found = Findings()
     assert source.read is not None, "what is fetched can be read"
-    splits = source.read(place, found)
+    splits = source.read(place, found, names)
     lists.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=lists, prefix=".") as temporary:
         build = Path(temporary) / name

@@ -218,6 +218,32 @@ def test_get_py_leaves_a_set_that_is_ready_to_train_on(small_voc, tmp_path, caps
     assert get.main(words) == 0 and "was there already" in capsys.readouterr().out
 
 
+def test_classes_of_coco_are_known_by_their_places_because_darknet_calls_some_otherwise(server, tmp_path, monkeypatch):
+    home = tmp_path / "data"
+    home.mkdir()
+    for name in ("coco2017.data", "coco.names"):
+        shutil.copy(ROOT / "data" / name, home / name)
+    names = (home / "coco.names").read_text().splitlines()
+    theirs = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "tvmonitor": "tv"}
+    categories = [{"id": 2 * i + 1, "name": theirs.get(name, name)} for i, name in enumerate(names)]
+    image = cv2.imencode(".jpg", np.full((60, 100, 3), 90, np.uint8))[1].tobytes()
+    members = {}
+    for split in ("train2017", "val2017"):
+        row = {"id": 1, "file_name": f"{split}.jpg", "width": 100, "height": 60}
+        boxes = [{"id": i, "image_id": 1, "category_id": 2 * i + 1, "bbox": [20, 12, 50, 30]} for i in range(80)]
+        values = {"images": [row], "annotations": boxes, "categories": categories}
+        members[f"annotations/instances_{split}.json"] = json.dumps(values).encode()
+        members[f"{split}/{split}.jpg"] = image
+    server.files["all.zip"] = packed(tmp_path / "all.zip", members).read_bytes()
+    monkeypatch.setattr(get, "DATA", home)
+    archive = get.Archive(server.url("all.zip"))
+    monkeypatch.setitem(get.SOURCES, "coco2017", get.Source("home", (archive,), get.read_coco("2017")))
+    assert get.main(["coco2017"]) == 0
+    manifest = read_manifest(home / "coco2017.data")
+    for split in ("train2017", "val2017"):
+        assert read_labels(manifest.labels / f"{split}.txt", 80)[:, 0].tolist() == list(range(80))
+
+
 def test_get_py_that_was_cut_goes_on(small_voc, server, capsys):
     server.cut_after = [3000, 0, 0, 0]
     assert get.main(["voc"]) == 2
@@ -253,59 +279,3 @@ def test_addresses_are_official_and_digests_well_formed():
         for archive in source.archives:
             assert urlparse(archive.url).hostname in ("images.cocodataset.org", "host.robots.ox.ac.uk")
             assert re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", archive.digest)
-
-
-def picture(path: Path, shape: tuple[int, int] = (60, 100)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((*shape, 3), 90, np.uint8))
-
-
-def plant_visdrone(place: Path) -> None:
-    for split in ("train", "val"):
-        folder = place / f"VisDrone2019-DET-{split}"
-        picture(folder / f"images/{split}_1.jpg")
-        (folder / "annotations").mkdir()
-        rows = "20,12,50,30,1,4,0,0\n0,0,99,9,0,0,0,0\n5,5,9,9,1,11,0,1,\n"
-        (folder / f"annotations/{split}_1.txt").write_text(rows)
-
-
-def plant_bdd100k(place: Path) -> None:
-    for split in ("train", "val"):
-        picture(place / f"images/100k/{split}/{split}_1.jpg")
-        box = {"category": "car", "box2d": {"x1": 20, "y1": 12, "x2": 70, "y2": 42}}
-        frames = [{"name": f"{split}_1.jpg", "labels": [box, {"category": "lane", "poly2d": []}]}]
-        (place / "labels").mkdir(exist_ok=True)
-        (place / f"labels/bdd100k_labels_images_{split}.json").write_text(json.dumps(frames))
-
-
-def plant_dior(place: Path) -> None:
-    for split, folder in (("train", "trainval"), ("val", "trainval"), ("test", "test")):
-        picture(place / f"JPEGImages-{folder}/{split}_1.jpg")
-        for path, text in {
-            f"Annotations/Horizontal Bounding Boxes/{split}_1.xml": annotation(
-                f"{split}_1.jpg", [("ship", 20, 12, 70, 42)]
-            ),
-            f"ImageSets/Main/{split}.txt": f"{split}_1\n",
-        }.items():
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            (place / path).write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("name", "plant", "label"),
-    [("visdrone", plant_visdrone, "car"), ("bdd100k", plant_bdd100k, "car"), ("dior", plant_dior, "ship")],
-)
-def test_set_that_was_fetched_by_hand_gets_its_lists(name, plant, label, tmp_path, monkeypatch, capsys):
-    for kind in ("data", "names"):
-        shutil.copy(ROOT / f"data/{name}.{kind}", tmp_path)
-    monkeypatch.setattr(get, "DATA", tmp_path)
-    assert get.main([name, "--dir", str(tmp_path / "disk")]) == 2
-    assert f"unpack it so that {tmp_path / 'disk'} holds" in capsys.readouterr().err
-    plant(tmp_path / "disk")
-    assert get.main([name, "--dir", str(tmp_path / "disk")]) == 0
-    manifest = read_manifest(tmp_path / f"{name}.data")
-    images = [*read_list(manifest.train), *read_list(manifest.valid)]
-    assert len(images) == (3 if name == "dior" else 2) and all(path.is_file() for path in images)
-    for image in images:
-        rows = read_labels(manifest.labels / f"{image.stem}.txt", manifest.classes)
-        np.testing.assert_allclose(rows, [[manifest.names.index(label), 0.45, 0.45, 0.5, 0.5]], atol=1e-6)

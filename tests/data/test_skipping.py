@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+import pipeline.training.epoch
+import pipeline.training.told
+import train
 from tests.data.conftest import write_set
+from tests.scenes import write_scenes
+from utils.darknet.network import load_checkpoint
 from utils.data.dataset import DetectionDataset, Ticket, Unreadable
 from utils.data.images import UnreadableImageError
-from utils.data.loader import Batch, make_loader
+from utils.data.loader import Batch, Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.data.transforms import Augment
 from utils.errors import InputError
@@ -44,11 +50,22 @@ def spoil(manifest: Manifest, *numbers: int) -> None:
             path.write_bytes(path.read_bytes()[:40])
 
 
-def make(manifest: Manifest, unreadable: Unreadable, *, workers: int = 0, cache: str = "off", augment: object = ALONE):
-    dataset = DetectionDataset(
-        manifest.train, manifest, SIZE, augment=augment, cache=cache, seed=5, unreadable=unreadable
-    )
-    return make_loader(dataset, 8, workers=workers, shuffle=True, seed=5)
+@pytest.fixture
+def make() -> Iterator[Callable[..., Loader]]:
+    """Loaders of a set in a shuffled order; their workers end with the test."""
+    made = []
+
+    def build(
+        manifest: Manifest, unreadable: Unreadable, *, workers: int = 0, shuffle: bool = True, batch: int = 8, **options
+    ) -> Loader:
+        given = {"cache": "off", "augment": ALONE, "seed": 5, "unreadable": unreadable, **options}
+        dataset = DetectionDataset(manifest.train, manifest, SIZE, **given)
+        made.append(make_loader(dataset, batch, workers=workers, shuffle=shuffle, seed=5))
+        return made[-1]
+
+    yield build
+    for loader in made:
+        loader.close()
 
 
 def epoch(loader, number: int = 0) -> list[Batch]:
@@ -64,7 +81,7 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["off", "ram"])
-def test_unreadable_images_are_named_once_counted_and_replaced(many, caplog, workers, cache):
+def test_unreadable_images_are_named_once_counted_and_replaced(many, make, caplog, workers, cache):
     spoil(many, 17, 90)
     with caplog.at_level(logging.WARNING):
         loader = make(many, "replace", workers=workers, cache=cache)
@@ -80,7 +97,7 @@ def test_unreadable_images_are_named_once_counted_and_replaced(many, caplog, wor
     assert sum("90.png: no such image" in message for message in told) == 1
 
 
-def test_the_other_images_stay_as_they_were_bit_for_bit(many):
+def test_the_other_images_stay_as_they_were_bit_for_bit(many, make):
     before = epoch(make(many, "replace"))
     spoil(many, 17, 90)
     after = epoch(make(many, "replace"))
@@ -97,7 +114,7 @@ def test_the_other_images_stay_as_they_were_bit_for_bit(many):
 
 
 @pytest.mark.parametrize("augment", [ALONE, True])
-def test_order_and_replacements_are_the_same_in_workers_in_the_cache_and_after_a_restart(many, augment):
+def test_order_and_replacements_are_the_same_in_workers_in_the_cache_and_after_a_restart(many, make, augment):
     spoil(many, 17, 90)
     going_on = make(many, "replace", augment=augment)
     epoch(going_on, 0)
@@ -109,7 +126,7 @@ def test_order_and_replacements_are_the_same_in_workers_in_the_cache_and_after_a
     assert [batch.indices for batch in cached] == [batch.indices for batch in expected]
 
 
-def test_image_that_vanishes_between_epochs_is_replaced_from_then_on(many):
+def test_image_that_vanishes_between_epochs_is_replaced_from_then_on(many, make):
     loader = make(many, "replace", workers=2)
     assert {i for batch in epoch(loader, 0) for i in batch.indices} == set(range(COUNT)) and not loader.gaps
     spoil(many, 3)
@@ -127,7 +144,7 @@ def test_boxes_are_those_of_the_image_that_is_shown(many):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("unreadable", ["replace", "drop"])
-def test_more_than_one_per_cent_stops_with_one_line(many, unreadable, workers):
+def test_more_than_one_per_cent_stops_with_one_line(many, make, unreadable, workers):
     spoil(many, 17, 90, 140)
     loader = make(many, unreadable, workers=workers)
     with pytest.raises(
@@ -137,24 +154,24 @@ def test_more_than_one_per_cent_stops_with_one_line(many, unreadable, workers):
     assert "\n" not in str(told.value)
 
 
-def test_more_than_one_per_cent_is_known_at_once_when_images_are_cached(many):
+def test_more_than_one_per_cent_is_known_at_once_when_images_are_cached(many, make):
     spoil(many, 17, 90, 140)
     with pytest.raises(InputError, match="3 of 200 images can not be read, more than 1%"):
         make(many, "replace", cache="ram")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_validation_drops_what_it_can_not_read_and_shows_nothing_twice(many, workers):
+def test_validation_drops_what_it_can_not_read_and_shows_nothing_twice(many, make, workers):
     spoil(many, 8, 9)
-    dataset = DetectionDataset(many.train, many, SIZE, cache="off", unreadable="drop")
-    batches = list(make_loader(dataset, 2, workers=workers))  # 8 and 9 are a batch: nothing is left of it
+    loader = make(many, "drop", workers=workers, shuffle=False, batch=2, augment=False)
+    batches = list(loader)  # 8 and 9 are a batch: nothing is left of it
     assert [i for batch in batches for i in batch.indices] == [i for i in range(COUNT) if i not in (8, 9)]
     assert len(batches) == COUNT // 2 - 1
     with pytest.raises(UnreadableImageError, match=r"8\.png"):
-        dataset[8]
+        loader.dataset[8]
 
 
-def test_mosaics_are_made_of_readable_images(many):
+def test_mosaics_are_made_of_readable_images(many, make):
     spoil(many, 17, 90)
     loader = make(many, "replace", augment=Augment(mosaic=1.0))
     for number in range(3):
@@ -169,7 +186,7 @@ def test_similar_aspects_are_batched_though_a_head_can_not_be_read(many):
     assert set(loader.gaps) == {17, 90} and sum(len(batch.images) for batch in loader) == COUNT
 
 
-def test_strict_sets_still_stop_at_the_first(many):
+def test_strict_sets_still_stop_at_the_first(many, make):
     spoil(many, 17)
     with pytest.raises(UnreadableImageError, match=r"17\.png: a corrupt image"):
         DetectionDataset(many.train, many, SIZE, cache="ram")
@@ -184,3 +201,34 @@ def test_a_set_without_one_readable_image_ends(tmp_path):
     dataset = DetectionDataset(manifest.train, manifest, SIZE, cache="off", unreadable="replace")
     with pytest.raises(UnreadableImageError):
         dataset[Ticket(0)]
+
+
+def test_run_that_lost_an_image_and_is_resumed_ends_in_the_weights_of_the_unbroken_one(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for name in ("plot_results", "comparison_grid", "save_picture"):  # nobody looks at them here
+        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+    write_scenes(tmp_path, train=101, valid=2)
+    (tmp_path / "images/train/7.png").unlink()
+    words = ["--data", "set.data", "--cfg", "net.cfg", "--epochs", "2", "--batch-size", "16", "--val-interval", "1"]
+    words += ["--device", "cpu", "--workers", "0", "--cache", "off"]
+    with caplog.at_level(logging.WARNING):
+        train.run(train.parser().parse_args([*words, "--name", "whole"]))
+    told = [record.getMessage() for record in caplog.records if "7.png" in record.getMessage()]
+    assert len(told) == 1 and told[0].endswith(
+        "no such image; correct the list of images; skipped, as 1 of 101 images so far"
+    )
+    validate, calls = pipeline.training.epoch.validate, []
+
+    def cut(job):
+        calls.append(job)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(job)
+
+    monkeypatch.setattr(pipeline.training.epoch, "validate", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(train.parser().parse_args([*words, "--name", "cut"]))
+    monkeypatch.setattr(pipeline.training.epoch, "validate", validate)
+    train.run(train.parser().parse_args([*words, "--resume"]))
+    whole, resumed = (load_checkpoint(f"weights/last_{name}.pt").network.state for name in ("whole", "cut"))
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
