@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pipeline.pruning.measure
+import slim_prune
 import train
 from models import Darknet, build
 from tests.scenes import CFG, write_scenes
@@ -223,3 +224,10 @@ def test_sparse_training_for_layer_pruning_without_blocks_is_refused(place):
     words = ["--cfg", "net.cfg", "--data", "set.data", "--device", "cpu", "--workers", "0", "-sr", "--prune", "2"]
     with pytest.raises(InputError, match="no residual block"):
         train.run(train.parser().parse_args(words))
+
+
+def test_a_name_with_slashes_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        slim_prune.parser().parse_args(["--name", "a/b"])
+    assert caught.value.code == 2
+    assert "must be a name without slashes, got a/b" in capsys.readouterr().err

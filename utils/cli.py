@@ -48,7 +48,7 @@ def parser(doc: str) -> Parser:
         "--gray-scale", action="store_true", help="show grey images, also to a network of three channels"
     )
     flags.add_argument("--seed", type=whole, default=0, help="of everything random")
-    flags.add_argument("--name", default="", help="suffix of the run's folder and files")
+    flags.add_argument("--name", type=plain_name, default="", help="suffix of the run's folder and files")
     return flags
 
 
@@ -91,6 +91,13 @@ def fraction(text: str) -> float:
 def non_negative(text: str) -> float:
     """A number from 0 up."""
     return _number(text, float, lambda x: 0 <= x < float("inf"), "a number from 0 up")
+
+
+def plain_name(text: str) -> str:
+    """A part of a file's name: no slashes."""
+    if "/" in text or "\\" in text:
+        raise argparse.ArgumentTypeError(f"must be a name without slashes, got {text}")
+    return text
 
 
 def existing_file(text: str) -> Path:
