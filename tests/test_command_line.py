@@ -132,8 +132,8 @@ def test_help_shows_real_commands(typed, script):
 
 @pytest.mark.parametrize("script", ALL)
 def test_an_unknown_flag_is_one_line(typed, script):
-    code, _, err = typed(script, "--wieghts", "net.pt")
-    one_line(script, code, err, "unrecognized arguments: --wieghts net.pt; see --help")
+    code, _, err = typed(script, "--wieghts=net.pt")
+    one_line(script, code, err, "unrecognized arguments: --wieghts=net.pt; see --help")
 
 
 NO_DATA = r"nowhere\.data: no such \.data file; pass --data"
