@@ -7,10 +7,11 @@ from typing import Any
 
 from utils import cli
 from utils.pruning.carrier import Beta
+from utils.pruning.criteria import CRITERIA
 from utils.pruning.layer_plan import By
 
 AUTO = "auto"
-SCORES = ("gamma", "l1", "taylor", "fpgm", "random")
+SCORES = (*CRITERIA, "taylor", "random")
 
 
 def prune_parser(doc: str, *, percent: float | None) -> cli.Parser:

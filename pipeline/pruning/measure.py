@@ -47,15 +47,18 @@ class Measure:
         """mAP@.5 on the validation images."""
         return float(self.bench.score(build(net)).record()["map50"])
 
-    def row(self, net: Network, path: Path | None = None, *, timed: bool = False) -> dict[str, Any]:
-        """A moment's column: scores and counts, and latencies (batch 1 and 8) where they say something new."""
-        predictor = build(net)
-        scores, counts = self.bench.score(predictor).record(), count(net.spec, self.bench.size)
-        row: dict[str, Any] = {**scores, "params": counts.params, "macs": counts.macs}
-        row["bytes"] = path.stat().st_size if path else None
-        for batch, name in ((1, "latency_ms"), (8, "latency8_ms")) if timed else ():
+    def row(self, net: Network, path: Path | None = None) -> dict[str, Any]:
+        """A moment's column: scores, counts, bytes on disk."""
+        counts = count(net.spec, self.bench.size)
+        row = {**self.bench.score(build(net)).record(), "params": counts.params, "macs": counts.macs}
+        return {**row, "bytes": path.stat().st_size if path else None}
+
+    def latencies(self, net: Network) -> dict[str, Any]:
+        """Milliseconds at batch 1 and 8, with the middle half of the repeats."""
+        row: dict[str, Any] = {}
+        for batch, name in ((1, "latency_ms"), (8, "latency8_ms")):
             latency = measure_latency(
-                predictor,
+                build(net),
                 self.bench.size,
                 batch=batch,
                 channels=net.spec.channels,

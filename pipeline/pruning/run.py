@@ -26,7 +26,6 @@ from utils.pruning.blocks import shorten
 from utils.pruning.layer_plan import By, LayerPlan, plan_layers
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan
-from utils.pruning.preflight import preflight
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
 
@@ -71,10 +70,10 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     if strategy.tie is not None and getattr(args, "sensitivity", False):
         return measure_sensitivity(decider)
     if strategy.tie is not None:
-        tell_layers(preflight(full, **decider.asked))
+        tell_layers(decider.found)
     done = decide(decider)
     record = begin(bench, strategy.script)
-    metrics = {"before": measure.row(full, bench.loaded.path, timed=True)}
+    metrics = {"before": measure.row(full, bench.loaded.path) | measure.latencies(full)}
     files: list[Path] = []
     for step in range(1, args.iterative + 1):
         if step > 1:
@@ -84,7 +83,7 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
         last = step == args.iterative
         stem = stem_of(args, strategy, done) + ("" if last else f"_step{step}")
         files = save(bench, small, stem)
-        columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | measure.row(small, files[0], timed=last)
+        columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | (measure.latencies(small) if last else {})
         metrics |= columns
         if args.finetune:
             tuned = finetune(bench, files[0], sparse=not last)
@@ -92,10 +91,8 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
             files = [tuned, *files]
     log.info(comparison_table(", ".join([strategy.script, *told(args, strategy, done)]), metrics))
     final = load_checkpoint(files[0]).network
-    same = args.iterative == 1
-    names = done.names if same else {i: i for i in range(len(final.spec.layers))}
-    threshold = done.channels.threshold if done.channels and same else None
-    drawn = pictures(full if same else done.full, final, names, threshold, record.folder)
+    threshold = done.channels.threshold if done.channels else None
+    drawn = pictures(done.full, final, done.names, threshold, record.folder)
     log.info("%s; pictures %s", ", ".join(map(str, files)), record.folder)
     return finish_record(record, metrics=metrics, outputs=[*files, *drawn])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from models import build
@@ -19,7 +19,7 @@ from utils.pruning.carrier import Beta, appoint, settle_and_cut
 from utils.pruning.plan import Plan, Tie, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
-from utils.pruning.scores import Score, gammas
+from utils.pruning.scores import Score
 from utils.pruning.search import search
 from utils.pruning.target import auto_percent, macs_of, percent_for
 
@@ -60,16 +60,10 @@ class Decider:
     @cached_property
     def score(self) -> Score:
         """The judge that ``--score`` names."""
-        name, seed = self.bench.args.score, self.bench.args.seed
+        name = self.bench.args.score
         if name == "taylor":
             return taylor_of(self.bench, self.full).score
-        named: dict[str, Score] = {
-            "gamma": gammas,
-            "l1": criteria.l1,
-            "fpgm": criteria.fpgm,
-            "random": criteria.random(seed),
-        }
-        return named[name]
+        return criteria.random(self.bench.args.seed) if name == "random" else criteria.CRITERIA[name]
 
     @cached_property
     def asked(self) -> dict[str, Any]:
@@ -88,7 +82,16 @@ class Decider:
             return self._searched(args)
         percent = self._percent(args)
         self.judged(percent)
+        return self.planned(percent)
+
+    def planned(self, percent: float) -> Plan:
+        """Which channels stay at this percent, asked of nobody."""
         return plan_channels(self.full, percent=percent, **self.asked)
+
+    @cached_property
+    def found(self) -> Preflight:
+        """What the gammas say before anything is asked of them."""
+        return preflight(self.full, **self.asked)
 
     def judged(self, percent: float) -> Preflight:
         """The pre-flight, told; |gamma| says nothing about what other scores cut, so only emptied layers stop those."""
@@ -109,7 +112,6 @@ class Decider:
         return settle_and_cut(net, plan, Beta(self.bench.args.beta))
 
     def _percent(self, args: Any) -> float:
-        planned = partial(plan_channels, self.full, **self.asked)
         if args.target_macs is not None or args.target_params is not None:
             size = self.bench.size
             found = percent_for(
@@ -120,9 +122,9 @@ class Decider:
         if args.percent != AUTO:
             return 1 - (1 - float(args.percent)) ** (1 / self.steps)
         before = self.measure.map50(self.full)
-        high = preflight(self.full, **self.asked).survivable if not args.force else 0.99
+        high = self.found.survivable if not args.force else 0.99
         percent, trace = auto_percent(
-            lambda percent: self.measure.map50(self.measure.better(self.made(self.full, planned(percent=percent)))[0]),
+            lambda percent: self.measure.map50(self.measure.better(self.made(self.full, self.planned(percent)))[0]),
             before=before,
             max_drop=args.max_drop,
             high=high,
@@ -133,7 +135,7 @@ class Decider:
 
     def _whole_plan(self, percent: float) -> Plan:
         """Carriers included: they count in a budget."""
-        plan = plan_channels(self.full, percent=percent, **self.asked)
+        plan = self.planned(percent)
         return appoint(self.full, plan) if Beta(self.bench.args.beta) is Beta.CARRIER else plan
 
     def _searched(self, args: Any) -> Plan:
