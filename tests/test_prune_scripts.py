@@ -231,3 +231,13 @@ def test_a_name_with_slashes_is_refused(capsys):
         slim_prune.parser().parse_args(["--name", "a/b"])
     assert caught.value.code == 2
     assert "must be a name without slashes, got a/b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new"), [(0.6, 0.5), (0.5, 0.6)])
+def test_the_statistics_that_score_higher_on_training_images_are_kept(place, monkeypatch, old, new):
+    scores = iter([old, new])
+    monkeypatch.setattr(pipeline.pruning.measure.Measure, "_training_map50", lambda self, net: next(scores))
+    record = run("slim_prune", "--percent", "0.3", "--beta", "drop")
+    kept, full = network(record).state, load_checkpoint("sparse.pt").network.state
+    key = "layers.0.bn.running_mean"
+    assert bool((kept[key] == full[key][-len(kept[key]) :]).all()) == (old > new)
