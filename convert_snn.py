@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 
 from pipeline.bench import FLOAT, open_bench
-from pipeline.convert import add_flags, spikes_script
+from pipeline.convert import spikes_script
+from pipeline.quantise import add_flags
 from utils import cli
 from utils.reporting.record import Record
 

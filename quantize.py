@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.bench import FLOAT, open_bench
-from pipeline.convert import add_flags, quantise_script
+from pipeline.quantise import add_flags, quantise_script
 from utils import cli
 from utils.reporting.record import Record
 

@@ -1,26 +1,18 @@
-"""From a float network to integers and on to spikes, for quantize.py and convert_snn.py."""
+"""From integers to spikes, for convert_snn.py."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pipeline.bench import WEIGHTS, Bench
+from pipeline.bench import Bench
+from pipeline.quantise import bits_of, float_row, quantise, save_integer
 from pipeline.report import begin, compare
-from utils.darknet.network import save_checkpoint
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
-from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
-from utils.quantization.integer import IntegerNetwork
-from utils.quantization.intfile import to_checkpoint
-from utils.quantization.lower import lower
-from utils.quantization.scheme import Scheme
-from utils.reporting.files import free_path
 from utils.reporting.plots import plot_bars
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
@@ -34,52 +26,12 @@ log = logging.getLogger(__name__)
 COUNTED = 64  # validation images on which spikes are counted
 
 
-def quantise(bench: Bench) -> IntegerNetwork:
-    """Fold, calibrate on training images, lower to integers; a quantised network comes back as it is.
-
-    Raises:
-        InputError: a layer has no integer form, or an accumulator does not fit into 32 bits.
-    """
-    if bench.loaded.integer is not None:
-        log.info("%s is quantised already; --w-bit and --a-bit do not apply", bench.loaded.path)
-        return bench.loaded.integer
-    assert bench.loaded.network is not None
-    args = bench.args
-    scheme = Scheme(w_bit=args.w_bit, a_bit=args.a_bit, ranges=args.ranges)
-    return lower(calibrate(bench.loaded.network, bench.training_images(args.calibration), scheme))
-
-
-def save_integer(bench: Bench, integer: IntegerNetwork, kind: str, suffix: str) -> Path:
-    """``weights/<stem><suffix>``, under a name that nobody has taken."""
-    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int")
-    stem = f"{stem}_{bench.args.name}" if bench.args.name else stem
-    meta = {"from": str(bench.loaded.path), "size": list(bench.size)}
-    path = free_path(WEIGHTS / f"{stem}{suffix}")
-    return save_checkpoint(path, to_checkpoint(integer, kind, bench.manifest.names, meta))
-
-
-def quantise_script(bench: Bench) -> Record:
-    """quantize.py: the integer network, measured and saved."""
-    record = begin(bench, "quantize")
-    integer = quantise(bench)
-    rows, measured = _float_row(bench), {}
-    path = save_integer(bench, integer, "quantised", ".int.pt")
-    executor = IntegerExecutor(integer)
-    measured["quantised"] = bench.score(executor)
-    cost = spikes_of(bench, encode(integer))
-    rows["quantised"] = bench.numbers(executor, measured["quantised"], integer.spec, path)
-    rows["quantised"]["energy_pj"] = cost.energy.ann_int8
-    log.info(comparison_table(f"quantised to {_bits(integer)}", rows))
-    compare(bench, measured, record.folder / "detections.jpg")
-    return finish_record(record, metrics=rows, outputs=[path, record.folder / "detections.jpg"])
-
-
 def spikes_script(bench: Bench) -> Record:
     """convert_snn.py: integers, spikes, the proof that they are the same, what they cost."""
     record = begin(bench, "convert_snn")
     integer = quantise(bench)
     spiking = encode(integer)
-    rows, measured = _float_row(bench), {}
+    rows, measured = float_row(bench), {}
     integers, phase = IntegerExecutor(integer), PhaseExecutor(spiking)
     path = save_integer(bench, integer, "spiking", ".snn.pt")
     try:
@@ -93,20 +45,12 @@ def spikes_script(bench: Bench) -> Record:
     cost = spikes_of(bench, spiking)
     rows["quantised"]["energy_pj"], rows["spiking"]["energy_pj"] = cost.energy.ann_int8, cost.energy.spiking_int8
     rows["spiking"] |= {"spikes": cost.spikes, "sops": cost.sops} | _times(spiking, cost)
-    log.info(comparison_table(f"{_bits(integer)}, as integers and as spikes", rows))
+    log.info(comparison_table(f"{bits_of(integer)}, as integers and as spikes", rows))
     for line in (spiking.describe(), *told, *cost_lines(cost)):
         log.info(line)
     outputs = [path, *pictures(bench, measured, cost, record.folder)]
     log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
     return finish_record(record, metrics=rows, outputs=outputs)
-
-
-def _float_row(bench: Bench) -> dict[str, dict[str, Any]]:
-    """The network as it came, when it is a float one."""
-    loaded = bench.loaded
-    if loaded.network is None:
-        return {}
-    return {"float": bench.numbers(loaded.predictor, bench.score(loaded.predictor), loaded.spec, loaded.path)}
 
 
 def prove(bench: Bench, spiking: SpikingNetwork, measured: dict[str, Metrics]) -> list[str]:
@@ -169,10 +113,6 @@ def _times(spiking: SpikingNetwork, cost: Cost) -> dict[str, float]:
     }
 
 
-def _bits(integer: IntegerNetwork) -> str:
-    return f"{integer.scheme.w_bit}-bit weights, {integer.scheme.a_bit}-bit activations"
-
-
 def pictures(bench: Bench, measured: dict[str, Metrics], cost: Cost, folder: Path) -> list[Path]:
     """Detections side by side, spikes of each layer, energy."""
     shown = dict(measured)
@@ -187,13 +127,3 @@ def pictures(bench: Bench, measured: dict[str, Metrics], cost: Cost, folder: Pat
         plot_bars(folder / "spikes.png", spikes, title="Spikes a neuron, by layer", unit="spikes a frame"),
         plot_bars(folder / "energy.png", {k: v / 1e6 for k, v in joules.items()}, title="Energy of a frame", unit="uJ"),
     ]
-
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    """The flags of quantisation."""
-    flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
-    flags.add_argument("--weights", default="", help="what to convert (default: the newest pruned or trained network)")
-    flags.add_argument("--w-bit", type=int, default=8, help="bits of the weights, 2 to 8")
-    flags.add_argument("--a-bit", type=int, default=4, help="bits of the activations, 2 to 8")
-    flags.add_argument("--ranges", choices=["mse", "percentile", "minmax"], default="mse", help="how ranges are chosen")
-    flags.add_argument("--calibration", type=int, default=128, help="training images that ranges are measured on")

@@ -5,7 +5,7 @@ import torch
 
 from tests.quantization.random_nets import cfg_text, random_images, random_network
 from utils.darknet.cfg import parse_cfg
-from utils.quantization.edges import make_grids, trace_edges
+from utils.quantization.edges import edge_bits, make_grids, trace_edges
 from utils.quantization.histogram import Histogram, collect, float_edges
 from utils.quantization.ranges import METHODS, channel_steps, squared_errors
 from utils.quantization.scheme import Scheme
@@ -83,7 +83,7 @@ def test_concat_pool_and_upsample_share_a_scale_and_a_shortcut_has_its_own():
     assert edges.group[2] == edges.group[3] == edges.group[4] == edges.group[5] == edges.group[0]
     assert len({edges.group[-1], edges.group[0], edges.group[1]}) == 3
     assert edges.signed == {-1: False, 0: False, 1: True, 2: True, 3: True, 4: True, 5: True}
-    grids = make_grids(spec, edges, dict.fromkeys(edges.group.values(), 0.5), 4)
+    grids = make_grids(spec, edges, dict.fromkeys(edges.group.values(), 0.5), dict.fromkeys(edges.producers, 4))
     assert (grids[0].lo, grids[0].hi, grids[1].lo, grids[1].hi) == (0, 15, -8, 7)
     assert (grids[5].lo, grids[5].hi) == (-8, 15)
 
@@ -94,6 +94,6 @@ def test_what_is_tied_to_the_image_keeps_the_images_scale_and_bits():
         "test",
     )
     edges = trace_edges(spec)
-    tied = {**edges.group, 0: -1, 1: -1}
-    grids = make_grids(spec, type(edges)(tied, edges.signed, edges.producers), {-1: 1 / 255}, 4)
+    edges = type(edges)({**edges.group, 0: -1, 1: -1}, edges.signed, edges.producers)
+    grids = make_grids(spec, edges, {-1: 1 / 255}, edge_bits(edges, Scheme(a_bit=4)))
     assert (grids[0].scale, grids[0].hi) == (1 / 255, 255)

@@ -15,7 +15,7 @@ from utils.darknet.network import Network
 from utils.darknet.spec import Conv
 from utils.quantization.bias import correct_bias
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import trace_edges
+from utils.quantization.edges import edge_bits, trace_edges
 from utils.quantization.equalise import equalise, trace_wires
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import collect
@@ -30,7 +30,9 @@ CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 def equalised(network: Network) -> Network:
     folded = fold_bn(network)
     edges = trace_edges(folded.spec)
-    return equalise(folded, edges, collect(folded, [random_images()], edges.producers), 4)[0]
+    return equalise(
+        folded, edges, collect(folded, [random_images()], edges.producers), edge_bits(edges, Scheme(a_bit=4))
+    )[0]
 
 
 def uneven(cfg: str) -> Network:

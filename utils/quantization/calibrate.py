@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.quantization.edges import make_grids, trace_edges
+from utils.quantization.edges import IMAGE_SCALE, edge_bits, image_scale, make_grids, trace_edges
 from utils.quantization.equalise import equalise
+from utils.quantization.executor import image_levels
 from utils.quantization.histogram import collect
 from utils.quantization.lower import QuantisedNetwork
 from utils.quantization.ranges import choose_scales
@@ -34,12 +36,39 @@ def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None
     folded = fold_bn(network)
     spec = folded.spec
     check_supported(spec)
+    folded = for_image_scale(folded, scheme)
     images = list(batches)
     if not images:
         raise InputError("calibration: no images; give at least one batch of training images")
     edges = trace_edges(spec)
-    histograms = collect(folded, images, edges.producers)
+    bits = edge_bits(edges, scheme)
+    values = [image_levels(x) * image_scale(scheme) for x in images]
+    histograms = collect(folded, values, edges.producers)
     if scheme.equalise:
-        folded, histograms = equalise(folded, edges, histograms, scheme.a_bit)
-    grids = make_grids(spec, edges, choose_scales(edges, histograms, scheme), scheme.a_bit)
+        folded, histograms = equalise(folded, edges, histograms, bits)
+    grids = make_grids(spec, edges, choose_scales(edges, histograms, scheme), bits)
     return refine(folded, grids, images, scheme)
+
+
+def for_image_scale(folded: Network, scheme: Scheme) -> Network:
+    """A folded network whose first weights take what the scheme's image scale is off 1/255 (powers of two only).
+
+    Raises:
+        InputError: the image reaches something else than convolutions and moves, where no weight can take it.
+    """
+    share = IMAGE_SCALE / image_scale(scheme)
+    if share == 1:
+        return folded
+    edges, state = trace_edges(folded.spec), dict(folded.state)
+    for i, layer in enumerate(folded.spec.layers):
+        if edges.group[-1] not in {edges.group.get(j) for j in layer.sources}:
+            continue
+        if isinstance(layer, s.Shortcut) or len(edges.members()[edges.group[-1]]) > 1:
+            raise InputError(
+                f"layer {i} (cfg line {layer.line}): joins the image with other layers, and 1/255 is no power of two; "
+                "use google or dorefa"
+            )
+        if isinstance(layer, s.Conv):
+            key = f"layers.{i}.conv.weight"
+            state[key] = (state[key].double() * share).to(state[key].dtype)
+    return Network(folded.spec, state)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.darknet import spec as s
+from utils.quantization.scheme import Scheme
 from utils.quantization.support import readouts
 
 IMAGE_SCALE = 1 / 255
+SHIFT_SCALE = 2.0**-8  # of the image where scales are powers of two; the first weights take the rest, 256/255
 IMAGE_BITS = 8
-NON_NEGATIVE = ("relu", "relu6", "logistic")
+NON_NEGATIVE = ("relu", "relu6", "logistic", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,32 @@ def level_bounds(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], a_bit: int) -> dict[int, Grid]:
+def image_scale(scheme: Scheme) -> float:
+    """What one level of a pixel is worth to the first layers' weights."""
+    return SHIFT_SCALE if scheme.style == "pow2" else IMAGE_SCALE
+
+
+def edge_bits(edges: Edges, scheme: Scheme) -> dict[int, int]:
+    """Bits of every producer's levels: the most that any member of its group asks for; the image's group has 8."""
+    bits: dict[int, int] = {}
+    for group, members in edges.members().items():
+        asked = [(scheme.own_bits(i) or (0, scheme.a_bit))[1] for i in members if i >= 0]
+        widest = IMAGE_BITS if group == edges.group[-1] else max(asked)
+        bits |= dict.fromkeys((i for i in members if i >= 0), widest)
+    return bits
+
+
+def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: dict[int, int]) -> dict[int, Grid]:
     """The grid of every edge.
 
-    ``scales`` holds one scale per group. A relu6 never passes 6, so its highest level stops there; a moved edge spans
-    what its sources span. A group tied to the image keeps the image's 8 bits, or nearly all of it would be clipped.
+    ``scales`` holds one scale per group, the image's among them; ``bits`` those of every producer. A relu6 never passes
+    6, so its highest level stops there; a moved edge spans what its sources span. A group tied to the image keeps the image's 8 bits, or nearly all of it would be clipped.
     """
-    image_group = edges.group[-1]
-    grids = {-1: Grid(IMAGE_SCALE, 0, 2**IMAGE_BITS - 1)}
+    grids = {-1: Grid(scales[edges.group[-1]], 0, 2**IMAGE_BITS - 1)}
     for i in sorted(set(edges.group) - {-1}):
         layer, group = spec.layers[i], edges.group[i]
         if i in edges.producers:
-            lo, hi = level_bounds(IMAGE_BITS if group == image_group else a_bit, edges.signed[i])
+            lo, hi = level_bounds(bits[i], edges.signed[i])
             if isinstance(layer, s.Conv | s.Shortcut) and layer.activation == "relu6":
                 hi = max(1, min(hi, int(6 / scales[group] + 0.5)))
         else:

@@ -21,16 +21,16 @@ from utils.quantization.histogram import Histogram
 from utils.quantization.ranges import channel_steps
 from utils.quantization.support import readouts
 
-HOMOGENEOUS = ("relu", "leaky", "linear")
+HOMOGENEOUS = ("relu", "leaky", "leaky_pow2", "linear")
 LARGEST_GAIN = 64.0
 
 
 def equalise(
-    network: Network, edges: Edges, histograms: dict[int, Histogram], a_bit: int
+    network: Network, edges: Edges, histograms: dict[int, Histogram], bits: dict[int, int]
 ) -> tuple[Network, dict[int, Histogram]]:
     """An equal network whose channels have even ranges, and its histograms (scaled, not measured again)."""
     wires, locked = trace_wires(network.spec)
-    steps = {i: channel_steps(histograms[i], *level_bounds(a_bit, edges.signed[i])) for i in edges.producers}
+    steps = {i: channel_steps(histograms[i], *level_bounds(bits[i], edges.signed[i])) for i in edges.producers}
     gains = _gains(edges, steps, wires, locked)
     state = dict(network.state)
     for i, layer in enumerate(network.spec.layers):

@@ -34,9 +34,9 @@ class Requantiser:
 class IntConv:
     """A convolution in integers.
 
-    ``weight`` int8 [O,I/groups,k,k], ``bias`` int32 [O]. A read-out has no requantiser but ``scale``, float64 [O], the
-    value of one unit of its accumulator; for the others that is m * 2^-f * the edge's scale. ``acc_bits`` is what the
-    accumulator needs at most, sign included.
+    ``weight`` int8 (from 9 bits on int16) [O,I/groups,k,k], ``bias`` int32 [O]. A read-out has no requantiser but
+    ``scale``, float64 [O], the value of one unit of its accumulator; for the others that is m * 2^-f * the edge's scale.
+    ``acc_bits`` is what the accumulator needs at most, sign included.
     """
 
     weight: Tensor

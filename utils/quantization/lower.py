@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import LEAKY_SLOPE
+from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import Grid
@@ -66,7 +66,10 @@ def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
 
 
 def weight_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int:
-    """Weight bits of layer ``i``: the outer layers have their own."""
+    """Weight bits of layer ``i``: its own, or the outer layers', or everybody's."""
+    own = scheme.own_bits(i)
+    if own:
+        return own[0]
     return max(scheme.outer_bit, scheme.w_bit) if i in outer_layers(spec) else scheme.w_bit
 
 
@@ -100,7 +103,7 @@ def lower_conv(
     op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=acc_bits)
     if target is None:
         return replace(op, scale=scale)
-    slope = LEAKY_SLOPE if layer.activation == "leaky" else 1.0
+    slope = SLOPES.get(layer.activation, 1.0)
     return replace(op, requantiser=make_requantiser(scale / target.scale, slope, target))
 
 
@@ -112,7 +115,19 @@ def make_requantiser(ratio: Tensor, slope: float, target: Grid) -> Requantiser:
     f = min(gain_shift(float(ratio.max())), LARGEST_SHIFT)
     m = round_half_up(ratio * 2.0**f).clamp_(max=2**GAIN_BITS - 1)
     m_neg = round_half_up(m.double() * slope)
-    return Requantiser(m=m.to(torch.int32), m_neg=m_neg.to(torch.int32), f=f, lo=target.lo, hi=target.hi)
+    return reduce(Requantiser(m=m.to(torch.int32), m_neg=m_neg.to(torch.int32), f=f, lo=target.lo, hi=target.hi))
+
+
+def reduce(by: Requantiser) -> Requantiser:
+    """The same levels with smaller numbers: a power of two that divides all gains is taken out of them and of f.
+
+    Where scales are powers of two nothing but the shift remains.
+    """
+    gains = torch.cat([by.m, by.m_neg])
+    while by.f > 1 and bool((gains % 2 == 0).all()) and bool((gains != 0).any()):
+        gains = gains // 2
+        by = replace(by, m=by.m // 2, m_neg=by.m_neg // 2, f=by.f - 1)
+    return by
 
 
 def gain_shift(largest: float) -> int:
@@ -126,10 +141,12 @@ def lower_shortcut(layer: s.Shortcut, sources: list[Grid], target: Grid) -> IntS
     f = min(gain_shift(float(ratios.max())), 24)
     gains = round_half_up(ratios * 2.0**f).clamp_(max=2**GAIN_BITS - 1)
     m = m_neg = 1
-    if layer.activation == "leaky":
+    if layer.activation in SLOPES:
         m = 2 ** (GAIN_BITS - 1)
-        m_neg = int(m * LEAKY_SLOPE + 0.5)
+        m_neg = int(m * SLOPES[layer.activation] + 0.5)
         f += GAIN_BITS - 1
     one, negative = (torch.tensor([gain], dtype=torch.int32) for gain in (m, m_neg))
-    requantiser = Requantiser(m=one, m_neg=negative, f=f, lo=target.lo, hi=target.hi)
+    while f > 1 and m == 1 and bool((gains % 2 == 0).all()):
+        gains, f = gains // 2, f - 1
+    requantiser = reduce(Requantiser(m=one, m_neg=negative, f=f, lo=target.lo, hi=target.hi))
     return IntShortcut(gains=tuple(int(g) for g in gains), requantiser=requantiser)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from utils.quantization.edges import Edges, Grid, level_bounds
+from utils.quantization.edges import Edges, edge_bits, image_scale, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.scheme import Scheme
 
@@ -19,16 +20,27 @@ Member = tuple[Tensor, Tensor, int, int]
 
 
 def choose_scales(edges: Edges, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, float]:
-    """One scale per group of edges; the image's group is locked to 1/255."""
-    method = METHODS[scheme.ranges]
+    """One scale per group of edges; that of the image's group is given."""
+    method, bits = METHODS[scheme.ranges], edge_bits(edges, scheme)
     scales = {}
     for group, producers in edges.members().items():
         if group == edges.group[-1]:
-            scales[group] = Grid(1 / 255, 0, 255).scale
+            scales[group] = image_scale(scheme)
             continue
-        members = [(*histograms[i].merged(), *level_bounds(scheme.a_bit, edges.signed[i])) for i in producers]
+        members = [(*histograms[i].merged(), *level_bounds(bits[i], edges.signed[i])) for i in producers]
         scales[group] = method(members, scheme)
+        if scheme.style == "pow2":
+            scales[group] = power_of_two(scales[group])
     return scales
+
+
+def power_of_two(scale: float) -> float:
+    """The least power of two that is not below ``scale``, so that nothing is clipped that it would not clip.
+
+    By frexp, which is exact; a rounded or truncated logarithm may miss by one.
+    """
+    mantissa, exponent = math.frexp(scale)
+    return 2.0 ** (exponent - 1 if mantissa == 0.5 else exponent)
 
 
 def minmax(members: list[Member], scheme: Scheme) -> float:

@@ -48,7 +48,8 @@ def refine(network: Network, grids: dict[int, Grid], batches: Sequence[Tensor], 
         scheme: which refinements to make.
     """
     spec, generator = network.spec, torch.Generator().manual_seed(0)
-    run = _Run({-1: list(batches)}, {-1: [image_levels(x) for x in batches]}, state=dict(network.state))
+    levels = [image_levels(x) for x in batches]
+    run = _Run({-1: [n * grids[-1].scale for n in levels]}, {-1: levels}, state=dict(network.state))
     last = last_readers(spec)
     for i, layer in enumerate(tqdm(spec.layers, desc="quantise", leave=False, delay=2, disable=None)):
         match layer:
@@ -84,7 +85,7 @@ def _convolution(
         taps, wanted = sample_positions(layer, levels, before, count, generator)
         weight, bias = refit(layer, weight, bias, taps * source.scale, wanted)
     bits = weight_bits(spec, i, scheme)
-    scale = weight_scales(weight, bias, source.scale, bits)
+    scale = weight_scales(weight, bias, source.scale, bits, scheme.style)
     weight = (round_weights(weight, scale, bits).double() * scale.view(-1, 1, 1, 1)).float()
     op = lower_conv(i, spec, weight, torch.zeros_like(bias), scale, bits=bits, source=source, target=target)
     conv = ExactConv(layer, op.weight, op.bias, source.reach)

@@ -8,13 +8,17 @@ from typing import Any
 from utils.errors import InputError
 
 RANGE_METHODS = ("mse", "percentile", "minmax")
+STYLES = ("google", "dorefa", "pow2")
+BITS = (*range(2, 9), 16)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """The choices of a post-training quantisation.
+    """The choices of a quantisation.
 
     Args:
+        style: "google": a weight scale for each output channel; "dorefa": one for each layer; "pow2": one for each
+            layer, and every scale, of activations too, is a power of two, so that requantising is a shift.
         w_bit: weight bits of all layers but the outer ones.
         a_bit: bits of every activation edge; the image always has 8.
         outer_bit: weight bits of the layers that read the image and of the heads; they are few and fragile.
@@ -24,6 +28,10 @@ class Scheme:
         refit: fit each layer's weights to the quantised inputs it really gets. Off: it lowers the heads' mean error but
             also flattens rare, strong answers, and on the one trained network measured it cost AP.
         correct_bias: fold each channel's mean error into its bias.
+        layer_bits: (layer, weight bits, activation bits) of layers that depart from the rest; of a shortcut only the
+            activation counts. Edges that one concat ties share the most bits any of them asks for.
+        acc_bits: width of the accumulators that the weights are made to fit; None: 32, and what does not fit is
+            refused.
     """
 
     w_bit: int = 8
@@ -34,16 +42,29 @@ class Scheme:
     equalise: bool = True
     refit: bool = False
     correct_bias: bool = True
+    style: str = "google"
+    layer_bits: tuple[tuple[int, int, int], ...] = ()
+    acc_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("w_bit", "a_bit", "outer_bit"):
-            bits = getattr(self, name)
-            if not 2 <= bits <= 8:
-                raise InputError(f"--{name.replace('_', '-')}: {bits} bits; use 2 to 8")
+            _check_bits(f"--{name.replace('_', '-')}", getattr(self, name))
+        object.__setattr__(self, "layer_bits", tuple((i, w, a) for i, w, a in self.layer_bits))  # JSON has lists
+        for i, *both in self.layer_bits:
+            for bits in both:
+                _check_bits(f"--bits: layer {i}", bits)
+        if self.style not in STYLES:
+            raise InputError(f"--quantized: {self.style!r} is unknown; use one of {', '.join(STYLES)}")
+        if self.acc_bits is not None and not 12 <= self.acc_bits <= 32:
+            raise InputError(f"--acc-bits: {self.acc_bits} bits; use 12 to 32")
         if self.ranges not in RANGE_METHODS:
             raise InputError(f"--ranges: {self.ranges!r} is unknown; use one of {', '.join(RANGE_METHODS)}")
         if not 50 < self.percentile <= 100:
             raise InputError(f"--percentile: {self.percentile} is not in (50, 100]")
+
+    def own_bits(self, i: int) -> tuple[int, int] | None:
+        """(weight, activation) bits of a layer that departs from the rest."""
+        return next(((w, a) for layer, w, a in self.layer_bits if layer == i), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
@@ -56,3 +77,8 @@ class Scheme:
         if unknown:
             raise InputError(f"quantisation scheme: unknown key {min(unknown)!r}; the file is of a newer version")
         return cls(**values)
+
+
+def _check_bits(place: str, bits: int) -> None:
+    if bits not in BITS:
+        raise InputError(f"{place}: {bits} bits; use 2 to 8, or 16")

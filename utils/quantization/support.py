@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.darknet import spec as s
 from utils.errors import InputError
 
-NEURON_ACTIVATIONS = ("linear", "relu", "relu6", "leaky")
+NEURON_ACTIVATIONS = ("linear", "relu", "relu6", "leaky", "leaky_pow2")
 HEAD_ACTIVATIONS = ("linear", "logistic")  # a head's activation is computed in float, after the read-out
 
 

@@ -1,9 +1,11 @@
-"""Weights on integer grids, one scale an output channel."""
+"""Weights on integer grids: one scale an output channel, or one a layer."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from utils.quantization.ranges import power_of_two
 
 SHARES = 60
 SMALLEST_SHARE = 0.4  # of the channel's largest weight; low bits gain from clipping, 8 bits hardly
@@ -15,13 +17,22 @@ def weight_levels(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def weight_scales(weight: Tensor, bias: Tensor, s_in: float, bits: int) -> Tensor:
+def weight_scales(weight: Tensor, bias: Tensor, s_in: float, bits: int, style: str = "google") -> Tensor:
     """The scale of least squared weight error of every output channel, float64 [O].
 
-    A channel whose weights are all 0, or tiny beside its bias, takes a scale large enough for its bias.
+    A channel whose weights are all 0, or tiny beside its bias, takes a scale large enough for its bias. In the styles
+    that have one scale a layer all are the same, and for "pow2" the next power of two.
     """
+    floor = bias.double().abs() / (s_in * LARGEST_BIAS)
+    if style == "google":
+        return _least_error(weight.double().flatten(1), floor, bits)
+    one = _least_error(weight.double().flatten()[None], floor.amax(0, keepdim=True), bits)
+    return (torch.full_like(one, power_of_two(float(one))) if style == "pow2" else one).expand(len(weight)).clone()
+
+
+def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
+    """The scale of each row of [R,K], not below ``floor`` [R]."""
     top = weight_levels(bits)
-    flat = weight.double().flatten(1)
     largest = flat.abs().amax(1)
     best = largest / top
     error = torch.full_like(best, torch.inf)
@@ -30,7 +41,6 @@ def weight_scales(weight: Tensor, bias: Tensor, s_in: float, bits: int) -> Tenso
         off = (round_weights(flat, scale, bits).double() * scale[:, None] - flat).square().sum(1)
         best = torch.where(off < error, scale, best)
         error = torch.minimum(off, error)
-    floor = bias.double().abs() / (s_in * LARGEST_BIAS)
     best = torch.maximum(best, floor)
     live = best > torch.finfo(torch.float32).tiny
     fallback = float(best[live].max()) if live.any() else 1.0
@@ -38,10 +48,11 @@ def weight_scales(weight: Tensor, bias: Tensor, s_in: float, bits: int) -> Tenso
 
 
 def round_weights(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """floor(w / s + 1/2), clipped to the symmetric grid; int8, same shape as ``weight``."""
+    """floor(w / s + 1/2), clipped to the symmetric grid; int8, from 9 bits on int16, same shape as ``weight``."""
     top = weight_levels(bits)
+    kind = torch.int8 if bits <= 8 else torch.int16
     shape = (-1, *[1] * (weight.dim() - 1))
-    return (weight.double() / scale.view(shape) + 0.5).floor_().clamp_(-top, top).to(torch.int8)
+    return (weight.double() / scale.view(shape) + 0.5).floor_().clamp_(-top, top).to(kind)
 
 
 def round_half_up(value: Tensor) -> Tensor:
