@@ -23,7 +23,9 @@ def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarr
             if op.requantiser is not None:
                 levels[i] = requantise(accumulators[i], op.requantiser)
         elif isinstance(op, IntShortcut):
-            total = sum(n * gain for n, gain in zip(given, op.gains, strict=True))
+            total = sum(
+                n * gain[:, None, None] for n, gain in zip(given, op.gains.numpy().astype(np.int64), strict=True)
+            )
             levels[i] = requantise(total, op.requantiser)
         else:
             levels[i] = _move(layer, given, network.grids[i].lo)

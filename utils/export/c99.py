@@ -128,7 +128,7 @@ def _weights(network: IntegerNetwork) -> str:
     for i, op in network.ops.items():
         if isinstance(op, IntConv):
             parts += [_array("weight_t", f"w_{i:03d}", op.weight), _array("int32_t", f"b_{i:03d}", op.bias)]
-        else:
+        elif isinstance(op, IntShortcut):
             parts.append(_array("int32_t", f"g_{i:03d}", op.gains))
         if op.requantiser is not None:
             parts.append(_array("int32_t", f"m_{i:03d}", op.requantiser.m))

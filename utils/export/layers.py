@@ -51,7 +51,7 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         case s.Conv() if isinstance(op, IntConv):
             entry |= _conv(i, layer, op, target)
         case s.Shortcut() if isinstance(op, IntShortcut):
-            entry |= {"kind": "shortcut", "gains": list(op.gains)} | _requantiser(i, op.requantiser, target)
+            entry |= {"kind": "shortcut", "gains": op.gains[:, 0].tolist()} | _requantiser(i, op.requantiser, target)
         case s.MaxPool():
             entry |= {"kind": "maxpool", "size": layer.size, "stride": layer.stride, "pad": layer.pad}
         case s.Upsample():

@@ -107,7 +107,8 @@ def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: 
     """The grid of every edge.
 
     ``scales`` holds one scale per group, the image's among them; ``bits`` those of every producer. A relu6 never passes
-    6, so its highest level stops there; a moved edge spans what its sources span. A group tied to the image keeps the image's 8 bits, or nearly all of it would be clipped.
+    6, so its highest level stops there; a moved edge spans what its sources span. A group tied to the image keeps the
+    image's 8 bits, or nearly all of it would be clipped.
     """
     grids = {-1: Grid(scales[edges.group[-1]], 0, 2**IMAGE_BITS - 1)}
     for i in sorted(set(edges.group) - {-1}):

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.quantization.exact import ExactConv
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser, read_out, requantise
+from utils.quantization.integer import (
+    IntConv,
+    IntegerNetwork,
+    IntShortcut,
+    Requantiser,
+    read_out,
+    requantise,
+    weighted_sum,
+)
 from utils.quantization.support import readouts
 from utils.quantization.walk import last_readers, move
 
@@ -104,9 +112,7 @@ class Executor(nn.Module):
                 acc = self.convs[str(i)](inputs[0])
                 return (None if op.requantiser is None else self.fire(acc, op.requantiser)), acc
             case IntShortcut():
-                total = sum(n.double() * gain for n, gain in zip(inputs, op.gains, strict=True))
-                assert isinstance(total, Tensor)
-                return self.fire(total, op.requantiser), None
+                return self.fire(weighted_sum(inputs, op.gains), op.requantiser), None
         return move(layer, inputs, self.network.grids[i].lo), None
 
 

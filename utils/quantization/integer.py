@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +35,9 @@ class IntConv:
     """A convolution in integers.
 
     ``weight`` int8 (from 9 bits on int16) [O,I/groups,k,k], ``bias`` int32 [O]. A read-out has no requantiser but
-    ``scale``, float64 [O], the value of one unit of its accumulator; for the others that is m * 2^-f * the edge's scale.
-    ``acc_bits`` is what the accumulator needs at most, sign included.
+    ``scale``, float64 [O], the value of one unit of its accumulator; for the others that is m * 2^-f * the scale of the
+    level it makes. ``acc_bits`` is what the accumulator needs at most, sign included. ``table`` is the activation where
+    a bend at 0 is not all of it; see ``look_up``.
     """
 
     weight: Tensor
@@ -45,17 +46,41 @@ class IntConv:
     acc_bits: int
     requantiser: Requantiser | None = None
     scale: Tensor | None = None
+    table: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntShortcut:
-    """acc = sum of the sources' levels times ``gains`` (one integer a source), then the requantiser."""
+    """acc = sum of the sources' levels times ``gains``, then the requantiser and the ``table`` where there is one.
 
-    gains: tuple[int, ...]
+    ``gains`` int32 [sources, 1], or [sources, C] where every channel has weights of its own; they may be negative.
+    """
+
+    gains: Tensor
+    requantiser: Requantiser
+    table: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntPool:
+    """Global average: acc = sum of a channel's levels, then the requantiser, whose gain holds the division.
+
+    ``count`` is the H * W of the map that the gain was made for; a map of another size is refused.
+    """
+
+    count: int
     requantiser: Requantiser
 
 
-IntegerOp = IntConv | IntShortcut
+@dataclass(frozen=True, kw_only=True)
+class IntGate:
+    """acc = level of the gate [C,1,1] * level of the feature, then the requantiser and the ``table``, if any."""
+
+    requantiser: Requantiser
+    table: Tensor | None = None
+
+
+IntegerOp = IntConv | IntShortcut | IntPool | IntGate
 
 
 @dataclass(frozen=True)
@@ -104,6 +129,28 @@ def requantise(acc: Tensor, by: Requantiser) -> Tensor:
         return value.add_(0.5).floor_().clamp_(by.lo, by.hi)
 
     return in_chunks(acc, level)
+
+
+def weighted_sum(inputs: Sequence[Tensor], gains: Tensor) -> Tensor:
+    """A shortcut's accumulator, float64 [N,C,H,W]: levels of each source times its gain, [sources, 1 or C]."""
+    total = inputs[0].double() * gains[0].to(inputs[0].device).view(1, -1, 1, 1)
+    for n, gain in zip(inputs[1:], gains[1:], strict=True):
+        total.add_(n.double() * gain.to(n.device).view(1, -1, 1, 1))
+    return total
+
+
+def look_up(level: Tensor, table: Tensor, lo: int) -> Tensor:
+    """An activation by table: the requantiser made a level of lo.. before the activation, the table has the one after.
+
+    Args:
+        level: integers [N,C,H,W] of any type.
+        table: int32, one entry a level from ``lo`` up.
+        lo: the requantiser's lowest level.
+
+    Returns:
+        ``table[level - lo]``, integers in float32.
+    """
+    return table.to(level.device, torch.float32)[(level - lo).long()]
 
 
 def in_chunks(acc: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -79,7 +79,8 @@ class _Writer:
 
     def op(self, op: IntegerOp) -> dict[str, Any]:
         if isinstance(op, IntShortcut):
-            return {"gains": list(op.gains), **self._requantiser(op.requantiser)}
+            return {"gains": op.gains[:, 0].tolist(), **self._requantiser(op.requantiser)}
+        assert isinstance(op, IntConv)
         self.weights.append(pack(op.weight, op.w_bit))
         self.biases.append(op.bias)
         numbers = {"w_bit": op.w_bit, "acc_bits": op.acc_bits}
@@ -128,7 +129,8 @@ class _Reader:
         )
 
     def shortcut(self, numbers: dict[str, Any]) -> IntShortcut:
-        return IntShortcut(gains=tuple(numbers["gains"]), requantiser=self._requantiser(numbers))
+        gains = torch.tensor(numbers["gains"], dtype=torch.int32)[:, None]
+        return IntShortcut(gains=gains, requantiser=self._requantiser(numbers))
 
     def _requantiser(self, numbers: dict[str, int]) -> Requantiser:
         m = self.take("gains", numbers["channels"])

@@ -149,4 +149,4 @@ def lower_shortcut(layer: s.Shortcut, sources: list[Grid], target: Grid) -> IntS
     while f > 1 and m == 1 and bool((gains % 2 == 0).all()):
         gains, f = gains // 2, f - 1
     requantiser = reduce(Requantiser(m=one, m_neg=negative, f=f, lo=target.lo, hi=target.hi))
-    return IntShortcut(gains=tuple(int(g) for g in gains), requantiser=requantiser)
+    return IntShortcut(gains=gains.to(torch.int32)[:, None], requantiser=requantiser)

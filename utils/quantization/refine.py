@@ -17,7 +17,7 @@ from utils.quantization.edges import Grid
 from utils.quantization.exact import ExactConv
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import ENOUGH_SIDE, float_conv
-from utils.quantization.integer import requantise
+from utils.quantization.integer import requantise, weighted_sum
 from utils.quantization.lower import QuantisedNetwork, lower_conv, lower_shortcut, weight_bits
 from utils.quantization.refit import LARGEST_FAN_IN, refit, sample_positions
 from utils.quantization.scheme import Scheme
@@ -111,9 +111,6 @@ def _thin(y: Tensor) -> Tensor:
 def _shortcut(i: int, layer: s.Shortcut, run: _Run, grids: dict[int, Grid]) -> None:
     op = lower_shortcut(layer, [grids[j] for j in layer.sources], grids[i])
     given = [run.levels[j] for j in layer.sources]
-    run.levels[i] = [
-        requantise(torch.stack([n.double() * g for n, g in zip(x, op.gains, strict=True)]).sum(0), op.requantiser)
-        for x in zip(*given, strict=True)
-    ]
+    run.levels[i] = [requantise(weighted_sum(x, op.gains), op.requantiser) for x in zip(*given, strict=True)]
     given = [run.exact[j] for j in layer.sources]
     run.exact[i] = [ACTIVATIONS[layer.activation](torch.stack(x).sum(0)) for x in zip(*given, strict=True)]

@@ -98,11 +98,12 @@ def _integrate(layer: s.Conv, op: IntConv, train: Tensor) -> Tensor:
     return total + op.bias.to(train.device).double().view(1, -1, 1, 1)
 
 
-def _currents(train: Tensor, gain: int) -> Tensor:
-    """A shortcut's charge from one source, step by step; float64 [N,C,H,W]."""
+def _currents(train: Tensor, gain: Tensor) -> Tensor:
+    """A shortcut's charge from one source, step by step; float64 [N,C,H,W]; ``gain`` [1 or C]."""
+    gain = gain.to(train.device).double().view(-1, 1, 1)
     total = torch.zeros(train.shape[1:], dtype=torch.float64, device=train.device)
     for spikes in train:
-        total.add_(spikes.double(), alpha=gain)
+        total.add_(spikes.double() * gain)
     return total
 
 
