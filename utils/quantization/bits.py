@@ -1,0 +1,116 @@
+"""Bits by layer: the file they are written in, and what a choice of bits costs in bytes and in bit operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import channels
+from utils.errors import InputError
+from utils.files import write_text
+from utils.quantization.edges import IMAGE_BITS, edge_bits, trace_edges
+from utils.quantization.lower import weight_bits
+from utils.quantization.packing import packed_size
+from utils.quantization.scheme import BITS, Scheme
+
+LayerBits = tuple[tuple[int, int, int], ...]  # (layer, weight bits, activation bits)
+
+CONSTANT_BYTES = 8  # of an output channel: an int32 bias and an int32 gain
+
+
+def read_bits_map(path: Path | str) -> LayerBits:
+    """Read lines of ``layer weight-bits activation-bits``; ``#`` starts a comment, empty lines do not count.
+
+    Returns:
+        ``Scheme.layer_bits``: the layers in rising order.
+
+    Raises:
+        InputError: no such file, or a line that says something else; names file and line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text; check --bits-map") from error
+    found: dict[int, tuple[int, int]] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        place = f"{path} line {number}"
+        layer, *bits = _numbers(place, words)
+        if layer in found:
+            raise InputError(f"{place}: layer {layer} a second time; give each layer one line")
+        wrong = next((b for b in bits if b not in BITS), None)
+        if wrong is not None:
+            raise InputError(f"{place}: {wrong} bits; use 2 to 8, or 16")
+        found[layer] = (bits[0], bits[1])
+    return tuple((layer, *found[layer]) for layer in sorted(found))
+
+
+def _numbers(place: str, words: Sequence[str]) -> list[int]:
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(f"{place}: {' '.join(words)!r}; write layer, weight bits and activation bits, as in 4 8 6")
+    return [int(word) for word in words]
+
+
+def write_bits_map(path: Path | str, layer_bits: LayerBits, comment: str = "") -> Path:
+    """The inverse of ``read_bits_map``; the file appears whole or not at all."""
+    heading = [f"# {line}" for line in ["layer weight-bits activation-bits", *comment.splitlines()]]
+    return write_text(path, "\n".join([*heading, *(f"{i} {w} {a}" for i, w, a in layer_bits)]) + "\n")
+
+
+def check_layers(layer_bits: LayerBits, spec: s.ModelSpec, place: str = "--bits-map") -> None:
+    """Refuse bits of a layer that has none.
+
+    Raises:
+        InputError: names the layer and what it is.
+    """
+    for i, *_ in layer_bits:
+        if not i < len(spec.layers):
+            raise InputError(f"{place}: layer {i}; the network has layers 0 to {len(spec.layers) - 1}")
+        if not isinstance(spec.layers[i], s.Conv | s.Shortcut | s.SqueezeExcite | s.AvgPool | s.ScaleChannels):
+            kind = type(spec.layers[i]).__name__
+            raise InputError(f"{place}: layer {i} (cfg line {spec.layers[i].line}) is a {kind} and only moves values")
+
+
+def weight_counts(spec: s.ModelSpec) -> dict[int, int]:
+    """Convolution -> how many weights it has."""
+    wide = channels(spec)
+    return {
+        i: layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2
+        for i, layer in enumerate(spec.layers)
+        if isinstance(layer, s.Conv)
+    }
+
+
+def packed_bytes(spec: s.ModelSpec, scheme: Scheme) -> int:
+    """Bytes of the packed weights, biases and gains of all convolutions; what no choice of bits moves is left out."""
+    total = 0
+    for i, weights in weight_counts(spec).items():
+        layer = spec.layers[i]
+        assert isinstance(layer, s.Conv)
+        total += packed_size(weights, weight_bits(spec, i, scheme)) + CONSTANT_BYTES * layer.filters
+    return total
+
+
+def input_bits(spec: s.ModelSpec, scheme: Scheme) -> dict[int, int]:
+    """Convolution -> bits of the levels that it reads."""
+    edges = trace_edges(spec)
+    bits = edge_bits(edges, scheme)
+    group = {edges.group[i]: wide for i, wide in bits.items()} | {edges.group[-1]: IMAGE_BITS}
+    return {i: group[edges.group[layer.sources[0]]] for i, layer in enumerate(spec.layers) if isinstance(layer, s.Conv)}
+
+
+def bit_operations(spec: s.ModelSpec, scheme: Scheme, macs: Mapping[int, int]) -> int:
+    """BOPs of one image: each multiply-accumulate counts its weight's bits times its input's.
+
+    Args:
+        spec: the folded network.
+        scheme: the bits.
+        macs: layer -> multiply-accumulates.
+
+    Source: Baskin et al., UNIQ, ACM TOCS 2021, section 4.2, without its term for the accumulator.
+    """
+    reads = input_bits(spec, scheme)
+    return sum(macs[i] * weight_bits(spec, i, scheme) * bits for i, bits in reads.items())
