@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,20 +14,16 @@ from typing import Any, Protocol
 
 from pipeline.bench import RUNS, WEIGHTS, Bench, open_bench, output_of
 from pipeline.convert import spikes_of
-from pipeline.pruning.show import all_gammas
-from pipeline.report import compare
+from pipeline.summary import Measured, about, leave, with_report
 from utils.cli import CFG
-from utils.darknet.network import Network, load_checkpoint
+from utils.darknet.network import load_checkpoint
 from utils.data.labels import label_path
 from utils.data.manifest import Manifest, read_list, read_manifest
 from utils.data.sample import prepare_if_sample
-from utils.detection.evaluate import Metrics
 from utils.errors import InputError
-from utils.pruning.scores import gammas
-from utils.reporting.files import sha256, stamps
-from utils.reporting.plots import plot_channels, plot_gammas, plot_results
+from utils.reporting.files import sha256, shown, stamps
+from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
-from utils.reporting.results import read_rows
 from utils.reporting.tables import stage_table
 from utils.spiking.encode import encode
 
@@ -62,30 +59,60 @@ class Stage:
 
 
 def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
-    """Run the stages that are not done, compare all of them, and write the table, the record and the pictures.
+    """Run the stages that are not done, compare all of them, and write the table, the record, pictures and the report.
+
+    With ``args.until`` it ends after the stage of that name, whose record it returns.
 
     Raises:
         InputError: whatever a stage refuses; the stages before it are kept.
     """
     prepare_if_sample(args.data)
-    manifest = read_manifest(args.data)
-    shared = [word for name in SHARED for word in _words(name, getattr(args, name))]
-    print_ = _data_fingerprint(manifest)
     records: dict[str, Record] = {}
-    weights: Path | None = None
+    commands: dict[str, str] = {}
+    weights, print_ = None, fingerprint_of_data(args.data)
     for number, stage in enumerate(stages, 1):
-        files = [*stage.files, weights] if weights else stage.files or [Path(CFG)]
-        flags = [*map(str, stage.flags), *shared]
-        print_ = _fingerprint(files, [print_, stage.name, *flags])
-        flags += ["--weights", str(weights)] if weights else []
-        flags += ["--workers", str(args.workers)] if args.workers is not None else []
-        flags += ["--name", f"{args.name or 'compress'}-{stage.name}"] if stage.named else []
+        print_, flags = _next(args, stage, weights, print_)
         log.info("\n== %d/%d %s", number, len(stages), stage.name)
-        records[stage.name] = _done(print_) or _run(stage, flags, print_)
+        commands[stage.name] = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
+        done = _done(print_)
+        if done is not None:
+            log.info("done before: %s", done.folder)
+        records[stage.name] = done or _run(stage, flags, print_)
         weights = output_of(records[stage.name])
         if weights is None:
             raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
-    return _finish(args, print_, records)
+        if stage.name == getattr(args, "until", None):
+            return records[stage.name]
+    return _finish(args, print_, records, commands)
+
+
+def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str) -> Record | None:
+    """The record of this very chain where it came to its end before and its networks are still there; runs nothing.
+
+    Args:
+        args: flags of compress.py.
+        stages: of the chain.
+        data: what ``fingerprint_of_data`` says of ``args.data``.
+    """
+    weights, print_ = None, data
+    for stage in stages:
+        print_, _ = _next(args, stage, weights, print_)
+        weights = output_of(_done(print_))
+        if weights is None:
+            return None
+    return latest_record(RUNS, "compress*", lambda record: record.args.get("fingerprint") == print_)
+
+
+def _next(args: argparse.Namespace, stage: Stage, weights: Path | None, before: str) -> tuple[str, list[str]]:
+    """The fingerprint of a stage on the network of the one before, and the flags to run it with."""
+    shared = [word for name in SHARED for word in _words(name, getattr(args, name))]
+    files = [*stage.files, weights] if weights else stage.files or [Path(CFG)]
+    flags = [*map(str, stage.flags), *shared]
+    print_ = _fingerprint(files, [before, stage.name, *flags])
+    flags += ["--weights", str(weights)] if weights else []
+    flags += ["--workers", str(args.workers)] if args.workers is not None else []
+    flags += ["--name", f"{args.name or 'compress'}-{stage.name}"] if stage.named else []
+    return print_, flags
 
 
 def _words(name: str, value: Any) -> list[str]:
@@ -107,6 +134,15 @@ def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def fingerprint_of_data(data: str) -> str:
+    """What ``--data`` says, names and sizes of its images, bytes of their labels.
+
+    Raises:
+        InputError: the data set is not there or contradicts itself.
+    """
+    return _data_fingerprint(read_manifest(data))
+
+
 def _data_fingerprint(manifest: Manifest) -> str:
     """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
     told = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
@@ -124,10 +160,7 @@ def _done(fingerprint: str) -> Record | None:
         same = record.script != "compress" and record.args.get("fingerprint") == fingerprint
         return same and output_of(record) is not None
 
-    record = latest_record(RUNS, "*", fits)
-    if record is not None:
-        log.info("done before: %s", record.folder)
-    return record
+    return latest_record(RUNS, "*", fits)
 
 
 def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
@@ -141,23 +174,32 @@ def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
     return stage.script.run(args)
 
 
-def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Record]) -> Record:
+def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Record], commands: dict[str, str]) -> Record:
     """Measure every stage in the same way, in one sitting."""
     inputs = [path for path in map(output_of, records.values()) if path]
     record = _record(args, fingerprint, inputs)
-    rows, measured, bench = {}, {}, None
+    found: dict[str, Measured] = {}
     for name, path in zip(records, inputs, strict=True):
         bench = open_bench(argparse.Namespace(**{**vars(args), "weights": str(path), "cfg": None}))
-        rows[name], measured[name] = _measure(bench, path)
-    assert bench is not None
+        found[name] = _measure(bench, path)
+    rows = {name: each.row for name, each in found.items()}
     log.info("\n%s", stage_table(rows, title="compress"))
     log.info(
         "energy: fp32 MACs for float networks, int8 MACs for quantised, accumulates for spikes; 45 nm, arithmetic only"
     )
-    outputs = _pictures(bench, records, inputs, measured, record.folder)
-    log.info("record and pictures: %s", record.folder)
-    before = sum(each.seconds or 0.0 for each in records.values())
-    return finish_record(record, metrics={"stages": rows, "stage_seconds": before}, outputs=[*inputs, *outputs])
+    outputs = leave(bench, records, found, record.folder)
+    metrics = {
+        "stages": rows,
+        "stage_seconds": sum(each.seconds or 0.0 for each in records.values()),
+        "runs": {
+            name: {"command": commands[name], "folder": shown(each.folder), "seconds": each.seconds}
+            for name, each in records.items()
+        },
+        "about": about(bench, Path(args.cfg or args.weights or CFG).stem),
+    }
+    done = with_report(finish_record(record, metrics=metrics, outputs=[*inputs, *outputs]))
+    log.info("record, pictures and report: %s", done.folder / REPORT)
+    return done
 
 
 def _record(args: argparse.Namespace, fingerprint: str, inputs: Sequence[Path]) -> Record:
@@ -170,47 +212,15 @@ def _record(args: argparse.Namespace, fingerprint: str, inputs: Sequence[Path]) 
     return start_record(folder, script="compress", args=told, seed=args.seed, inputs=inputs)
 
 
-def _measure(bench: Bench, path: Path) -> tuple[dict[str, Any], Metrics]:
-    predictor = bench.loaded.predictor
+def _measure(bench: Bench, path: Path) -> Measured:
+    predictor, loaded = bench.loaded.predictor, bench.loaded
     metrics = bench.score(predictor)
-    row = bench.numbers(predictor, metrics, bench.loaded.spec, path)
-    if bench.loaded.integer is not None:
-        cost = spikes_of(bench, encode(bench.loaded.integer))
-        spiking = bench.loaded.kind == "spiking"
-        row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
-        row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
-    return row, metrics
-
-
-def _pictures(
-    bench: Bench, records: dict[str, Record], paths: Sequence[Path], measured: dict[str, Metrics], folder: Path
-) -> list[Path]:
-    """Curves of the trainings, gammas, channels, detections side by side."""
-    networks = {name: load_checkpoint(path).network for name, path in zip(records, paths, strict=True)}
-    before, after = networks["sparse"], networks["pruned"]
-    shown = {"float": measured["finetuned"], "quantised": measured["quantised"], "spiking": measured["spiking"]}
-    compare(bench, shown, folder / "detections.jpg")
-    return [
-        folder / "detections.jpg",
-        plot_results(folder / "curves.png", _rows(records), "baseline, sparse, fine-tuned, one after the other"),
-        plot_gammas(
-            folder / "gammas.png", {name: all_gammas(networks[name]) for name in ("baseline", "sparse", "pruned")}
-        ),
-        plot_channels(folder / "channels.png", _widths(before), _widths(after)),
-    ]
-
-
-def _rows(records: dict[str, Record]) -> list[dict[str, Any]]:
-    """The epochs of all trainings, counted through."""
-    rows = [
-        row
-        for record in records.values()
-        if record.script == "train"
-        for row in read_rows(record.folder / "results.csv")
-    ]
-    keys = {key: None for row in rows for key in row}
-    return [{**keys, **row, "epoch": number} for number, row in enumerate(rows, 1)]
-
-
-def _widths(network: Network) -> dict[int, int]:
-    return {i: len(values) for i, values in gammas(network).items()}
+    row = bench.numbers(predictor, metrics, loaded.spec, path)
+    network = load_checkpoint(path).network
+    if loaded.integer is None:
+        return Measured(row, metrics, network)
+    cost = spikes_of(bench, encode(loaded.integer))
+    spiking = loaded.kind == "spiking"
+    row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
+    row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
+    return Measured(row, metrics, network, loaded.integer, cost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,19 +14,22 @@ from torch.nn import functional as F
 from pipeline.bench import RUNS, Bench, dataset_of
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
+from utils.detection.average_precision import RECALLS
 from utils.detection.boxes import xyxy_to_cxcywh
 from utils.detection.evaluate import Metrics, coco_results, evaluate
 from utils.detection.nms import non_max_suppression
-from utils.detection.pictures import comparison_grid, truth_as_boxes
+from utils.detection.pictures import comparison_grid, draw_boxes, save_picture, truth_as_boxes
 from utils.detection.plots import plot_confusion, plot_pr_curves
 from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.reporting.results import write_rows
 from utils.reporting.tables import comparison_table, plain_table
 
 log = logging.getLogger(__name__)
 
 SHOWN, APART = 0.25, 0.45  # confidence of the boxes that pictures show, and how much two of them may overlap (IoU)
-PICTURES = 8  # validation images on a sheet
+PICTURES, APIECE = 8, 6  # validation images on a sheet, and as files of their own
+PAGE = 384  # px; the longer side of those is at least about this
 
 
 def inputs_of(bench: Bench) -> list[Path]:
@@ -75,23 +79,52 @@ def class_table(metrics: Metrics) -> str:
 
 
 def pictures(bench: Bench, metrics: Metrics, folder: Path) -> list[Path]:
-    """PR curves, the confusion matrix, and the first images with truth and detections."""
+    """PR curves, also as numbers, the confusion matrix, and the first images with truth and detections."""
     names = bench.manifest.names
+    write_rows(folder / "pr_curves.csv", pr_rows({bench.loaded.kind: metrics}))
     plot_pr_curves(metrics, folder / "pr_curves.png")
     plot_confusion(metrics.confusion, names, folder / "confusion.png")
     compare(bench, {bench.loaded.kind: metrics}, folder / "detections.jpg")
-    return [folder / name for name in ("pr_curves.png", "confusion.png", "detections.jpg")]
+    return [folder / name for name in ("pr_curves.png", "pr_curves.csv", "confusion.png", "detections.jpg")]
+
+
+def pr_rows(measured: dict[str, Metrics]) -> list[dict[str, Any]]:
+    """Precision at COCO's 101 levels of recall, IoU .5: the mean over the classes that occur, a column a network."""
+    known = {name: metrics.curves[[each.truth > 0 for each in metrics.per_class]] for name, metrics in measured.items()}
+    means = {name: curves.mean(axis=0).tolist() if len(curves) else None for name, curves in known.items()}
+    return [
+        {"recall": round(float(recall), 2), **{name: mean[i] if mean else None for name, mean in means.items()}}
+        for i, recall in enumerate(RECALLS)
+    ]
 
 
 def compare(bench: Bench, measured: dict[str, Metrics], path: Path) -> None:
     """A sheet of validation images: the truth, then each network's detections."""
+    samples, columns = _columns(bench, measured, PICTURES)
+    comparison_grid(samples, columns, bench.manifest.names, path)
+
+
+def separate(bench: Bench, measured: dict[str, Metrics], folder: Path) -> list[Path]:
+    """What `compare` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
+    samples, columns = _columns(bench, measured, APIECE)
+    paths = []
+    for row, image in enumerate(samples, 1):
+        for column, (title, boxes) in enumerate(columns.items()):
+            path = folder / f"{row}-{column}-{title.replace(' ', '_')}.jpg"
+            save_picture(path, draw_boxes(image, boxes[row - 1], bench.manifest.names, least=PAGE))
+            paths.append(path)
+    return paths
+
+
+def _columns(bench: Bench, measured: dict[str, Metrics], most: int) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Validation images that hold something, and by title the boxes in each: the truth, then each network's."""
     first = next(iter(measured.values())).detections
-    chosen = sorted(range(len(first)), key=lambda i: (-min(4, len(first[i].truth)), i))[:PICTURES]
+    chosen = sorted(range(len(first)), key=lambda i: (-min(4, len(first[i].truth)), i))[:most]
     samples = [bench.valid.dataset[first[i].index].image for i in chosen]
     columns = {"ground truth": [truth_as_boxes(first[i].truth) for i in chosen]}
     for title, metrics in measured.items():
         columns[title] = [boxes_to_show(metrics.detections[i].boxes, bench.manifest.classes) for i in chosen]
-    comparison_grid(samples, columns, bench.manifest.names, path)
+    return samples, columns
 
 
 def boxes_to_show(boxes: Tensor, classes: int) -> Tensor:

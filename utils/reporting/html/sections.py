@@ -1,0 +1,245 @@
+"""The parts of the page, from headline to commands; each tells in a sentence what it cannot show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from utils.reporting.html import charts
+from utils.reporting.html.pictures import embedded
+from utils.reporting.html.words import (
+    MINUS,
+    NONE,
+    STAGES,
+    datum,
+    definitions,
+    duration,
+    missing,
+    stage,
+    table,
+    times,
+)
+from utils.reporting.record import Record
+from utils.reporting.tables import COLUMNS, STAGE_COLUMNS, number, points
+
+TIMED = "finetuned"  # whose latency is the headline's: integers and spikes are emulated on this machine
+CARDS = {  # metric -> (heading, when there is less of it, when there is more)
+    "bytes": ("Network file", "smaller", "larger"),
+    "macs": ("MACs a frame", "fewer", "more"),
+    "latency_ms": ("Latency", "faster", "slower"),
+    "energy_pj": ("Energy a frame", "less", "more"),
+}
+ENERGY = (
+    "Energy is that of the arithmetic alone, 45 nm: fp32 MACs for float networks, int8 MACs for quantised ones, "
+    "accumulates for spikes; memory and leakage are not in it."
+)
+LATENCY = (
+    "Latency is one image on the machine that ran this. Integers and spikes are emulated on it, so theirs say nothing "
+    "about hardware made for them; the headline takes the fine-tuned float network's."
+)
+Tables = Mapping[str, list[dict[str, Any]]]
+Row = Mapping[str, Any]
+
+
+def title(record: Record) -> str:
+    """The page's title, escaped."""
+    about = record.metrics.get("about", {})
+    named = f"{about['network']} on {about['data']}" if about else record.folder.name
+    return escape(f"{named}, compressed")
+
+
+def headline(record: Record) -> str:
+    """What was gained and what it cost, in a sentence and five numbers."""
+    stages_: Mapping[str, Row] = record.metrics["stages"]
+    ((first, before), *_, (last, after)) = [*stages_.items()] * 2
+    timed = TIMED if TIMED in stages_ else last
+    cards = [_card("mAP@.5", "map50", (first, before), (last, after), _scored(before, after))]
+    for name, (heading, less, more) in CARDS.items():
+        end = (timed, stages_[timed]) if name == "latency_ms" else (last, after)
+        if before.get(name) is not None and end[1].get(name) is not None:
+            gain = times(before[name], end[1][name], less, more)
+            cards.append(_card(heading, name, (first, before), end, gain))
+    return f"<h1>{title(record)}</h1>{_lead(record, before, after)}<div class='cards'>{''.join(cards)}</div>"
+
+
+def _lead(record: Record, before: Row, after: Row) -> str:
+    told = [times(before.get("bytes"), after.get("bytes"), "smaller", "larger")]
+    energy = times(before.get("energy_pj"), after.get("energy_pj"), "less", "more")
+    text = f"The network file is {told[0] or 'done'}"
+    text += f" and its arithmetic takes {energy} energy" if energy and energy != "unchanged" else ""
+    text += f"; mAP@.5 went from {before['map50']:.3f} to {after['map50']:.3f} ({_scored(before, after)})"
+    about = record.metrics.get("about", {})
+    if about:
+        high, wide = about["size"]
+        text += f", measured on {about['valid_images']:,} validation images at {wide} by {high} px"
+    return f'<p class="lead">{escape(text)}.</p>'
+
+
+def _scored(before: Row, after: Row) -> str:
+    return points(before.get("map50"), after.get("map50")).replace("pt", "points").replace("-", MINUS)
+
+
+def _card(heading: str, name: str, start: tuple[str, Row], end: tuple[str, Row], gain: str) -> str:
+    return (
+        f'<div class="card"><h3>{escape(heading)}</h3><div class="to">{datum(end[0], name, end[1][name])}</div>'
+        f"<p>from {datum(start[0], name, start[1][name])}</p>"
+        f'<p class="gain">{escape(gain)}</p></div>'
+    )
+
+
+def stages(record: Record) -> str:
+    """The table of the stages: every number, and its change from the first one."""
+    rows, first = [], next(iter(record.metrics["stages"].values()))
+    for name, row in record.metrics["stages"].items():
+        what = STAGES.get(name, ("", ""))[1]
+        cells = [f"{escape(stage(name))}<small class='soft'> {escape(what)}</small>"]
+        for column in STAGE_COLUMNS:
+            differ = COLUMNS[column][2]
+            changed = differ(first.get(column), row.get(column)).replace("-", MINUS)
+            changed = "" if changed.startswith(("+0.0", f"{MINUS}0.0")) else changed
+            cells.append(datum(name, column, row.get(column)) + (f"<small>{changed}</small>" if changed else ""))
+        rows.append(cells)
+    head = ["stage", *(COLUMNS[column][0] for column in STAGE_COLUMNS)]
+    told = table("Under each number its change from the first stage.", head, rows, kind="stages")
+    return f'<h2>Stage by stage</h2>{told}<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>{_spikes(record)}'
+
+
+def _spikes(record: Record) -> str:
+    both = [record.metrics["stages"].get(name, {}) for name in ("quantised", "spiking")]
+    if both[1].get("spikes") is None:
+        return ""
+    same = both[0].get("map50") == both[1].get("map50") and both[0].get("map") == both[1].get("map")
+    proof = "Its scores equal the quantised network's to the last digit. " if same else ""
+    spikes, sops = (datum("spiking", name, both[1][name]) for name in ("spikes", "sops"))
+    return f"<p>The spiking network fires {spikes} spikes a frame, which cause {sops} accumulates. {proof}</p>"
+
+
+def pictures(rows: Sequence[Mapping[str, Path]]) -> str:
+    """The same validation images as labelled, and as the networks see them."""
+    head = "<h2>What it sees</h2>"
+    if not rows:
+        return head + missing("Detections side by side are", "pictures in detections/")
+    shown = []
+    for place, row in enumerate(embedded(rows), 1):
+        cells = "".join(
+            f'<figure><img src="{source}" width="{wide}" height="{high}" '
+            f'alt="validation image {place}, {escape(heading)}"><figcaption>{escape(heading)}</figcaption></figure>'
+            for heading, (source, wide, high) in row.items()
+        )
+        shown.append(f'<div class="shots">{cells}</div>')
+    return head + "".join(shown)
+
+
+def quality(tables: Tables) -> str:
+    """Precision over recall of every stage, AP of every class before and after."""
+    return _section("How well it sees", [
+        charts.pr_curves(tables) or missing("Precision over recall is", "pr_curves.csv"),
+        charts.classes(tables) or missing("The classes' AP is", "classes.csv"),
+    ])  # fmt: skip
+
+
+def cut(tables: Tables) -> str:
+    """Channels of each layer before and after, gammas of the networks."""
+    told = [
+        charts.channels(tables) or missing("Channels of the layers are", "channels.csv"),
+        charts.gammas(tables) or missing("The histogram of the gammas is", "gammas.csv"),
+    ]
+    return _section("What was cut", told, _channel_table(tables.get("channels", [])))
+
+
+def integers(tables: Tables) -> str:
+    """Bits and spikes of each layer."""
+    told = [
+        charts.bits(tables) or missing("Bits of the layers are", "layers.csv of a quantised network"),
+        charts.spikes(tables) or missing("Spikes of the layers are", "layers.csv of a spiking network"),
+    ]
+    return _section("As integers and as spikes", told, _integer_table(tables.get("layers", [])))
+
+
+def training(tables: Tables) -> str:
+    """Curves of all trainings, one after the other."""
+    return _section("Training", charts.curves(tables) or [missing("The curves are", "epochs.csv")])
+
+
+def _section(heading: str, told: Sequence[str], after: str = "") -> str:
+    return f'<h2>{escape(heading)}</h2><div class="charts">{"".join(told)}</div>{after}'
+
+
+def _channel_table(rows: Sequence[Row]) -> str:
+    cells = [
+        [str(row["layer"]), str(row["line"]), f"{row['before']:,}", f"{row['after'] or 0:,}",
+         f"{(row['after'] or 0) / row['before']:.0%}"]
+        for row in rows
+    ]  # fmt: skip
+    told = table(
+        "Layers with batch norm, as the cfg counts them.", ["layer", "cfg line", "before", "after", "kept"], cells
+    )
+    return _folded(f"Channels of {len(rows)} layers", told) if rows else ""
+
+
+def _integer_table(rows: Sequence[Row]) -> str:
+    cells = [
+        [
+            f"{row['layer']} <small class='soft'>{escape(row['kind'])}</small>",
+            f"{_plain(row['w_bit'])} / {_plain(row['a_bit'])}",
+            *(_counted(row[name]) for name in ("neurons", "spikes", "sops")),
+        ]
+        for row in rows
+    ]
+    head = ["layer", "bits w / a", "neurons", "spikes", "accumulates"]
+    caption = "Bits of weights and activations; spikes and accumulates a frame. A read-out fires no spikes."
+    return _folded(f"Bits and spikes of {len(rows)} layers", table(caption, head, cells)) if rows else ""
+
+
+def _folded(name: str, inside: str) -> str:
+    return f"<details open><summary>{escape(name)}</summary>{inside}</details>"
+
+
+def _plain(value: Any) -> str:
+    return NONE if value is None else str(value)
+
+
+def _counted(value: float | None) -> str:
+    return NONE if value is None else number(value)
+
+
+def _command(command: str) -> str:
+    """A command line that breaks between words, not after the hyphens of its flags."""
+    words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
+    return f"<pre><code>{words}</code></pre>"
+
+
+def reproduce(record: Record) -> str:
+    """Commands, seed, versions, files: what it takes to get the same numbers again."""
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.started))
+    spent = record.metrics.get("stage_seconds")
+    facts = {
+        "seed": "" if record.seed is None else f"<code>{record.seed}</code>",
+        "git": f"<code>{escape(record.git)}</code>" if record.git else "not a git repository",
+        "measured": when,
+        "time": f"{duration(spent)} for the stages, {duration(record.seconds)} to measure them" if spent else "",
+        "device": escape(f"{record.device}, {record.versions.get('machine', '')}".strip(", ")),
+        "versions": escape(
+            ", ".join(f"{k} {v}" for k, v in record.versions.items() if k not in ("machine", "threads"))
+        ),
+        "threads": escape(record.versions.get("threads", "")),
+    }
+    runs: Mapping[str, Row] = record.metrics.get("runs", {})
+    parts = [_command(record.command), definitions(facts)]
+    if runs:
+        parts.append("<p>The same, stage by stage; every command takes the network that the one before it left.</p>")
+    else:
+        parts.append(missing("The stages' commands are", "list of its stages in record.json"))
+    for name, run in runs.items():
+        told = f"{duration(run['seconds'])}, <code>{escape(run['folder'])}</code>"
+        parts.append(f"<h3>{escape(stage(name))}</h3><p class='soft'>{told}</p>")
+        parts.append(_command(run["command"]))
+    files = [item for item in record.outputs if item["path"].endswith(".pt")]
+    if files:
+        hashes = {item["path"]: f'<span class="hash">{item["sha256"]}</span>' for item in files}
+        parts.append(_folded("Networks, SHA-256", definitions(hashes)))
+    foot = f"<footer>Written by compress.py from {escape(str(record.folder / 'record.json'))}.</footer>"
+    return "<h2>Do it again</h2>" + "".join(parts) + foot
