@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.reporting.tables import COLUMNS
 
-MINUS, NONE = "\u2212", "\u2013"  # a minus as wide as the plus, a dash where there is no number
+MINUS, NONE, MICRO = "\u2212", "\u2013", "\u00b5"  # as wide as a plus; where there is no number; of units
 STAGES = {  # name in a record -> (on the page, what it is)
     "baseline": ("baseline", "trained"),
     "sparse": ("sparse", "trained with a push on the gammas"),
@@ -30,9 +30,10 @@ def datum(place: str, name: str, value: Any) -> str:
     """A number of the record, written for people, with its whole value beside it for programs."""
     if value is None:
         return NONE
+    told = COLUMNS[name][1](value).replace(" u", f" {MICRO}")
     return (
         f'<data value="{escape(json.dumps(value))}" data-stage="{escape(place)}" data-name="{escape(name)}">'
-        f"{escape(COLUMNS[name][1](value).replace(' u', ' \u00b5'))}</data>"
+        f"{escape(told)}</data>"
     )
 
 
