@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from utils.detection.nms import non_max_suppression
 from utils.errors import InputError
 from utils.export.formats import FORMS
 from utils.export.package import Manifest, Options, export_network
+from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import free_path
 from utils.reporting.plots import plot_bars
 from utils.reporting.record import Record, finish_record, git_state
@@ -27,12 +30,11 @@ log = logging.getLogger(__name__)
 QUANTISED = "convert_snn quantize"  # scripts that leave an integer network behind
 FOLDER = Path("export")
 CONFIDENCE, OVERLAP = 0.25, 0.45  # of the boxes beside the golden vectors
-FORM = {"fpga": FORMS, "c": ("npy",)}
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     """The flags of an export."""
-    flags.add_argument("form", nargs="?", choices=sorted(FORM), default="fpga", help="what to write (default: fpga)")
+    flags.add_argument("form", nargs="?", choices=sorted(WRITERS), default="fpga", help="what to write (default: fpga)")
     flags.add_argument("--weights", default="", help=".int.pt or .snn.pt (default: the newest quantised network)")
     flags.add_argument("--golden", type=int, default=2, help="validation images to write golden vectors for")
     flags.add_argument("--tile", type=tile, default=None, help="TMxTN: weights in tiles of outputs x inputs too")
@@ -58,32 +60,53 @@ def export_script(args: argparse.Namespace) -> Record:
     if not args.weights.endswith(".pt"):
         raise InputError(float_network)
     bench = open_bench(args)
-    integer = bench.loaded.integer
-    if integer is None:
+    if bench.loaded.integer is None:
         raise InputError(float_network)
     images = golden_images(bench, args.golden)
     stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
     out = Path(args.out) if args.out else free_path(FOLDER / "-".join(filter(None, (stem, args.name))))
     record = begin(bench, "export")
+    metrics, outputs = WRITERS[args.form](Job(bench, bench.loaded.integer, images, stem, out))
+    return finish_record(record, metrics=metrics, outputs=outputs)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a writer gets: an integer network, images [N,C,H,W] of n / 255 for golden vectors, a name, a free path."""
+
+    bench: Bench
+    integer: IntegerNetwork
+    images: Tensor
+    stem: str
+    out: Path
+
+
+def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
+    """The forms "fpga" and "c": a folder; returns the record's metrics and outputs."""
+    args, out = job.bench.args, job.out
     options = Options(
-        name=stem,
-        forms=FORM[args.form],
+        name=job.stem,
+        forms=FORMS if args.form == "fpga" else ("npy",),
         tile=args.tile if args.form == "fpga" else None,
-        spiking=bench.loaded.kind == "spiking",
+        spiking=job.bench.loaded.kind == "spiking",
         git=git_state(),
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
         draw_costs(folder, manifest)
-        write_boxes(bench, images, folder)
+        write_boxes(job.bench, job.images, folder)
 
-    manifest = export_network(out, integer, images, options, finish)
+    manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
     told = [f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")]
     log.info("%s MACs and %s bit operations an image, %s bytes of weights", *told)
     log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
     numbers = {"macs": totals["macs"], "bops": totals["bops"], "bytes": totals["weight_bytes"]}
-    return finish_record(record, metrics=numbers, outputs=[out / "manifest.json", out / "verify.py"])
+    return numbers, [out / "manifest.json", out / "verify.py"]
+
+
+Writer = Callable[[Job], tuple[dict[str, Any], list[Path]]]
+WRITERS: dict[str, Writer] = {"fpga": write_hand_off, "c": write_hand_off}
 
 
 def golden_images(bench: Bench, count: int) -> Tensor:
