@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-pipe --hide-scrollbars"
+SILENCE = 60  # seconds after which it counts as hung
 TOLD = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
 
 
@@ -42,6 +44,7 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
+            assert select.select([self.back], [], [], SILENCE)[0], "the browser does not answer"
             more = os.read(self.back, 1 << 20)
             assert more, "the browser closed its pipe"
             self.rest += more
@@ -90,9 +93,9 @@ def browser(profile: Path) -> Iterator[Browser]:
     assert FOUND
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    # The shell puts the pipe where Chromium looks for it: the numbers that Python gives may be any.
+    # bash (sh knows fds of one digit) puts the pipe where Chromium looks for it: the numbers that Python gives may be any.
     command = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    words = ["sh", "-c", command, FOUND, *FLAGS.split(), f"--user-data-dir={profile}"]
+    words = ["bash", "-c", command, FOUND, *FLAGS.split(), f"--user-data-dir={profile}"]
     process = subprocess.Popen(words, pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     os.close(theirs_in)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 20, 38  # margins around the plot
+WIDTH, HEIGHT = 400, 244
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 20, 42  # margins around the plot
 LETTER = 6.3  # width of a letter of the labels, about
 MOST = 500  # points of a line; more are thinned out, a screen has no place for them
 
@@ -160,7 +160,7 @@ def _grid(x: Axis, y: Axis) -> str:
     for tick in x.ticks():
         at = _right(x, tick)
         parts.append(f'<path class="tick" d="M{at:.1f} {HEIGHT - BOTTOM}v4"/>')
-        parts.append(_text(min(at, WIDTH - 14), HEIGHT - BOTTOM + 15, written(tick, log=x.log), "middle"))
+        parts.append(_text(min(at, WIDTH - 14), HEIGHT - BOTTOM + 18, written(tick, log=x.log), "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.label, "middle"))
     return "".join(parts)
 
@@ -170,7 +170,7 @@ def _rows(y: Axis) -> str:
     for tick in y.ticks(5):
         at = _down(y, tick)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 6, at + 4, written(tick, log=y.log), "end"))
+        parts.append(_text(LEFT - 6, at + 3.5, written(tick, log=y.log), "end"))
     return "".join(parts)
 
 
@@ -203,7 +203,7 @@ def _names_below(labels: Sequence[str], room: float) -> str:
     widest = LETTER * max(map(len, labels), default=1) + 6
     every = max(1, math.ceil(widest / room))
     return "".join(
-        _text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 15, label, "middle")
+        _text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 18, label, "middle")
         for place, label in enumerate(labels)
         if place % every == 0
     )

@@ -55,7 +55,7 @@ def duration(seconds: float | None) -> str:
     """``2 h 05 min``, ``9 min 28 s``, ``12.0 s``."""
     if seconds is None:
         return "not finished"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
