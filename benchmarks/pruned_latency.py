@@ -29,8 +29,9 @@ from utils.darknet.network import Network
 from utils.darknet.weights import tensors
 from utils.pruning.carrier import Beta, appoint, settle_and_cut
 from utils.pruning.plan import Plan, Tie, plan_channels
-from utils.pruning.surgery import parameters
-from utils.pruning.target import macs_of, percent_for
+from utils.darknet.counts import parameters
+from utils.darknet.counts import count
+from utils.pruning.target import percent_for
 
 Size = tuple[int, int]
 
@@ -88,7 +89,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     size, full = (args.img_size, args.img_size), random_network(args.cfg)
     aligned = to_budget(full, size, macs=args.macs, tie=Tie.KEEP, multiple=16)
-    same = float(macs_of(aligned.spec, size))
+    same = float(count(aligned.spec, size).macs)
     nets = {
         "full": full,
         "slim": to_budget(full, size, params=args.params, tie=Tie.ANY, floor=0.1),
@@ -98,7 +99,7 @@ def main() -> None:
     timers = {name: timer(net, size, args.repeats) for name, net in nets.items()}
     turns = [{name: turn() for name, turn in timers.items()} for _ in range(args.turns + 2)][2:]  # two build kernels
     for name, net in nets.items():
-        params, macs = parameters(net.spec), macs_of(net.spec, size)
+        params, macs = parameters(net.spec), count(net.spec, size).macs
         print(f"{name:12} {statistics.median(t[name] for t in turns):8.2f} ms"
               f"{params / 1e6:8.2f} M parameters{macs / 1e9:8.3f} G MACs")  # fmt: skip
     for one, other, promise in (("full", "slim", "at least 2"), ("multiple 1", "multiple 16", "at least 1")):

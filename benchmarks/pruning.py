@@ -6,7 +6,8 @@
       "regular_prune --percent 0.5" "slim_prune --percent 0.5" --sparse "--epochs 40 --s 0.005 --lr 0.1 --img-size 320"
 
 Every row calls the script itself, and its numbers are those of its record; points count from the sparse network. The
-rows without fine-tuning hold the pre-flight to its word: at the percent that it calls safe, nothing is lost.
+row without fine-tuning holds the pre-flight to its word: at the percent that it calls safe, nothing is lost. Only the
+latency (batch 1, one thread) is measured when the table is made, cut and sparse network taking turns, as a share.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ import importlib
 import logging
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import utils  # noqa: F401, I001  # before torch: how its threads wait
+import torch
+from torch import nn
+
+from models import load_model
 from pipeline.bench import RUNS, output_of
 from utils import cli
 from utils.darknet.network import load_checkpoint
@@ -44,6 +51,7 @@ ROWS = (
     "layer_channel_prune --percent 0.6 --shortcuts 1",
 )
 SAFE = "slim_prune --percent safe"
+TURNS, WARM_UP = 60, 10  # of the latency
 MOMENTS = ("before", "after", "recalibrated", "finetuned")
 
 
@@ -78,7 +86,7 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Record]:
         raise InputError("the sparse network is gone; delete its folder in runs/")
     safe = safe_percent(load_checkpoint(weights).network, tie=Tie.ANY, floor=0.1)
     records = {}
-    for row in [*args.rows, SAFE]:
+    for row in [*args.rows, *([SAFE] if safe > 0 else [])]:
         name, *flags = row.replace("safe", f"{safe:g}").split()
         flags += [] if row == SAFE else ["--finetune", str(args.epochs)]
         unique = sha256_of(f"{row} {args.epochs} {sha256(weights)}")
@@ -100,10 +108,35 @@ def line(row: str, records: list[Record]) -> list[str]:
         spread([100 * (a["params"] / b["params"] - 1) for a, b in zip(last, before, strict=True)], "{:.1f} %"),
         spread([100 * (a["macs"] / b["macs"] - 1) for a, b in zip(last, before, strict=True)], "{:.1f} %"),
         number(statistics.mean(a["params"] for a in last)),
-        spread([m["recalibrated"]["latency_ms"] / m["before"]["latency_ms"] for m in moments], "{:.2f}"),
+        spread([latency_share(record) for record in records], "{:.2f}"),
         *(spread([m[moment]["map50"] for m in moments if moment in m], "{:.4f}") for moment in MOMENTS),
         spread([100 * (a["map50"] - b["map50"]) for a, b in zip(last, before, strict=True)], "{:+.2f}"),
     ]
+
+
+def latency_share(record: Record) -> float:
+    """Latency of the network that a run left, over that of the network it was given; medians of turns."""
+    before = Path(next(each["path"] for each in record.inputs if each["path"].endswith(".pt")))
+    after = output_of(record)
+    if after is None:
+        raise InputError(f"{record.folder}: its network is gone; delete the folder, the row runs again")
+    loaded = [load_model(path) for path in (before, after)]
+    image = torch.rand(1, loaded[0].spec.channels, *loaded[0].size).to(memory_format=torch.channels_last)
+    ratios, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for _ in range(TURNS):
+            first, second = (_time(each.predictor, image) for each in loaded)
+            ratios.append(second / first)
+    torch.set_num_threads(threads)
+    return statistics.median(ratios[WARM_UP:])
+
+
+def _time(predictor: nn.Module, image: torch.Tensor) -> float:
+    began = time.perf_counter()
+    for _ in range(5):
+        predictor(image)
+    return time.perf_counter() - began
 
 
 def spread(values: list[float], form: str) -> str:

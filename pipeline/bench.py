@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
+from utils.darknet.counts import count
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import Head, ModelSpec
 from utils.data.dataset import Cache, DetectionDataset
@@ -22,7 +23,7 @@ from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
 from utils.detection.evaluate import Metrics, evaluate
 from utils.errors import InputError
-from utils.reporting.counts import count, file_bytes
+from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 from utils.reporting.record import Record, latest_record
 from utils.spiking.energy import FP32

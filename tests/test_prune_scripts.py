@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,13 @@ import pipeline.pruning.measure
 import slim_prune
 import train
 from models import Darknet, build
+from pipeline.pruning.strategy import Step
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
+from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
-from utils.reporting.counts import count
 from utils.reporting.record import Record
 
 SCRIPTS = {
@@ -173,6 +175,32 @@ def test_finetuned_and_iterative_pruning_end_in_a_network_that_the_next_script_t
     again = record.paths("*.pt")[0]
     assert "last_slim_prune" in again.name
     assert run("slim_prune", "--percent", "0.1", "--weights", str(again)).finished
+
+
+def test_the_steps_of_iterative_pruning_add_up():
+    steps = [Step(number, 3) for number in (1, 2, 3)]
+    assert math.prod(1 - step.percent(0.6) for step in steps) == pytest.approx(0.4)
+    assert sum(step.blocks(5) for step in steps) == 5 and min(step.blocks(5) for step in steps) == 1
+    assert steps[2].budget(0.3, 1000) == pytest.approx(300) == steps[2].budget(300, 1000)
+    assert steps[0].budget(0.3, 1000) > steps[1].budget(0.3, 1000) > 300 and steps[0].budget(None, 1000) is None
+
+
+def test_iterative_pruning_reaches_its_target_once_not_again_in_every_step(place):
+    metrics = run("slim_prune", "--target-params", "0.6", "--finetune", "1", "--iterative", "2").metrics
+    assert 0.4 <= metrics["finetuned"]["params"] / metrics["before"]["params"] <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "told"),
+    [
+        ("layer_prune", ["--shortcuts", "1"], "1 blocks are fewer than the steps; raise --shortcuts"),
+        ("slim_prune", ["--percent", "auto"], "ask for one cut"),
+        ("slim_prune", ["--search", "3", "--target-macs", "0.5"], "ask for one cut"),
+    ],
+)
+def test_iterative_pruning_that_does_not_add_up_is_refused(place, script, words, told):
+    with pytest.raises(InputError, match=f"--iterative 2: .*{told}"):
+        run(script, *words, "--finetune", "1", "--iterative", "2")
 
 
 def test_iterative_pruning_without_finetuning_is_refused(place):

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from models import build
 from pipeline.bench import Bench
+from utils.darknet.counts import count
 from utils.darknet.network import Network
 from utils.data.loader import Batch
 from utils.detection.evaluate import evaluate
 from utils.pruning.recalibrate import recalibrate
-from utils.reporting.counts import count
 from utils.reporting.latency import measure_latency
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pipeline.bench import WEIGHTS, Bench, output_of
 from pipeline.pruning.flags import AUTO
 from pipeline.pruning.measure import Measure
 from pipeline.pruning.show import measure_sensitivity, pictures, tell_groups, tell_layers, tell_residuals
-from pipeline.pruning.strategy import Decider, Strategy
+from pipeline.pruning.strategy import Decider, Step, Strategy
 from pipeline.report import begin
 from pipeline.training.flags import finetune_flags, train_parser
 from pipeline.training.whole import train
@@ -61,10 +61,9 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     args, full = bench.args, bench.loaded.network
     if full is None:
         raise InputError(f"{bench.loaded.path}: a {bench.loaded.kind} network; prune the float one it was made of")
-    if args.iterative > 1 and not args.finetune:
-        raise InputError(f"--iterative {args.iterative}: each step is fine-tuned; add --finetune N for N epochs a step")
+    check_steps(args, strategy)
     measure = Measure(bench)
-    decider = Decider(measure, strategy, full, steps=args.iterative)
+    decider = Decider(measure, strategy, full, full, Step(total=args.iterative))
     if args.explain:
         tell_groups(full)
     if strategy.tie is not None and getattr(args, "sensitivity", False):
@@ -78,7 +77,8 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     for step in range(1, args.iterative + 1):
         if step > 1:
             latest = load_checkpoint(files[0]).network
-            done = decide(replace(decider, full=latest, force=True))  # fine-tuning follows: too late to refuse
+            now = Step(step, args.iterative)
+            done = decide(replace(decider, full=latest, step=now, force=True))  # too late to refuse
         small, columns = settle_and_measure(measure, done)
         last = step == args.iterative
         stem = stem_of(args, strategy, done) + ("" if last else f"_step{step}")
@@ -97,6 +97,23 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     return finish_record(record, metrics=metrics, outputs=[*files, *drawn])
 
 
+def check_steps(args: argparse.Namespace, strategy: Strategy) -> None:
+    """Refuse an ``--iterative`` that does not add up.
+
+    Raises:
+        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
+    """
+    place = f"--iterative {args.iterative}"
+    if args.iterative == 1:
+        return
+    if not args.finetune:
+        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
+    if strategy.tie is None and strategy.blocks < args.iterative:
+        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
+    if strategy.tie is not None and (args.search or args.percent == AUTO):
+        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
+
+
 def decide(decider: Decider) -> Cut:
     """What goes, and the network without it."""
     full, strategy = decider.full, decider.strategy
@@ -108,7 +125,8 @@ def decide(decider: Decider) -> Cut:
         silenced = zeroed(full, plan)
     layers = None
     if strategy.blocks:
-        layers = plan_layers(small, n=strategy.blocks, score=decider.score, by=By[decider.bench.args.by.upper()])
+        blocks = decider.step.blocks(strategy.blocks)
+        layers = plan_layers(small, n=blocks, score=decider.score, by=By[decider.bench.args.by.upper()])
         log.info("%s", layers)
         silenced = silence_layers(silenced, layers)
         small = drop(absorb_layers(small, layers), layers)

@@ -12,6 +12,7 @@ from pipeline.bench import Bench
 from pipeline.pruning.flags import AUTO
 from pipeline.pruning.measure import Measure
 from pipeline.training.epoch import detection_loss
+from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning import criteria
@@ -21,7 +22,7 @@ from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
 from utils.pruning.search import search
-from utils.pruning.target import auto_percent, macs_of, percent_for
+from utils.pruning.target import auto_percent, percent_for
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,40 @@ class Strategy:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One of the ``total`` cuts of ``--iterative``, counted from 1, which together cut what the flags ask for."""
+
+    number: int = 1
+    total: int = 1
+
+    def percent(self, whole: float) -> float:
+        """What each cut takes of what the last one left."""
+        return 1 - (1 - whole) ** (1 / self.total)
+
+    def budget(self, asked: float | None, first: int) -> float | None:
+        """What this cut has to leave of ``first``, the count before all of them; ``asked`` up to 1 is a share."""
+        if asked is None or self.total == 1:
+            return asked
+        return first * (asked if asked <= 1 else asked / first) ** (self.number / self.total)
+
+    def blocks(self, whole: int) -> int:
+        """How many residual blocks this cut takes."""
+        return whole * self.number // self.total - whole * (self.number - 1) // self.total
+
+
+@dataclass(frozen=True)
 class Decider:
     """A strategy before one network: what the flags ask of it.
 
-    ``steps`` is how many cuts make up the percent; ``force`` goes on where the gammas say that it will not survive.
+    ``first`` is the network before all cuts of ``--iterative``; ``force`` goes on where the gammas say that it will not
+    survive.
     """
 
     measure: Measure
     strategy: Strategy
     full: Network
-    steps: int = 1
+    first: Network
+    step: Step = Step()
     force: bool = False
 
     @property
@@ -113,14 +138,14 @@ class Decider:
 
     def _percent(self, args: Any) -> float:
         if args.target_macs is not None or args.target_params is not None:
-            size = self.bench.size
-            found = percent_for(
-                self.full, plan_of=self._whole_plan, macs=args.target_macs, params=args.target_params, size=size
-            )
+            size, spec = self.bench.size, self.first.spec
+            macs = self.step.budget(args.target_macs, count(spec, size).macs)
+            params = self.step.budget(args.target_params, parameters(spec))
+            found = percent_for(self.full, plan_of=self._whole_plan, macs=macs, params=params, size=size)
             log.info("percent %.4f reaches the target", found)
             return found
         if args.percent != AUTO:
-            return 1 - (1 - float(args.percent)) ** (1 / self.steps)
+            return self.step.percent(float(args.percent))
         before = self.measure.map50(self.full)
         high = self.found.survivable if not args.force else 0.99
         percent, trace = auto_percent(
@@ -141,7 +166,7 @@ class Decider:
     def _searched(self, args: Any) -> Plan:
         if args.target_macs is None:
             raise InputError("--search: needs a budget; add --target-macs 0.5 for half of the MACs")
-        full = macs_of(self.full.spec, self.bench.size)
+        full = count(self.full.spec, self.bench.size).macs
         asked = self.asked if args.score != "gamma" else {**self.asked, "score": criteria.l1}
         found = search(
             self.full,
@@ -150,7 +175,7 @@ class Decider:
             delta=args.delta,
             measure=self.measure.map50,
             recalibrate=self.measure.recalibrated,
-            macs=lambda spec: macs_of(spec, self.bench.size),
+            macs=lambda spec: count(spec, self.bench.size).macs,
             seed=args.seed,
             make=self.made,
             **asked,

@@ -15,11 +15,12 @@ from models import network_of
 from pipeline.training import told
 from pipeline.training.run import Run
 from pipeline.training.sparsity import sparsity
+from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.spec import Head
 from utils.detection.evaluate import Metrics, evaluate
 from utils.detection.loss import YoloLoss
-from utils.reporting.counts import count, file_bytes
+from utils.reporting.files import file_bytes
 from utils.reporting.record import Record, finish_record
 from utils.reporting.results import write_rows
 from utils.training.loop import EpochResult, train_one_epoch

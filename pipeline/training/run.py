@@ -16,6 +16,7 @@ from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
 from pipeline.training.sparsity import bound, penalty_of
 from pipeline.training.start import Start, start_of, tell_unused_keys
 from pipeline.training.teacher import Teaching, add_helpers, teaching_of
+from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import Head, ModelSpec
@@ -26,7 +27,6 @@ from utils.data.sample import prepare_if_sample
 from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
 from utils.pruning.penalty import initial_gammas
-from utils.reporting.counts import count
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows

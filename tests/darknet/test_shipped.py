@@ -12,10 +12,10 @@ from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import image, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
+from utils.darknet.counts import count
 from utils.darknet.heads import rehead
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, tensors
-from utils.reporting.counts import count
 
 NEW = ("yolov2-tiny", "yolov3-mobilenet", "yolov3-tiny-mobilenet-small", "yolov3-ghost", "yolo-fastest")
 

@@ -10,10 +10,10 @@ from models import Darknet, build
 from tests.pruning.nets import random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import read_weights, tensors, write_weights
 from utils.errors import InputError
-from utils.reporting.counts import count
 
 THREE = "[net]\nchannels=4\nwidth=8\nheight=8\n" + "[dropout]\n" * 3 + "[shortcut]\nfrom=-2,-3\n"
 

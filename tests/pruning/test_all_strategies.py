@@ -18,6 +18,7 @@ from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import SHIPPED, assert_same, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.counts import count
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.shapes import granularity, sizes
@@ -31,7 +32,6 @@ from utils.pruning.layers import drop, silence_layers
 from utils.pruning.plan import Plan, plan_channels
 from utils.pruning.recalibrate import recalibrate
 from utils.pruning.surgery import narrow
-from utils.reporting.counts import count
 
 SCRIPTS = ("normal_prune", "regular_prune", "shortcut_prune", "slim_prune", "layer_prune", "layer_channel_prune")
 THIN = 3_000_000  # parameters from which on a cfg is tried with a quarter of its channels

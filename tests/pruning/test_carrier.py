@@ -14,12 +14,13 @@ from tests.pruning.test_absorb import NET, conv, without_gammas
 from tests.pruning.test_random_graphs import GRID, graphs, prunable
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants, zeroed
 from utils.pruning.carrier import Beta, appoint, carry, residuals, settle
 from utils.pruning.plan import Plan, Tie, plan_channels
-from utils.pruning.surgery import cut, narrow, parameters
+from utils.pruning.surgery import cut, narrow
 from utils.pruning.wires import trace
 
 KERNELS = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\npad=1\ngroups={}\nactivation={}\n"

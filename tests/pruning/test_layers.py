@@ -14,6 +14,7 @@ from tests.pruning.nets import assert_same, image, random_network, run, with_gam
 from tests.pruning.residual import residual_graphs, respelled, thin
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.counts import parameters
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.shapes import channels
@@ -24,7 +25,7 @@ from utils.pruning.layer_plan import plan_layers
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Tie, plan_channels
 from utils.pruning.recalibrate import recalibrate
-from utils.pruning.surgery import cut, parameters, silence
+from utils.pruning.surgery import cut, silence
 
 SPECS = {"yolov3": thin("yolov3"), "yolov4": thin("yolov4")}
 TINY = ["ghost", "mobile", "resnet", "residual", "depthwise"]

@@ -11,12 +11,13 @@ from models import build, reorg
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
+from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Tie, plan_channels
 from utils.pruning.scores import gammas, strengths
-from utils.pruning.surgery import cut, narrow, parameters, silence
+from utils.pruning.surgery import cut, narrow, silence
 from utils.pruning.wires import groups, trace
 
 CUTS = [(Tie.KEEP, 0.3), (Tie.LEADER, 0.5), (Tie.ANY, 0.5), (Tie.ANY, 0.9)]

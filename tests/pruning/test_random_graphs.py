@@ -14,15 +14,15 @@ from models import build
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.counts import count, parameters
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.shapes import channels, sizes
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import absorb, zeroed
 from utils.pruning.carrier import Beta, settle, settle_and_cut
 from utils.pruning.plan import Tie, plan_channels
-from utils.pruning.surgery import cut, narrow, parameters, silence
+from utils.pruning.surgery import cut, narrow, silence
 from utils.pruning.wires import trace
-from utils.reporting.counts import count
 
 ACTIVATIONS = ["leaky", "relu", "relu6", "linear", "logistic", "mish", "swish", "h_swish"]
 GRID = 6  # px, so that any two layers may be joined: nothing in these graphs changes the size

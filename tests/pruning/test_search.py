@@ -7,21 +7,21 @@ import torch
 
 from tests.pruning.nets import SHIPPED, TINY, assert_same, image, random_network, run
 from utils.darknet.cfg import read_cfg
+from utils.darknet.counts import count, parameters
 from utils.errors import InputError
 from utils.pruning.criteria import l1
 from utils.pruning.layerwise import plan_layerwise
 from utils.pruning.plan import Tie, offered, plan_channels
 from utils.pruning.scores import gammas, strengths
 from utils.pruning.search import search
-from utils.pruning.surgery import cut, narrow, parameters, silence
-from utils.pruning.target import macs_of
+from utils.pruning.surgery import cut, narrow, silence
 from utils.pruning.wires import trace
 
 SIZE = (64, 64)
 
 
 def macs(spec) -> int:
-    return macs_of(spec, SIZE)
+    return count(spec, SIZE).macs
 
 
 def found(net, **flags):

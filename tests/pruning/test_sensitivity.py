@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from tests.pruning.nets import TINY, random_network
+from utils.darknet.counts import parameters
 from utils.errors import InputError
 from utils.pruning.layerwise import plan_layerwise
 from utils.pruning.plan import Tie, offered
 from utils.pruning.search import absorbed_cut
 from utils.pruning.sensitivity import Row, sensitivity
-from utils.pruning.surgery import parameters
 from utils.pruning.wires import trace
 
 

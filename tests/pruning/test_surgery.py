@@ -5,10 +5,11 @@ import torch
 
 from tests.pruning.nets import SHIPPED, TINY, assert_same, image, random_network, run
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.plan import Tie, plan_channels
-from utils.pruning.surgery import channels_before_after, cut, narrow, parameters, silence
+from utils.pruning.surgery import channels_before_after, cut, narrow, silence
 from utils.pruning.wires import trace
 
 

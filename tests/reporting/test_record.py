@@ -12,7 +12,7 @@ import torch
 
 from utils.errors import InputError
 from utils.files import write_text, writing
-from utils.reporting.files import free_path, sha256, stamps
+from utils.reporting.files import file_bytes, free_path, sha256, stamps
 from utils.reporting.record import (
     finish_record,
     latest_record,
@@ -124,3 +124,8 @@ def test_broken_record_names_the_file(tmp_path):
 def test_resumed_record_counts_all_seconds(tmp_path):
     done = finish_record(start_record(tmp_path, script="x", args={}), metrics={}, before=100.0)
     assert 100 <= done.seconds < 160
+
+
+def test_file_bytes_are_those_on_disk(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert file_bytes(tmp_path / "x") == 5

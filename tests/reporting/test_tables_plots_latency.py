@@ -44,6 +44,12 @@ def test_comparison_table_leaves_out_what_nobody_measured():
     assert "-10.0 pt" in table and "-50.0 %" in table and "energy" not in table and "change" in table
 
 
+def test_comparison_table_shows_both_batches_and_the_spread_of_their_timings():
+    timed = {"latency_ms": 5.41, "latency_ms_spread": [5.1, 6.2], "latency8_ms": 20.0, "latency8_ms_spread": [19, 25]}
+    lines = comparison_table("slim", {"before": timed, "after": {**timed, "latency_ms": 2.705}}).splitlines()
+    assert "5.41 ms" in lines[3] and "-50.0 %" in lines[3] and "5.1-6.2 ms" in lines[4] and "19-25 ms" in lines[6]
+
+
 def test_rows_come_back_as_they_were_written(tmp_path):
     rows = [{"epoch": 1, "loss": 0.123456789012, "map": None}, {"epoch": 2, "loss": 1e-9, "map": 0.5, "late": "x"}]
     write_rows(tmp_path / "r.csv", rows)

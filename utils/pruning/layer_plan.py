@@ -9,12 +9,12 @@ from enum import Enum
 import torch
 
 from utils.darknet import spec as s
+from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
-from utils.darknet.shapes import channels, strides
+from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.pruning.blocks import Block, shorten, some_blocks
 from utils.pruning.scores import Score, Scores, gammas
-from utils.pruning.surgery import parameters
 
 
 class By(Enum):
@@ -47,14 +47,14 @@ class LayerRow:
 class LayerPlan:
     """What layer pruning decided: ``n`` blocks were asked for, ``rows`` are all blocks of the network.
 
-    ``layers``, ``params`` and ``macs`` are (before, after); MACs are those of one image px.
+    ``layers``, ``params`` and ``macs`` are (before, after); MACs are those of an image of [net]'s size.
     """
 
     n: int
     rows: tuple[LayerRow, ...]
     layers: tuple[int, int]
     params: tuple[int, int]
-    macs: tuple[float, float]
+    macs: tuple[int, int]
 
     @property
     def gone(self) -> tuple[Block, ...]:
@@ -102,7 +102,7 @@ def plan_layers(net: Network, *, n: int, score: Score = gammas, by: By = By.SCOR
     kept = [scores[k] for k in judged if not goes[k]]
     mean = sum(kept) / len(kept) if kept else 0.0
     energy = _energies(net.spec, raw)
-    params, macs = parameters(net.spec), unit_macs(net.spec)
+    params, macs = parameters(net.spec), count(net.spec).macs
     rows = []
     for block, value, out in zip(found, scores, goes, strict=True):
         shorter = shorten(net.spec, [block]).spec
@@ -113,7 +113,7 @@ def plan_layers(net: Network, *, n: int, score: Score = gammas, by: By = By.SCOR
                 relative=value / mean if mean else None,
                 energy=_share(energy, block, net.spec),
                 params=params - parameters(shorter),
-                macs=1 - unit_macs(shorter) / macs,
+                macs=1 - count(shorter).macs / macs,
                 goes=out,
             )
         )
@@ -123,17 +123,7 @@ def plan_layers(net: Network, *, n: int, score: Score = gammas, by: By = By.SCOR
         rows=tuple(rows),
         layers=(len(net.spec.layers), len(after.layers)),
         params=(params, parameters(after)),
-        macs=(macs, unit_macs(after)),
-    )
-
-
-def unit_macs(spec: s.ModelSpec) -> float:
-    """Multiply-accumulates of the convolutions for one px of the image; what is behind a global pool costs none."""
-    width, stride = channels(spec), strides(spec)
-    return sum(
-        layer.filters * (width[layer.sources[0]] // layer.groups) * layer.size**2 / float(stride[i]) ** 2
-        for i, layer in enumerate(spec.layers)
-        if isinstance(layer, s.Conv) and stride[i]
+        macs=(macs, count(after).macs),
     )
 
 

@@ -83,7 +83,7 @@ def search(
         delta: how far from ``remain`` they may be.
         measure: metric of a network, larger is better; nan loses against everything.
         recalibrate: measures batch norm anew, on training images (`recalibrate.recalibrate`).
-        macs: counts a structure, e.g. `target.macs_of` at some size.
+        macs: counts a structure, e.g. `counts.count` at some size.
         seed: of the draws.
         tie: as in `plan_channels`, and so are ``floor``, ``multiple``, ``score`` and ``scope``.
         floor: likewise.

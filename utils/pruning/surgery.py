@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.network import Network, State
-from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan
@@ -52,20 +50,6 @@ def narrow(spec: s.ModelSpec, plan: Plan) -> s.ModelSpec:
         InputError: as `cut`.
     """
     return _narrow(spec, trace(spec), plan)
-
-
-def parameters(spec: s.ModelSpec) -> int:
-    """Trained numbers of a network: kernels, biases, gammas, betas, weights of sums (running statistics are not)."""
-    width, total = channels(spec), 0
-    for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Conv):
-            kernel = width[layer.sources[0]] // layer.groups * layer.size**2
-            total += layer.filters * (kernel + (2 if layer.bn else 1))
-        elif isinstance(layer, s.SqueezeExcite):
-            total += 2 * width[i] * layer.squeeze
-        elif isinstance(layer, s.Shortcut) and layer.weighted:
-            total += math.prod(layer.weights_shape(width[i]))
-    return total
 
 
 def silence(net: Network, plan: Plan) -> Network:

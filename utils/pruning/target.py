@@ -8,29 +8,13 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from utils.darknet import spec as s
+from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
-from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.pruning.plan import Plan
-from utils.pruning.surgery import narrow, parameters
+from utils.pruning.surgery import narrow
 
 GRID = 10_000  # percents of a budget are multiples of 1 / GRID
-
-
-def macs_of(spec: s.ModelSpec, size: tuple[int, int]) -> int:
-    """Multiply-accumulates for one image of ``size`` (height, width) px: kernels, the matrices of [se], weighted sums.
-
-    Padding counts; batch norm, activations and plain sums do not.
-    """
-    width, maps, total = channels(spec), sizes(spec, *size), 0
-    for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Conv):
-            total += layer.filters * (width[layer.sources[0]] // layer.groups) * layer.size**2 * math.prod(maps[i])
-        elif isinstance(layer, s.SqueezeExcite):
-            total += 2 * width[i] * layer.squeeze
-        elif isinstance(layer, s.Shortcut) and layer.weighted:
-            total += len(layer.sources) * width[i] * math.prod(maps[i])
-    return total
 
 
 def percent_for(
@@ -58,15 +42,15 @@ def percent_for(
     """
     size = size or (net.spec.height, net.spec.width)
     budgets = []
-    for name, given, count in (("MACs", macs, lambda spec: macs_of(spec, size)), ("parameters", params, parameters)):
+    for name, given, cost in (("MACs", macs, lambda spec: count(spec, size).macs), ("parameters", params, parameters)):
         if given is not None:
-            budgets.append((name, _budget(name, given, count(net.spec)), count))
+            budgets.append((name, _budget(name, given, cost(net.spec)), cost))
     if not budgets:
         raise InputError("no budget was given; name a share or a number of MACs (--target-macs) or parameters")
 
     def within(step: int) -> bool:
         small = narrow(net.spec, plan_of(step / GRID))
-        return all(count(small) <= budget for _, budget, count in budgets)
+        return all(cost(small) <= budget for _, budget, cost in budgets)
 
     if within(0):
         return 0.0
@@ -142,8 +126,8 @@ def _out_of_reach(
     spec: s.ModelSpec, least: s.ModelSpec, budgets: list[tuple[str, float, Callable[[s.ModelSpec], int]]]
 ) -> str:
     facts = []
-    for name, budget, count in budgets:
-        full, left = count(spec), count(least)
+    for name, budget, cost in budgets:
+        full, left = cost(spec), cost(least)
         if left > budget:
             facts.append(f"{name} fall from {full:,} to {left:,} at most ({left / full:.1%}), not to {budget:,.0f}")
     return f"the target is out of reach: {'; '.join(facts)}; ask for less, lower the floor of each layer, or use slim"

@@ -58,3 +58,8 @@ def shown(path: Path | str) -> str:
     path = Path(path)
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
+def file_bytes(path: Path | str) -> int:
+    """Size of a file on disk."""
+    return Path(path).stat().st_size

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from terminaltables import AsciiTable
 
-Values = Mapping[str, float | int | None]
+Values = Mapping[str, Any]  # numbers; of a spread its two ends; None or missing where there is none
 
 
 def number(value: float) -> str:
@@ -36,8 +37,18 @@ def points(before: float | None, after: float | None) -> str:
     return "" if before is None or after is None else f"{100 * (after - before):+.1f} pt"
 
 
+def span(ends: Sequence[float]) -> str:
+    """``5.1-6.2 ms``: the middle half of repeated timings."""
+    return f"{ends[0]:.3g}-{ends[1]:.3g} ms"
+
+
+def nothing(before: Any, after: Any) -> str:
+    """No change is told."""
+    return ""
+
+
 # name in a record -> (heading, how a value is written, how a difference is written)
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, Callable[[Any], str], Callable[[Any, Any], str]]] = {
     "map50": ("mAP@.5", "{:.4f}".format, points),
     "map": ("mAP@.5:.95", "{:.4f}".format, points),
     "precision": ("P", "{:.3f}".format, points),
@@ -47,6 +58,9 @@ COLUMNS = {
     "macs": ("MACs", number, change),
     "bytes": ("file", size, change),
     "latency_ms": ("latency", "{:.3g} ms".format, change),
+    "latency_ms_spread": ("  middle half", span, nothing),
+    "latency8_ms": ("latency of 8", "{:.3g} ms".format, change),
+    "latency8_ms_spread": ("  middle half", span, nothing),
     "spikes": ("spikes", number, change),
     "sops": ("SOPs", number, change),
     "energy_pj": ("energy", energy, change),

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import Darknet
 from utils.darknet.cfg import parse_cfg, read_cfg
+from utils.darknet.counts import count
 from utils.errors import InputError
-from utils.reporting.counts import count, file_bytes
 
 CFGS = Path(__file__).parents[2] / "cfg"
 
@@ -97,8 +97,3 @@ def test_published_parameter_counts():
 def test_size_that_does_not_fit_is_refused():
     with pytest.raises(InputError, match="img-size"):
         count(read_cfg(CFGS / "yolov3.cfg"), (100, 100))
-
-
-def test_file_bytes_are_those_on_disk(tmp_path):
-    (tmp_path / "x").write_bytes(b"12345")
-    assert file_bytes(tmp_path / "x") == 5

@@ -1,13 +1,12 @@
-"""What a network costs, counted from its structure alone: parameters, multiply-accumulates, activations, bytes."""
+"""What a network costs, counted from its structure alone: parameters, multiply-accumulates, activations."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Conv, ModelSpec, Shortcut, SqueezeExcite
+from utils.darknet.spec import Conv, Layer, ModelSpec, Shortcut, SqueezeExcite
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,31 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
     wide, maps = channels(spec), sizes(spec, height, width)
     layers = []
     for i, layer in enumerate(spec.layers):
-        area = math.prod(maps[i])
-        params = macs = 0
+        area, params = math.prod(maps[i]), _parameters(layer, wide[layer.sources[0]], wide[i])
+        macs = 0
         match layer:
             case Conv():
-                kernel = wide[layer.sources[0]] // layer.groups * layer.size**2
-                params = layer.filters * (kernel + (2 if layer.bn else 1))
-                macs = layer.filters * kernel * area
+                macs = layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2 * area
             case SqueezeExcite():
-                params = macs = 2 * wide[layer.sources[0]] * layer.squeeze
+                macs = params
             case Shortcut() if layer.weighted:
-                params = math.prod(layer.weights_shape(wide[i]))
                 macs = len(layer.sources) * wide[i] * area
         layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, wide[i] * area))
     return Counts((height, width), tuple(layers))
 
 
-def file_bytes(path: Path | str) -> int:
-    """Size of a file on disk."""
-    return Path(path).stat().st_size
+def parameters(spec: ModelSpec) -> int:
+    """Learned numbers of a network, as `Counts.params`; no image size is asked for."""
+    wide = channels(spec)
+    return sum(_parameters(layer, wide[layer.sources[0]], wide[i]) for i, layer in enumerate(spec.layers))
+
+
+def _parameters(layer: Layer, given: int, width: int) -> int:
+    match layer:
+        case Conv():
+            return layer.filters * (given // layer.groups * layer.size**2 + (2 if layer.bn else 1))
+        case SqueezeExcite():
+            return 2 * given * layer.squeeze
+        case Shortcut() if layer.weighted:
+            return math.prod(layer.weights_shape(width))
+    return 0
