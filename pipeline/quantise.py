@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 from typing import Any
 
 from pipeline.bench import WEIGHTS, Bench
+from pipeline.quantising.auto import choose_bits
+from pipeline.quantising.flags import add_flags, scheme_of
+from pipeline.quantising.sizes import FLOAT_BITS, operations_of, size_table, sizes_of
 from pipeline.report import begin, compare
 from utils.darknet.network import save_checkpoint
+from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import lower
-from utils.quantization.scheme import Scheme
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
 from utils.spiking.energy import INT8
 
+__all__ = ["add_flags", "bits_of", "float_row", "quantise", "quantise_script", "save_integer"]
+
 log = logging.getLogger(__name__)
 
 
-def quantise(bench: Bench) -> IntegerNetwork:
+def quantise(bench: Bench, folder: Path | None = None) -> IntegerNetwork:
     """Fold, calibrate on training images, lower to integers; a quantised network comes back as it is.
 
+    Args:
+        bench: the network, the data and the flags.
+        folder: where ``--bits auto`` leaves its table and picture; by default nowhere.
+
     Raises:
-        InputError: a layer has no integer form, or an accumulator does not fit into 32 bits.
+        InputError: a layer has no integer form, an accumulator does not fit, or no bits meet what was asked.
     """
     if bench.loaded.integer is not None:
-        log.info("%s is quantised already; --w-bit and --a-bit do not apply", bench.loaded.path)
+        log.info("%s is quantised already; its own bits and scales stay", bench.loaded.path)
         return bench.loaded.integer
     assert bench.loaded.network is not None
-    args = bench.args
-    scheme = Scheme(w_bit=args.w_bit, a_bit=args.a_bit, ranges=args.ranges)
-    return lower(calibrate(bench.loaded.network, bench.training_images(args.calibration), scheme))
+    scheme = scheme_of(bench.args, bench.loaded.spec)
+    images = bench.training_images(bench.args.calibration)
+    if bench.args.bits == "auto":
+        scheme = choose_bits(bench, scheme, images, folder)
+    return lower(calibrate(bench.loaded.network, images, scheme))
 
 
 def save_integer(bench: Bench, integer: IntegerNetwork, kind: str, suffix: str) -> Path:
     """``weights/<stem><suffix>``, under a name that nobody has taken."""
-    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int")
+    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
     stem = f"{stem}_{bench.args.name}" if bench.args.name else stem
     meta = {"from": str(bench.loaded.path), "size": list(bench.size)}
     path = free_path(WEIGHTS / f"{stem}{suffix}")
@@ -49,18 +59,38 @@ def save_integer(bench: Bench, integer: IntegerNetwork, kind: str, suffix: str) 
 
 
 def quantise_script(bench: Bench) -> Record:
-    """quantize.py: the integer network, measured and saved."""
+    """quantize.py: the integer network, measured and saved.
+
+    Raises:
+        InputError: the file holds packed integers already, or whatever ``quantise`` refuses.
+    """
+    if bench.loaded.kind == "quantised":
+        raise InputError(f"{bench.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
     record = begin(bench, "quantize")
-    integer = quantise(bench)
-    rows, measured = float_row(bench), {}
+    integer = quantise(bench, record.folder)
     path = save_integer(bench, integer, "quantised", ".int.pt")
+    try:
+        return _measured(bench, record, integer, path)
+    except BaseException:
+        path.unlink()  # what was not measured is not left about as if it had been
+        raise
+
+
+def _measured(bench: Bench, record: Record, integer: IntegerNetwork, path: Path) -> Record:
+    rows = float_row(bench)
     executor = IntegerExecutor(integer)
-    measured["quantised"] = bench.score(executor)
-    rows["quantised"] = bench.numbers(executor, measured["quantised"], integer.spec, path)
-    rows["quantised"]["energy_pj"] = rows["quantised"]["macs"] * INT8.mac
+    metrics = bench.score(executor)
+    row = bench.numbers(executor, metrics, integer.spec, path)
+    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": operations_of(bench, integer)}
+    rows["quantised"] = row
+    sizes = sizes_of(bench, integer)
     log.info(comparison_table(f"quantised to {bits_of(integer)}", rows))
-    compare(bench, measured, record.folder / "detections.jpg")
-    return finish_record(record, metrics=rows, outputs=[path, record.folder / "detections.jpg"])
+    log.info(size_table(sizes, rows))
+    row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
+    compare(bench, {"quantised": metrics}, record.folder / "detections.jpg")
+    log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
+    pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
+    return finish_record(record, metrics=rows, outputs=[path, *pictures])
 
 
 def float_row(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -68,18 +98,13 @@ def float_row(bench: Bench) -> dict[str, dict[str, Any]]:
     loaded = bench.loaded
     if loaded.network is None:
         return {}
-    return {"float": bench.numbers(loaded.predictor, bench.score(loaded.predictor), loaded.spec, loaded.path)}
+    row = bench.numbers(loaded.predictor, bench.score(loaded.predictor), loaded.spec, loaded.path)
+    return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}
 
 
 def bits_of(integer: IntegerNetwork) -> str:
-    return f"{integer.scheme.w_bit}-bit weights, {integer.scheme.a_bit}-bit activations"
-
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    """The flags of quantisation."""
-    flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
-    flags.add_argument("--weights", default="", help="what to convert (default: the newest pruned or trained network)")
-    flags.add_argument("--w-bit", type=int, default=8, help="bits of the weights, 2 to 8")
-    flags.add_argument("--a-bit", type=int, default=4, help="bits of the activations, 2 to 8")
-    flags.add_argument("--ranges", choices=["mse", "percentile", "minmax"], default="mse", help="how ranges are chosen")
-    flags.add_argument("--calibration", type=int, default=128, help="training images that ranges are measured on")
+    """``8-bit weights, 4-bit activations``, with what departs from it."""
+    scheme = integer.scheme
+    told = f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations"
+    told += f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
+    return told if scheme.style == "google" else f"{told}, {scheme.style}"

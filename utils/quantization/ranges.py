@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from utils.quantization.edges import Edges, edge_bits, image_scale, level_bounds
+from utils.quantization.edges import Edges, edge_bits, gate_scale, image_scale, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.scheme import Scheme
 
@@ -20,12 +20,15 @@ Member = tuple[Tensor, Tensor, int, int]
 
 
 def choose_scales(edges: Edges, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, float]:
-    """One scale per group of edges; that of the image's group is given."""
+    """One scale per group of edges; that of the image's group and those of gates are given."""
     method, bits = METHODS[scheme.ranges], edge_bits(edges, scheme)
     scales = {}
     for group, producers in edges.members().items():
         if group == edges.group[-1]:
             scales[group] = image_scale(scheme)
+            continue
+        if group in edges.gates:
+            scales[group] = gate_scale(scheme, bits[producers[0]])
             continue
         members = [(*histograms[i].merged(), *level_bounds(bits[i], edges.signed[i])) for i in producers]
         scales[group] = method(members, scheme)
@@ -74,7 +77,30 @@ def mse(members: list[Member], scheme: Scheme) -> float:
     return float(candidates[errors.argmin()])
 
 
-METHODS: dict[str, Callable[[list[Member], Scheme], float]] = {"mse": mse, "percentile": percentile, "minmax": minmax}
+def cosine(members: list[Member], scheme: Scheme) -> float:
+    """The scale whose quantised values point most nearly where the float ones point, over all members, by search.
+
+    Source: Wu et al., EasyQuant, 2020 (arXiv 2006.16669), section 3; there too the measure of the layer's scale.
+    """
+    full = minmax(members, scheme)
+    candidates = full * torch.linspace(SMALLEST, 1, CANDIDATES, dtype=torch.float64)
+    along, length = torch.zeros(CANDIDATES, dtype=torch.float64), torch.zeros(CANDIDATES, dtype=torch.float64)
+    for values, counts, lo, hi in members:
+        values = values.double()
+        made = (values / candidates[:, None] + 0.5).floor_().clamp_(lo, hi).mul_(candidates[:, None])  # [S,B]
+        along += (made * values * counts).sum(1)
+        length += (made.square() * counts).sum(1)
+    if not length.any():
+        return full  # nothing but zeros, which every scale holds
+    return float(candidates[(along / length.clamp_min(torch.finfo(torch.float64).tiny).sqrt()).argmax()])
+
+
+METHODS: dict[str, Callable[[list[Member], Scheme], float]] = {
+    "mse": mse,
+    "percentile": percentile,
+    "minmax": minmax,
+    "cosine": cosine,
+}
 
 
 def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:

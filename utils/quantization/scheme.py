@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.errors import InputError
 
-RANGE_METHODS = ("mse", "percentile", "minmax")
+RANGE_METHODS = ("mse", "percentile", "minmax", "cosine")
 STYLES = ("google", "dorefa", "pow2")
 BITS = (*range(2, 9), 16)
 
@@ -22,7 +22,7 @@ class Scheme:
         w_bit: weight bits of all layers but the outer ones.
         a_bit: bits of every activation edge; the image always has 8.
         outer_bit: weight bits of the layers that read the image and of the heads; they are few and fragile.
-        ranges: how the largest level is chosen: "mse", "percentile" or "minmax".
+        ranges: how the largest level is chosen: "mse", "percentile", "minmax" or "cosine".
         percentile: share of the values, in percent, that "percentile" does not clip.
         equalise: even out the channels' ranges first (exact for positively homogeneous activations).
         refit: fit each layer's weights to the quantised inputs it really gets. Off: it lowers the heads' mean error but

@@ -1,0 +1,1 @@
+"""What quantisation needs beyond one call: its flags, bits by layer, bytes on disk."""
