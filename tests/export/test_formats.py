@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -9,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.export import verify
-from utils.export.formats import FORMS, Word, encode, tiled, tiles, word_of, write_tensor
+from utils.export.formats import FORMS, Word, encode, encode_bits, tiled, tiles, word_of, write_tensor
 from utils.export.layers import shift_of
-from utils.quantization.integer import Requantiser
 from utils.quantization.packing import pack
 
 words = st.builds(Word, st.integers(2, 32), st.booleans())
@@ -24,6 +24,23 @@ def test_every_form_is_read_back_to_the_same_integers(form, word, seed, count):
     values[:2] = [word.lowest, word.highest][: len(values[:2])]
     ref = {"bits": word.bits, "signed": word.signed, "shape": [count]}
     np.testing.assert_array_equal(verify.decode(encode(values, word, form), form, ref), values)
+
+
+@pytest.mark.parametrize("form", ["npy", "bin", "mem"])
+@given(shape=st.tuples(*[st.integers(1, 4)] * 3, st.integers(1, 20)), seed=st.integers(0, 1000))
+def test_bits_in_rows_are_read_back_in_every_form(form, shape, seed):
+    bits = np.random.default_rng(seed).integers(0, 2, shape)
+    ref = {"bits": 1, "signed": False, "shape": list(shape), "layout": "rows"}
+    np.testing.assert_array_equal(verify.decode(encode_bits(bits, form), form, ref), bits.ravel())
+
+
+def test_a_row_of_a_spike_train_is_one_word_with_column_0_in_its_lowest_bit():
+    bits = np.array([[1, 0, 0, 0, 1, 1, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]])
+    assert encode_bits(bits, "mem") == b"231\n002\n"
+    assert encode_bits(bits, "bin") == bytes([0x31, 0x0A, 0x00])
+    np.testing.assert_array_equal(np.load(io.BytesIO(encode_bits(bits, "npy"))), [[0x31, 0x02], [0x02, 0x00]])
+    with pytest.raises(ValueError, match="unknown form 'coe'"):
+        encode_bits(bits, "coe")
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -113,17 +130,10 @@ def test_the_layers_whose_weights_the_reference_lost_are_whole(shape, tmp_path):
     np.testing.assert_array_equal(back.reshape(shape), weight)
 
 
-def requantiser(gains: list[int], f: int, negative: list[int] | None = None) -> Requantiser:
-    m = torch.tensor(gains, dtype=torch.int32)
-    m_neg = m if negative is None else torch.tensor(negative, dtype=torch.int32)
-    return Requantiser(m=m, m_neg=m_neg, f=f, lo=0, hi=15)
-
-
 def test_a_shift_is_exact_for_every_power_of_two_and_never_a_truncated_logarithm():
     """The reference took int(log2(scale)), which is one off where the logarithm ends just below a whole number."""
     for power in range(16):
-        assert shift_of(requantiser([2**power] * 3, 40)) == 40 - power
-        assert shift_of(requantiser([2**power, 2**power + 1], 40)) is None
-    for gain in (3, 5, 2**15 - 1, 2**15 + 1):
-        assert shift_of(requantiser([gain], 20)) is None
-    assert shift_of(requantiser([8], 20, [1])) is None and shift_of(requantiser([0], 20)) is None
+        assert shift_of(torch.tensor([2**power] * 3), 40) == 40 - power
+        assert shift_of(torch.tensor([2**power, 2**power + 1]), 40) is None
+    for gain in (0, 3, 5, 2**15 - 1, 2**15 + 1):
+        assert shift_of(torch.tensor([gain]), 20) is None

@@ -29,7 +29,11 @@ def manifest_of(network: IntegerNetwork, images: torch.Tensor, folder: Path) -> 
     shape = shapes(network, tuple(images.shape[2:]))
     target = Target(folder, ("npy",))
     layers = [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))]
-    manifest = {"layers": layers, "golden": {"tensors": []}, "image": {"grid": describe_grid(network.grids[-1])}}
+    manifest = {
+        "layers": layers,
+        "golden": {"tensors": [], "spikes": []},
+        "image": {"grid": describe_grid(network.grids[-1])},
+    }
     return manifest, verify.load_tensors(folder, manifest)
 
 

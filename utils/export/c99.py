@@ -11,9 +11,10 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.errors import InputError
-from utils.export.costs import Shape
+from utils.export.costs import Shape, table_of
+from utils.export.layers import bent
 from utils.export.make import run_make
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
 from utils.quantization.support import readouts
 from utils.quantization.walk import last_readers
 
@@ -131,20 +132,26 @@ def _weights(network: IntegerNetwork) -> str:
         elif isinstance(op, IntShortcut):
             parts.append(_array("int32_t", f"g_{i:03d}", op.gains))
         if op.requantiser is not None:
-            parts.append(_array("int32_t", f"m_{i:03d}", op.requantiser.m))
-            if _bent(op.requantiser):
-                parts.append(_array("int32_t", f"n_{i:03d}", op.requantiser.m_neg))
+            m, m_neg = _gains(op.requantiser)
+            parts.append(_array("int32_t", f"m_{i:03d}", m))
+            if bent(op.requantiser):
+                parts.append(_array("int32_t", f"n_{i:03d}", m_neg))
+        table = table_of(op)
+        if table is not None:
+            parts.append(_array("level_t", f"t_{i:03d}", table))
     return "".join(parts)
 
 
-def _array(kind: str, name: str, values: Tensor | tuple[int, ...]) -> str:
-    numbers = [str(v) for v in (values.flatten().tolist() if isinstance(values, Tensor) else values)]
+def _array(kind: str, name: str, values: Tensor) -> str:
+    numbers = [str(v) for v in values.flatten().tolist()]
     lines = [", ".join(numbers[at : at + NUMBERS_A_LINE]) for at in range(0, len(numbers), NUMBERS_A_LINE)]
     return f"static const {kind} {name}[{len(numbers)}] = {{\n" + ",\n".join(lines) + "};\n"
 
 
-def _bent(by: Requantiser) -> bool:
-    return not np.array_equal(by.m, by.m_neg)
+def _gains(by: Requantiser) -> tuple[Tensor, Tensor]:
+    """m and m_neg, one number each where all channels have the same."""
+    same = all(bool((gain == gain[0]).all()) for gain in (by.m, by.m_neg))
+    return (by.m[:1], by.m_neg[:1]) if same else (by.m, by.m_neg)
 
 
 def _map(shape: Shape) -> str:
@@ -185,24 +192,31 @@ def _struct(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> str:
             numbers = f"{layer.size}, {down}, {right}, {layer.pad}, {layer.dilation}, {layer.groups}"
             return (
                 f"static const struct conv conv_{name} = {{{source}, {out}, {numbers}, w_{name}, b_{name}, "
-                f"{_requantiser(name, op.requantiser)}}};\n"
+                f"{_requantiser(name, op)}}};\n"
             )
         case s.Shortcut() if isinstance(op, IntShortcut):
-            by = _requantiser(name, op.requantiser)
-            return f"static const struct shortcut sum_{name} = {{{out}, {len(op.gains)}, g_{name}, {by}}};\n"
+            numbers = f"{len(op.gains)}, {int(op.gains.shape[1] > 1)}"
+            return (
+                f"static const struct shortcut sum_{name} = {{{out}, {numbers}, g_{name}, {_requantiser(name, op)}}};\n"
+            )
+        case s.AvgPool() if op is not None:
+            return f"static const struct pointwise mean_{name} = {{{source}, {_requantiser(name, op)}}};\n"
+        case s.ScaleChannels() if op is not None:
+            return f"static const struct pointwise gate_{name} = {{{out}, {_requantiser(name, op)}}};\n"
         case s.MaxPool():
             numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {network.grids[i].lo}"
             return f"static const struct pool pool_{name} = {{{source}, {out}, {numbers}}};\n"
-        case s.Upsample():
+        case s.Upsample() | s.Reorg():
             return f"static const struct map map_{name} = {source};\n"
     return ""
 
 
-def _requantiser(name: str, by: Requantiser | None) -> str:
+def _requantiser(name: str, op: IntegerOp) -> str:
+    by, table = op.requantiser, "0" if table_of(op) is None else f"t_{name}"
     if by is None:
-        return "{0, 0, 0, 0, 0, 0}"
-    negative = f"n_{name}" if _bent(by) else f"m_{name}"
-    return f"{{m_{name}, {negative}, {int(len(by.m) > 1)}, {by.f}, {by.lo}, {by.hi}}}"
+        return "{0, 0, 0, 0, 0, 0, 0}"
+    negative = f"n_{name}" if bent(by) else f"m_{name}"
+    return f"{{m_{name}, {negative}, {int(len(_gains(by)[0]) > 1)}, {by.f}, {by.lo}, {by.hi}, {table}}}"
 
 
 def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[str], to: str) -> str:
@@ -217,6 +231,12 @@ def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[
             return f"    shortcut(&sum_{name}, (const level_t *const[]){{{inputs}}}, {to});\n"
         case s.MaxPool():
             return f"    max_pool(&pool_{name}, {given[0]}, {to});\n"
+        case s.AvgPool():
+            return f"    average(&mean_{name}, {given[0]}, {to});\n"
+        case s.ScaleChannels():
+            return f"    gate(&gate_{name}, {given[0]}, {given[1]}, {to});\n"
+        case s.Reorg():
+            return f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
         case s.Upsample():
             return f"    upsample(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
         case s.Route():

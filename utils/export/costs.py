@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from torch import Tensor
+
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Conv, Shortcut
+from utils.darknet.spec import Conv
 from utils.export.formats import word_of
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 from utils.quantization.packing import packed_size
 
 
@@ -15,8 +18,9 @@ from utils.quantization.packing import packed_size
 class Cost:
     """One layer, one image.
 
-    ``macs``: multiply-accumulates, the padding's included, as an array of multipliers does them. ``bops``: MACs times
-    weight bits times input bits. ``weight_bytes``: packed weights, int32 biases, 16-bit gains. ``buffer_bytes``: the
+    ``macs``: multiply-accumulates, the padding's included, as an array of multipliers does them; a gate's products are
+    among them. ``bops``: MACs times the bits of both factors. ``adds``: those of shortcuts and averages.
+    ``weight_bytes``: packed weights, int32 biases, 16-bit gains, tables. ``buffer_bytes``: the
     kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole output map, packed.
     ``on_chip_bytes``: weights and row buffer together.
     """
@@ -47,24 +51,48 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
     """The cost of layer ``i``."""
     layer, op = network.spec.layers[i], network.ops.get(i)
     c, h, w = shape[i]
+    output = packed_size(c * h * w, bits_of(network, i))
+    given = [(int(np.prod(shape[j])), bits_of(network, j)) for j in layer.sources]
+    constants = constant_bytes(op, bits_of(network, i)) if op is not None else 0
+    match op:
+        case IntConv():
+            assert isinstance(layer, Conv)
+            source, macs = layer.sources[0], op.weight.numel() * h * w
+            rows = layer.dilation * (layer.size - 1) + 1
+            return Cost(
+                macs=macs,
+                bops=macs * op.w_bit * given[0][1],
+                weight_bytes=packed_size(op.weight.numel(), op.w_bit) + 4 * len(op.bias) + constants,
+                buffer_bytes=packed_size(shape[source][0] * rows * shape[source][2], given[0][1]),
+                output_bytes=output,
+            )
+        case IntShortcut():
+            adds = c * h * w * (len(layer.sources) - 1)
+            return Cost(adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output)
+        case IntPool():
+            return Cost(adds=given[0][0] - c, weight_bytes=constants, output_bytes=output)
+        case IntGate():
+            macs = c * h * w
+            bops = macs * given[0][1] * given[1][1]
+            return Cost(
+                macs=macs, bops=bops, weight_bytes=constants, buffer_bytes=packed_size(*given[0]), output_bytes=output
+            )
+    return Cost(output_bytes=output if i in network.grids else 0)
+
+
+def bits_of(network: IntegerNetwork, i: int) -> int:
+    """Bits of a level on edge ``i``; of an accumulator where it has no levels."""
     grid = network.grids.get(i)
-    bits = word_of(grid.lo, grid.hi).bits if grid else 32
-    output = packed_size(c * h * w, bits)
-    if isinstance(op, IntConv):
-        assert isinstance(layer, Conv)
-        source = layer.sources[0]
-        in_bits = word_of(network.grids[source].lo, network.grids[source].hi).bits
-        macs = op.weight.numel() * h * w
-        gains = 2 * len(op.bias) if op.requantiser is not None else 0
-        rows = layer.dilation * (layer.size - 1) + 1
-        return Cost(
-            macs=macs,
-            bops=macs * op.w_bit * in_bits,
-            weight_bytes=packed_size(op.weight.numel(), op.w_bit) + 4 * len(op.bias) + gains,
-            buffer_bytes=packed_size(shape[source][0] * rows * shape[source][2], in_bits),
-            output_bytes=output,
-        )
-    if isinstance(op, IntShortcut):
-        assert isinstance(layer, Shortcut)
-        return Cost(adds=c * h * w * (len(layer.sources) - 1), output_bytes=output)
-    return Cost(output_bytes=output if grid else 0)
+    return word_of(grid.lo, grid.hi).bits if grid else 32
+
+
+def table_of(op: IntegerOp) -> Tensor | None:
+    """The levels of the activation, int32 [levels before it], where there is a table."""
+    return None if isinstance(op, IntPool) else op.table
+
+
+def constant_bytes(op: IntegerOp, bits: int) -> int:
+    """16-bit gains of the requantisation, and the table of levels of ``bits`` bits."""
+    gains = 2 * len(op.requantiser.m) if op.requantiser is not None else 0
+    table = table_of(op)
+    return gains + (0 if table is None else packed_size(len(table), bits))

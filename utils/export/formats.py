@@ -106,6 +106,46 @@ def write_tensor(
     return ref
 
 
+def write_bits(folder: Path, stem: str, bits: np.ndarray, forms: Sequence[str]) -> dict[str, Any]:
+    """Write 0s and 1s [...,X], a spike train or a plane of signs, packed; returns the manifest's entry.
+
+    * bin: all bits without gaps, as any tensor of 1 bit. npy: uint8 [...,ceil(X / 8)], for ``numpy.unpackbits``.
+    * mem: a row of the map is one word of X bits. Column 0 is the lowest bit everywhere.
+    """
+    word = Word(1, False)
+    ref: dict[str, Any] = {
+        "shape": list(bits.shape),
+        "bits": word.bits,
+        "signed": word.signed,
+        "layout": "rows",
+        "files": {},
+    }
+    for form in forms:
+        path = folder / f"{stem}.{form}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_bits(bits, form))
+        ref["files"][form] = f"{stem}.{form}"
+    return ref
+
+
+def encode_bits(bits: np.ndarray, form: str) -> bytes:
+    """The content of a file of that form; see ``write_bits``.
+
+    Raises:
+        ValueError: the form is unknown.
+    """
+    rows = np.packbits(bits.astype(np.uint8), axis=-1, bitorder="little")
+    if form == "npy":
+        return encode(rows, Word(8, False), form)
+    if form == "bin":
+        return np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
+    if form == "mem":
+        digits, flat = -(-bits.shape[-1] // 4), rows.reshape(-1, rows.shape[-1])
+        words = (row.tobytes()[::-1].hex()[-digits:] for row in flat)
+        return ("\n".join(words) + "\n").encode()
+    raise ValueError(f"unknown form {form!r}")
+
+
 def _write(folder: Path, stem: str, values: np.ndarray, word: Word, forms: Sequence[str]) -> dict[str, str]:
     files = {}
     for form in forms:

@@ -7,14 +7,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.errors import InputError
-from utils.export.costs import Shape, cost_of
+from utils.export.costs import Shape, cost_of, table_of
 from utils.export.formats import INT32, Word, word_of, write_tensor
 from utils.quantization.edges import Grid
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.integer import (
+    IntConv,
+    IntegerNetwork,
+    IntegerOp,
+    IntGate,
+    IntPool,
+    IntShortcut,
+    Requantiser,
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +58,20 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
     }
     match layer:
         case s.Conv() if isinstance(op, IntConv):
-            entry |= _conv(i, layer, op, target)
+            entry |= _conv(network, i, layer, op, target)
         case s.Shortcut() if isinstance(op, IntShortcut):
-            entry |= {"kind": "shortcut", "gains": op.gains[:, 0].tolist()} | _requantiser(i, op.requantiser, target)
+            gains = target.write(i, "g", op.gains, INT32)
+            entry |= {"kind": "shortcut", "gains": gains} | _requantiser(i, op, network.grids[i], target)
+        case s.AvgPool() if isinstance(op, IntPool):
+            entry |= {"kind": "avgpool", "count": op.count} | _requantiser(i, op, network.grids[i], target)
+        case s.ScaleChannels() if isinstance(op, IntGate):
+            entry |= {"kind": "gate"} | _requantiser(i, op, network.grids[i], target)
         case s.MaxPool():
             entry |= {"kind": "maxpool", "size": layer.size, "stride": layer.stride, "pad": layer.pad}
         case s.Upsample():
             entry |= {"kind": "upsample", "stride": layer.stride}
+        case s.Reorg():
+            entry |= {"kind": "reorg", "stride": layer.stride}
         case s.Route():
             entry |= {"kind": "route", "groups": layer.groups, "group_id": layer.group_id}
         case s.Dropout():
@@ -71,6 +87,8 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         case _:
             kind = type(layer).__name__
             raise InputError(f"layer {i} (cfg line {layer.line}): {kind} cannot be exported yet; use a cfg without it")
+    if op is not None:
+        entry |= {"acc_bits": acc_bits(network, i)} | _activation(layer)
     return entry | {"cost": asdict(cost) | {"on_chip_bytes": cost.on_chip_bytes}}
 
 
@@ -80,18 +98,43 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
     return {"scale": grid.scale, "lo": grid.lo, "hi": grid.hi, "bits": word.bits, "signed": word.signed}
 
 
-def shift_of(by: Requantiser) -> int | None:
-    """The plain shift that does the same as gain and f, where all gains are one power of two; else None.
+def acc_bits(network: IntegerNetwork, i: int) -> int:
+    """What the accumulator of layer ``i`` needs at most, sign included; from the levels that its inputs can have."""
+    op, reach = network.ops[i], [network.grids[j].reach for j in network.spec.layers[i].sources]
+    match op:
+        case IntConv():
+            return op.acc_bits
+        case IntShortcut():
+            terms = op.gains.abs().to(torch.int64) * torch.tensor(reach)[:, None]
+            largest = int(terms.sum(0).max())
+        case IntPool():
+            largest = op.count * reach[0]
+        case IntGate():
+            largest = reach[0] * reach[1]
+    return largest.bit_length() + 1
+
+
+def shift_of(gains: Tensor, f: int) -> int | None:
+    """The plain shift that does the same as gains and f, where all gains are one power of two; else None.
 
     From the integers themselves; a logarithm in floating point may end up just under the whole number.
     """
-    gains = set(by.m.tolist())
-    gain = gains.pop()
-    alone = not gains and gain > 0 and gain & (gain - 1) == 0 and (by.m == by.m_neg).all()
-    return by.f - (gain.bit_length() - 1) if alone else None
+    different = set(gains.tolist())
+    gain = different.pop()
+    alone = not different and gain > 0 and gain & (gain - 1) == 0
+    return f - (gain.bit_length() - 1) if alone else None
 
 
-def _conv(i: int, layer: s.Conv, op: IntConv, target: Target) -> dict[str, Any]:
+def bent(by: Requantiser) -> bool:
+    """Whether a negative accumulator has gains of its own; with lo = 0 whatever is negative becomes 0 anyway."""
+    return by.lo < 0 and not torch.equal(by.m, by.m_neg)
+
+
+def _activation(layer: s.Layer) -> dict[str, str]:
+    return {"activation": layer.activation} if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels) else {}
+
+
+def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: Target) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "kind": "conv",
         "size": layer.size,
@@ -99,20 +142,24 @@ def _conv(i: int, layer: s.Conv, op: IntConv, target: Target) -> dict[str, Any]:
         "pad": layer.pad,
         "dilation": layer.dilation,
         "groups": layer.groups,
-        "activation": layer.activation,
-        "acc_bits": op.acc_bits,
         "weights": target.write(i, "w", op.weight, Word(op.w_bit, True)) | {"layout": "OIHW"},
         "bias": target.write(i, "b", op.bias, INT32),
     }
     if op.requantiser is not None:
-        return entry | _requantiser(i, op.requantiser, target)
+        return entry | _requantiser(i, op, network.grids[i], target)
     assert op.scale is not None
     return entry | {"requantise": None, "read_out": {"scale": op.scale.tolist()}}
 
 
-def _requantiser(i: int, by: Requantiser, target: Target) -> dict[str, Any]:
-    numbers = {"f": by.f, "lo": by.lo, "hi": by.hi, "shift": shift_of(by)}
+def _requantiser(i: int, op: IntegerOp, grid: Grid, target: Target) -> dict[str, Any]:
+    by = op.requantiser
+    assert by is not None
+    numbers = {"f": by.f, "lo": by.lo, "hi": by.hi, "shift": shift_of(by.m, by.f)}
     entry = {"requantise": numbers, "m": target.write(i, "m", by.m, INT32)}
-    if by.lo < 0 and not np.array_equal(by.m, by.m_neg):  # with lo = 0 whatever is negative becomes 0 anyway
+    if bent(by):
+        numbers["shift_neg"] = shift_of(by.m_neg, by.f)
         entry["m_neg"] = target.write(i, "m_neg", by.m_neg, INT32)
+    table = table_of(op)
+    if table is not None:
+        entry["table"] = target.write(i, "t", table, word_of(grid.lo, grid.hi))
     return entry

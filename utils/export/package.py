@@ -33,7 +33,10 @@ from utils.spiking.encode import encode
 log = logging.getLogger(__name__)
 
 MANIFEST, SUM = "manifest.json", "manifest.sum"
-ROUNDING = "n = clip((acc * m + 2^(f-1)) >> f, lo, hi); >> floors, so ties go up; m_neg for m where acc < 0"
+ROUNDING = (
+    "n = clip((acc * m + 2^(f-1)) >> f, lo, hi); >> floors, so ties go up; m_neg for m where acc < 0; "
+    "where there is a table the level is table[n - lo]"
+)
 
 Manifest = dict[str, Any]
 
@@ -138,7 +141,7 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: Option
     costs = [entry["cost"] for entry in layers]
     manifest: Manifest = {
         "format": "darkspike-hand-off",
-        "version": 1,
+        "version": 2,
         "name": options.name,
         "git": options.git,
         "cfg_sha256": hashlib.sha256(cfg.encode()).hexdigest(),
@@ -150,7 +153,7 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: Option
         "spiking": None if spiking is None else describe_spikes(spiking),
         "layers": layers,
         "totals": {key: sum(cost[key] for cost in costs) for key in costs[0]},
-        "golden": write_golden(folder, network, images, [form for form in ("npy", "mem") if form in options.forms]),
+        "golden": write_golden(folder, network, images, options.forms, spiking),
     }
     (folder / "network.cfg").write_text(cfg, encoding="utf-8")
     (folder / "README.md").write_text(readme(manifest, network, images), encoding="utf-8")

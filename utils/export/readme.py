@@ -30,36 +30,46 @@ layer: threshold theta = 2^log2_theta; V = theta/2 + acc * m (m_neg where acc < 
 and the bias. In each step +1 where V >= theta and fewer than hi were fired, -1 where V < 0 and more than lo; V falls
 by theta times what was fired. The spikes of a window add up to the level. One frame leaves every $interval_steps
 steps, a frame takes $latency_steps steps.
+
+`golden/K/NNN_spikes.*` is the train of layer NNN in its own window, [step][channel][y][x], 1 where it fires, for
+$trains of $images golden images; `NNN_sign.*`, where a layer fires negative spikes too, is 1 for the neurons whose
+spikes are negative, [channel][y][x]. Both are packed in rows: a line of mem is one row of the map, the lowest bit its
+column 0; npy is uint8, for `numpy.unpackbits(rows, axis=-1, count=width, bitorder="little")`; bin has no gaps.
 """
 
 
 def readme(manifest: dict[str, Any], network: IntegerNetwork, images: Tensor) -> str:
     """The text."""
-    totals, tile, times = manifest["totals"], manifest["tile"], manifest["spiking"]
+    totals, tile, times, golden = (manifest[key] for key in ("totals", "tile", "spiking", "golden"))
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=manifest["name"],
         layers=len(manifest["layers"]),
         image="x".join(map(str, manifest["image"]["shape"])),
         **{key: f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")},
         tiles="" if tile is None else Template(TILES).substitute(tile),
-        spikes="" if times is None else Template(SPIKES).substitute(times),
+        spikes="" if times is None else Template(SPIKES).substitute(times, trains=len(golden["spikes"]), **golden),
         example=worked_example(network, IntegerExecutor(network).trace(images[:1])),
     )
 
 
 def worked_example(network: IntegerNetwork, trace: Trace) -> str:
     """One element of the first requantised convolution, near the middle of the map, in real numbers."""
-    i = next(i for i, op in network.ops.items() if isinstance(op, IntConv) and op.requantiser is not None)
+    found = [i for i, op in network.ops.items() if isinstance(op, IntConv) and op.requantiser is not None]
+    if not found:
+        return "No convolution is requantised: every accumulator is read out as it is."
+    i = found[0]
     layer, op = network.conv(i)
-    by, out = op.requantiser, trace.levels[i][0]
+    by, out, grid = op.requantiser, trace.levels[i][0], network.grids[i]
     assert by is not None
-    o, y, x = _interesting(out.numpy(), by.lo, by.hi)
+    o, y, x = _interesting(out.numpy(), grid.lo, grid.hi)
     products = _products(layer, op.weight.numpy(), trace.levels[layer.sources[0]][0].numpy(), (o, y, x))
     bias = int(op.bias[o])
     acc = sum(w * n for w, n in products) + bias
     gain = int(by.m_neg[o] if acc < 0 else by.m[o])
     level = (acc * gain + (1 << (by.f - 1))) >> by.f if by.f > 0 else acc * gain << -by.f
-    assert acc == int(trace.accumulators[i][0, o, y, x]) and min(max(level, by.lo), by.hi) == int(out[o, y, x])
+    clipped, given = min(max(level, by.lo), by.hi), int(out[o, y, x])
+    table = None if op.table is None else int(op.table[clipped - by.lo])
+    assert acc == int(trace.accumulators[i][0, o, y, x]) and given == (clipped if table is None else table)
     live = [(w, n) for w, n in products if w * n]
     terms = " + ".join(f"({w})*{n}" for w, n in live[:SHOWN])
     more = f" + {sum(w * n for w, n in live[SHOWN:])} (the other {len(live) - SHOWN})" if len(live) > SHOWN else ""
@@ -70,8 +80,9 @@ def worked_example(network: IntegerNetwork, trace: Trace) -> str:
         f"    acc   = {terms or 0}{more} + bias {bias}\n"
         f"          = {acc}\n"
         f"    m     = {gain}, f = {by.f}\n"
-        f"    level = {shifted} = {level}, clipped to {by.lo}..{by.hi}: {int(out[o, y, x])}\n\n"
-        f"`golden/0/{i:03d}_out.npy`[{o}, {y}, {x}] is {int(out[o, y, x])}."
+        f"    level = {shifted} = {level}, clipped to {by.lo}..{by.hi}: {clipped}\n"
+        + ("" if table is None else f"    table[{clipped} - ({by.lo})] = {table}\n")
+        + f"\n`golden/0/{i:03d}_out.npy`[{o}, {y}, {x}] is {given}."
     )
 
 

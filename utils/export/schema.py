@@ -43,7 +43,7 @@ KNOWN = {
 
 @cache
 def read_schema() -> dict[str, Any]:
-    """The schema of version 1."""
+    """The schema of version 2."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 

@@ -4,8 +4,9 @@
   python3 verify.py other/folder
 
 Needs Python 3.10 and numpy. It checks, in this order: every file's checksum (a flipped bit is found and named); that
-all forms of a tensor (npy, bin, mem, coe, plain and tiled) hold the same integers; and that the network, recomputed
-layer by layer on the golden images, gives every element of every golden tensor. Exit code 0 means all of that holds.
+all forms of a tensor (npy, bin, mem, coe, plain and tiled) hold the same integers; that the network, recomputed layer
+by layer on the golden images, gives every element of every golden tensor; and that the golden spike trains, where there
+are any, add up to the levels. Exit code 0 means all of that holds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check(folder: Path | str) -> str:
     for path, stamp in manifest["files"].items():
         check_file(folder, path, stamp, manifest)
     tensors = load_tensors(folder, manifest)
-    for refs in manifest["golden"]["tensors"]:
+    for k, refs in enumerate(manifest["golden"]["tensors"]):
         golden = {int(name): load(folder, ref) for name, ref in refs.items()}
         levels, accumulators = execute(manifest, tensors, golden[IMAGE])
         for layer in manifest["layers"]:
@@ -50,6 +51,8 @@ def check(folder: Path | str) -> str:
                 i = layer["layer"]
                 found = accumulators[i] if layer.get("read_out") else levels[i]
                 compare(found, golden[i], f"layer {i}", refs[f"{i}"]["files"]["npy"])
+        if k < len(manifest["golden"]["spikes"]):
+            check_trains(folder, manifest["golden"]["spikes"][k], levels)
     layers, images = sum(layer["output"] is not None for layer in manifest["layers"]), manifest["golden"]["images"]
     return f"{len(manifest['files'])} files are whole; {layers} layers x {images} images equal in every element"
 
@@ -61,6 +64,19 @@ def compare(found: Array, golden: Array, name: str, path: str) -> None:
         at = tuple(map(int, different[0]))
         told = f"element {list(at)} is {golden[at]}, but {name} gives {found[at]}"
         raise MismatchError(f"{path}: {told} ({len(different)} of {found.size} elements differ)")
+
+
+def check_trains(folder: Path, trains: Entry, levels: dict[int, Array]) -> None:
+    """A neuron of level n fires in the first |n| steps of its window and in no other; its sign is set where n < 0."""
+    for name, planes in trains.items():
+        n, steps = levels[int(name)], np.arange(planes["train"]["shape"][0])[:, None, None, None]
+        right = {"train": steps < abs(n), "sign": n < 0}
+        for part, found in right.items():
+            if part in planes:
+                told = f"layer {name} at level n"
+                compare(found.astype(np.uint8), load(folder, planes[part]), told, planes[part]["files"]["npy"])
+        if abs(n).max() > len(steps) or ("sign" not in planes and right["sign"].any()):
+            raise MismatchError(f"{planes['train']['files']['npy']}: has no room for the levels of layer {name}")
 
 
 # ---------------------------------------------------------------------------------------------------- checksums
@@ -169,13 +185,16 @@ def intact(folder: Path, ref: Entry, form: str, order: Array | None) -> Array | 
 
 def tensors_of(layer: Entry) -> dict[str, Entry]:
     """Name -> tensor of a layer's own integers."""
-    return {name: layer[name] for name in ("weights", "bias", "m", "m_neg") if layer.get(name) is not None}
+    names = ("weights", "bias", "gains", "m", "m_neg", "table")
+    return {name: layer[name] for name in names if layer.get(name) is not None}
 
 
 def forms_of(manifest: Entry) -> Iterator[tuple[Entry, str, Array | None]]:
     """Every (tensor, form, order of its elements) in the folder; the order is None where it is plain."""
     refs = [ref for layer in manifest["layers"] for ref in tensors_of(layer).values()]
-    for ref in refs + [ref for image in manifest["golden"]["tensors"] for ref in image.values()]:
+    refs += [ref for image in manifest["golden"]["tensors"] for ref in image.values()]
+    refs += [ref for image in manifest["golden"]["spikes"] for planes in image.values() for ref in planes.values()]
+    for ref in refs:
         yield from ((ref, form, None) for form in ref["files"])
         if ref.get("tiled"):
             order = tile_order(ref["shape"], ref["tiled"]["tm"], ref["tiled"]["tn"])
@@ -197,6 +216,8 @@ def tile_order(shape: Sequence[int], tm: int, tn: int) -> Array:
 def decode(content: bytes, form: str, ref: Entry) -> Array:
     """The integers of a file, int64, flat."""
     bits, count = ref["bits"], int(np.prod(ref["shape"]))
+    if ref.get("layout") == "rows":
+        return decode_rows(content, form, ref["shape"])
     if form == "npy":
         values = np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64).ravel()
     elif form == "bin":
@@ -210,6 +231,22 @@ def decode(content: bytes, form: str, ref: Entry) -> Array:
         values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
     if len(values) != count:
         raise ValueError(f"{len(values)} values instead of {count}")
+    return values
+
+
+def decode_rows(content: bytes, form: str, shape: Sequence[int]) -> Array:
+    """The bits of a spike train, uint8, flat; in npy and mem a row of the map is a word, column 0 its lowest bit."""
+    wide, count = shape[-1], int(np.prod(shape))
+    if form == "npy":
+        rows = np.load(io.BytesIO(content), allow_pickle=False)
+    elif form == "bin":
+        wide, rows = count, np.frombuffer(content, np.uint8)
+    else:
+        words = (int(word, 16).to_bytes(-(-wide // 8), "little") for word in content.split())
+        rows = np.frombuffer(b"".join(words), np.uint8)
+    values = np.unpackbits(rows.reshape(-1, -(-wide // 8)), axis=1, count=wide, bitorder="little").ravel()
+    if len(values) != count:
+        raise ValueError(f"{len(values)} bits instead of {count}")
     return values
 
 
@@ -257,15 +294,15 @@ def execute(manifest: Entry, tensors: dict[int, dict[str, Array]], image: Array)
         if layer["output"] is None:  # a head, which begins where the integers end
             continue
         given = [levels[j] for j in layer["inputs"]]
-        if kind == "conv":
-            accumulators[i] = convolve(layer, own["weights"], own["bias"], given[0])
-            if layer["requantise"] is not None:
-                levels[i] = requantise(accumulators[i], own, layer["requantise"])
-        elif kind == "shortcut":
-            total = sum(n * gain for n, gain in zip(given, layer["gains"], strict=True))
-            levels[i] = requantise(np.asarray(total), own, layer["requantise"])
-        else:
+        if kind in MOVES:
             levels[i] = MOVES[kind](layer, given)
+            continue
+        if kind == "conv":
+            accumulators[i] = acc = convolve(layer, own["weights"], own["bias"], given[0])
+        else:
+            acc = SUMS[kind](layer, own, given)
+        if layer["requantise"] is not None:
+            levels[i] = requantise(acc, own, layer["requantise"])
     return levels, accumulators
 
 
@@ -295,9 +332,28 @@ def requantise(acc: Array, own: dict[str, Array], by: Entry) -> Array:
     f, lo, hi = by["f"], by["lo"], by["hi"]
     m, m_neg = own["m"][:, None, None], own.get("m_neg", own["m"])[:, None, None]
     value = acc * np.where(acc < 0, m_neg, m)
-    if f > 0:
-        return np.clip((value + (1 << (f - 1))) >> f, lo, hi)
-    return np.clip(np.clip(value, lo, hi) << -f, lo, hi)  # clipped first, so that nothing overflows
+    # where f <= 0 it is clipped first too, so that nothing overflows
+    value = np.clip((value + (1 << (f - 1))) >> f if f > 0 else np.clip(value, lo, hi) << -f, lo, hi)
+    return own["table"][value - lo] if "table" in own else value
+
+
+def weighted_sum(layer: Entry, own: dict[str, Array], given: list[Array]) -> Array:
+    """acc = sum of gains[j] * n_j over the inputs; gains [inputs, 1], or [inputs, C]."""
+    return sum(n * gain[:, None, None] for n, gain in zip(given, own["gains"], strict=True))
+
+
+def average(layer: Entry, own: dict[str, Array], given: list[Array]) -> Array:
+    """acc[c] = sum of the map of channel c; m and f divide it by its H * W."""
+    if layer["count"] != given[0][0].size:
+        raise MismatchError(
+            f"manifest.json: layer {layer['layer']} averages {given[0][0].size} values as {layer['count']}"
+        )
+    return given[0].sum((1, 2), keepdims=True)
+
+
+def gate(layer: Entry, own: dict[str, Array], given: list[Array]) -> Array:
+    """acc[c] = n_gate[c] * n[c]: the first input is 1 x 1 and scales the second."""
+    return given[0] * given[1]
 
 
 def max_pool(layer: Entry, given: list[Array]) -> Array:
@@ -320,7 +376,21 @@ def route(layer: Entry, given: list[Array]) -> Array:
     return np.concatenate([np.split(n, layer["groups"])[layer["group_id"]] for n in given])
 
 
-MOVES = {"maxpool": max_pool, "upsample": upsample, "route": route, "copy": lambda layer, given: given[0]}
+def reorg(layer: Entry, given: list[Array]) -> Array:
+    """The map, read as C / stride^2 channels of ``stride`` times its sides, space to depth: [dy][dx][c] outside."""
+    (c, h, w), step = given[0].shape, layer["stride"]
+    parts = given[0].reshape(c // step**2, h, step, w, step)
+    return parts.transpose(2, 4, 0, 1, 3).reshape(c * step**2, h // step, w // step)
+
+
+MOVES = {
+    "maxpool": max_pool,
+    "upsample": upsample,
+    "route": route,
+    "reorg": reorg,
+    "copy": lambda layer, given: given[0],
+}
+SUMS = {"shortcut": weighted_sum, "avgpool": average, "gate": gate}
 
 
 def main(folder: Path | str) -> int:

@@ -15,9 +15,12 @@ static level_t requantise(int64_t acc, const struct requantiser *by, int channel
 {
     const int at = by->per_channel ? channel : 0;
     const int64_t value = acc * (acc < 0 ? by->m_neg[at] : by->m[at]);
+    int64_t n;
     if (by->f > 0)
-        return (level_t)clip(floor_shift(value + ((int64_t)1 << (by->f - 1)), by->f), by->lo, by->hi);
-    return (level_t)clip(clip(value, by->lo, by->hi) * ((int64_t)1 << -by->f), by->lo, by->hi);
+        n = clip(floor_shift(value + ((int64_t)1 << (by->f - 1)), by->f), by->lo, by->hi);
+    else
+        n = clip(clip(value, by->lo, by->hi) * ((int64_t)1 << -by->f), by->lo, by->hi);
+    return by->table ? by->table[n - by->lo] : (level_t)n;
 }
 
 /* The taps k in first..last-1 of a kernel that begins at ``start`` and lie on a map of that side. */
@@ -71,11 +74,31 @@ void shortcut(const struct shortcut *by, const level_t *const *in, level_t *out)
 {
     const long each = (long)by->map.height * by->map.width;
     for (long at = 0; at < by->map.channels * each; ++at) {
+        const int c = (int)(at / each);
         int64_t total = 0;
         for (int j = 0; j < by->inputs; ++j)
-            total += (int64_t)in[j][at] * by->gains[j];
-        out[at] = requantise(total, &by->by, (int)(at / each));
+            total += (int64_t)in[j][at] * by->gains[by->per_channel ? j * by->map.channels + c : j];
+        out[at] = requantise(total, &by->by, c);
     }
+}
+
+void average(const struct pointwise *by, const level_t *in, level_t *out)
+{
+    const long each = (long)by->map.height * by->map.width;
+    for (int c = 0; c < by->map.channels; ++c) {
+        int64_t total = 0;
+        for (long at = 0; at < each; ++at)
+            total += *in++;
+        out[c] = requantise(total, &by->by, c);
+    }
+}
+
+void gate(const struct pointwise *by, const level_t *gates, const level_t *in, level_t *out)
+{
+    const long each = (long)by->map.height * by->map.width;
+    for (int c = 0; c < by->map.channels; ++c)
+        for (long at = 0; at < each; ++at)
+            *out++ = requantise((int64_t)gates[c] * *in++, &by->by, c);
 }
 
 void max_pool(const struct pool *by, const level_t *in, level_t *out)
@@ -102,6 +125,18 @@ void upsample(const struct map *in, int stride, const level_t *from, level_t *to
         for (int y = 0; y < in->height * stride; ++y)
             for (int x = 0; x < in->width * stride; ++x)
                 *to++ = from[((long)c * in->height + y / stride) * in->width + x / stride];
+}
+
+/* The memory is taken for channels / stride^2 maps of stride times the sides; its pixels of one place go together. */
+void reorg(const struct map *in, int stride, const level_t *from, level_t *to)
+{
+    const int channels = in->channels / (stride * stride);
+    for (int dy = 0; dy < stride; ++dy)
+        for (int dx = 0; dx < stride; ++dx)
+            for (int c = 0; c < channels; ++c)
+                for (int y = 0; y < in->height; ++y)
+                    for (int x = 0; x < in->width; ++x)
+                        *to++ = from[((((long)c * in->height + y) * stride + dy) * in->width + x) * stride + dx];
 }
 
 void copy(const level_t *from, long count, level_t *to)

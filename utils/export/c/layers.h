@@ -8,10 +8,12 @@ struct map {
     int channels, height, width;
 };
 
-/* n = clip((acc * m + 2^(f-1)) >> f, lo, hi); m_neg stands in for m where acc < 0; one gain a channel, or one in all. */
+/* n = clip((acc * m + 2^(f-1)) >> f, lo, hi); m_neg stands in for m where acc < 0; one gain a channel, or one in all.
+   Where there is a table, the level is table[n - lo]. */
 struct requantiser {
     const int32_t *m, *m_neg;
     int per_channel, f, lo, hi;
+    const level_t *table; /* may be null */
 };
 
 struct conv {
@@ -24,8 +26,13 @@ struct conv {
 
 struct shortcut {
     struct map map;
-    int inputs;
-    const int32_t *gains; /* one an input */
+    int inputs, per_channel;
+    const int32_t *gains; /* [inputs], or [inputs][channels] */
+    struct requantiser by;
+};
+
+struct pointwise { /* an average or a gate; the map is the larger input */
+    struct map map;
     struct requantiser by;
 };
 
@@ -37,8 +44,11 @@ struct pool {
 /* Either levels or acc is null: a read-out keeps its accumulators. */
 void conv(const struct conv *by, const level_t *in, level_t *levels, acc_t *acc);
 void shortcut(const struct shortcut *by, const level_t *const *in, level_t *out);
+void average(const struct pointwise *by, const level_t *in, level_t *out);
+void gate(const struct pointwise *by, const level_t *gates, const level_t *in, level_t *out);
 void max_pool(const struct pool *by, const level_t *in, level_t *out);
 void upsample(const struct map *in, int stride, const level_t *from, level_t *to);
+void reorg(const struct map *in, int stride, const level_t *from, level_t *to);
 void copy(const level_t *from, long count, level_t *to);
 
 #endif
