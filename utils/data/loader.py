@@ -46,7 +46,9 @@ class Tickets(Sampler[list[Ticket]]):
     """The batches of an epoch as lists of tickets.
 
     Shuffled, or in the list's order, or (``rect``) images of similar aspect together. ``sizes`` are those of
-    multi-scale training: each batch has one of them, chosen by (seed, epoch, batch).
+    multi-scale training: each batch has one of them, chosen by (seed, epoch, batch). ``share`` (k, n) takes the images
+    k, k + n, … of every batch: n such loaders see what one sees that does not share, but for a last batch of fewer
+    than n.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Tickets(Sampler[list[Ticket]]):
         seed: int,
         rect: int = 0,
         sizes: Sequence[tuple[int, int]] = (),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         self.count, self.batch_size, self.shuffle, self.seed, self.sizes = (
             len(dataset),
             batch_size,
@@ -70,9 +74,17 @@ class Tickets(Sampler[list[Ticket]]):
         self.rects = rect_batches(dataset.shapes(), dataset.size, batch_size, rect) if rect else None
 
     def __len__(self) -> int:
-        return math.ceil(self.count / self.batch_size)
+        if self.rects is not None:
+            return len(self.rects) - (len(self.rects[-1][0]) < self.share[1])
+        return math.ceil((self.count - self.share[1] + 1) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Ticket]]:
+        k, n = self.share
+        for batch in self._batches():
+            if len(batch) >= n:
+                yield batch[k::n]
+
+    def _batches(self) -> Iterator[list[Ticket]]:
         rng = np.random.Generator(np.random.PCG64((self.seed, self.epoch)))
         if self.rects is not None:
             order = rng.permutation(len(self.rects)) if self.shuffle else range(len(self.rects))
@@ -81,7 +93,7 @@ class Tickets(Sampler[list[Ticket]]):
                 yield [Ticket(i, self.epoch, needed, False) for i in indices]
             return
         images = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
-        for b in range(len(self)):
+        for b in range(math.ceil(self.count / self.batch_size)):
             size = self.sizes[int(rng.integers(len(self.sizes)))] if self.sizes else None
             chosen = images[b * self.batch_size : (b + 1) * self.batch_size]
             yield [Ticket(int(i), self.epoch, size, self.mosaic) for i in chosen]
@@ -154,6 +166,7 @@ def make_loader(
     seed: int = 0,
     rect: int = 0,
     sizes: Sequence[tuple[int, int]] = (),
+    share: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Batches of a dataset.
 
@@ -165,8 +178,9 @@ def make_loader(
         seed: of the order.
         rect: the network's largest stride: batches of similar aspect, no larger than they need be. 0: off.
         sizes: (height, width) of multi-scale training, see ``scales``; empty: the dataset's size.
+        share: (k, n): this is loader k of n that share every batch.
     """
-    tickets = Tickets(dataset, batch_size, shuffle=shuffle, seed=seed, rect=rect, sizes=sizes)
+    tickets = Tickets(dataset, batch_size, shuffle=shuffle, seed=seed, rect=rect, sizes=sizes, share=share)
     return Loader(dataset, tickets, default_workers() if workers is None else workers)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from utils.errors import InputError
 from utils.training.device import Precision
+from utils.training.distributed import Group
 from utils.training.ema import Ema
 from utils.training.schedule import Schedule, step_ends
 
@@ -74,12 +75,16 @@ class Options:
             averaged, clipped): adds what it wants to them. Neither autocast nor accumulation scales it.
         clip: largest norm of the gradient; None leaves it alone.
         teacher: its terms are added to the loss, and told with it.
+        group: the processes that share each batch; the loss that is told is the mean over all their images.
+        shared: the model as `Group.wrap` made it, where there are several.
     """
 
     accumulate: int = 1
     penalty: Callable[[int], None] | None = None
     clip: float | None = None
     teacher: Teacher | None = None
+    group: Group = field(default_factory=Group)
+    shared: nn.Module | None = None
 
 
 def train_one_epoch(
@@ -110,7 +115,7 @@ def train_one_epoch(
     for number, batch in enumerate(_timed(loader, result, f"epoch {epoch + 1}"), start=1):
         place = f"epoch {epoch + 1}, batch {number}, images {_numbers(batch.indices)}"
         count = len(batch.images)
-        terms = _forward(model, batch, loss, precision, options.teacher)
+        terms = _forward(options.shared or model, batch, loss, precision, options.teacher)
         _add(result, terms, count, place)
         total = terms["total"] * count
         (scaler.scale(total) if scaler else total).backward()
@@ -122,7 +127,8 @@ def train_one_epoch(
                 ema.update(model)
             step, seen = step + 1, 0
     result.seconds = time.perf_counter() - began
-    result.losses = {name: value / max(1, result.images) for name, value in result.losses.items()}
+    result.images = round(options.group.total(result.images))
+    result.losses = {name: options.group.total(value) / max(1, result.images) for name, value in result.losses.items()}
     return result
 
 
@@ -131,7 +137,8 @@ def _forward(
 ) -> Mapping[str, Tensor]:
     images = batch.images.to(precision.device, non_blocking=True)
     images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    with precision.autocast(), teacher.watching(model) if teacher else nullcontext():
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    with precision.autocast(), teacher.watching(inner) if teacher else nullcontext():
         outputs = _float(model(images))
     terms = loss(outputs, batch)
     if teacher is None:
@@ -160,7 +167,9 @@ def _step(
         scaler.unscale_(optimizer)
     parameters = [*model.parameters(), *(options.teacher.parameters() if options.teacher else ())]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_div_(gradients, float(seen))
+    group = options.group  # DistributedDataParallel has left the processes' mean in the network's gradients
+    group.add_gradients(options.teacher.parameters() if options.teacher else ())
+    torch._foreach_div_(gradients, group.total(seen) / group.size)
     norm = nn.utils.get_total_norm(gradients)
     if not scaler and not torch.isfinite(norm):  # a scaler expects this now and then, and skips the step itself
         raise InputError(

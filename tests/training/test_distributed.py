@@ -1,0 +1,151 @@
+"""Two processes that share each batch learn what one learns that has it to itself."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import time
+from collections.abc import Callable
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from tests.training.shares import tickets
+from tests.training.toy import ToyBatch, ToyLoader, toy_model, train
+from utils.training.distributed import Group, SyncBatchNorm, from_environment, joined, synchronised
+
+PROCESSES = 2
+
+
+def run_in_two(function: Callable[[Group], object], folder) -> list[object]:
+    """What the function returns in each of two processes of a gloo group."""
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        patch.setenv("MASTER_ADDR", "127.0.0.1")
+        patch.setenv("MASTER_PORT", str(port))
+        free.close()
+        mp.spawn(_one, args=(function, str(folder)), nprocs=PROCESSES)  # raises where one of them fails
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
+
+
+def _one(rank: int, function: Callable[[Group], object], folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    group = from_environment()
+    with joined(group, cuda=False):
+        torch.save(function(group), f"{folder}/{rank}.pt")
+
+
+class Shared(ToyLoader):
+    """A process's part of every batch."""
+
+    def __init__(self, group: Group, **arguments: int) -> None:
+        super().__init__(**arguments)
+        self.group = group
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            part = slice(self.group.rank, None, self.group.size)
+            yield ToyBatch(batch.images[part], batch.labels[part], batch.indices[part])
+
+
+def learn(group: Group, bn: bool):
+    model = toy_model(bn=bn)
+    model = synchronised(model) if bn and group.size > 1 else model
+    results = train(
+        model, Shared(group, batch=5), epochs=3, accumulate=2, clip=1.0, group=group, shared=group.wrap(model)
+    )
+    return [result.losses["total"] for result in results], [r.images for r in results], model.state_dict()
+
+
+def learn_unsynchronised(group: Group):
+    model = toy_model()
+    return train(model, Shared(group, batch=6), epochs=2, group=group, shared=group.wrap(model))[-1].losses["total"]
+
+
+def talk(group: Group):
+    helper = nn.Parameter(torch.zeros(2))
+    helper.grad = torch.full((2,), float(group.rank))
+    group.add_gradients([helper])
+    items = [f"{group.rank}{k}" for k in range(group.rank + 1)]
+    return group.total(group.rank + 1), group.shared(f"of {group.rank}"), group.gathered(items), helper.grad
+
+
+def everything(group: Group):
+    return {
+        "plain": learn(group, bn=False),
+        "synchronised": learn(group, bn=True),
+        "alone": learn_unsynchronised(group),
+        "said": talk(group),
+    }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return run_in_two(everything, tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.parametrize("norm", ["plain", "synchronised"])
+def test_two_processes_have_the_losses_and_weights_of_one_to_1e5(two, norm):
+    alone, images, state = learn(Group(), bn=norm == "synchronised")
+    first, second = (each[norm] for each in two)
+    assert first[0] == second[0] and first[1] == second[1] == images  # told alike by all
+    np.testing.assert_allclose(first[0], alone, rtol=1e-5)
+    for name, value in state.items():
+        torch.testing.assert_close(first[2][name], value, rtol=1e-4, atol=1e-6, msg=name)
+        assert torch.equal(first[2][name], second[2][name]), name
+
+
+def test_without_synchronised_batch_norm_the_losses_differ(two):
+    assert two[0]["alone"] != pytest.approx(learn_unsynchronised(Group()), rel=1e-5)
+
+
+def test_what_processes_tell_each_other(two):
+    for total, shared, gathered, gradient in (each["said"] for each in two):
+        assert (total, shared, gathered) == (3, "of 0", ["00", "10", "11"])
+        assert torch.equal(gradient, torch.full((2,), 0.5))
+
+
+def meet_nobody(group: Group):
+    """The second process ends while the first waits for it."""
+    if group.rank == 1:
+        return None
+    time.sleep(1.0)
+    return group.total(1.0)
+
+
+def test_a_process_whose_partner_ended_says_so(tmp_path):
+    with pytest.raises(mp.ProcessRaisedException, match="InputError: process 0 of 2: another one ended or hangs"):
+        run_in_two(meet_nobody, tmp_path)
+
+
+def test_synchronised_batch_norm_in_one_process_is_batch_norm():
+    plain = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    twin = synchronised(copy.deepcopy(plain))
+    assert type(twin[1]) is SyncBatchNorm and list(twin.state_dict()) == list(plain.state_dict())
+    x = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(twin.eval()(x), plain.eval()(x))
+
+
+def test_without_torchrun_there_is_a_group_of_one_that_changes_nothing(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    group, model = from_environment(), nn.Linear(2, 2)
+    assert group == Group() and group.leads and group.wrap(model) is model
+    assert (group.total(2.5), group.shared("x"), group.gathered([1, 2])) == (2.5, "x", [1, 2])
+
+
+@pytest.mark.parametrize("count", [16, 17, 18, 19, 23])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_of_a_batch_make_up_the_batch(count, processes):
+    whole = [batch for batch in tickets(count, (0, 1)) if len(batch) >= processes]
+    shares = [list(tickets(count, (k, processes))) for k in range(processes)]
+    assert all(len(share) == len(whole) == len(tickets(count, (k, processes))) for k, share in enumerate(shares))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        together = [ticket for row in zip_longest(*parts) for ticket in row if ticket is not None]
+        assert together == batch and min(map(len, parts)) > 0

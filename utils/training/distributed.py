@@ -1,0 +1,186 @@
+"""Several processes that train one network: torchrun starts them, DistributedDataParallel adds their gradients up.
+
+Every process takes its share of each batch, so that the batch of a step is the same whatever their number; the first
+one writes. Without torchrun there is a `Group` of one, and nothing here costs anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from utils.errors import InputError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=10)  # for the slowest process: the first one writes and draws while the others wait
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those that train together.
+
+    ``rank`` counts all of them from 0, ``local`` those on this machine; ``size`` is how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and tells."""
+        return self.rank == 0
+
+    def total(self, value: float) -> float:
+        """The sum over all processes."""
+        if self.size == 1:
+            return value
+        each = torch.tensor(value, dtype=torch.float64, device=_device())
+        dist.all_reduce(each)
+        return float(each)
+
+    def shared(self, value: T) -> T:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gathered(self, items: Sequence[T]) -> list[T]:
+        """The items of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return list(items)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average the gradients of parameters that stand outside of DistributedDataParallel."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as the training step calls it; its parameters are the same tensors."""
+        if self.size == 1:
+            return model
+        devices = [self.local] if next(model.parameters()).is_cuda else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def from_environment() -> Group:
+    """What torchrun says of this process; a group of one where it says nothing."""
+    if "WORLD_SIZE" not in os.environ:
+        return Group()
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Group(rank, size, local)
+
+
+@contextmanager
+def joined(group: Group, *, cuda: bool) -> Iterator[None]:
+    """The time in which the processes of a group can talk: by nccl on GPUs, by gloo on CPUs.
+
+    Raises:
+        InputError: another process ended, which this one learns in the middle of whatever it is doing.
+    """
+    if group.size == 1:
+        yield
+        return
+    if cuda:
+        torch.cuda.set_device(group.local)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        if not _lost(error):
+            raise
+        told = f"process {group.rank} of {group.size}: another one ended or hangs; see what it said"
+        raise InputError(told) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _lost(error: Exception) -> bool:
+    told = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in told for word in ("connection closed", "connection reset", "timed out", "peer", "broken pipe")
+    )
+
+
+def _device() -> torch.device:
+    cuda = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+
+
+class _Sum(Function):
+    """The sum of a tensor over all processes, and of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm with the statistics of all processes' images; torch's own does not run on CPUs.
+
+    Per channel the sums of x, of its squares and of their number go around; the rest is batch norm as everywhere.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W], normalised."""
+        if not self.training:
+            return super().forward(x)
+        y = x.float()
+        count = y.new_full((1,), y[:, 0].numel())
+        sums = _Sum.apply(torch.cat([y.sum((0, 2, 3)), y.square().sum((0, 2, 3)), count]))
+        width = len(self.weight)
+        total = sums[-1]
+        mean, square = sums[:width] / total, sums[width:-1] / total
+        variance = (square - mean.square()).clamp_min(0)
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift.view(1, -1, 1, 1), y, scale.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model with every batch norm's statistics taken over all processes; the tensors stay where they are."""
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, module in model.named_children():
+        if type(module) is nn.BatchNorm2d:
+            twin = SyncBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum)
+            twin.weight, twin.bias = module.weight, module.bias
+            twin.running_mean, twin.running_var = module.running_mean, module.running_var
+            twin.num_batches_tracked = module.num_batches_tracked
+            setattr(model, name, twin.train(module.training))
+        else:
+            synchronised(module)
+    return model
