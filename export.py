@@ -3,6 +3,9 @@
   python3 export.py                                               the newest quantised network, for an FPGA
   python3 export.py fpga --weights weights/best.int.pt --golden 4 --tile 64x8
   python3 export.py c --weights weights/best.snn.pt --out export/mcu
+  python3 export.py onnx --weights weights/best.int.pt            QDQ, for onnxruntime (requirements-export.txt)
+  python3 export.py qonnx --weights weights/best.int.pt           thresholds, for FINN
+  python3 export.py fpga --weights weights/pow2.int.pt --target vitis-dpu
 
 Leaves export/<name>/ with manifest.json, weights as npy, bin, mem and coe, golden vectors of every layer, c/ with
 `make check`, README.md and verify.py; or nothing, when the folder does not verify. quantize.py and convert_snn.py make

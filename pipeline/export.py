@@ -19,7 +19,9 @@ from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
 from utils.errors import InputError
 from utils.export.formats import FORMS
+from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
 from utils.export.package import Manifest, Options, export_network
+from utils.export.targets import TARGETS, check_target
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import free_path
 from utils.reporting.plots import plot_bars
@@ -38,6 +40,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--weights", default="", help=".int.pt or .snn.pt (default: the newest quantised network)")
     flags.add_argument("--golden", type=int, default=2, help="validation images to write golden vectors for")
     flags.add_argument("--tile", type=tile, default=None, help="TMxTN: weights in tiles of outputs x inputs too")
+    flags.add_argument("--target", choices=sorted(TARGETS), default="", help="refuse what this hardware cannot run")
     flags.add_argument("--out", default="", help="the new folder (default: export/ and the network's name)")
 
 
@@ -62,6 +65,8 @@ def export_script(args: argparse.Namespace) -> Record:
     bench = open_bench(args)
     if bench.loaded.integer is None:
         raise InputError(float_network)
+    if args.target:
+        check_target(bench.loaded.integer, args.target)
     images = golden_images(bench, args.golden)
     stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
     out = Path(args.out) if args.out else free_path(FOLDER / "-".join(filter(None, (stem, args.name))))
@@ -93,6 +98,10 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
+        if args.target:
+            manifest["target"] = args.target
+            with (folder / "README.md").open("a", encoding="utf-8") as text:
+                text.write(TARGETS[args.target].notes)
         draw_costs(folder, manifest)
         write_boxes(job.bench, job.images, folder)
 
@@ -105,8 +114,21 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
     return numbers, [out / "manifest.json", out / "verify.py"]
 
 
+def write_onnx(job: Job) -> tuple[dict[str, Any], list[Path]]:
+    """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
+    args = job.bench.args
+    options = OnnxOptions(form=args.form, name=job.stem, git=git_state(), target=args.target)
+    report = export_onnx(job.out, job.integer, job.images, options)
+    return {"bytes": report["bytes"]}, [job.out / FILES[args.form], job.out / "report.json"]
+
+
 Writer = Callable[[Job], tuple[dict[str, Any], list[Path]]]
-WRITERS: dict[str, Writer] = {"fpga": write_hand_off, "c": write_hand_off}
+WRITERS: dict[str, Writer] = {
+    "fpga": write_hand_off,
+    "c": write_hand_off,
+    "onnx": write_onnx,
+    "qonnx": write_onnx,
+}
 
 
 def golden_images(bench: Bench, count: int) -> Tensor:

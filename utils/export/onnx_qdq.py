@@ -1,0 +1,247 @@
+"""An IntegerNetwork as ONNX with QuantizeLinear and DequantizeLinear around every operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import channels, sizes
+from utils.errors import InputError
+from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, is_alias, move, place
+from utils.export.onnx_round import Rounding, Sum, by_channel, dequantise, level_type, quantise, to_levels
+from utils.quantization.edges import IMAGE_SCALE, Grid
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
+from utils.quantization.support import readouts
+
+STRICT = ("pow2",)  # styles whose integers come out the same in every element
+
+
+def qdq_model(network: IntegerNetwork, size: tuple[int, int], *, taps: bool = False, loose: bool = False) -> Model:
+    """The network as an ONNX model of standard operators.
+
+    Args:
+        network: what to write.
+        size: (height, width) in px of the image.
+        taps: the levels of every layer are outputs too, under the names ``tap_names`` gives.
+        loose: no layer reads another, each reads inputs of its own ("given003" for the levels of layer 3), so that
+            layers can be compared one by one on equal inputs.
+
+    Returns:
+        A model with input "image", float [N,3,H,W] of n / 255, and a float map for every head, "layer015_map".
+
+    Raises:
+        InputError: a layer has no such form; names the layer, its cfg line and the remedy.
+    """
+    writer = _Writer(network, size, loose)
+    for i, layer in enumerate(network.spec.layers):
+        writer.write(i, layer)
+    return writer.model(taps)
+
+
+def tap_names(network: IntegerNetwork) -> dict[int, str]:
+    """Layer -> the output that carries its levels, of the layers that have some of their own (-1: the image)."""
+    heads = set(readouts(network.spec))
+    named = {i: edge_name(i) for i, layer in enumerate(network.spec.layers) if not (i in heads or is_alias(layer))}
+    return {-1: edge_name(-1)} | named
+
+
+def edge_name(i: int) -> str:
+    """The tensor of levels of an edge."""
+    return "image_levels" if i < 0 else f"layer{i:03d}"
+
+
+def edge_type(grid: Grid) -> type[np.generic]:
+    """int8, uint8, or float32 where a concat of signed and unsigned levels needs more than 8 bits."""
+    return level_type(grid.lo, grid.hi) or np.float32
+
+
+class _Writer:
+    """Layer by layer; ``levels`` holds the tensor of each edge.
+
+    An edge of int8 or uint8 is dequantised at every reader; an edge too wide for 8 bits holds values.
+    """
+
+    def __init__(self, network: IntegerNetwork, size: tuple[int, int], loose: bool) -> None:
+        self.graph, self.network, self.loose = Graph(), network, loose
+        self.strict = network.scheme.style in STRICT
+        wide, extent = channels(network.spec), sizes(network.spec, *size)
+        self.shapes = {-1: (wide[-1], *size)} | {i: (wide[i], *extent[i]) for i in extent}
+        self.made: dict[int, str] = {}
+        self.given: set[int] = set()
+        self.made[-1] = quantise(self.graph, "image", IMAGE_SCALE, (0, 255), edge_name(-1))
+
+    def levels(self, j: int) -> str:
+        """The tensor of edge ``j``."""
+        if not self.loose:
+            return self.made[j]
+        self.given.add(j)
+        return f"given{j + 1:03d}"
+
+    def value(self, j: int, scale: float | None = None) -> str:
+        """Edge ``j`` as values; with a ``scale`` of its own for this reader."""
+        grid, name = self.network.grids[j], self.levels(j)
+        kind = level_type(grid.lo, grid.hi)
+        if kind is not None:
+            return dequantise(self.graph, name, grid.scale if scale is None else scale, kind, name)
+        return name if scale is None else self.times(name, np.array([scale / grid.scale]), name)
+
+    def times(self, x: str, factor: Array, name: str) -> str:
+        """x * factor, [1] or [C]."""
+        constant = self.graph.constant(by_channel(factor).astype(np.float32), f"{name}_factor")
+        return self.graph.add("Mul", [x, constant], f"{name}_scaled")
+
+    def write(self, i: int, layer: s.Layer) -> None:
+        """One layer."""
+        op, name, grid = self.network.ops.get(i), edge_name(i), self.network.grids.get(i)
+        match op:
+            case IntConv():
+                assert isinstance(layer, s.Conv)
+                self.made[i] = self.conv(i, layer, op, name)
+            case IntShortcut():
+                total = self.shortcut(i, op, self.rounding(op.requantiser, i), name)
+                self.made[i] = self.level(i, total, op.requantiser, op.table, name)
+            case IntPool():
+                self.made[i] = self.level(i, self.pool(i, op, name), op.requantiser, None, name)
+            case IntGate():
+                self.made[i] = self.level(i, self.gate(i, op, name), op.requantiser, op.table, name)
+            case _ if is_alias(layer):
+                self.made[i] = "" if self.loose or isinstance(layer, s.Head) else self.made[layer.sources[0]]
+            case _:
+                assert grid is not None
+                shapes = [self.shapes[j] for j in layer.sources]
+                fits = level_type(grid.lo, grid.hi) is not None
+                made = move(
+                    self.graph, i, layer, [self.value(j) for j in layer.sources], shapes, name + "_moved" * fits
+                )
+                bounds = (0, 255) if grid.lo >= 0 else (-128, 127)  # what is moved needs no clip
+                self.made[i] = quantise(self.graph, made, grid.scale, bounds, name) if fits else made
+
+    def conv(self, i: int, layer: s.Conv, op: IntConv, name: str) -> str:
+        """A convolution; a read-out leaves as values."""
+        if op.weight.dtype.itemsize > 1:
+            raise InputError(f"{place(i, layer)}: weights of {op.w_bit} bits, and ONNX has 8; use --w-bit 8")
+        j = layer.sources[0]
+        source, by = self.network.grids[j].scale, op.requantiser
+        unit = by_scale(op) if by is None else self.rounding(by, i).gain * self.network.grids[i].scale
+        weight = self.parameter(op.weight.numpy(), unit / source, f"{name}_weight")
+        bias = self.parameter(op.bias.numpy(), unit, f"{name}_bias")
+        linear, end = layer.activation != "logistic", f"{name}_map"
+        called = end if by is None and linear else f"{name}_sum"
+        x = self.graph.add("Conv", [self.value(j), weight, bias], called, **conv_attributes(layer))
+        if by is not None:
+            return self.level(i, Sum(x, [(x, 1 / np.where(unit > 0, unit, 1))], True), by, op.table, name)
+        return x if linear else self.graph.add("Sigmoid", [x], end)
+
+    def parameter(self, integers: Array, scale: Array, name: str) -> str:
+        """int8 weights or int32 biases, and their scale: one, or one an output channel."""
+        one = (scale == scale[0]).all()
+        inputs = [
+            self.graph.constant(integers, f"{name}_levels"),
+            self.graph.constant(scale[0].astype(np.float32) if one else scale.astype(np.float32), f"{name}_scale"),
+        ]
+        if integers.dtype == np.int8:
+            kind = np.zeros(() if one else len(scale), np.int8)
+            inputs.append(self.graph.constant(kind, "int8_zero" if one else f"{name}_zeros"))
+        return self.graph.add("DequantizeLinear", inputs, name, **({} if one else {"axis": 0}))
+
+    def shortcut(self, i: int, op: IntShortcut, how: Rounding, name: str) -> Sum:
+        """A sum of levels, each times its gain, which the scale of its dequantisation takes in where it is one."""
+        sources = self.network.spec.layers[i].sources
+        gains = op.gains.numpy().astype(np.float64)  # [sources, 1 or C]
+        if self.strict and not self.room(i, op, how):
+            pairs = zip(sources, gains, strict=True)
+            return Sum("", [(self.value(j), gain / self.network.grids[j].scale) for j, gain in pairs], False)
+        terms = []
+        for j, gain in zip(sources, gains, strict=True):
+            worth = gain * how.gain * how.scale
+            one = worth.size == 1 and worth[0] > 0
+            value = self.value(j, float(worth[0]) if one else None)
+            terms.append(value if one else self.times(value, worth / self.network.grids[j].scale, name))
+        x = terms[0]
+        for n, term in enumerate(terms[1:], 2):
+            x = self.graph.add("Add", [x, term], f"{name}_sum{n}")
+        return Sum(x, [], True)
+
+    def room(self, i: int, op: IntShortcut, how: Rounding) -> bool:
+        """Whether float32 holds every sum of a shortcut, and its ties can be told."""
+        reach = np.array([self.network.grids[j].reach for j in self.network.spec.layers[i].sources])
+        gains = np.abs(op.gains.numpy().astype(np.int64))
+        largest = (gains * reach[:, None]).sum(0).max() / np.gcd.reduce(gains.ravel())
+        powers = ((gains & (gains - 1)) == 0).all()
+        return bool(powers and largest < 2**24 and how.tie is not None)
+
+    def pool(self, i: int, op: IntPool, name: str) -> Sum:
+        """A global average; where every element counts a sum, because a mean divides, and that rounds."""
+        layer = self.network.spec.layers[i]
+        j, how = layer.sources[0], self.rounding(op.requantiser, i)
+        _, h, w = self.shapes[j]
+        if h * w != op.count:
+            raise InputError(
+                f"{place(i, layer)}: averages {h}x{w} levels, but its gain is made for {op.count}; "
+                "use the --img-size it was quantised for"
+            )
+        if not self.strict:
+            value = self.value(j, float((how.gain * how.scale)[0]) * op.count)
+            return Sum(self.graph.add("GlobalAveragePool", [value], f"{name}_mean"), [], True)
+        axes = self.graph.constant(np.array([2, 3], np.int64), "height_width")
+        x = self.graph.add("ReduceSum", [self.value(j), axes], f"{name}_sum", keepdims=1)
+        return Sum("", [(x, np.array([1 / self.network.grids[j].scale]))], False)
+
+    def gate(self, i: int, op: IntGate, name: str) -> Sum:
+        """Features times their gate."""
+        gate, features = self.network.spec.layers[i].sources
+        how, own = self.rounding(op.requantiser, i), self.network.grids[gate].scale
+        exact = how.tie is not None
+        worth = (
+            float((how.gain * how.scale)[0]) if exact or not self.strict else own * self.network.grids[features].scale
+        )
+        x = self.graph.add("Mul", [self.value(features, worth / own), self.value(gate)], f"{name}_product")
+        return Sum(x, [(x, np.array([1 / worth]))], exact)
+
+    def rounding(self, by: Requantiser, i: int) -> Rounding:
+        """How layer ``i`` rounds."""
+        return Rounding(by, self.network.grids[i].scale, self.strict)
+
+    def level(self, i: int, total: Sum, by: Requantiser, table: Tensor | None, name: str) -> str:
+        """Accumulator -> levels, through the table where there is one."""
+        how = self.rounding(by, i)
+        if table is None:
+            return to_levels(self.graph, total, how, name)
+        before = to_levels(self.graph, total, how, f"{name}_before")
+        kind = level_type(self.network.grids[i].lo, self.network.grids[i].hi)
+        assert kind is not None
+        turned = np.roll(table.numpy(), by.lo).astype(kind)  # an index below 0 counts from the end
+        index = self.graph.add("Cast", [before], f"{name}_index", to=self.graph.onnx.TensorProto.INT32)
+        return self.graph.add("Gather", [self.graph.constant(turned, f"{name}_table"), index], name)
+
+    def model(self, taps: bool) -> Model:
+        """What was written, with inputs and outputs declared."""
+        graph, grids = self.graph, self.network.grids
+        inputs = [graph.tensor("image", np.float32, ("N", *self.shapes[-1]))]
+        for j in sorted(self.given):
+            inputs.append(graph.tensor(f"given{j + 1:03d}", edge_type(grids[j]), ("N", *self.shapes[j])))
+        outputs = []
+        for i in tap_names(self.network) if taps else ():
+            outputs.append(graph.tensor(self.made[i], edge_type(grids[i]), ("N", *self.shapes[i])))
+        for i in dict.fromkeys(readouts(self.network.spec)):
+            outputs.append(graph.tensor(self.made[i], np.float32, ("N", *self.shapes[i])))
+        return graph.model(inputs, outputs)
+
+
+def by_scale(op: IntConv) -> Array:
+    """A read-out's unit, float64 [O]."""
+    assert op.scale is not None
+    return np.asarray(op.scale.numpy(), np.float64)
+
+
+def feeds(network: IntegerNetwork, levels: dict[int, Tensor]) -> dict[str, Any]:
+    """The inputs of a loose model: golden levels, in the type of each edge."""
+    found = {}
+    for j, n in levels.items():
+        kind, scale = edge_type(network.grids[j]), network.grids[j].scale
+        array = n.numpy().astype(kind)
+        found[f"given{j + 1:03d}"] = array * np.float32(scale) if kind is np.float32 else array
+    return found

@@ -1,0 +1,116 @@
+"""Hardware whose limits are known: what it cannot run is refused, with what to retrain.
+
+Sources: DPUCZDX8G as Vitis AI describes it: AMD UG1414, "Currently Supported Operators", column DPUCZDX8G_ISA1_B4096,
+and PG338 for that core; 8-bit levels, power-of-two scales and rounding as MQBench states for its Vitis backend
+(user_guide/hardware/vitis); the slope of leaky ReLU from Xilinx/Vitis-AI issue 317. Limits of pooling were not found
+in writing for this core; those of its sibling DPUCAHX8H (PG367) are taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import channels
+from utils.errors import InputError
+from utils.export.onnx_graph import is_alias, place
+from utils.quantization.integer import IntConv, IntegerNetwork
+
+PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
+LONGEST_KERNEL, LONGEST_STRIDE, LONGEST_POOL = 16, 8, 8
+RETRAIN = "train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7 --act relu"
+
+DPU_NOTES = """
+## Target: vitis-dpu
+
+Checked against the limits of a DPUCZDX8G core of size B4096 (AMD UG1414 "Currently Supported Operators", PG338; pooling
+by PG367): powers of two as scales, one a tensor, weights and activations in -128..127, kernels, strides, widths. It was
+neither compiled with Vitis AI nor run on a board. Known to differ there: the DPU reads int8, so that pixels of 0..255
+must be halved on their way in; heads leave it as int8, here they are the whole accumulator; it may round a tie of a sum
+of layers in its own way. Compile, then compare with the golden vectors.
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A check, which yields what does not fit, and what the README says."""
+
+    faults: Callable[[IntegerNetwork], Iterator[str]]
+    notes: str
+
+
+def check_target(network: IntegerNetwork, name: str) -> None:
+    """Refuse a network that a target cannot run.
+
+    Args:
+        network: the integer network.
+        name: a key of ``TARGETS``.
+
+    Raises:
+        InputError: names the first layer that does not fit, and how many more there are, and what to retrain.
+    """
+    faults = list(TARGETS[name].faults(network))
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise InputError(f"--target {name}: {faults[0]}{more}")
+
+
+def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
+    """What a DPUCZDX8G cannot run, one sentence each."""
+    style = network.scheme.style
+    if style != "pow2":
+        yield f"style {style} has scales that are no powers of two; retrain: {RETRAIN}"
+    width = channels(network.spec)
+    for i, layer in enumerate(network.spec.layers):
+        where, grid = place(i, layer), network.grids.get(i)
+        yield from (f"{where}: {fault}" for fault in _structure(layer, [width[j] for j in layer.sources]))
+        op = network.ops.get(i)
+        if isinstance(op, IntConv) and op.w_bit > 8:
+            yield f"{where}: weights of {op.w_bit} bits, and the DPU has int8; retrain with --w-bit 8"
+        if grid is not None and not is_alias(layer) and not (grid.lo >= -128 and grid.hi <= 127):
+            yield f"{where}: levels {grid.lo}..{grid.hi} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
+
+
+def _structure(layer: s.Layer, given: list[int]) -> Iterator[str]:
+    match layer:
+        case s.Conv():
+            yield from _conv(layer, given[0])
+        case s.MaxPool() if max(layer.size, layer.stride) > LONGEST_POOL:
+            yield f"a pool of {layer.size} px, stride {layer.stride}; the DPU takes {LONGEST_POOL}; use a smaller one"
+        case s.Shortcut() if layer.weighted:
+            yield "the DPU adds without weights; use weights_type=none and retrain"
+        case s.Shortcut() if layer.activation not in ("linear", "relu"):
+            yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; retrain: {RETRAIN}"
+        case s.Route() if layer.groups > 1:
+            yield "a slice of channels, which Vitis AI leaves to the CPU; use a cfg without groups in [route]"
+        case s.AvgPool() | s.ScaleChannels() | s.SqueezeExcite() | s.Reorg():
+            kind = type(layer).__name__
+            yield f"{kind}: whether the DPU computes it in the same integers is not known; use a cfg without it"
+
+
+def _conv(layer: s.Conv, given: int) -> Iterator[str]:
+    depthwise = layer.groups > 1 and layer.groups == given == layer.filters
+    allowed = ("linear", "relu", "relu6")
+    if layer.activation in ("leaky", "leaky_pow2"):
+        yield f"activation={layer.activation}, and the DPU's leaky has slope 26/256 and no other; retrain: {RETRAIN}"
+    elif layer.activation not in (*allowed, "logistic"):  # a head's logistic is decoded outside
+        yield f"activation={layer.activation} has no form on the DPU; retrain: {RETRAIN}"
+    if layer.groups > 1 and not depthwise:
+        yield f"groups={layer.groups}; the DPU has 1 and depthwise only; use a cfg without groups"
+    if layer.size > LONGEST_KERNEL or max(layer.stride) > LONGEST_STRIDE:
+        yield (
+            f"a kernel of {layer.size} px with stride {max(layer.stride)}; the DPU takes {LONGEST_KERNEL} and "
+            f"{LONGEST_STRIDE}; use smaller ones"
+        )
+    if layer.pad > (layer.size - 1) * layer.dilation:
+        yield f"{layer.pad} px of padding; the DPU takes (size - 1) * dilation at most; use pad=1"
+    most = 256 * PARALLEL
+    if layer.dilation * given > most or layer.filters > most:
+        yield f"{given} channels in, {layer.filters} out, dilation {layer.dilation}; the DPU takes {most}; prune"
+    if layer.size**2 * math.ceil(given / layer.groups / PARALLEL) > DEPTH:
+        yield f"{layer.size}x{layer.size} weights of {given} channels do not fit its bank of {DEPTH}; prune"
+
+
+TARGETS = {"vitis-dpu": Target(dpu_faults, DPU_NOTES)}
