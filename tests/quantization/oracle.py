@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from utils.darknet import spec as s
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
 
 
 def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
@@ -21,12 +21,17 @@ def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarr
             assert isinstance(layer, s.Conv)
             accumulators[i] = convolve(layer, op.weight.numpy(), op.bias.numpy(), given[0])
             if op.requantiser is not None:
-                levels[i] = requantise(accumulators[i], op.requantiser)
+                levels[i] = activate(requantise(accumulators[i], op.requantiser), op)
         elif isinstance(op, IntShortcut):
             total = sum(
                 n * gain[:, None, None] for n, gain in zip(given, op.gains.numpy().astype(np.int64), strict=True)
             )
-            levels[i] = requantise(total, op.requantiser)
+            levels[i] = activate(requantise(total, op.requantiser), op)
+        elif isinstance(op, IntGate):
+            levels[i] = activate(requantise(given[0] * given[1], op.requantiser), op)
+        elif isinstance(op, IntPool):
+            assert given[0].shape[2] * given[0].shape[3] == op.count
+            levels[i] = requantise(given[0].sum((2, 3), keepdims=True), op.requantiser)
         else:
             levels[i] = _move(layer, given, network.grids[i].lo)
     return levels, accumulators
@@ -40,16 +45,24 @@ def convolve(layer: s.Conv, weight: np.ndarray, bias: np.ndarray, n: np.ndarray)
     width = (padded.shape[3] - d * (k - 1) - 1) // layer.stride[1] + 1
     acc = np.zeros((len(n), layer.filters, height, width), np.int64) + bias[:, None, None]
     each_in, each_out = weight.shape[1], layer.filters // layer.groups
-    for o in range(layer.filters):
-        first = o // each_out * each_in
-        for c in range(each_in):
-            for dy in range(k):
-                for dx in range(k):
-                    rows = slice(dy * d, dy * d + height * layer.stride[0], layer.stride[0])
-                    columns = slice(dx * d, dx * d + width * layer.stride[1], layer.stride[1])
-                    tap = padded[:, first + c, rows, columns][:, :height, :width]
-                    acc[:, o] += weight[o, c, dy, dx] * tap
+    for group in range(layer.groups):
+        inputs = padded[:, group * each_in : (group + 1) * each_in]
+        outputs = slice(group * each_out, (group + 1) * each_out)
+        for dy in range(k):
+            for dx in range(k):
+                rows = slice(dy * d, dy * d + height * layer.stride[0], layer.stride[0])
+                columns = slice(dx * d, dx * d + width * layer.stride[1], layer.stride[1])
+                tap = inputs[:, :, rows, columns][:, :, :height, :width]
+                acc[:, outputs] += np.einsum("oc,nchw->nohw", weight[outputs, :, dy, dx], tap)
     return acc
+
+
+def activate(level: np.ndarray, op: IntConv | IntShortcut | IntGate) -> np.ndarray:
+    """Each level's entry of the table, looked up one after the other."""
+    if op.table is None:
+        return level
+    table, lo = op.table.tolist(), op.requantiser.lo
+    return np.array([table[n - lo] for n in level.ravel().tolist()], np.int64).reshape(level.shape)
 
 
 def requantise(acc: np.ndarray, by: Requantiser) -> np.ndarray:
@@ -67,8 +80,23 @@ def _move(layer: s.Layer, given: list[np.ndarray], lowest: int) -> np.ndarray:
             x = np.pad(given[0], ((0, 0), (0, 0), (before, after), (before, after)), constant_values=lowest)
             windows = np.lib.stride_tricks.sliding_window_view(x, (layer.size, layer.size), (2, 3))
             return windows[:, :, :: layer.stride, :: layer.stride].max((4, 5))
+        case s.Reorg():
+            return np.stack([_reorg_cpu(x, layer.stride) for x in given[0]])
         case s.Upsample():
             return np.kron(given[0], np.ones((1, 1, layer.stride, layer.stride), np.int64))
         case s.Route():
             return np.concatenate([np.split(x, layer.groups, 1)[layer.group_id] for x in given], 1)
     return given[0]
+
+
+def _reorg_cpu(x: np.ndarray, stride: int) -> np.ndarray:
+    """Darknet's loops over flat memory, one element at a time."""
+    c, h, w = x.shape
+    flat, out, inner = x.ravel(), np.zeros(x.size, np.int64), c // stride**2
+    for k in range(c):
+        for j in range(h):
+            for i in range(w):
+                offset = k // inner
+                down, right = j * stride + offset // stride, i * stride + offset % stride
+                out[i + w * (j + h * k)] = flat[right + w * stride * (down + h * stride * (k % inner))]
+    return out.reshape(c * stride**2, h // stride, w // stride)

@@ -16,6 +16,8 @@ Section = tuple[str, dict[str, object]]
 
 SIDE = 16
 ACTIVATIONS = ("relu", "leaky", "linear", "relu6")
+CURVED = ("logistic", "mish", "swish", "h_swish", "hard_sigmoid")  # by table
+NORMALIZATIONS = ("none", "relu", "softmax")
 
 
 def cfg_text(*sections: Section, side: int = SIDE, image_channels: int = 3) -> str:
@@ -43,12 +45,31 @@ def random_cfg(seed: int) -> str:
     return cfg_text(*sections)
 
 
+def rich_cfg(seed: int, *, spikes: bool = False) -> str:
+    """A chain of 4 to 7 random parts out of everything that a cfg may have; with ``spikes`` only what neurons can do."""
+    rng = random.Random(seed)
+    sections = [_conv(rng, 8, 1, stride=1)]
+    shapes = [(8, SIDE)]
+    for _ in range(rng.randint(4, 7)):
+        for section, shape in _part(rng, shapes, spikes):
+            if not spikes and "activation" in section[1] and rng.random() < 0.5:
+                section[1]["activation"] = rng.choice(CURVED)
+            sections.append(section)
+            shapes.append(shape)
+    return cfg_text(*sections)
+
+
 def random_network(cfg: str | int, seed: int = 0) -> Network:
     """Random weights and, where the cfg has it, random batch-norm statistics; ``cfg`` may be a seed for one."""
     spec = parse_cfg(random_cfg(cfg) if isinstance(cfg, int) else cfg, "random")
     generator = torch.Generator().manual_seed(seed)
     width, state = channels(spec), {}
     for i, layer in enumerate(spec.layers):
+        if isinstance(layer, s.SqueezeExcite):
+            for name, shape in (("fc1", (layer.squeeze, width[i])), ("fc2", (width[i], layer.squeeze))):
+                state[f"layers.{i}.{name}.weight"] = torch.randn(shape, generator=generator)
+        if isinstance(layer, s.Shortcut) and layer.weighted:
+            state[f"layers.{i}.weights"] = torch.rand(layer.weights_shape(width[i]), generator=generator) * 2 - 0.5
         if not isinstance(layer, s.Conv):
             continue
         fan_in = width[layer.sources[0]] // layer.groups * layer.size**2
@@ -83,6 +104,37 @@ def _conv(rng: random.Random, filters: int, groups: int, stride: int | None = No
         "groups": groups,
         "activation": rng.choice(ACTIVATIONS),
     }
+
+
+def _part(rng: random.Random, shapes: list[tuple[int, int]], spikes: bool) -> list[tuple[Section, tuple[int, int]]]:
+    """One to four sections, and the shape after each."""
+    width, side = shapes[-1]
+    same_shape = [i for i, shape in enumerate(shapes[:-1]) if shape == shapes[-1]]
+    kind = rng.choice(("any", "any", "any", "reorg", "weighted", *(() if spikes else ("se", "gate"))))
+    if kind == "se":
+        return [(("se", {"squeeze": 3}), (width, side))]
+    if kind == "gate":
+        squeeze, gate = (
+            ("convolutional", {"filters": filters, "size": 1, "activation": activation})
+            for filters, activation in ((3, rng.choice(("relu", "swish"))), (width, "logistic"))
+        )
+        return [
+            (("avgpool", {}), (width, 1)),
+            (squeeze, (3, 1)),
+            (gate, (width, 1)),
+            (("scale_channels", {"from": -4, "activation": rng.choice(ACTIVATIONS)}), (width, side)),
+        ]
+    if kind == "reorg" and width % 4 == 0 and width <= 16 and side % 2 == 0:
+        return [(("reorg", {"stride": 2}), (width * 4, side // 2))]
+    if kind == "weighted" and same_shape:
+        weighted = {
+            "from": ",".join(map(str, rng.sample(same_shape, rng.randint(1, min(2, len(same_shape)))))),
+            "weights_type": rng.choice(("per_feature", "per_channel")),
+            "weights_normalization": rng.choice(NORMALIZATIONS),
+            "activation": rng.choice(ACTIVATIONS[:3]),
+        }
+        return [(("shortcut", weighted), (width, side))]
+    return [_layer(rng, shapes)]
 
 
 def _layer(rng: random.Random, shapes: list[tuple[int, int]]) -> tuple[Section, tuple[int, int]]:

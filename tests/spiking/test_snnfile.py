@@ -62,8 +62,8 @@ def test_a_float_checkpoint_is_refused_by_kind():
 
 def test_a_newer_format_and_a_cut_file_are_refused():
     checkpoint = to_checkpoint(spiking(0).integer, "spiking")
-    newer = replace(checkpoint, payload={**checkpoint.payload, "version": 2})
-    with pytest.raises(InputError, match="integer format 2, this is 1"):
+    newer = replace(checkpoint, payload={**checkpoint.payload, "version": 3})
+    with pytest.raises(InputError, match="integer format 3, this is 2"):
         integer_of(newer)
     short = replace(checkpoint, payload={**checkpoint.payload, "weights": checkpoint.payload["weights"][:-3]})
     with pytest.raises(InputError, match="its weights end early"):

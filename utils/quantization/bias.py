@@ -20,7 +20,12 @@ LEAST_ACTIVE = 0.01  # share of a channel's values that must respond to the bias
 
 
 def correct_bias(
-    layer: Conv, bias: Tensor, charge: Sequence[Tensor], before: Sequence[Tensor], target: Grid | None
+    layer: Conv,
+    bias: Tensor,
+    charge: Sequence[Tensor],
+    before: Sequence[Tensor],
+    target: Grid | None,
+    table: Grid | None = None,
 ) -> Tensor:
     """The corrected bias [O].
 
@@ -30,6 +35,7 @@ def correct_bias(
         charge: batches [N,O,H,W] of the quantised layer's sums without bias, as real values.
         before: the same of the float network, with its bias.
         target: the output's grid; None for a read-out, which has no activation and no rounding.
+        table: the pre-activation's grid where the activation is a table.
     """
     total = sum(y[:, 0].numel() for y in before)
     for _ in range(ROUNDS):
@@ -37,6 +43,8 @@ def correct_bias(
         active = torch.zeros_like(bias)
         for c, y in zip(charge, before, strict=True):
             got = c + bias.view(-1, 1, 1)
+            if table is not None:
+                got = (got / table.scale + 0.5).floor().clamp(table.lo, table.hi) * table.scale
             if target is not None:
                 y = ACTIVATIONS[layer.activation](y)
                 level = (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.lo, target.hi)

@@ -1,9 +1,9 @@
 """Cross-layer equalisation: give every channel of an edge the same range, without changing the function.
 
 relu, leaky and linear are positively homogeneous, f(x / k) = f(x) / k, so a channel can be divided by k > 0 where it is
-made and multiplied by k where it is read. Pool, upsample, route and dropout hand the k on, a shortcut ties the channels
-it adds. One scale for a whole edge then fits each of its channels as if each had its own; the weights, which have a
-scale for every output channel, take up the difference.
+made and multiplied by k where it is read. Pools, upsample, route, dropout and the features of scale_channels hand the k
+on, a shortcut ties the channels it adds, a reorg those that it may mix. One scale for a whole edge then fits each of
+its channels as if each had its own; the weights, which have a scale for every output channel, take up the difference.
 
 Source: Nagel et al., Data-free quantization through weight equalization and bias correction, ICCV 2019; here the
 activations' best steps decide instead of the weights' ranges.
@@ -47,7 +47,7 @@ def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
     """Edge -> the wire number of each channel, long [C]; and which wires must keep gain 1, bool [wires].
 
     A convolution makes new wires; everything else hands wires on or ties them. Locked are the image's, the
-    read-outs', and those that go through an activation that is not homogeneous.
+    read-outs', the gates', and those that go through an activation that is not homogeneous.
     """
     parent: list[int] = []
     locked: list[Tensor] = []
@@ -61,6 +61,11 @@ def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
             parent[wire] = wire = parent[parent[wire]]
         return wire
 
+    def tie(equals: list[Tensor]) -> None:
+        for other in equals[1:]:
+            for a, b in zip(equals[0].tolist(), other.tolist(), strict=True):
+                parent[root(b)] = root(a)
+
     wires = {-1: fresh(spec.channels)}
     locked.append(wires[-1])
     kept = set(readouts(spec))
@@ -70,15 +75,20 @@ def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
             case s.Conv():
                 wires[i] = fresh(layer.filters)
             case s.Shortcut():
-                for other in given[1:]:
-                    for a, b in zip(given[0].tolist(), other.tolist(), strict=True):
-                        parent[root(b)] = root(a)
+                tie(given)
                 wires[i] = given[0]
             case s.Route():
                 wires[i] = torch.cat([part.chunk(layer.groups)[layer.group_id] for part in given])
+            case s.ScaleChannels():
+                locked.append(given[0])
+                wires[i] = given[1]
+            case s.Reorg():  # each square of the stride's channels is cut up as one picture, wherever its rows end
+                squares = given[0].view(-1, layer.stride**2)
+                tie(list(squares.T))
+                wires[i] = squares[:, 0].repeat_interleave(layer.stride**2).repeat(layer.stride**2)
             case _:
                 wires[i] = given[0]
-        if i in kept or (isinstance(layer, s.Conv | s.Shortcut) and layer.activation not in HOMOGENEOUS):
+        if i in kept or getattr(layer, "activation", "linear") not in HOMOGENEOUS:
             locked.append(wires[i])
     roots = torch.tensor([root(wire) for wire in range(len(parent))])
     lock = torch.zeros(len(parent), dtype=torch.bool)

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.quantization.exact import ExactConv
-from utils.quantization.integer import (
-    IntConv,
-    IntegerNetwork,
-    IntShortcut,
-    Requantiser,
-    read_out,
-    requantise,
-    weighted_sum,
-)
+from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser, charge, read_out, requantise, through_table
 from utils.quantization.support import readouts
 from utils.quantization.walk import last_readers, move
 
@@ -107,13 +99,11 @@ class Executor(nn.Module):
 
     def _step(self, i: int, layer: s.Layer, inputs: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         op = self.network.ops.get(i)
-        match op:
-            case IntConv():
-                acc = self.convs[str(i)](inputs[0])
-                return (None if op.requantiser is None else self.fire(acc, op.requantiser)), acc
-            case IntShortcut():
-                return self.fire(weighted_sum(inputs, op.gains), op.requantiser), None
-        return move(layer, inputs, self.network.grids[i].lo), None
+        if op is None:
+            return move(layer, inputs, self.network.grids[i].lo), None
+        acc = self.convs[str(i)](inputs[0]) if isinstance(op, IntConv) else charge(inputs, op, self.network.place(i))
+        level = None if op.requantiser is None else through_table(self.fire(acc, op.requantiser), op)
+        return level, acc if isinstance(op, IntConv) else None
 
 
 class IntegerExecutor(Executor):

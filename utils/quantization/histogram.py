@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,13 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.network import Network
+from utils.darknet.shortcuts import source_shares
 from utils.quantization.walk import last_readers, move
 
 BINS = 512
 MERGED_BINS = 4096
+BEFORE, AFTER = 0, 1  # the activation
+NARROWEST = 1e-30  # of a channel's range, or what divides by it overflows: a channel may be always the same
 ENOUGH_SIDE = 32  # pixels a side of a map that are worth counting; more tell the same
 
 
@@ -55,23 +58,49 @@ def float_edges(network: Network, x: Tensor, *, keep: bool = False) -> Iterator[
 
     With ``keep`` nothing is freed on the way; else an edge goes after its last reader.
     """
-    spec, state, out = network.spec, network.state, {-1: x}
+    for i, _, y in float_layers(network, x, keep=keep):
+        yield i, y
+
+
+def float_layers(network: Network, x: Tensor, *, keep: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """As ``float_edges``, with what the activation got between them: (layer, before, output); alike without one."""
+    spec, out = network.spec, {-1: x}
     last = last_readers(spec)
-    yield -1, x
+    yield -1, x, x
     for i, layer in enumerate(spec.layers):
-        inputs = [out[j] for j in layer.sources]
-        match layer:
-            case s.Conv():
-                y = float_conv(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
-                out[i] = ACTIVATIONS[layer.activation](y)
-            case s.Shortcut():
-                out[i] = ACTIVATIONS[layer.activation](torch.stack(inputs).sum(0))
-            case _:
-                out[i] = move(layer, inputs, float("-inf"))
-        yield i, out[i]
+        before, out[i] = float_step(i, layer, [out[j] for j in layer.sources], network.state)
+        yield i, before, out[i]
         for j in () if keep else set(layer.sources):
             if last[j] == i:
                 del out[j]
+
+
+def float_step(i: int, layer: s.Layer, inputs: list[Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """One layer of a folded network: before and after its activation."""
+    match layer:
+        case s.Conv():
+            y = float_conv(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
+        case s.Shortcut():
+            if layer.weighted:
+                shares = shortcut_shares(layer, state[f"layers.{i}.weights"]).float().unsqueeze(-1).unsqueeze(-1)
+                inputs = [x * share for x, share in zip(inputs, shares, strict=True)]
+            y = torch.stack(inputs).sum(0)
+        case s.ScaleChannels():
+            y = inputs[1] * inputs[0]
+        case s.AvgPool():
+            y = inputs[0].mean((2, 3), keepdim=True)
+            return y, y
+        case _:
+            y = move(layer, inputs, float("-inf"))
+            return y, y
+    return y, ACTIVATIONS[layer.activation](y)
+
+
+def shortcut_shares(layer: s.Shortcut, weights: Tensor | None) -> Tensor:
+    """What each source of a sum counts, float64 [sources, 1 or C]: its normalised weights, which no image changes."""
+    if weights is None:
+        return torch.ones(len(layer.sources), 1, dtype=torch.float64)
+    return source_shares(weights.double(), layer.weights_normalization).view(len(layer.sources), -1)
 
 
 def float_conv(layer: s.Conv, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -82,28 +111,41 @@ def float_conv(layer: s.Conv, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor
 @torch.no_grad()
 def collect(network: Network, batches: Sequence[Tensor], edges: Iterable[int]) -> dict[int, Histogram]:
     """Histograms of the given edges over the batches, in two passes: extremes, then counts."""
-    wanted = set(edges)
-    low: dict[int, Tensor] = {}
-    high: dict[int, Tensor] = {}
+    return collect_both(network, batches, edges, ())[0]
+
+
+@torch.no_grad()
+def collect_both(
+    network: Network, batches: Sequence[Tensor], edges: Iterable[int], charges: Iterable[int]
+) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
+    """Histograms of the outputs of ``edges``, and of what the activations of the layers ``charges`` get."""
+    wanted = {(i, AFTER) for i in edges} | {(i, BEFORE) for i in charges}
+    low: dict[tuple[int, int], Tensor] = {}
+    high: dict[tuple[int, int], Tensor] = {}
+
+    def seen(x: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        for i, *values in float_layers(network, x):
+            yield from (((i, side), y) for side, y in enumerate(values) if (i, side) in wanted)
+
     for x in batches:
-        for i, y in float_edges(network, x):
-            if i in wanted:
-                a, b = y.amin((0, 2, 3)), y.amax((0, 2, 3))
-                low[i] = torch.minimum(low.get(i, a), a)
-                high[i] = torch.maximum(high.get(i, b), b)
-    counts = {i: torch.zeros(len(low[i]) * BINS) for i in wanted}
+        for key, y in seen(x):
+            a, b = y.amin((0, 2, 3)), y.amax((0, 2, 3))
+            low[key] = torch.minimum(low.get(key, a), a)
+            high[key] = torch.maximum(high.get(key, b), b)
+    counts = {key: torch.zeros(len(low[key]) * BINS) for key in wanted}
     for x in batches:
-        for i, y in float_edges(network, x):
-            if i in wanted:
-                counts[i] += _count(y, low[i], high[i])
-    return {i: Histogram(counts[i].view(-1, BINS), low[i], high[i]) for i in wanted}
+        for key, y in seen(x):
+            counts[key] += _count(y, low[key], high[key])
+    found = {key: Histogram(counts[key].view(-1, BINS), low[key], high[key]) for key in wanted}
+    outputs, before = ({i: h for (i, side), h in found.items() if side == which} for which in (AFTER, BEFORE))
+    return outputs, before
 
 
 def _count(y: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Bin counts of [N,C,H,W], flattened [C*BINS]; a large map is counted at every k-th pixel of every k-th row."""
     thin = max(1, round((y.shape[2] * y.shape[3]) ** 0.5 / ENOUGH_SIDE))
     y = y[:, :, thin // 2 :: thin, thin // 2 :: thin]
-    per_unit = (BINS - 1) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+    per_unit = (BINS - 1) / (high - low).clamp_min(NARROWEST)
     bins = ((y - low[:, None, None]) * per_unit[:, None, None] + 0.5).long().clamp_(0, BINS - 1)
     bins += torch.arange(len(low))[:, None, None] * BINS
     return torch.bincount(bins.flatten(), minlength=len(low) * BINS).float()

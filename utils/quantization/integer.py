@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet.spec import Conv, ModelSpec
+from utils.errors import InputError
 from utils.quantization.edges import Grid
 from utils.quantization.scheme import Scheme
 
@@ -87,8 +88,9 @@ IntegerOp = IntConv | IntShortcut | IntPool | IntGate
 class IntegerNetwork:
     """A network of integers.
 
-    ``spec`` is the folded network's; ``ops`` holds the layers that compute, the others only move integers; ``grids``
-    gives every edge's scale and levels (-1: the image).
+    ``spec`` is the folded network's, with every [se] written out; ``scheme`` counts layers as it does. ``ops`` holds
+    the layers that compute, the others only move integers; ``grids`` gives every edge's scale and levels (-1: the
+    image).
     """
 
     spec: ModelSpec
@@ -99,6 +101,10 @@ class IntegerNetwork:
     def reach_into(self, i: int) -> int:
         """The largest |n| that layer ``i`` can read."""
         return max(self.grids[j].reach for j in self.spec.layers[i].sources)
+
+    def place(self, i: int) -> str:
+        """Layer ``i`` in messages."""
+        return f"layer {i} (cfg line {self.spec.layers[i].line})"
 
     def conv(self, i: int) -> tuple[Conv, IntConv]:
         """Layer ``i``, a convolution, as structure and as integers."""
@@ -131,6 +137,40 @@ def requantise(acc: Tensor, by: Requantiser) -> Tensor:
     return in_chunks(acc, level)
 
 
+def charge(inputs: Sequence[Tensor], op: IntShortcut | IntPool | IntGate, place: str) -> Tensor:
+    """The accumulator of an operation without kernel, float64 [N,C,H,W]; every number in it is an integer below 2^48.
+
+    Raises:
+        InputError: the map that a global average was made for had another size; names ``place``.
+    """
+    match op:
+        case IntShortcut():
+            return weighted_sum(inputs, op.gains)
+        case IntGate():
+            return inputs[0].double() * inputs[1].double()
+    height, width = inputs[0].shape[2:]
+    if height * width != op.count:
+        raise InputError(
+            f"{place}: averages a map of {height}x{width} = {height * width} px, but its gain was made for "
+            f"{op.count}; use the image size of the calibration, or quantise again at this one"
+        )
+    return inputs[0].double().sum((2, 3), keepdim=True)
+
+
+def respond(acc: Tensor, op: IntegerOp) -> Tensor:
+    """Accumulator -> level of an operation that has a requantiser, through its table where there is one."""
+    assert op.requantiser is not None, "a read-out has no level"
+    return through_table(requantise(acc, op.requantiser), op)
+
+
+def through_table(level: Tensor, op: IntegerOp) -> Tensor:
+    """The requantised level, or what the operation's table has for it."""
+    if isinstance(op, IntPool) or op.table is None:
+        return level
+    assert op.requantiser is not None
+    return look_up(level, op.table, op.requantiser.lo)
+
+
 def weighted_sum(inputs: Sequence[Tensor], gains: Tensor) -> Tensor:
     """A shortcut's accumulator, float64 [N,C,H,W]: levels of each source times its gain, [sources, 1 or C]."""
     total = inputs[0].double() * gains[0].to(inputs[0].device).view(1, -1, 1, 1)
@@ -150,7 +190,8 @@ def look_up(level: Tensor, table: Tensor, lo: int) -> Tensor:
     Returns:
         ``table[level - lo]``, integers in float32.
     """
-    return table.to(level.device, torch.float32)[(level - lo).long()]
+    table = table.to(level.device, torch.float32)
+    return in_chunks(level, lambda part: table[(part - lo).long()])
 
 
 def in_chunks(acc: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,8 +1,11 @@
 """An integer network in a file: its integers packed at their bit width, with nothing beside them.
 
 It is a checkpoint whose state is empty, of kind "quantised" (``.int.pt``) or "spiking" (``.snn.pt``): the same
-integers, run by another executor. The payload holds four tensors for the whole network, layer after layer in cfg
-order, and a short list of numbers a layer; nothing in it is executed on loading.
+integers, run by another executor. The payload holds six tensors for the whole network, layer after layer in cfg order,
+and a short list of numbers a layer; nothing in it is executed on loading.
+
+Version 2 knows pools, gates, tables and sums with a gain a channel. Of version 1, which is read still, all operations
+are convolutions and shortcuts, and a shortcut's gains stand in its list of numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from utils.darknet.network import Checkpoint, Network
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.quantization.edges import Grid
-from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.packing import pack, packed_size, unpack
 from utils.quantization.scheme import Scheme
 
-VERSION = 1
+VERSION = 2
+TENSORS = ("weights", "biases", "gains", "scales", "sums", "tables")
 KINDS = ("quantised", "spiking")
+NO_INTEGERS = torch.zeros(0, dtype=torch.int32)
 
 
 def to_checkpoint(
@@ -41,8 +46,8 @@ def to_checkpoint(
         "layers": layers,
         "weights": torch.cat(out.weights),
         "biases": torch.cat(out.biases),
-        "gains": torch.cat([*out.gains, torch.zeros(0, dtype=torch.int32)]),
         "scales": torch.cat(out.scales),
+        **{key: torch.cat([*parts, NO_INTEGERS]) for key, parts in out.integers.items()},
     }
     return Checkpoint(Network(integer.spec, {}), tuple(names), kind, {}, meta or {}, payload)
 
@@ -56,13 +61,13 @@ def integer_of(checkpoint: Checkpoint, name: str = "checkpoint") -> IntegerNetwo
     payload, spec = checkpoint.payload, checkpoint.network.spec
     if checkpoint.kind not in KINDS:
         raise InputError(f"{name}: holds a {checkpoint.kind} network; convert it with convert_snn.py")
-    if payload.get("version") != VERSION:
+    if payload.get("version") not in range(1, VERSION + 1):
         raise InputError(f"{name}: integer format {payload.get('version')}, this is {VERSION}; convert it again")
     source, width = _Reader(payload, name), channels(spec, name)
     ops: dict[int, IntegerOp] = {}
     for i, numbers in payload["layers"].items():
         layer = spec.layers[i]
-        ops[i] = source.conv(layer, numbers, width) if isinstance(layer, s.Conv) else source.shortcut(numbers)
+        ops[i] = source.conv(layer, numbers, width) if isinstance(layer, s.Conv) else source.other(layer, numbers)
     source.check_end()
     grids = {i: Grid(scale, lo, hi) for i, (scale, lo, hi) in payload["grids"].items()}
     return IntegerNetwork(spec, Scheme.from_dict(payload["scheme"]), ops, grids)
@@ -74,13 +79,25 @@ class _Writer:
 
     weights: list[Tensor] = field(default_factory=list)
     biases: list[Tensor] = field(default_factory=list)
-    gains: list[Tensor] = field(default_factory=list)
     scales: list[Tensor] = field(default_factory=list)
+    integers: dict[str, list[Tensor]] = field(default_factory=lambda: {"gains": [], "sums": [], "tables": []})
 
     def op(self, op: IntegerOp) -> dict[str, Any]:
-        if isinstance(op, IntShortcut):
-            return {"gains": op.gains[:, 0].tolist(), **self._requantiser(op.requantiser)}
-        assert isinstance(op, IntConv)
+        numbers: dict[str, Any] = {}
+        if not isinstance(op, IntPool) and op.table is not None:
+            self.integers["tables"].append(op.table)
+            numbers["entries"] = len(op.table)
+        match op:
+            case IntConv():
+                return numbers | self._conv(op)
+            case IntShortcut():
+                self.integers["sums"].append(op.gains.flatten())
+                numbers["gains"] = list(op.gains.shape)
+            case IntPool():
+                numbers["count"] = op.count
+        return numbers | self._requantiser(op.requantiser)
+
+    def _conv(self, op: IntConv) -> dict[str, Any]:
         self.weights.append(pack(op.weight, op.w_bit))
         self.biases.append(op.bias)
         numbers = {"w_bit": op.w_bit, "acc_bits": op.acc_bits}
@@ -91,10 +108,11 @@ class _Writer:
         return numbers
 
     def _requantiser(self, by: Requantiser) -> dict[str, int]:
-        self.gains.append(by.m)
+        gains = self.integers["gains"]
+        gains.append(by.m)
         bent = not torch.equal(by.m, by.m_neg)
         if bent:
-            self.gains.append(by.m_neg)
+            gains.append(by.m_neg)
         return {"f": by.f, "lo": by.lo, "hi": by.hi, "channels": len(by.m), "bent": int(bent)}
 
 
@@ -102,8 +120,8 @@ class _Reader:
     """Hands the tensors out again in the same order."""
 
     def __init__(self, payload: dict[str, Any], name: str) -> None:
-        self.rest = {key: payload[key] for key in ("weights", "biases", "gains", "scales")}
-        self.name = name
+        self.rest = {key: payload.get(key, NO_INTEGERS) for key in TENSORS}
+        self.name, self.version = name, payload["version"]
 
     def take(self, key: str, count: int) -> Tensor:
         if count > len(self.rest[key]):
@@ -125,12 +143,34 @@ class _Reader:
         requantiser = self._requantiser(numbers) if "f" in numbers else None
         scale = None if requantiser else self.take("scales", layer.filters)
         return IntConv(
-            weight=weight, bias=bias, w_bit=bits, acc_bits=numbers["acc_bits"], requantiser=requantiser, scale=scale
+            weight=weight,
+            bias=bias,
+            w_bit=bits,
+            acc_bits=numbers["acc_bits"],
+            requantiser=requantiser,
+            scale=scale,
+            table=self._table(numbers),
         )
 
-    def shortcut(self, numbers: dict[str, Any]) -> IntShortcut:
-        gains = torch.tensor(numbers["gains"], dtype=torch.int32)[:, None]
-        return IntShortcut(gains=gains, requantiser=self._requantiser(numbers))
+    def other(self, layer: s.Layer, numbers: dict[str, Any]) -> IntegerOp:
+        by, table = self._requantiser(numbers), self._table(numbers)
+        match layer:
+            case s.AvgPool():
+                return IntPool(count=numbers["count"], requantiser=by)
+            case s.ScaleChannels():
+                return IntGate(requantiser=by, table=table)
+            case s.Shortcut():
+                return IntShortcut(gains=self._sums(numbers["gains"]), requantiser=by, table=table)
+        raise InputError(f"{self.name}: layer of cfg line {layer.line} cannot compute; the file is damaged")
+
+    def _sums(self, given: list[int]) -> Tensor:
+        if self.version == 1:
+            return torch.tensor(given, dtype=torch.int32)[:, None]
+        sources, channels = given
+        return self.take("sums", sources * channels).view(sources, channels)
+
+    def _table(self, numbers: dict[str, Any]) -> Tensor | None:
+        return self.take("tables", numbers["entries"]) if "entries" in numbers else None
 
     def _requantiser(self, numbers: dict[str, int]) -> Requantiser:
         m = self.take("gains", numbers["channels"])

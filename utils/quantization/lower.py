@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +15,11 @@ from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import Grid
 from utils.quantization.exact import accumulator_bounds
-from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
+from utils.quantization.histogram import shortcut_shares
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
 from utils.quantization.support import outer_layers
+from utils.quantization.tables import make_table
 from utils.quantization.weights import round_half_up, round_weights
 
 GAIN_BITS = 16  # of the largest m of a layer
@@ -28,41 +31,68 @@ ACC_BITS = 32
 class QuantisedNetwork:
     """A folded float network and the grids its tensors will be rounded to.
 
-    ``network``: weights may lie on their grids already. ``grids``: of every edge but the read-outs. ``weight_scales``:
-    float64 [O] of every convolution.
+    ``network``: without [se] (see ``expand``), weights may lie on their grids already. ``grids``: of every edge but the
+    read-outs. ``weight_scales``: float64 [O] of every convolution. ``charges``: the grid before the activation of every
+    layer that has a table. ``counts``: H * W of the map that each global average reads.
     """
 
     network: Network
     scheme: Scheme
     grids: dict[int, Grid]
     weight_scales: dict[int, Tensor]
+    charges: dict[int, Grid] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
 
 
 def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
     """The golden model of a quantised network.
 
     Raises:
-        InputError: an accumulator needs more than 32 bits; names the layer, its cfg line and the bits.
+        InputError: an accumulator needs more than 32 bits, or than the scheme declares; names the layer, its cfg line
+            and the bits.
     """
     spec, state, grids = quantised.network.spec, quantised.network.state, quantised.grids
     ops: dict[int, IntegerOp] = {}
     for i, layer in enumerate(spec.layers):
-        sources = [grids[j] for j in layer.sources if j in grids]
-        match layer:
-            case s.Conv():
-                ops[i] = lower_conv(
-                    i,
-                    spec,
-                    state[f"layers.{i}.conv.weight"],
-                    state[f"layers.{i}.conv.bias"],
-                    quantised.weight_scales[i],
-                    bits=weight_bits(spec, i, quantised.scheme),
-                    source=sources[0],
-                    target=grids.get(i),
-                )
-            case s.Shortcut():
-                ops[i] = lower_shortcut(layer, sources, grids[i])
+        if isinstance(layer, s.Conv):
+            ops[i] = lower_conv(
+                i,
+                spec,
+                state[f"layers.{i}.conv.weight"],
+                state[f"layers.{i}.conv.bias"],
+                quantised.weight_scales[i],
+                bits=weight_bits(spec, i, quantised.scheme),
+                source=grids[layer.sources[0]],
+                target=grids.get(i),
+                charge=quantised.charges.get(i),
+                acc_bits=quantised.scheme.acc_bits or ACC_BITS,
+            )
+        elif op := lower_other(i, layer, grids, state, quantised.charges.get(i), quantised.counts.get(i)):
+            ops[i] = op
     return IntegerNetwork(spec, quantised.scheme, ops, grids)
+
+
+def lower_other(
+    i: int,
+    layer: s.Layer,
+    grids: dict[int, Grid],
+    state: Mapping[str, Tensor],
+    charge: Grid | None,
+    count: int | None,
+) -> IntegerOp | None:
+    """A layer without kernel; None if it only moves integers."""
+    match layer:
+        case s.Shortcut():
+            sources = [grids[j] for j in layer.sources]
+            return lower_shortcut(layer, sources, grids[i], weights=state.get(f"layers.{i}.weights"), charge=charge)
+        case s.ScaleChannels():
+            return lower_gate(layer, [grids[j] for j in layer.sources], grids[i], charge=charge)
+        case s.AvgPool():
+            assert count is not None, f"layer {i}: nobody told how many pixels it averages"
+            return lower_pool(count, grids[layer.sources[0]], grids[i])
+        case s.SqueezeExcite():
+            raise TypeError(f"layer {i}: [se] reaches the integers written out; call expand first")
+    return None
 
 
 def weight_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int:
@@ -83,28 +113,49 @@ def lower_conv(
     bits: int,
     source: Grid,
     target: Grid | None,
+    charge: Grid | None = None,
+    acc_bits: int = ACC_BITS,
 ) -> IntConv:
     """One convolution; without a ``target`` grid it is a read-out and keeps its accumulator.
 
+    Args:
+        i: its layer.
+        spec: the folded network's.
+        weight: [O,I/groups,k,k], float.
+        bias: [O], float.
+        w_scale: float64 [O].
+        bits: of the weights.
+        source: grid of the input.
+        target: grid of the output.
+        charge: grid before the activation, where that is a table.
+        acc_bits: width of the accumulator, sign included.
+
     Raises:
-        InputError: the accumulator needs more than 32 bits.
+        InputError: the accumulator needs more bits than it has.
     """
     layer = spec.layers[i]
     assert isinstance(layer, s.Conv)
     scale = source.scale * w_scale.double()  # [O] value of one accumulator unit
     w = round_weights(weight, w_scale, bits)
     b = round_half_up(bias.double() / scale)
-    acc_bits = int(accumulator_bounds(w, b, source.reach).max()).bit_length() + 1
-    if acc_bits > ACC_BITS:
+    needed = int(accumulator_bounds(w, b, source.reach).max()).bit_length() + 1
+    if needed > acc_bits:
         raise InputError(
-            f"layer {i} (cfg line {layer.line}): its accumulator needs {acc_bits} bits of {ACC_BITS}; "
-            "use fewer --w-bit or --a-bit"
+            f"layer {i} (cfg line {layer.line}): its accumulator needs {needed} bits of {acc_bits}; "
+            f"use fewer --w-bit or --a-bit, or {'more' if acc_bits < ACC_BITS else 'clip the weights with'} --acc-bits"
         )
-    op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=acc_bits)
+    op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=needed)
     if target is None:
         return replace(op, scale=scale)
-    slope = SLOPES.get(layer.activation, 1.0)
-    return replace(op, requantiser=make_requantiser(scale / target.scale, slope, target))
+    by, table = _activate(scale, layer.activation, target, charge)
+    return replace(op, requantiser=by, table=table)
+
+
+def _activate(unit: Tensor, activation: str, target: Grid, charge: Grid | None) -> tuple[Requantiser, Tensor | None]:
+    """Requantiser and table from an accumulator of ``unit`` [O]; without a ``charge`` grid the gains are all."""
+    if charge is None:
+        return make_requantiser(unit / target.scale, SLOPES.get(activation, 1.0), target), None
+    return make_requantiser(unit / charge.scale, 1.0, charge), make_table(activation, charge, target)
 
 
 def make_requantiser(ratio: Tensor, slope: float, target: Grid) -> Requantiser:
@@ -135,11 +186,25 @@ def gain_shift(largest: float) -> int:
     return GAIN_BITS - math.frexp(largest)[1]
 
 
-def lower_shortcut(layer: s.Shortcut, sources: list[Grid], target: Grid) -> IntShortcut:
-    """A sum: gains g_j * 2^-f = s_j / s_out, and for leaky a second gain of 2^15 that carries the slope."""
-    ratios = torch.tensor([grid.scale / target.scale for grid in sources], dtype=torch.float64)
-    f = min(gain_shift(float(ratios.max())), 24)
-    gains = round_half_up(ratios * 2.0**f).clamp_(max=2**GAIN_BITS - 1)
+def lower_shortcut(
+    layer: s.Shortcut,
+    sources: list[Grid],
+    target: Grid,
+    *,
+    weights: Tensor | None = None,
+    charge: Grid | None = None,
+) -> IntShortcut:
+    """A sum: gains g_j * 2^-f = share_j * s_j / s_out, and for leaky a second gain of 2^15 that carries the slope.
+
+    The shares are 1, or the normalised ``weights`` of a weighted sum; those make gains that are no powers of two in any
+    style. With a ``charge`` grid the sum is brought to it, and a table does the rest.
+    """
+    out = charge or target
+    unit = torch.tensor([grid.scale / out.scale for grid in sources], dtype=torch.float64)[:, None]
+    ratios = unit * shortcut_shares(layer, weights)
+    f = min(gain_shift(float(ratios.abs().max())), 24)
+    limit = 2**GAIN_BITS - 1
+    gains = round_half_up(ratios * 2.0**f).clamp_(-limit, limit)
     m = m_neg = 1
     if layer.activation in SLOPES:
         m = 2 ** (GAIN_BITS - 1)
@@ -148,5 +213,19 @@ def lower_shortcut(layer: s.Shortcut, sources: list[Grid], target: Grid) -> IntS
     one, negative = (torch.tensor([gain], dtype=torch.int32) for gain in (m, m_neg))
     while f > 1 and m == 1 and bool((gains % 2 == 0).all()):
         gains, f = gains // 2, f - 1
-    requantiser = reduce(Requantiser(m=one, m_neg=negative, f=f, lo=target.lo, hi=target.hi))
-    return IntShortcut(gains=gains.to(torch.int32)[:, None], requantiser=requantiser)
+    by = reduce(Requantiser(m=one, m_neg=negative, f=f, lo=out.lo, hi=out.hi))
+    table = None if charge is None else make_table(layer.activation, charge, target)
+    return IntShortcut(gains=gains.to(torch.int32), requantiser=by, table=table)
+
+
+def lower_gate(layer: s.ScaleChannels, sources: list[Grid], target: Grid, *, charge: Grid | None = None) -> IntGate:
+    """Gate times feature; one unit of the accumulator is the product of both scales."""
+    unit = torch.tensor([sources[0].scale * sources[1].scale], dtype=torch.float64)
+    by, table = _activate(unit, layer.activation, target, charge)
+    return IntGate(requantiser=by, table=table)
+
+
+def lower_pool(count: int, source: Grid, target: Grid) -> IntPool:
+    """A global average of ``count`` pixels: the gain divides by it, so it is a shift only if that is a power of two."""
+    unit = torch.tensor([source.scale / count], dtype=torch.float64)
+    return IntPool(count=count, requantiser=make_requantiser(unit / target.scale, 1.0, target))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,17 +13,18 @@ from tqdm import tqdm
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.network import Network
+from utils.errors import InputError
 from utils.quantization.bias import correct_bias
 from utils.quantization.edges import Grid
-from utils.quantization.exact import ExactConv
+from utils.quantization.exact import ExactConv, accumulator_bounds
 from utils.quantization.executor import image_levels
-from utils.quantization.histogram import ENOUGH_SIDE, float_conv
-from utils.quantization.integer import requantise, weighted_sum
-from utils.quantization.lower import QuantisedNetwork, lower_conv, lower_shortcut, weight_bits
+from utils.quantization.histogram import ENOUGH_SIDE, float_conv, float_step
+from utils.quantization.integer import IntConv, IntegerOp, charge, respond
+from utils.quantization.lower import ACC_BITS, QuantisedNetwork, lower_conv, lower_other, weight_bits
 from utils.quantization.refit import LARGEST_FAN_IN, refit, sample_positions
 from utils.quantization.scheme import Scheme
 from utils.quantization.walk import last_readers, move
-from utils.quantization.weights import round_weights, weight_scales
+from utils.quantization.weights import fit_accumulator, round_weights, weight_scales
 
 Batches = list[Tensor]
 
@@ -38,7 +40,15 @@ class _Run:
 
 
 @torch.no_grad()
-def refine(network: Network, grids: dict[int, Grid], batches: Sequence[Tensor], scheme: Scheme) -> QuantisedNetwork:
+def refine(
+    network: Network,
+    grids: dict[int, Grid],
+    batches: Sequence[Tensor],
+    scheme: Scheme,
+    *,
+    charges: dict[int, Grid] | None = None,
+    counts: dict[int, int] | None = None,
+) -> QuantisedNetwork:
     """Choose weights, weight scales and biases in cfg order, each on the quantised output of what comes before.
 
     Args:
@@ -46,7 +56,13 @@ def refine(network: Network, grids: dict[int, Grid], batches: Sequence[Tensor], 
         grids: of every edge but the read-outs.
         batches: calibration images [N,C,H,W] of n / 255.
         scheme: which refinements to make.
+        charges: grids before the activations that are tables.
+        counts: H * W of the map that each global average reads.
+
+    Raises:
+        InputError: the scheme's accumulators are so narrow that nothing would be left of a channel's weights.
     """
+    charges, counts = charges or {}, counts or {}
     spec, generator = network.spec, torch.Generator().manual_seed(0)
     levels = [image_levels(x) for x in batches]
     run = _Run({-1: [n * grids[-1].scale for n in levels]}, {-1: levels}, state=dict(network.state))
@@ -54,24 +70,37 @@ def refine(network: Network, grids: dict[int, Grid], batches: Sequence[Tensor], 
     for i, layer in enumerate(tqdm(spec.layers, desc="quantise", leave=False, delay=2, disable=None)):
         match layer:
             case s.Conv():
-                _convolution(i, spec, run, grids, scheme, generator)
-            case s.Shortcut():
-                _shortcut(i, layer, run, grids)
+                _convolution(i, spec, run, grids, charges.get(i), scheme, generator)
             case s.Head():
                 pass
             case _:
-                for edges, lowest in ((run.exact, -torch.inf), (run.levels, float(grids[i].lo))):
-                    given = [edges[j] for j in layer.sources]
-                    edges[i] = [move(layer, list(x), lowest) for x in zip(*given, strict=True)]
+                op = lower_other(i, layer, grids, run.state, charges.get(i), counts.get(i))
+                given = zip(*(run.exact[j] for j in layer.sources), strict=True)
+                run.exact[i] = [float_step(i, layer, list(x), run.state)[1] for x in given]
+                given = zip(*(run.levels[j] for j in layer.sources), strict=True)
+                run.levels[i] = [_levels(i, layer, op, list(x), grids[i]) for x in given]
         for j in set(layer.sources):
             if last[j] == i:
                 run.exact.pop(j, None)
                 run.levels.pop(j, None)
-    return QuantisedNetwork(Network(spec, run.state), scheme, grids, run.scales)
+    return QuantisedNetwork(Network(spec, run.state), scheme, grids, run.scales, charges, counts)
+
+
+def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor], grid: Grid) -> Tensor:
+    if op is None:
+        return move(layer, inputs, float(grid.lo))
+    assert not isinstance(op, IntConv)
+    return respond(charge(inputs, op, f"layer {i} (cfg line {layer.line})"), op)
 
 
 def _convolution(
-    i: int, spec: s.ModelSpec, run: _Run, grids: dict[int, Grid], scheme: Scheme, generator: torch.Generator
+    i: int,
+    spec: s.ModelSpec,
+    run: _Run,
+    grids: dict[int, Grid],
+    before_grid: Grid | None,
+    scheme: Scheme,
+    generator: torch.Generator,
 ) -> None:
     layer = spec.layers[i]
     assert isinstance(layer, s.Conv)
@@ -86,31 +115,53 @@ def _convolution(
         weight, bias = refit(layer, weight, bias, taps * source.scale, wanted)
     bits = weight_bits(spec, i, scheme)
     scale = weight_scales(weight, bias, source.scale, bits, scheme.style)
+    if scheme.acc_bits is not None:
+        scale = _fitted(f"layer {i} (cfg line {layer.line})", weight, bias, scale, source, bits, scheme)
     weight = (round_weights(weight, scale, bits).double() * scale.view(-1, 1, 1, 1)).float()
-    op = lower_conv(i, spec, weight, torch.zeros_like(bias), scale, bits=bits, source=source, target=target)
+    made = partial(lower_conv, i, spec, bits=bits, source=source, target=target, charge=before_grid)
+    op = made(weight, torch.zeros_like(bias), scale)
     conv = ExactConv(layer, op.weight, op.bias, source.reach)
-    charge = [conv(n) for n in levels]  # without the bias, which moves it by a constant
+    charges = [conv(n) for n in levels]  # without the bias, which moves it by a constant
     if scheme.correct_bias:
         unit = (source.scale * scale).float().view(1, -1, 1, 1)
-        bias = correct_bias(layer, bias, [_thin(c).float() * unit for c in charge], [_thin(y) for y in before], target)
+        sums = [_thin(c).float() * unit for c in charges]
+        bias = correct_bias(layer, bias, sums, [_thin(y) for y in before], target, before_grid)
+        if scheme.acc_bits is not None:
+            room = 2 ** (scheme.acc_bits - 1) - 1 - accumulator_bounds(op.weight, op.bias, source.reach)
+            most = (room - 0.75).minimum(room * (1 - 2.0**-22)).clamp_min(0) * source.scale * scale
+            bias = bias.double().maximum(-most).minimum(most).float()
     run.state[f"layers.{i}.conv.weight"], run.state[f"layers.{i}.conv.bias"] = weight, bias
     run.scales[i] = scale
-    op = lower_conv(i, spec, weight, bias, scale, bits=bits, source=source, target=target)
+    op = made(weight, bias, scale, acc_bits=scheme.acc_bits or ACC_BITS)
     if op.requantiser is not None:
         run.exact[i] = [ACTIVATIONS[layer.activation](y) for y in before]
         shift = op.bias.view(1, -1, 1, 1)
-        run.levels[i] = [requantise(c + shift, op.requantiser) for c in charge]
+        run.levels[i] = [respond(c + shift, op) for c in charges]
+
+
+def _fitted(place: str, weight: Tensor, bias: Tensor, scale: Tensor, source: Grid, bits: int, scheme: Scheme) -> Tensor:
+    """Scales with which the accumulator fits the scheme's bits, if anything is left of the weights then."""
+    assert scheme.acc_bits is not None
+    raised = fit_accumulator(
+        weight,
+        bias,
+        scale,
+        s_in=source.scale,
+        reach=source.reach,
+        bits=bits,
+        acc_bits=scheme.acc_bits,
+        style=scheme.style,
+    )
+    before, after = (round_weights(weight, by, bits).flatten(1).any(1) for by in (scale, raised))
+    if bool((before & ~after).any()):
+        raise InputError(
+            f"{place}: accumulators of {scheme.acc_bits} bits leave nothing of the weights of channel "
+            f"{int((before & ~after).nonzero()[0])}; use more --acc-bits or fewer --a-bit"
+        )
+    return raised
 
 
 def _thin(y: Tensor) -> Tensor:
     """Some pixels of a large map; means need no more."""
     step = max(1, round((y.shape[2] * y.shape[3]) ** 0.5 / ENOUGH_SIDE))
     return y[:, :, step // 2 :: step, step // 2 :: step]
-
-
-def _shortcut(i: int, layer: s.Shortcut, run: _Run, grids: dict[int, Grid]) -> None:
-    op = lower_shortcut(layer, [grids[j] for j in layer.sources], grids[i])
-    given = [run.levels[j] for j in layer.sources]
-    run.levels[i] = [requantise(weighted_sum(x, op.gains), op.requantiser) for x in zip(*given, strict=True)]
-    given = [run.exact[j] for j in layer.sources]
-    run.exact[i] = [ACTIVATIONS[layer.activation](torch.stack(x).sum(0)) for x in zip(*given, strict=True)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from utils.darknet import spec as s
+from utils.darknet.shapes import strides
 from utils.errors import InputError
 
-NEURON_ACTIVATIONS = ("linear", "relu", "relu6", "leaky", "leaky_pow2")
+BENT = ("linear", "relu", "relu6", "leaky", "leaky_pow2")  # what a gain on each side of 0, and clipping, can do
+TABLED = ("logistic", "mish", "swish", "h_swish", "hard_sigmoid")
 HEAD_ACTIVATIONS = ("linear", "logistic")  # a head's activation is computed in float, after the read-out
 
 
@@ -25,14 +27,16 @@ def outer_layers(spec: s.ModelSpec) -> frozenset[int]:
 
 
 def check_supported(spec: s.ModelSpec) -> None:
-    """Refuse what has no integer form.
+    """Refuse what has no integer form: a head whose source is no convolution, or which somebody else reads too.
+
+    Every section that a cfg may have quantises; [se] does as the sections that ``expand`` writes it out in.
 
     Raises:
         InputError: names the layer, its cfg line and what to change.
     """
     if spec.channels not in (1, 3):
         raise InputError(f"[net] channels={spec.channels}: the image must have 1 or 3 channels of 8 bits")
-    read_out = set(readouts(spec))
+    read_out, across = set(readouts(spec)), strides(spec)
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
         match layer:
@@ -40,12 +44,16 @@ def check_supported(spec: s.ModelSpec) -> None:
                 raise InputError(f"{place}: batch norm is not folded; call fold_bn first")
             case s.Conv() if i in read_out:
                 _check_activation(place, layer.activation, HEAD_ACTIVATIONS)
-            case s.Shortcut() if layer.weighted:
-                raise InputError(
-                    f"{place}: a weighted shortcut has no integer form yet; use weights_type=none and retrain"
-                )
             case s.Conv() | s.Shortcut():
-                _check_activation(place, layer.activation, NEURON_ACTIVATIONS)
+                _check_activation(place, layer.activation, BENT + TABLED)
+            case s.ScaleChannels():
+                _check_activation(place, layer.activation, BENT + TABLED)
+                if across[layer.sources[0]]:
+                    raise InputError(
+                        f"{place}: its gate, layer {layer.sources[0]}, is a whole map; put an [avgpool] before the gate"
+                    )
+            case s.SqueezeExcite() | s.AvgPool() | s.Reorg():
+                pass
             case s.MaxPool() | s.Upsample() | s.Route() | s.Dropout() | s.Head():
                 pass
             case _:

@@ -10,7 +10,7 @@ from utils.darknet import spec as s
 
 
 def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
-    """Max pool, upsample, route, dropout, yolo: every output value is one of the input values.
+    """Max pool, upsample, reorg, route, dropout, yolo: every output value is one of the input values.
 
     Args:
         layer: the layer.
@@ -22,12 +22,21 @@ def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
             return _max_pool(inputs[0], layer, lowest)
         case s.Upsample():
             return F.interpolate(inputs[0], scale_factor=layer.stride, mode="nearest")
+        case s.Reorg():
+            return reorg(inputs[0], layer.stride)
         case s.Route():
             parts = [x.chunk(layer.groups, 1)[layer.group_id] for x in inputs]
             return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         case s.Dropout() | s.Head():
             return inputs[0]
     raise TypeError(f"{type(layer).__name__} does more than move values")
+
+
+def reorg(x: Tensor, stride: int) -> Tensor:
+    """Darknet's passthrough, [N,C,H,W] -> [N,C*stride^2,H/stride,W/stride], in its own order (see ``spec.Reorg``)."""
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c // stride**2, h, stride, w, stride)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
 
 
 def _max_pool(x: Tensor, layer: s.MaxPool, lowest: float) -> Tensor:

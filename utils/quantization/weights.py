@@ -9,6 +9,8 @@ from utils.quantization.ranges import power_of_two
 
 SHARES = 60
 SMALLEST_SHARE = 0.4  # of the channel's largest weight; low bits gain from clipping, 8 bits hardly
+SPARE = 1 / 16  # of a declared accumulator, for what bias correction adds
+LEAST_RAISE = 1.005
 LARGEST_BIAS = 2**22  # in accumulator units; keeps an almost dead channel's bias in int32 and the sum in float32
 
 
@@ -45,6 +47,38 @@ def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
     live = best > torch.finfo(torch.float32).tiny
     fallback = float(best[live].max()) if live.any() else 1.0
     return torch.where(live, best, torch.full_like(best, fallback))
+
+
+def fit_accumulator(
+    weight: Tensor, bias: Tensor, scale: Tensor, *, s_in: float, reach: int, bits: int, acc_bits: int, style: str
+) -> Tensor:
+    """Scales raised until the sums fit ``acc_bits``, sign included, whatever the input; float64 [O].
+
+    The bound is exact, sum|w| * ``reach`` + |bias| in integers; a share of it is kept for a bias that is corrected
+    later. In "google" each channel is raised by itself; where a layer has one scale it is, for "pow2" by doubling.
+
+    Args:
+        weight: [O,I/groups,k,k], float.
+        bias: [O], float.
+        scale: where to start, [O].
+        s_in: scale of the input.
+        reach: the largest |level| of the input.
+        bits: of the weights.
+        acc_bits: width of the accumulator.
+        style: of the scheme.
+
+    Source: the bound of Colbert et al., A2Q, ICCV 2023, kept by the scale instead of by training.
+    """
+    room = (2 ** (acc_bits - 1) - 1) * (1 - SPARE)
+    while True:
+        w, b = round_weights(weight, scale, bits).double(), round_half_up(bias.double() / (s_in * scale)).double()
+        over = (w.abs().flatten(1).sum(1) * reach + b.abs()) / room
+        if not bool((over > 1).any()):
+            return scale
+        raised = torch.where(over > 1, scale * over.clamp_min(LEAST_RAISE), scale)
+        scale = raised if style == "google" else raised.max().expand_as(scale).clone()
+        if style == "pow2":
+            scale = torch.full_like(scale, power_of_two(float(scale[0])))
 
 
 def round_weights(weight: Tensor, scale: Tensor, bits: int) -> Tensor:

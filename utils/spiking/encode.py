@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.darknet.spec import ModelSpec
-from utils.quantization.integer import IntConv, IntegerNetwork
+from utils.errors import InputError
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,12 @@ class SpikingNetwork:
 
 
 def encode(integer: IntegerNetwork) -> SpikingNetwork:
-    """Give every layer its window."""
+    """Give every layer its window.
+
+    Raises:
+        InputError: a layer that integrate-and-fire neurons cannot do; names it, its cfg line and what to retrain.
+    """
+    check_spikes(integer)
     start, window = {-1: 0}, 1
     for i, layer in enumerate(integer.spec.layers):
         if i not in integer.grids:
@@ -63,6 +69,31 @@ def encode(integer: IntegerNetwork) -> SpikingNetwork:
             assert by is not None
             window = max(window, by.hi, -by.lo)
     return SpikingNetwork(integer, start, window)
+
+
+def check_spikes(integer: IntegerNetwork) -> None:
+    """Refuse what no integrate-and-fire neuron does: a table, a product of two activities, a global average.
+
+    A sum's gains may be negative: those synapses inhibit, as a convolution's do.
+
+    Raises:
+        InputError: as ``encode``.
+    """
+    for i, op in integer.ops.items():
+        layer = integer.spec.layers[i]
+        match op:
+            case IntGate() | IntPool():
+                what = "[scale_channels]" if isinstance(op, IntGate) else "[avgpool]"
+                raise InputError(
+                    f"{integer.place(i)}: {what} has no spiking form (nor has [se], which it may be of); retrain "
+                    "a cfg without them (train.py --cfg ... --act relu)"
+                )
+            case IntConv() | IntShortcut() if op.table is not None:
+                activation = getattr(layer, "activation", "")
+                raise InputError(
+                    f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
+                    "(train.py --cfg ... --act relu, or leaky-pow2)"
+                )
 
 
 def spiking_layers(integer: IntegerNetwork) -> tuple[int, ...]:
