@@ -3,9 +3,15 @@
   python3 convert_snn.py                                          the newest pruned or trained network
   python3 convert_snn.py --weights weights/best.pt --w-bit 8 --a-bit 4
   python3 convert_snn.py --cfg cfg/mine.cfg --weights mine.weights --data data/mine.data --a-bit 8
+  python3 convert_snn.py --mode stream                            all layers at once; mAP at every step
+  python3 convert_snn.py --mode stream --early-exit 20            answers after 20 steps, as good as it is by then
+  python3 convert_snn.py --mode stream --neuron signed            the neurons of Fast-SNN at T = L, to compare
+  python3 convert_snn.py --mode rate --timesteps 128 --percentile 99.999 --channel-wise --reset subtract
 
-Phase mode: a layer waits for its window of L steps, then fires as many spikes as its level says. Leaves
-weights/<name>.snn.pt, which test.py and detect.py run, and in runs/convert_snn the record and pictures.
+phase: a layer waits for its window of L steps, then fires as many spikes as its level says; exact. stream: every layer
+runs in every step, signed neurons take back what was too early; exact once nothing fires any more. rate: float weights
+and firing rates, as older converters do; approximate. Leaves weights/<name>.snn.pt, which test.py and detect.py run in
+its mode, and in runs/convert_snn the record, pictures and tables.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import argparse
 
 from pipeline.bench import FLOAT, open_bench
 from pipeline.convert import spikes_script
+from pipeline.converting import flags as spikes
 from pipeline.quantise import add_flags
 from utils import cli
 from utils.reporting.record import Record
@@ -23,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = cli.parser(__doc__ or "")
     add_flags(flags)
-    flags.add_argument("--stepwise", type=cli.whole, default=2, help="images of the literal step-by-step proof")
+    spikes.add_flags(flags)
     return flags
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from utils.darknet import spec as s
 from utils.darknet.shapes import channels, sizes
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.packing import packed_size
-from utils.spiking.encode import SpikingNetwork, spiking_layers
+from utils.quantization.support import readouts
+from utils.quantization.walk import move
+from utils.spiking.encode import SpikingNetwork
 from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
 from utils.spiking.phase import PhaseExecutor
 
@@ -106,14 +108,52 @@ def measure(executor: PhaseExecutor, batches: Iterable[Tensor]) -> Cost:
     Raises:
         ValueError: there are no images.
     """
-    network, frames = executor.spiking, 0
-    spikes = dict.fromkeys(spiking_layers(network.integer), 0.0)
-    sops = dict.fromkeys(network.integer.ops, 0.0)
+    network = executor.spiking
+    held: list[int] = []
+
+    def counted() -> Iterator[tuple[int, dict[int, Tensor]]]:
+        for x in batches:
+            counts = executor.counts(x)
+            held[:] = [_state_bytes(network, counts)]
+            yield len(x), counts
+
+    work = work_of(network.integer)
+    cost = cost_of(network.spec, work, counted(), state_bytes=0, weight_bytes=weight_bytes(network.integer))
+    return replace(cost, state_bytes=held[0])
+
+
+def work_of(network: IntegerNetwork) -> dict[int, Tensor | None]:
+    """The layers that compute: a convolution's weights, None for those that only add."""
+    return {i: op.weight if isinstance(op, IntConv) else None for i, op in network.ops.items()}
+
+
+def cost_of(
+    spec: s.ModelSpec,
+    work: Mapping[int, Tensor | None],
+    counted: Iterable[tuple[int, dict[int, Tensor]]],
+    *,
+    state_bytes: int,
+    weight_bytes: int,
+) -> Cost:
+    """Costs from spikes counted elsewhere.
+
+    Args:
+        spec: the layers.
+        work: what ``work_of`` gives; of the weights only zero or not counts.
+        counted: (images, edge -> spikes [N,C,H,W] of each neuron, or [1,C,H,W] summed over the images), -1 for the
+            image's own shape, whose values do not matter.
+        state_bytes: of one image.
+        weight_bytes: of the network.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    neurons = [i for i in work if i not in readouts(spec)]
+    spikes, sops, frames = dict.fromkeys(neurons, 0.0), dict.fromkeys(work, 0.0), 0
     tally: _Tally | None = None
-    for x in batches:
-        counts = executor.counts(x)
-        tally = tally or _Tally(network.integer, counts)
-        frames += len(x)
+    for images, counts in counted:
+        tally = tally or _Tally(spec, work, counts)
+        frames += images
         for i in spikes:
             spikes[i] += float(counts[i].abs().sum(dtype=torch.float64))
         for i in sops:
@@ -129,9 +169,9 @@ def measure(executor: PhaseExecutor, batches: Iterable[Tensor]) -> Cost:
             input_macs=tally.input_macs(i),
             adds=tally.adds(i),
         )
-        for i in network.integer.ops
+        for i in work
     }
-    return Cost(layers, frames, _state_bytes(network, counts), weight_bytes(network.integer))
+    return Cost(layers, frames, state_bytes, weight_bytes)
 
 
 def fan_out(layer: s.Conv, weight: Tensor, height: int, width: int) -> Tensor:
@@ -156,13 +196,20 @@ def weight_bytes(network: IntegerNetwork) -> int:
 
 def pixel_channels(network: IntegerNetwork) -> dict[int, Tensor]:
     """Edge -> bool [C], the channels that carry pixels, moved but never fired by a neuron."""
-    width = channels(network.spec)
+    return _pixels(network.spec, network.ops)
+
+
+def _pixels(spec: s.ModelSpec, work: Collection[int]) -> dict[int, Tensor]:
+    width = channels(spec)
     pixels = {-1: torch.ones(width[-1], dtype=torch.bool)}
-    for i, layer in enumerate(network.spec.layers):
-        if i in network.ops or isinstance(layer, s.Head):
+    for i, layer in enumerate(spec.layers):
+        if i in work or isinstance(layer, s.Head):
             pixels[i] = torch.zeros(width[i], dtype=torch.bool)
         elif isinstance(layer, s.Route):
             pixels[i] = torch.cat([pixels[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])
+        elif isinstance(layer, s.Reorg):
+            marked = pixels[layer.sources[0]].float()[None, :, None, None].expand(-1, -1, layer.stride, layer.stride)
+            pixels[i] = move(layer, [marked], 0.0)[0, :, 0, 0] > 0
         else:
             pixels[i] = pixels[layer.sources[0]]
     return pixels
@@ -171,19 +218,19 @@ def pixel_channels(network: IntegerNetwork) -> dict[int, Tensor]:
 class _Tally:
     """Fan-out of every layer for one image size."""
 
-    def __init__(self, network: IntegerNetwork, counts: dict[int, Tensor]) -> None:
-        self.network = network
+    def __init__(self, spec: s.ModelSpec, work: Mapping[int, Tensor | None], counts: dict[int, Tensor]) -> None:
+        self.spec = spec
         self.shapes = {i: count.shape[1:] for i, count in counts.items()}
-        self.pixels = pixel_channels(network)
+        self.pixels = _pixels(spec, work)
         self.fans: dict[int, Tensor] = {}
-        for i, op in network.ops.items():
-            if isinstance(op, IntConv):
-                layer, _ = network.conv(i)
-                self.fans[i] = fan_out(layer, op.weight, *self.shapes[layer.sources[0]][1:])
+        for i, weight in work.items():
+            layer = spec.layers[i]
+            if weight is not None and isinstance(layer, s.Conv):
+                self.fans[i] = fan_out(layer, weight, *self.shapes[layer.sources[0]][1:])
 
     def _reads(self, i: int) -> list[tuple[int, Tensor]]:
         """(source, fan-out [C,H,W]) of each input; a shortcut's neuron adds every spike once."""
-        sources = self.network.spec.layers[i].sources
+        sources = self.spec.layers[i].sources
         if i in self.fans:
             return [(sources[0], self.fans[i])]
         return [(j, torch.ones(self.shapes[j], dtype=torch.float64)) for j in sources]
@@ -207,7 +254,7 @@ class _Tally:
     def adds(self, i: int) -> int:
         if i in self.fans:
             return 0
-        return self.shapes[i].numel() * (len(self.network.spec.layers[i].sources) - 1)
+        return self.shapes[i].numel() * (len(self.spec.layers[i].sources) - 1)
 
 
 def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:

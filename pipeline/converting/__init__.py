@@ -1,0 +1,1 @@
+"""What convert_snn.py does in each of its modes."""

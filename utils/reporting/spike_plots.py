@@ -1,0 +1,170 @@
+"""Pictures of spikes: accuracy over time, who fires when, what it costs. matplotlib is imported only where it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.files import writing
+from utils.reporting.plots import BLUE, DPI, GREEN, GREY, ORANGE
+
+COLOURS = (BLUE, ORANGE, GREEN, "#7b3294", "#b8860b", "#17a2b8", "#444444", "#c51b8a")
+MARKERS = "osD^vP*X"
+RASTER_ROWS = 14  # layers that a raster has room for
+
+
+def plot_accuracy_over_time(
+    path: Path | str,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    lines: Mapping[str, float],
+    *,
+    exact: Mapping[str, int] | None = None,
+    metric: str = "mAP@.5",
+    title: str = "Accuracy against time",
+) -> Path:
+    """Metric against steps, both axes named, steps logarithmic.
+
+    Args:
+        path: the picture.
+        curves: mode -> (steps, metric), in order.
+        lines: what does not run in time -> metric: the float and the quantised network.
+        exact: mode -> steps from which its counts are the integers, drawn as a ring.
+        metric: its name.
+        title: written above.
+    """
+    figure, axis = _figure(title, 7.5, 4.4)
+    for style, (name, value) in zip(("--", ":", "-."), lines.items(), strict=False):
+        axis.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} {value:.4f}")
+    for colour, marker, (name, points) in zip(COLOURS, MARKERS, curves.items(), strict=False):
+        axis.plot(*zip(*points, strict=True), marker=marker, markersize=4, linewidth=1.6, color=colour, label=name)
+        when = (exact or {}).get(name)
+        if when is not None:
+            reached = [value for steps, value in points if steps >= when]
+            if reached:
+                axis.plot([when], [reached[0]], "o", markersize=13, fillstyle="none", color=colour, markeredgewidth=1.6)
+                axis.annotate(
+                    f"exact from step {when}",
+                    (when, reached[0]),
+                    xytext=(0, -22),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=9,
+                    color=colour,
+                )
+    axis.set(xscale="log", xlabel="steps T", ylabel=metric, ylim=(-0.02, 1.05))
+    axis.xaxis.set_major_formatter(_plain_numbers())
+    axis.legend(frameon=False, loc="best", fontsize=9)
+    return _save(figure, path)
+
+
+def plot_layer_bars(
+    path: Path | str, series: Mapping[str, Mapping[int, float]], *, title: str, unit: str, marks: str = ""
+) -> Path:
+    """A group of bars for every layer, one bar a series.
+
+    Args:
+        path: the picture.
+        series: name -> layer -> value.
+        title: written above.
+        unit: of the values.
+        marks: the name of a series that is drawn as a line of steps and not as bars (a bound).
+    """
+    layers = sorted({i for values in series.values() for i in values})
+    bars = [name for name in series if name != marks]
+    figure, axis = _figure(title, max(7.5, 0.34 * len(layers)), 3.8)
+    places, wide = np.arange(len(layers)), 0.8 / max(1, len(bars))
+    for number, (colour, name) in enumerate(zip(COLOURS, bars, strict=False)):
+        heights = [series[name].get(i, 0.0) for i in layers]
+        axis.bar(places + (number - (len(bars) - 1) / 2) * wide, heights, width=wide, color=colour, label=name)
+    if marks in series:
+        bound = [series[marks].get(i, np.nan) for i in layers]
+        axis.step(places, bound, where="mid", color="0.3", linestyle="--", linewidth=1.2, label=marks)
+    axis.set_xticks(places, [str(i) for i in layers], fontsize=8)
+    axis.set(xlabel="layer of the cfg", ylabel=unit)
+    axis.grid(False, axis="x")
+    axis.margins(x=0.01)
+    if len(series) > 1:
+        axis.legend(frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def plot_raster(
+    path: Path | str, trains: Mapping[int, NDArray[np.int8]], *, title: str = "Spikes of some neurons of each layer"
+) -> Path:
+    """A strip a layer, a row a neuron, a dot a spike: blue positive, red negative.
+
+    Args:
+        path: the picture.
+        trains: layer -> [neurons, T] of -1, 0, 1; of more layers than fit an even choice is shown.
+        title: written above.
+    """
+    chosen = list(trains)
+    if len(chosen) > RASTER_ROWS:
+        chosen = [chosen[k] for k in np.linspace(0, len(chosen) - 1, RASTER_ROWS).astype(int)]
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 0.9 + 0.52 * len(chosen)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
+    steps = max(train.shape[1] for train in trains.values())
+    for axis, i in zip(axes, chosen, strict=True):
+        rows, times = np.nonzero(trains[i])
+        signs = trains[i][rows, times]
+        size = float(np.clip(900 / steps, 1.5, 14))
+        for sign, colour in ((1, BLUE), (-1, ORANGE)):
+            axis.scatter(
+                times[signs == sign] + 1, rows[signs == sign], s=size, marker="|", color=colour, linewidths=0.9
+            )
+        axis.set(yticks=[], xlim=(0.5, steps + 0.5), ylim=(len(trains[i]) - 0.2, -0.8))
+        axis.set_ylabel(f"layer {i}", rotation=0, ha="right", va="center", fontsize=8)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(bottom=axis is axes[-1])
+    axes[-1].set_xlabel("step")
+    figure.suptitle(f"{title}\nblue: positive, red: negative", fontsize=11)
+    return _save(figure, path)
+
+
+def plot_energy(
+    path: Path | str, joules: Mapping[str, float], *, title: str = "Energy of a frame's arithmetic"
+) -> Path:
+    """Horizontal bars in uJ; what is dense grey, what spikes blue."""
+    figure, axis = _figure(title, 7.5, 1.3 + 0.42 * len(joules))
+    names = list(joules)[::-1]
+    values = [joules[name] / 1e6 for name in names]
+    bars = axis.barh(names, values, color=[GREY if "dense" in name else BLUE for name in names])
+    axis.bar_label(bars, fmt=lambda value: f"{value:,.3g}", padding=4, fontsize=9)
+    axis.set_xlabel("uJ a frame, 45 nm (Horowitz, ISSCC 2014)")
+    axis.margins(x=0.12)
+    axis.grid(False, axis="y")
+    return _save(figure, path)
+
+
+def _figure(title: str, width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.grid(alpha=0.25)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure, axis
+
+
+def _plain_numbers() -> Any:
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{value:g}")
+
+
+def _save(figure: Any, path: Path | str) -> Path:
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+    return Path(path)

@@ -1,0 +1,146 @@
+"""Rate mode: the older way, float weights normalised by what was seen, spikes that approximate. For comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.fold import fold_bn
+from utils.darknet.network import Network
+from utils.errors import InputError
+from utils.quantization.histogram import float_edges
+from utils.quantization.support import readouts
+from utils.quantization.walk import move
+
+RESETS = ("subtract", "zero")
+PERCENTILE = 99.999
+NEURONS = ("linear", "relu", "relu6", "leaky", "leaky_pow2")
+MOST_VALUES = 2**21  # an edge's values that a percentile is taken of; of more, every k-th
+DEAD = 1e-8  # a channel that never fires keeps a scale, any
+
+
+@dataclass(frozen=True)
+class RateNetwork:
+    """A folded network whose activations are at most about 1, so that firing rates can stand for them.
+
+    ``network``: weights W' = W * scale_in / scale_out and biases b' = b / scale_out; the read-outs' are W * scale_in
+    and b. ``scales``: edge -> [C], what a rate of 1 stands for; it is one number an edge (or a channel), used by the
+    layer that makes it and by all that read it, so that nothing drifts; a concat has its branches' side by side.
+    """
+
+    network: Network
+    scales: dict[int, Tensor]
+    timesteps: int
+    reset: str
+
+    @property
+    def spec(self) -> s.ModelSpec:
+        """The layers."""
+        return self.network.spec
+
+
+@torch.no_grad()
+def normalise(
+    network: Network,
+    batches: Sequence[Tensor],
+    *,
+    timesteps: int,
+    percentile: float = PERCENTILE,
+    channel_wise: bool = False,
+    reset: str = "subtract",
+) -> RateNetwork:
+    """Fold batch norm, measure every edge on calibration images [N,C,H,W] of n / 255, and move its scale into weights.
+
+    Args:
+        network: float.
+        batches: not augmented.
+        timesteps: T.
+        percentile: of an edge's values (of a channel's, if ``channel_wise``), in percent: what a rate of 1 stands for.
+        channel_wise: a scale for every channel.
+        reset: "subtract" the threshold, or to "zero", which forgets what was above it.
+
+    Raises:
+        InputError: a layer cannot spike; names it, its cfg line and the remedy.
+
+    Source: Rueckauer et al., Conversion of continuous-valued deep networks to efficient event-driven networks for image
+    classification, Frontiers in Neuroscience 2017; channel-wise: Kim et al., Spiking-YOLO, AAAI 2020.
+    """
+    folded = fold_bn(network)
+    _check(folded.spec, timesteps, percentile, reset)
+    scales = _scales(folded, batches, percentile, channel_wise)
+    state, read = {}, set(readouts(folded.spec))
+    for i, layer in enumerate(folded.spec.layers):
+        if not isinstance(layer, s.Conv):
+            continue
+        weight, bias = folded.state[f"layers.{i}.conv.weight"], folded.state[f"layers.{i}.conv.bias"]
+        own = torch.ones(layer.filters) if i in read else scales[i]
+        state[f"layers.{i}.conv.weight"] = weight * _input_scale(layer, scales) / own.view(-1, 1, 1, 1)
+        state[f"layers.{i}.conv.bias"] = bias / own
+    return RateNetwork(Network(folded.spec, state), scales, timesteps, reset)
+
+
+def _input_scale(layer: s.Conv, scales: dict[int, Tensor]) -> Tensor:
+    """[O,I/groups,1,1]: the scale of the channel that each weight reads, group by group."""
+    given = scales[layer.sources[0]].view(layer.groups, -1)
+    return given.repeat_interleave(layer.filters // layer.groups, 0)[:, :, None, None]
+
+
+def _scales(folded: Network, batches: Sequence[Tensor], percentile: float, channel_wise: bool) -> dict[int, Tensor]:
+    spec, skipped = folded.spec, {*readouts(folded.spec), *folded.spec.heads}
+    seen: dict[int, list[Tensor]] = {}
+    for x in batches:
+        for i, y in float_edges(folded, x):
+            if i >= 0 and i not in skipped and isinstance(spec.layers[i], s.Conv | s.Shortcut):
+                flat = y.abs().transpose(0, 1).flatten(1)
+                thin = max(1, flat.numel() * len(batches) // MOST_VALUES)
+                seen.setdefault(i, []).append(flat[:, ::thin])
+    scales = {-1: torch.ones(spec.channels)}
+    for i, layer in enumerate(spec.layers):
+        if i in skipped:
+            continue
+        if i in seen:
+            values = torch.cat(seen[i], 1)
+            rows = values if channel_wise else values.reshape(1, -1)
+            top = torch.stack([_percentile(row, percentile) for row in rows]).expand(len(values))
+            scales[i] = torch.where(top > DEAD, top, torch.ones_like(top))
+        elif isinstance(layer, s.Route):
+            scales[i] = torch.cat([scales[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])
+        else:  # one input, which it only moves
+            marked = scales[layer.sources[0]][None, :, None, None].expand(-1, -1, _side(layer), _side(layer))
+            scales[i] = move(layer, [marked], -torch.inf)[0, :, 0, 0]
+    return scales
+
+
+def _side(layer: s.Layer) -> int:
+    return layer.stride if isinstance(layer, s.Reorg) else 1
+
+
+def _percentile(values: Tensor, percent: float) -> Tensor:
+    """The value that ``percent`` of them do not pass."""
+    rank = min(len(values), max(1, round(len(values) * percent / 100)))
+    return values.kthvalue(rank).values
+
+
+def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> None:
+    if timesteps < 1:
+        raise InputError(f"--timesteps: {timesteps}; use 1 or more")
+    if not 50 < percentile <= 100:
+        raise InputError(f"--percentile: {percentile} is not in (50, 100]")
+    if reset not in RESETS:
+        raise InputError(f"--reset: {reset!r} is unknown; use one of {', '.join(RESETS)}")
+    read = set(readouts(spec))
+    for i, layer in enumerate(spec.layers):
+        place = f"layer {i} (cfg line {layer.line})"
+        if isinstance(layer, s.Conv | s.Shortcut) and i not in read and layer.activation not in NEURONS:
+            raise InputError(
+                f"{place}: activation={layer.activation} cannot spike; set activation=relu in the cfg and retrain "
+                "(train.py --cfg ... --weights ... -pt)"
+            )
+        if isinstance(layer, s.AvgPool | s.ScaleChannels | s.SqueezeExcite) or getattr(layer, "weighted", False):
+            raise InputError(
+                f"{place}: {type(layer).__name__} has no rate-mode form; use --mode phase, or leave it away"
+            )
