@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 from pathlib import Path
 
 import numpy
@@ -257,3 +258,25 @@ def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkey
     record = run("--resume")
     assert same(state("weights/last.pt"), weights) and not load_checkpoint("weights/last.pt").training
     assert record.metrics["map50"] == read_rows(record.folder / "results.csv")[-1]["map50"]
+
+
+def test_full_disk_is_told_the_last_checkpoint_survives_and_the_run_goes_on_from_it(place, undrawn, monkeypatch):
+    """The disk is full from the second epoch on: no file may grow beyond 4 kB."""
+    run("--epochs", "3", "--val-interval", "1", "--name", "whole")
+    limits, train_epoch = resource.getrlimit(resource.RLIMIT_FSIZE), pipeline.training.epoch._train
+
+    def filling(job, epoch):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits[0] if epoch == 0 else 4096, limits[1]))
+        return train_epoch(job, epoch)
+
+    monkeypatch.setattr(pipeline.training.epoch, "_train", filling)
+    try:
+        with pytest.raises(InputError, match=r"weights/(best|last)_cut\.pt: .*nothing there was changed, make room"):
+            run("--epochs", "3", "--val-interval", "1", "--name", "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_checkpoint("weights/last_cut.pt").training["progress"]["epochs"] == 1
+    assert not [path for path in place.rglob("*") if ".tmp" in path.name]
+    monkeypatch.setattr(pipeline.training.epoch, "_train", train_epoch)
+    run("--resume", "weights/last_cut.pt")
+    assert same(state("weights/last_cut.pt"), state("weights/last_whole.pt"))
