@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -56,7 +57,6 @@ def test_the_manifest_on_disk_holds_to_its_schema_and_lists_every_file(made):
 
 
 def test_another_validator_agrees_about_the_manifest(made):
-    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator(read_schema()).validate(made[1])
 
 

@@ -12,39 +12,45 @@ import pytest
 from tests.export.nets import LOW, lowered, small
 from tests.quantization.random_nets import cfg_text, random_images
 from utils.errors import InputError
+from utils.export import verify
 from utils.export.costs import shapes
-from utils.export.formats import FORMS, encode, word_of
+from utils.export.formats import FORMS, encode, encode_bits, word_of
 from utils.export.golden import write_golden
 from utils.export.layers import Target, describe_grid, describe_layer
 from utils.export.rtl import replay, write_rtl
+from utils.export.spikes import describe_spikes
 from utils.quantization.integer import IntegerNetwork
+from utils.spiking.encode import encode as spiking_of
 
 pytestmark = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("make")), reason="needs iverilog")
 
 
-def write(folder: Path, network: IntegerNetwork, images) -> tuple[dict, int]:
+def write(folder: Path, network: IntegerNetwork, images, *, spikes: bool = False) -> tuple[dict, int]:
+    spiking = spiking_of(network) if spikes else None
     shape, target = shapes(network, tuple(images.shape[2:])), Target(folder, FORMS)
     manifest = {
         "name": "test",
         "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
         "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1])},
-        "spiking": None,
-        "golden": write_golden(folder, network, images[:1], ["npy", "mem"]),
+        "spiking": None if spiking is None else describe_spikes(spiking),
+        "golden": write_golden(folder, network, images[:1], ["npy", "mem"], spiking),
     }
     clocks = write_rtl(folder / "rtl", manifest)
     assert clocks is not None
     return manifest, clocks
 
 
-def check(folder: Path, network: IntegerNetwork, images) -> None:
+def check(folder: Path, network: IntegerNetwork, images) -> str:
     _, clocks = write(folder, network, images)
     told = replay(folder / "rtl", clocks)
-    assert re.fullmatch(r"RTL: layer \d+, (\d+) outputs equal in every element, \1 of them as spikes too", told)
+    assert re.fullmatch(r"RTL: layer \d+, \d+ outputs equal in every element, \d+ of them as spikes too", told)
+    return told
 
 
 @pytest.mark.parametrize("name", ["grey", "grouped", "plain", "tiny"])
 def test_a_layer_of_the_test_cfgs_is_equal_in_the_simulator(name, tmp_path):
-    check(tmp_path, *small(f"tests/cfgs/{name}.cfg", LOW))
+    told = check(tmp_path, *small(f"tests/cfgs/{name}.cfg", LOW))
+    assert re.search(r", (\d+) outputs equal in every element, \1 of them as spikes", told)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky", "linear", "relu6"])
@@ -67,4 +73,18 @@ def test_a_wrong_golden_output_is_named(tmp_path):
     with pytest.raises(
         InputError, match=rf"{i:03d}_out\.mem: element 5 is {levels.flat[5]}, but the layer gives level"
     ):
+        replay(tmp_path / "rtl", clocks)
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_step_in_which_the_neuron_fires_otherwise_than_the_golden_train_is_named(step, tmp_path):
+    network, images = small("tests/cfgs/plain.cfg", LOW)
+    manifest, clocks = write(tmp_path, network, images, spikes=True)
+    assert replay(tmp_path / "rtl", clocks).startswith("RTL: layer")
+    i = re.search(r"LAYER = (\d+);", (tmp_path / "rtl/layer.svh").read_text())[1]
+    ref = manifest["golden"]["spikes"][0][i]["train"]
+    bits = verify.load(tmp_path, ref).copy()
+    bits[step, 0, 0, 5] ^= 1
+    (tmp_path / ref["files"]["mem"]).write_bytes(encode_bits(bits, "mem"))
+    with pytest.raises(InputError, match=rf"_spikes\.mem: element 5 of step {step} is not what the neuron fires"):
         replay(tmp_path / "rtl", clocks)

@@ -12,7 +12,7 @@ from utils.export.make import run_make
 FIXED = Path(__file__).with_name("rtl")
 GAIN_BITS = 17  # a gain has 16 bits, and a sign
 LONGEST = 2_000_000  # clock cycles that an export simulates by itself, some 20 s
-LONGEST_SPIKES = 1_000_000  # cycles of neurons; of a layer that takes more, every so manieth output is replayed
+LONGEST_SPIKES = 300_000  # cycles of neurons; of a layer that takes more, every so manieth output is replayed
 
 
 def write_rtl(folder: Path, manifest: dict[str, Any]) -> int | None:
