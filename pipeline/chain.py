@@ -16,7 +16,9 @@ from pipeline.bench import RUNS, WEIGHTS, Bench, open_bench, output_of
 from pipeline.convert import spikes_of
 from pipeline.summary import Measured, about, leave, with_report
 from utils.cli import CFG
+from utils.darknet.cfg import read_cfg
 from utils.darknet.network import load_checkpoint
+from utils.darknet.weights import read_weights
 from utils.data.labels import label_path
 from utils.data.manifest import Manifest, read_list, read_manifest
 from utils.data.sample import prepare_if_sample
@@ -100,12 +102,16 @@ def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str)
         weights = output_of(_done(print_))
         if weights is None:
             return None
-    return latest_record(RUNS, "compress*", lambda record: record.args.get("fingerprint") == print_)
+
+    def fits(record: Record) -> bool:
+        return record.script == "compress" and record.args.get("fingerprint") == print_
+
+    return latest_record(RUNS, "compress*", fits)
 
 
 def _next(args: argparse.Namespace, stage: Stage, weights: Path | None, before: str) -> tuple[str, list[str]]:
     """The fingerprint of a stage on the network of the one before, and the flags to run it with."""
-    shared = [word for name in SHARED for word in _words(name, getattr(args, name))]
+    shared = [word for name in SHARED for word in flag_words(name, getattr(args, name))]
     files = [*stage.files, weights] if weights else stage.files or [Path(CFG)]
     flags = [*map(str, stage.flags), *shared]
     print_ = _fingerprint(files, [before, stage.name, *flags])
@@ -115,7 +121,27 @@ def _next(args: argparse.Namespace, stage: Stage, weights: Path | None, before: 
     return print_, flags
 
 
-def _words(name: str, value: Any) -> list[str]:
+def check_start(args: argparse.Namespace) -> None:
+    """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
+
+    A pruned network's file, for example, fills the first layers of the full one with numbers of other layers.
+
+    Raises:
+        InputError: so it is, and ``-pt`` does not ask for whatever fits.
+    """
+    path = Path(args.weights)
+    if not args.weights or path.suffix == ".pt" or args.pretrained:
+        return
+    spec = read_cfg(args.cfg or CFG)
+    if any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out):
+        try:
+            read_weights(path, spec)
+        except InputError as error:
+            raise InputError(f"{error} (--cfg of a pruned network lies in cfg/pruned/)") from error
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """A flag as it is typed, from its name and value in a Namespace; nothing where it is not given."""
     if value in (None, "") or value is False:
         return []
     if value is True:

@@ -1,0 +1,278 @@
+"""``compress.py --sweep``: a chain for every combination of some flags; what combinations share is run once."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline.bench import RUNS
+from pipeline.chain import SHARED, Stage, fingerprint_of_data, finished_chain, flag_words
+from pipeline.engine import Engine, run_all, started
+from utils import cli
+from utils.data.sample import prepare_if_sample
+from utils.errors import InputError
+from utils.reporting.pareto import front, plot_fronts
+from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
+from utils.reporting.results import write_rows
+from utils.reporting.tables import COLUMNS, plain_table
+
+log = logging.getLogger(__name__)
+
+OWN = ("sweep", "jobs", "engine", "point", "until", "name")  # flags of the sweep, or of a point within it
+HERE = (*OWN, "device", "workers")  # flags that another sitting may change without its being another sweep
+SHOWN = ("map50", "map", "params", "macs", "bytes", "energy_pj")  # not latency: points disturb each other's
+COSTS = {"bytes": ("network file, bytes", 1.0), "energy_pj": ("energy of a frame's arithmetic, uJ", 1e-6)}
+LAST = "spiking"
+Stages = Callable[[argparse.Namespace], list[Stage]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination: its values by flag, and all flags of its chain."""
+
+    values: Mapping[str, str]
+    args: argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Stages that some points share, or the rest of one point's: run in one go, after another unit.
+
+    ``until`` is its last stage, None the whole chain with its comparison. ``points`` are numbers of points.
+    """
+
+    name: str
+    until: str | None
+    points: tuple[int, ...]
+    after: str | None = None
+
+
+def add_sweep_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags of a sweep."""
+    add = flags.add_argument
+    add("--sweep", nargs="+", default=None, metavar="FLAG=A,B", help="a chain for every combination of these values")
+    add("--jobs", type=cli.positive, default=None, help="chains at once in a sweep (default: one for two cores)")
+    add("--engine", choices=["auto", "ray", "processes"], default="auto", help="of a sweep; auto: Ray if installed")
+    add("--point", action="store_true", help=argparse.SUPPRESS)  # set by a sweep for what it starts
+
+
+def run_sweep(args: argparse.Namespace, flags: argparse.ArgumentParser, stages: Stages, script: Path) -> Record:
+    """Run what no earlier sitting finished, and compare all points.
+
+    Args:
+        args: flags of compress.py.
+        flags: their parser.
+        stages: the chain of given flags.
+        script: compress.py.
+
+    Raises:
+        InputError: a flag that cannot be swept, or no point came to its end.
+    """
+    points = points_of(args, flags)
+    prints: dict[str, str] = {}
+    for data in dict.fromkeys(point.args.data for point in points):
+        prepare_if_sample(data)
+        prints[data] = fingerprint_of_data(data)
+    finished = {i: finished_chain(p.args, stages(p.args), prints[p.args.data]) for i, p in enumerate(points)}
+    left = [i for i, record in finished.items() if record is None]
+    record = _record(args, points, prints)
+    log.info("%d points, %d of them finished before; %s", len(points), len(points) - len(left), record.folder)
+    units = plan(args.name or "sweep", [stages(point.args) for point in points], points, left)
+    engine = Engine(args.engine, args.jobs)
+    with started(engine) as submit:
+
+        def start(unit: Unit) -> Any:
+            words = command(script, points[unit.points[0]].args, unit)
+            return submit(words, str(record.folder / f"{unit.name}.log"))
+
+        errors = run_all(units, start)
+    for i in left:
+        finished[i] = finished_chain(points[i].args, stages(points[i].args), prints[points[i].args.data])
+    return compare(record, points, finished, errors)
+
+
+def points_of(args: argparse.Namespace, flags: argparse.ArgumentParser) -> list[Point]:
+    """Every combination, the first axis slowest.
+
+    Raises:
+        InputError: not FLAG=VALUE,VALUE, no such flag, one that takes no single value, or one named twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in args.sweep:
+        name, _, values = text.partition("=")
+        dest = name.replace("-", "_")
+        if not values or "" in values.split(","):
+            raise InputError(f"--sweep {text}: is not FLAG=VALUE,VALUE; write for example percent=0.5,0.7")
+        if dest in HERE or isinstance(getattr(args, dest, True), bool | list):
+            raise InputError(f"--sweep {text}: {name} cannot be swept; a flag with one value can, such as percent")
+        if name in axes:
+            raise InputError(f"--sweep {text}: {name} is given twice; put its values into one list")
+        axes[name] = list(dict.fromkeys(values.split(",")))
+    base = [word for name, value in vars(args).items() if name not in OWN for word in flag_words(name, value)]
+    points = []
+    for chosen in product(*axes.values()):
+        values = dict(zip(axes, chosen, strict=True))
+        words = [word for name, value in values.items() for word in (f"--{name}", value)]
+        points.append(Point(values, flags.parse_args([*base, *words, "--point"])))
+    names = [replaced(point.values) for point in points]
+    if len(set(names)) < len(names):
+        raise InputError(f"--sweep {' '.join(args.sweep)}: two points would have one name; give paths other names")
+    return points
+
+
+def replaced(values: Mapping[str, str]) -> str:
+    """``percent0.5-a-bit2``: a point as a part of file names."""
+    return "-".join(f"{name}{value}".replace("/", "_").replace("\\", "_") for name, value in values.items())
+
+
+def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], left: Sequence[int]) -> list[Unit]:
+    """What to run, in an order that can be followed: common stages first.
+
+    Args:
+        name: of the sweep.
+        chains: each point's stages.
+        points: all points.
+        left: numbers of those to run.
+    """
+    said = {i: [_told(points[i].args, stage, first=k == 0) for k, stage in enumerate(chains[i])] for i in left}
+    varied = [key for key in points[0].values if len({point.values[key] for point in points}) > 1]
+    units: list[Unit] = []
+
+    def grow(members: Sequence[int], done: int, after: str | None) -> None:
+        depth, chain = done, chains[members[0]]
+        while len(members) > 1 and depth < len(chain) and len({said[i][depth] for i in members}) == 1:
+            depth += 1
+        if len(members) == 1 or depth == len(chain):
+            for i in members:  # several only where their flags mean the same: one after the other, the first does all
+                units.append(Unit(_unit_name(name, points[i], varied), None, (i,), after))
+                after = units[-1].name
+            return
+        if depth > done:
+            common = [key for key in varied if len({points[i].values[key] for i in members}) == 1]
+            after, before = _unit_name(name, points[members[0]], common), after
+            units.append(Unit(after, chain[depth - 1].name, tuple(members), before))
+        for told in dict.fromkeys(said[i][depth] for i in members):
+            grow([i for i in members if said[i][depth] == told], depth, after)
+
+    if left:
+        grow(left, 0, None)
+    return units
+
+
+def _told(args: argparse.Namespace, stage: Stage, *, first: bool) -> str:
+    """What a stage's outcome depends on, but the network it is given."""
+    shared = [getattr(args, name) for name in SHARED]
+    return json.dumps(
+        [stage.name, *map(str, stage.flags), *map(str, stage.files), *(shared if first else [])], default=str
+    )
+
+
+def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:
+    values = replaced({key: point.values[key] for key in axes})
+    return f"{name}-{values}" if values else name
+
+
+def command(script: Path, args: argparse.Namespace, unit: Unit) -> list[str]:
+    """The command line of a unit."""
+    told = {**vars(args), "name": unit.name, "until": unit.until, "sweep": None, "jobs": None}
+    words = [word for name, value in told.items() for word in flag_words(name, value)]
+    return [sys.executable, str(script.resolve()), *words]
+
+
+def watch_parent() -> None:
+    """End this process when the sweep that started it is gone: its end of our standard input closes."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not through sys.stdin: its lock, held here, would abort the interpreter at its end
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _record(args: argparse.Namespace, points: Sequence[Point], prints: Mapping[str, str]) -> Record:
+    """The record of this sweep: in the folder of an earlier sitting of it, or a new one."""
+    told = [{k: v for k, v in vars(point.args).items() if k not in HERE} for point in points]
+    print_ = hashlib.sha256(json.dumps([told, sorted(prints.items())], default=str).encode()).hexdigest()
+    before = [path.parent for path in sorted(RUNS.glob(f"sweep*/{FILE}"))]
+    same = [folder for folder in before if read_record(folder).args.get("fingerprint") == print_]
+    folder = same[0] if same else new_run_folder(RUNS, "sweep", args.name)
+    return start_record(folder, script="sweep", args={**vars(args), "fingerprint": print_}, seed=args.seed)
+
+
+def compare(
+    record: Record, points: Sequence[Point], finished: Mapping[int, Record | None], errors: Mapping[int, str]
+) -> Record:
+    """The table and the pictures of all points, finished or not; the sweep's record.
+
+    Raises:
+        InputError: none came to its end.
+    """
+    rows = [_row(point, finished[i], errors.get(i, "")) for i, point in enumerate(points)]
+    known = [row for row in rows if not row["error"]]
+    for cost in COSTS:
+        best = front([(row[cost], row["map50"]) for row in known])
+        for i, row in enumerate(known):
+            row[f"front_{cost}"] = i in best
+    log.info("\n%s", _table(rows))
+    outputs = [write_rows(record.folder / "points.csv", rows)]
+    if known:
+        first = next(found for found in finished.values() if found is not None).metrics["stages"]["baseline"]
+        outputs.append(_picture(record.folder / "pareto.png", known, first))
+    done = finish_record(record, metrics={"points": rows}, outputs=outputs)
+    log.info("* nothing smaller scores higher, + nothing that takes less energy does; %s", ", ".join(map(str, outputs)))
+    if not known:
+        raise InputError(f"{rows[0]['error']}; no point of this sweep came to its end")
+    if len(known) < len(rows):
+        log.info("%d of %d points failed; run this again to try them once more", len(rows) - len(known), len(rows))
+    return done
+
+
+def _row(point: Point, record: Record | None, error: str) -> dict[str, Any]:
+    values = {name: _number(value) for name, value in point.values.items()}
+    if record is None:
+        return {**values, **dict.fromkeys(SHOWN), "folder": None, "error": error or "did not come to its end"}
+    last = record.metrics["stages"][LAST]
+    return {**values, **{name: last.get(name) for name in SHOWN}, "folder": str(record.folder), "error": ""}
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    axes = [key for key in rows[0] if key not in (*SHOWN, "folder", "error") and not key.startswith("front_")]
+    lines = [[*axes, *(COLUMNS[name][0] for name in SHOWN), ""]]
+    for row in rows:
+        marks = ("*" if row.get("front_bytes") else "") + ("+" if row.get("front_energy_pj") else "")
+        shown = ["-" if row[name] is None else COLUMNS[name][1](row[name]) for name in SHOWN]
+        lines.append([*(str(row[key]) for key in axes), *shown, marks or row["error"]])
+    return plain_table("sweep", lines)
+
+
+def _picture(path: Path, rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> Path:
+    axes = [key for key in rows[0] if key not in (*SHOWN, "folder", "error") and not key.startswith("front_")]
+    names = [", ".join(f"{key} {row[key]}" for key in axes) for row in rows]
+    panels = {
+        label: (
+            [(row[cost] * unit, row["map50"]) for row in rows],
+            (baseline[cost] * unit, baseline["map50"]) if baseline.get(cost) else None,
+        )
+        for cost, (label, unit) in COSTS.items()
+    }
+    return plot_fronts(path, panels, names, gain="mAP@.5", title="What each point costs and scores")
