@@ -21,8 +21,8 @@ from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.intfile import integer_of
-from utils.spiking.encode import encode
-from utils.spiking.phase import PhaseExecutor
+from utils.quantization.trained import as_integers
+from utils.spiking.snnfile import open_spiking
 
 
 class ConvBlock(nn.Module):
@@ -195,8 +195,9 @@ class Loaded:
     """What a weights file holds, ready to run.
 
     ``predictor`` takes [N, C, H, W] in 0..1 and returns raw head maps, whatever its kind: ``float`` (trained or
-    pruned), ``quantised`` (integers) or ``spiking`` (phase mode). ``network`` is the float network and None for the
-    other two, which hold ``integer`` instead. ``size`` is the (height, width) in px it was made for.
+    pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
+    None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
+    width) in px it was made for.
     """
 
     predictor: nn.Module
@@ -222,8 +223,12 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     if checkpoint.kind == "float":
         model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Loaded(model, spec, "float", checkpoint.names, (height, width), path, network=checkpoint.network)
-    integer = integer_of(checkpoint, str(path))
-    model = IntegerExecutor(integer) if checkpoint.kind == "quantised" else PhaseExecutor(encode(integer))
+    if checkpoint.kind == "spiking":
+        model, spiking = open_spiking(checkpoint, str(path))
+        return Loaded(model, spec, "spiking", checkpoint.names, (height, width), path, integer=spiking)
+    checkpoint = as_integers(checkpoint, str(path))
+    spec, integer = checkpoint.network.spec, integer_of(checkpoint, str(path))
+    model = IntegerExecutor(integer)
     return Loaded(model, spec, checkpoint.kind, checkpoint.names, (height, width), path, integer=integer)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from models import network_of
 from pipeline.training import told
+from pipeline.training.quantised import checkpoint_of, float_network, save_integers
 from pipeline.training.run import Run
 from pipeline.training.sparsity import sparsity
 from utils.darknet.counts import count
-from utils.darknet.network import Checkpoint, save_checkpoint
+from utils.darknet.network import save_checkpoint
 from utils.darknet.spec import Head
 from utils.detection.evaluate import Metrics, evaluate
 from utils.detection.loss import YoloLoss
@@ -87,7 +87,8 @@ def finish(run: Run) -> Record:
     drawn = told.draw(run)
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
-    outputs = [path for path in (run.last, run.best) if path.exists()] + drawn
+    integers = save_integers(run.evaluated, run.last, run.manifest.names, _meta(run))
+    outputs = [path for path in (run.last, run.best) if path.exists()] + integers + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     return finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
 
@@ -100,10 +101,12 @@ def save(run: Run, path: Path, *, training: bool = False) -> None:
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(run.args).items()}
         state = {**capture(run.progress, **run.stateful), "files": files, "args": plain}
         state |= {"teacher": run.teaching.state()} if run.teaching else {}
+    save_checkpoint(path, checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run)))
+
+
+def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": bool(run.args.sparse)}
-    if run.metrics:
-        meta |= run.metrics.record()
-    save_checkpoint(path, Checkpoint(network_of(run.evaluated), run.manifest.names, training=state, meta=meta))
+    return meta | (run.metrics.record() if run.metrics else {})
 
 
 def _train(run: Run, epoch: int) -> EpochResult:
@@ -128,7 +131,7 @@ def _train(run: Run, epoch: int) -> EpochResult:
 
 def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
     """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
-    offered, row = sparsity(network_of(run.evaluated), run.args.prune)
+    offered, row = sparsity(float_network(run.evaluated), run.args.prune)
     run.gammas.append(told.gamma_row(epoch, offered))
     write_rows(run.record.folder / "gammas.csv", run.gammas)
     return row

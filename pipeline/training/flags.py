@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipeline.training.quantised import quantised_flags
 from utils import cli
+from utils.darknet.act import CHOICES
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
 
@@ -27,7 +29,7 @@ def train_parser(doc: str) -> cli.Parser:
         "--lr",
         type=cli.non_negative,
         default=None,
-        help="learning rate (default: 0.2, with fresh heads 0.4; --adam: 1/100)",
+        help="learning rate (default: 0.2, with fresh heads 0.4, quantised 0.05; --adam: 1/100)",
     )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
@@ -46,7 +48,9 @@ def train_parser(doc: str) -> cli.Parser:
     add("--val-interval", type=cli.positive, default=None, help="epochs between validations (default: by set sizes)")
     add("--notest", **on, help="validate after the last epoch only")
     add("--nosave", **on, help="save after the last epoch only")
+    add("--act", choices=sorted(CHOICES), default=None, help="put this in place of the cfg's leaky activations")
     add("--resume", nargs="?", const="newest", default=None, help="go on with a last*.pt (default: the newest cut one)")
+    quantised_flags(flags)
     _teacher_flags(flags)
     return flags
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from models import Darknet, build
+from models import build
 from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
+from pipeline.training.quantised import LR as QUANTISED_LR
+from pipeline.training.quantised import Model, given_checkpoint, model_of, scheme_of, timed
 from pipeline.training.sparsity import bound, penalty_of
 from pipeline.training.start import Start, start_of, tell_unused_keys
 from pipeline.training.teacher import Teaching, add_helpers, teaching_of
@@ -58,7 +60,7 @@ class Run:
     precision: Precision
     train: Loader
     valid: Loader
-    model: Darknet
+    model: Model
     ema: Ema | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
@@ -80,7 +82,7 @@ class Run:
         return heads_of(self.model.spec)
 
     @property
-    def evaluated(self) -> Darknet:
+    def evaluated(self) -> Model:
         """The weights that are measured and saved: the average where there is one."""
         return self.ema.model if self.ema else self.model  # type: ignore[return-value]
 
@@ -100,13 +102,17 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     manifest = read_manifest(args.data)
     seed_all(args.seed)
     start = _start(args, manifest, saved)
-    spec, size = start.network.spec, image_size(args.img_size, start.network.spec)
+    scheme, spec, size = scheme_of(args), start.network.spec, image_size(args.img_size, start.network.spec)
     precision = select_precision(select_device(args.device))
     train, valid = loaders(args, manifest, spec, size)
-    model: Darknet = precision.place(build(start.network))  # type: ignore[assignment]
+    made: Model = build(start.network)
+    if scheme:
+        made = model_of(args, start.network, scheme, manifest, size, given_checkpoint(args, saved))
+    model: Model = precision.place(made)  # type: ignore[assignment]
     nominal = spec.batch if spec.batch > 1 else NOMINAL_BATCH
     accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
-    lr = args.lr or (FRESH_HEADS_LR if start.reheaded else LR) * (ADAM_SHARE if args.adam else 1)
+    usual = FRESH_HEADS_LR if start.reheaded else QUANTISED_LR if scheme else LR
+    lr = args.lr or usual * (ADAM_SHARE if args.adam else 1)
     args.lr = lr  # saved with the flags, so that a resumed run goes on at its rate
     steps = args.epochs * len(step_ends(len(train), accumulate))
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
@@ -127,7 +133,12 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
         optimizer=optimizer,
         scaler=precision.scaler(),
         schedule=schedule,
-        options=Options(accumulate=accumulate, penalty=bound(penalty, model, schedule), clip=CLIP, teacher=teaching),
+        options=Options(
+            accumulate=accumulate,
+            penalty=timed(model, bound(penalty, model, schedule), steps),
+            clip=CLIP,
+            teacher=teaching,
+        ),
         record=_record(
             args,
             Path(files["folder"]),
@@ -169,7 +180,7 @@ def loaders(
     return train, valid
 
 
-def average(model: Darknet, steps: int) -> Ema:
+def average(model: Model, steps: int) -> Ema:
     """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
     return Ema(model, decay=max(0.0, min(0.9999, 1 - 10 / steps)), ramp=min(2000.0, steps / 10))
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models import Darknet
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.pruning.blocks import layer_gammas
@@ -66,7 +65,7 @@ def penalty_of(args: argparse.Namespace, spec: ModelSpec, schedule: Schedule, lr
     return penalty
 
 
-def bound(penalty: SparsityPenalty | None, model: Darknet, schedule: Schedule) -> Callable[[int], None] | None:
+def bound(penalty: SparsityPenalty | None, model: nn.Module, schedule: Schedule) -> Callable[[int], None] | None:
     """The penalty as the loop calls it: with the number of the step."""
     if penalty is None:
         return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models import Darknet
 from utils.cli import CFG
+from utils.darknet.act import rewrite_activations
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
@@ -17,6 +18,7 @@ from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest
 from utils.detection.loss import prior_biases
 from utils.errors import InputError
+from utils.quantization.trained import KIND
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
     if not args.weights:
         cfg = Path(args.cfg or CFG)
         spec = _fit_classes(read_cfg(cfg), manifest, str(cfg), args.pretrained)
-        return Start(fill(spec, {}), (cfg,), scratch=True)
+        return _other_activation(args, Start(fill(spec, {}), (cfg,), scratch=True))
     weights = Path(args.weights)
     if weights.suffix == ".pt":
         network, files = _own(load_checkpoint(weights), weights, args.cfg), [weights]
@@ -57,7 +59,8 @@ def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
         network, files = Network(spec, read.state), [cfg, weights]
     spec = _fit_classes(network.spec, manifest, str(files[0]), args.pretrained)
     state = network.state if spec == network.spec else _without_heads(network)
-    return Start(fill(spec, state), tuple(files), scratch=not state, reheaded=spec != network.spec)
+    start = Start(fill(spec, state), tuple(files), scratch=not state, reheaded=spec != network.spec)
+    return _other_activation(args, start)
 
 
 def fill(spec: ModelSpec, state: State) -> Network:
@@ -78,8 +81,18 @@ def tell_unused_keys(spec: ModelSpec) -> None:
         log.info("cfg [net]: %s not used; train.py's own flags and defaults apply", ", ".join(unused))
 
 
+def _other_activation(args: argparse.Namespace, start: Start) -> Start:
+    """The start with --act in its cfg."""
+    act = getattr(args, "act", None)
+    if not act:
+        return start
+    spec, changed = rewrite_activations(start.network.spec, act)
+    log.info("--act %s: %d leaky activations rewritten; training adapts to it", act, changed)
+    return replace(start, network=Network(spec, start.network.state))
+
+
 def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:
-    if checkpoint.kind != "float":
+    if checkpoint.kind not in ("float", KIND):
         raise InputError(
             f"{path}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
         )

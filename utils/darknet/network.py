@@ -39,7 +39,8 @@ class Network:
 class Checkpoint:
     """What a ``.pt`` file holds: a network with its own cfg, and what its kind needs to run on.
 
-    ``kind`` is ``float`` or ``spiking``; a spiking one has an empty state and its packed integers in ``payload``.
+    ``kind`` is ``float``, ``quantised``, ``spiking`` or ``trained``. A quantised or spiking one has an empty state and
+    its packed integers in ``payload``; a trained one, of quantised training, has the float state and the integers.
     ``training`` is what ``--resume`` needs; ``meta`` tells how it was made. Only tensors, numbers, texts, lists and
     dicts may be inside, since it is read with ``weights_only=True``.
     """

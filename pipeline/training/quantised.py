@@ -1,0 +1,177 @@
+"""Quantised training from the flags: --quantized and what goes with it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from models import Darknet, network_of
+from pipeline.bench import dataset_of
+from utils import cli
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.data.loader import make_loader
+from utils.data.manifest import Manifest
+from utils.errors import InputError
+from utils.quantization.bits import check_layers, read_bits_map
+from utils.quantization.fake import FakeQuantised
+from utils.quantization.intfile import to_checkpoint
+from utils.quantization.prepare import prepare, resume, thawed
+from utils.quantization.scheme import STYLES, Scheme
+from utils.quantization.trained import observed_in, to_trained
+from utils.reporting.files import free_path
+
+log = logging.getLogger(__name__)
+
+NUMBERED = {"1": "google", "2": "dorefa"}  # as the reference counts them
+LR = 0.05  # a quarter of a float run's: the network knows its task, and only learns to live with rounding
+CALIBRATION, BATCH = 128, 16  # training images that ranges start from
+BITS = 8  # of weights and activations, when the flags do not say
+
+Model = Darknet | FakeQuantised
+
+
+def quantised_flags(flags: cli.Parser) -> None:
+    """The flags of quantised training."""
+    add: Any = flags.add_argument
+    on = {"action": "store_true"}
+    add("--quantized", type=style, default=None, help="train for integers: google (1), dorefa (2) or pow2")
+    add("--FPGA", dest="fpga", **on, help="scales that are powers of two; the same as --quantized pow2")
+    add("--BN_Fold", "--BN_Flod", dest="bn_fold", **on, help="quantise folded weights (pow2: always)")
+    add("--w-bit", type=int, default=None, help=f"bits of the weights, 2 to 8 or 16 (default: {BITS})")
+    add("--a-bit", type=int, default=None, help=f"bits of the activations, 2 to 8 or 16 (default: {BITS})")
+    add("--bits-map", default="", help="a file of lines 'layer w a' (# comments): layers with bits of their own")
+    add("--learn-scales", **on, help="scales are learned (LSQ), instead of following the ranges")
+
+
+def style(text: str) -> str:
+    """A style of --quantized, by name or the reference's number."""
+    name = NUMBERED.get(text, text)
+    if name not in STYLES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLES)}, 1 or 2, got {text}")
+    return name
+
+
+def scheme_of(args: argparse.Namespace) -> Scheme | None:
+    """The scheme that the flags ask for; None where they ask for floats.
+
+    Raises:
+        InputError: bits that do not exist, or flags of quantisation without one.
+    """
+    asked = "pow2" if getattr(args, "fpga", False) else getattr(args, "quantized", None)
+    if not asked:
+        given = {"--w-bit": "w_bit", "--a-bit": "a_bit", "--bits-map": "bits_map"}
+        given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales"}
+        lost = [flag for flag, name in given.items() if getattr(args, name, None)]
+        if lost:
+            raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
+        return None
+    bits = read_bits_map(args.bits_map) if args.bits_map else ()
+    return Scheme(
+        style=asked,
+        w_bit=BITS if args.w_bit is None else args.w_bit,
+        a_bit=BITS if args.a_bit is None else args.a_bit,
+        layer_bits=bits,
+        equalise=False,  # nothing is moved beforehand: training evens out what it needs
+        correct_bias=False,
+    )
+
+
+def model_of(
+    args: argparse.Namespace,
+    network: Network,
+    scheme: Scheme,
+    manifest: Manifest,
+    size: tuple[int, int],
+    given: Checkpoint | None,
+) -> FakeQuantised:
+    """The network as it trains quantised.
+
+    Args:
+        args: the flags.
+        network: where it starts, float.
+        scheme: of `scheme_of`.
+        manifest: whose training images it is calibrated on.
+        size: (height, width) of the images, px.
+        given: what ``network`` was read from; scales of the same scheme in it are gone on with.
+    """
+    if not args.resume:
+        check_layers(scheme.layer_bits, network.spec, args.bits_map or "--bits-map")
+    learn, fold = args.learn_scales, args.bn_fold or scheme.style == "pow2"
+    if fold and not args.bn_fold:
+        log.info("pow2: batch norm is folded (--BN_Fold), since a power of two can not take its gain")
+    known = observed_in(given) if given else None
+    if known and (args.resume or (known.scheme, known.fold, known.learn) == (scheme, fold, learn)):
+        log.info("%s, %s: goes on with the scales of the checkpoint", scheme.style, bits_of(scheme))
+        state = thawed(known.state)  # --resume puts back what was frozen
+        return resume(network, state, known.scheme, counts=known.counts, fold=fold, learn=learn)
+    model = prepare(network, calibration_images(args, manifest, network, size), scheme, fold=fold, learn=learn)
+    log.info("%s, %s: ranges calibrated on %d training images", scheme.style, bits_of(scheme), CALIBRATION)
+    return model
+
+
+def calibration_images(
+    args: argparse.Namespace, manifest: Manifest, network: Network, size: tuple[int, int]
+) -> list[Tensor]:
+    """The first training images of a seeded order as inference sees them, batches [N,C,H,W] in 0..1."""
+    dataset = dataset_of(args, manifest, network.spec, size, manifest.train, cache="off")
+    loader = make_loader(dataset, min(BATCH, len(dataset)), workers=0, shuffle=True, seed=args.seed)
+    batches: list[Tensor] = []
+    for batch in loader:
+        batches.append(batch.images.float() / 255)
+        if len(batches) * BATCH >= CALIBRATION:
+            break
+    return batches
+
+
+def bits_of(scheme: Scheme) -> str:
+    """The bits in words."""
+    own = f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
+    return f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations{own}"
+
+
+def timed(model: nn.Module, penalty: Callable[[int], None] | None, steps: int) -> Callable[[int], None] | None:
+    """The penalty of each step; before it, a quantised model is told how far the run is."""
+    if not isinstance(model, FakeQuantised):
+        return penalty
+
+    def each(step: int) -> None:
+        model.at((step + 1) / steps)
+        if penalty:
+            penalty(step)
+
+    return each
+
+
+def float_network(model: Model) -> Network:
+    """The float tensors of a model of either kind."""
+    return model.float_network() if isinstance(model, FakeQuantised) else network_of(model)
+
+
+def checkpoint_of(
+    model: Model, names: tuple[str, ...], *, training: dict[str, Any], meta: dict[str, Any]
+) -> Checkpoint:
+    """What a run saves: a float network, or a quantised one with its integers."""
+    if isinstance(model, FakeQuantised):
+        return to_trained(model, names, training=training, meta=meta)
+    return Checkpoint(network_of(model), names, training=training, meta=meta)
+
+
+def save_integers(model: Model, last: Path, names: tuple[str, ...], meta: dict[str, Any]) -> list[Path]:
+    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else."""
+    if not isinstance(model, FakeQuantised):
+        return []
+    path = free_path(last.with_suffix(".int.pt"))
+    made = to_checkpoint(model.executor().network, "quantised", names, {"from": str(last), **meta})
+    return [save_checkpoint(path, made)]
+
+
+def given_checkpoint(args: argparse.Namespace, saved: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint a run starts or goes on from, if it is one of ours."""
+    if saved is None and args.weights.endswith(".pt"):
+        return load_checkpoint(args.weights)
+    return saved

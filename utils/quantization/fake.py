@@ -1,0 +1,249 @@
+"""FakeQuantised: a network that trains as the integers will compute, and that is the integers when it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.fold import fold_bn
+from utils.darknet.network import Network, State
+from utils.darknet.shapes import channels
+from utils.quantization.edges import (
+    IMAGE_SCALE,
+    Edges,
+    Grid,
+    edge_bits,
+    image_scale,
+    level_bounds,
+    make_grids,
+    trace_edges,
+)
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.fakeconv import FakeConv, FakeSum
+from utils.quantization.integer import IntegerNetwork
+from utils.quantization.lower import QuantisedNetwork, lower, weight_bits
+from utils.quantization.observers import EDGE_PACE, WEIGHT_PACE, EdgeScale
+from utils.quantization.scheme import Scheme
+from utils.quantization.support import check_supported
+from utils.quantization.tables import CHARGE_BITS, tabled_layers
+from utils.quantization.walk import last_readers, move
+
+# Shares of a run. Ranges freeze at half time, when the rate of a cosine is half and the network has found its place;
+# statistics at a fifth of the rate, because they follow the weights. The rest learns for the integers' own grids.
+FREEZE_RANGES = 0.5
+FREEZE_STATISTICS = 0.7
+OBSERVED = 4  # of so many batches one moves the scales
+
+
+@dataclass(frozen=True)
+class Start:
+    """Scales to begin with: of every group of edges, and before the activation of every layer with a table.
+
+    ``counts``: H * W of the map that each global average reads.
+    """
+
+    edges: dict[int, float]
+    charges: dict[int, float] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+
+
+class FakeQuantised(nn.Module):
+    """A float network whose forward pass rounds as its integers do.
+
+    In training it takes [N,C,H,W] of n / 255 and returns the heads' raw maps, with gradients straight through the
+    rounding. In eval mode it returns what the integers return, nothing else: its state is lowered and run by the
+    integer executor, which is kept until a tensor changes. Parameters are named as in ``models.Darknet``, so that
+    optimizers, penalties and teachers find them; the scales are beside them, in ``edges`` and ``layers.{i}.steps``.
+
+    Args:
+        network: float, without [se] (`expand`); with batch norm where the cfg has it.
+        scheme: bits and style.
+        start: scales to begin with.
+        fold: quantise the weights with batch norm's gain in them; without, the gain joins the scales at the end.
+            Powers of two can not take a gain, so there it is always on.
+        learn: scales of weights and edges are parameters.
+
+    Raises:
+        InputError: a layer has no integer form.
+    """
+
+    def __init__(
+        self, network: Network, scheme: Scheme, start: Start, *, fold: bool = False, learn: bool = False
+    ) -> None:
+        super().__init__()
+        folded = fold_bn(network).spec
+        check_supported(folded)
+        self.spec, self.scheme, self.learn = network.spec, scheme, learn
+        self.fold = fold or scheme.style == "pow2"
+        self.traced: Edges = trace_edges(folded)
+        self._folded, self._bits = folded, edge_bits(self.traced, scheme)
+        self._last = last_readers(folded)
+        self.register_buffer("frozen", torch.zeros(2, dtype=torch.int64))  # ranges, statistics
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # training batches
+        self.frozen: Tensor
+        self.seen: Tensor
+        self.counts = dict(start.counts)
+        power, keeps = scheme.style == "pow2", scheme.style == "dorefa" and not learn
+        self.edges, self.charges, self.layers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for group in self.traced.members():
+            given = group == self.traced.group[-1] or group in self.traced.gates
+            at = torch.tensor([start.edges[group]])
+            self.edges[f"group{group}"] = EdgeScale(at, power=power, learn=learn, fixed=given or keeps)
+        for i in tabled_layers(folded):
+            at = torch.tensor([start.charges[i]])
+            self.charges[f"layer{i}"] = EdgeScale(at, power=power, learn=learn, fixed=keeps)
+        width = channels(network.spec)
+        for i, layer in enumerate(network.spec.layers):
+            if isinstance(layer, s.Conv):
+                self.layers[str(i)] = FakeConv(
+                    layer,
+                    width[layer.sources[0]],
+                    style=scheme.style,
+                    bits=weight_bits(folded, i, scheme),
+                    fold=self.fold,
+                    learn=learn,
+                    share=self._share(layer),
+                )
+            elif isinstance(layer, s.Shortcut) and layer.weighted:
+                self.layers[str(i)] = FakeSum(layer, width[i])
+        self._load(network.state)
+        self._kept: tuple[tuple[int, ...], IntegerExecutor] | None = None
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images -> raw head maps, in cfg order."""
+        if not self.training:
+            return self.executor().to(x.device)(x)
+        ranges, statistics = (bool(flag) for flag in self.frozen.tolist())
+        observe = not ranges and int(self.seen) % OBSERVED == 0
+        self.seen += 1
+        if observe:
+            self._follow_weights()
+        heads = self._walk(x * (image_scale(self.scheme) / IMAGE_SCALE), observe, statistics)
+        if observe:
+            for edge in (*self.edges.values(), *self.charges.values()):
+                edge.move(EDGE_PACE)  # type: ignore[operator]
+        return heads
+
+    def at(self, progress: float) -> None:
+        """Tell how much of the run is over, 0..1; freezes what is due and never thaws."""
+        due = torch.tensor([progress >= FREEZE_RANGES, progress >= FREEZE_STATISTICS], device=self.frozen.device)
+        self.frozen.copy_(torch.maximum(self.frozen, due.long()))
+
+    def integer(self) -> IntegerNetwork:
+        """The golden model of the present state.
+
+        Raises:
+            InputError: an accumulator needs more than 32 bits.
+        """
+        return lower(self.quantised())
+
+    @torch.no_grad()
+    def quantised(self) -> QuantisedNetwork:
+        """The present state with its grids: folded weights that lie on them, and the scales."""
+        grids, charges = self._grids(), {}
+        state: State = {}
+        steps = {}
+        for i in tabled_layers(self._folded):
+            step = self.charges[f"layer{i}"].step()  # type: ignore[operator]
+            charges[i] = Grid(float(step), *level_bounds(CHARGE_BITS, signed=True))
+        for i, layer in enumerate(self._folded.layers):
+            if isinstance(layer, s.Conv):
+                weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]].scale)
+                state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = weight.cpu(), bias.cpu()
+            elif isinstance(layer, s.Shortcut) and layer.weighted:
+                state[f"layers.{i}.weights"] = self.layers[str(i)].weights.detach().cpu()  # type: ignore[union-attr, operator]
+        return QuantisedNetwork(Network(self._folded, state), self.scheme, grids, steps, charges, self.counts)
+
+    def executor(self) -> IntegerExecutor:
+        """The integers of the present state at work; made again when any tensor was written or replaced."""
+        tensors = self.state_dict(keep_vars=True).values()
+        mark = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
+        if self._kept is None or self._kept[0] != mark:
+            self._kept = mark, IntegerExecutor(self.integer())
+        return self._kept[1]
+
+    def float_network(self) -> Network:
+        """Structure and a copy of the float tensors alone, as ``models.network_of`` gives those of a Darknet."""
+        plain = torch.contiguous_format
+        own = {key: value for key, value in self.state_dict().items() if not is_observer(key)}
+        return Network(self.spec, {k: v.detach().cpu().clone(memory_format=plain) for k, v in own.items()})
+
+    def observers(self) -> State:
+        """A copy of the rest of the state: scales, flags, counters."""
+        return {key: value.detach().cpu().clone() for key, value in self.state_dict().items() if is_observer(key)}
+
+    def _walk(self, x: Tensor, observe: bool, frozen: bool) -> list[Tensor]:
+        out, heads, grids = {-1: x}, [], self._grids()
+        for i, layer in enumerate(self.spec.layers):
+            given = [out[j] for j in layer.sources]
+            match layer:
+                case s.Conv():
+                    y = self._conv(i)(given[0], s_in=grids[layer.sources[0]].scale, frozen=frozen)
+                    out[i] = self._rounded(i, layer.activation, y, grids[i], observe) if i in grids else y
+                case s.Shortcut():
+                    y = self.layers[str(i)](given) if layer.weighted else sum(given[1:], start=given[0])
+                    out[i] = self._rounded(i, layer.activation, y, grids[i], observe)
+                case s.ScaleChannels():
+                    out[i] = self._rounded(i, layer.activation, given[1] * given[0], grids[i], observe)
+                case s.AvgPool():
+                    out[i] = self._rounded(i, "linear", given[0].mean((2, 3), keepdim=True), grids[i], observe)
+                case s.Dropout():
+                    out[i] = F.dropout(given[0], layer.probability)
+                case _:
+                    out[i] = move(layer, given, float("-inf"))
+            if isinstance(layer, s.Head):
+                heads.append(out[i])
+            for j in set(layer.sources):
+                if self._last[j] == i:
+                    del out[j]
+        return heads
+
+    def _grids(self) -> dict[int, Grid]:
+        """The grids by the present scales."""
+        groups = list(self.traced.members())
+        steps = torch.cat([self._edge(group).step() for group in groups]).tolist()
+        return make_grids(self._folded, self.traced, dict(zip(groups, steps, strict=True)), self._bits)
+
+    def _rounded(self, i: int, activation: str, y: Tensor, grid: Grid, observe: bool) -> Tensor:
+        """Activation and grid of an edge; a grid that starts at level 0 is a ReLU already."""
+        if f"layer{i}" in self.charges:
+            y = self.charges[f"layer{i}"](y, *level_bounds(CHARGE_BITS, signed=True), observe=observe)
+        if activation not in ("relu", "relu6", "linear"):
+            y = ACTIVATIONS[activation](y)
+        return self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=observe)
+
+    def _follow_weights(self) -> None:
+        for layer in self._convs():
+            layer.follow(WEIGHT_PACE)
+
+    def _share(self, layer: s.Conv) -> float:
+        """What the weights that read the image take of its scale."""
+        image = self.traced.group[layer.sources[0]] == self.traced.group[-1]
+        return IMAGE_SCALE / image_scale(self.scheme) if image else 1.0
+
+    def _load(self, state: State) -> None:
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        missing = [key for key in missing if not is_observer(key) and not key.endswith("num_batches_tracked")]
+        if missing or unexpected:
+            raise ValueError(f"the state does not fit the spec: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        for layer in self._convs():
+            layer.search()
+
+    def _convs(self) -> list[FakeConv]:
+        return [layer for layer in self.layers.values() if isinstance(layer, FakeConv)]
+
+    def _conv(self, i: int) -> FakeConv:
+        return self.layers[str(i)]  # type: ignore[return-value]
+
+    def _edge(self, group: int) -> EdgeScale:
+        return self.edges[f"group{group}"]  # type: ignore[return-value]
+
+
+def is_observer(key: str) -> bool:
+    """Whether a tensor of the state is a scale, a flag or a counter, and not one of the float network's."""
+    return key.startswith(("edges.", "charges.")) or ".steps." in key or key in ("frozen", "seen")

@@ -1,0 +1,90 @@
+"""From a float network to one that trains quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from utils.darknet.expand import expand
+from utils.darknet.fold import fold_bn
+from utils.darknet.network import Network, State
+from utils.errors import InputError
+from utils.quantization.calibrate import averaged_pixels, for_image_scale, renumber
+from utils.quantization.edges import edge_bits, gate_scale, image_scale, trace_edges
+from utils.quantization.executor import image_levels
+from utils.quantization.fake import FakeQuantised, Start, is_observer
+from utils.quantization.histogram import collect_both
+from utils.quantization.ranges import choose_scales
+from utils.quantization.scheme import Scheme
+from utils.quantization.support import check_supported
+from utils.quantization.tables import charge_grids, tabled_layers
+
+
+def prepare(
+    network: Network, batches: Iterable[Tensor], scheme: Scheme, *, fold: bool = False, learn: bool = False
+) -> FakeQuantised:
+    """A float network with scales that its edges ask for on calibration images, ready to train.
+
+    Args:
+        network: float, with its batch norm; an [se] is written out.
+        batches: images [N,C,H,W] of n / 255, not augmented; 64 are plenty.
+        scheme: bits, style and how ranges are chosen; equalisation and corrections are left to the training.
+        fold: quantise weights with batch norm in them.
+        learn: scales are parameters.
+
+    Raises:
+        InputError: the network has a layer without integer form, or there are no images.
+    """
+    images = list(batches)
+    if not images:
+        raise InputError("calibration: no images; give at least one batch of training images")
+    check_supported(fold_bn(network).spec)
+    network, number = expand(network)
+    scheme = renumber(scheme, number)
+    folded = for_image_scale(fold_bn(network), scheme)
+    spec, edges = folded.spec, trace_edges(folded.spec)
+    bits, counts = edge_bits(edges, scheme), averaged_pixels(spec, images)
+    values = [image_levels(x) * image_scale(scheme) for x in images]
+    histograms, before = collect_both(folded, values, edges.producers, tabled_layers(spec))
+    real = replace(scheme, style="google")  # powers of two are made where they are used
+    scales = choose_scales(edges, histograms, real)
+    scales[edges.group[-1]] = image_scale(scheme)
+    for group in edges.gates:
+        scales[group] = gate_scale(scheme, bits[edges.members()[group][0]])
+    charges = {i: grid.scale for i, grid in charge_grids(spec, before, real).items()}
+    return FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+
+
+def resume(
+    network: Network,
+    observers: State,
+    scheme: Scheme,
+    *,
+    counts: dict[int, int] | None = None,
+    fold: bool = False,
+    learn: bool = False,
+) -> FakeQuantised:
+    """The network with the scales it had, as ``FakeQuantised.observers`` gave them.
+
+    Raises:
+        InputError: they are those of another network or scheme.
+    """
+    folded = fold_bn(network).spec
+    ones = dict.fromkeys(trace_edges(folded).members(), 1.0)
+    start = Start(ones, dict.fromkeys(tabled_layers(folded), 1.0), counts or {})
+    model = FakeQuantised(network, scheme, start, fold=fold, learn=learn)
+    try:
+        missing, unexpected = model.load_state_dict(observers, strict=False)
+    except RuntimeError as error:
+        raise InputError("quantised checkpoint: its scales are of another scheme; give its float network") from error
+    if unexpected or any(is_observer(key) for key in missing):
+        raise InputError("quantised checkpoint: its scales are of another network; give its float network")
+    return model
+
+
+def thawed(observers: State) -> State:
+    """The same scales with nothing frozen, for another run from here."""
+    return {k: torch.zeros_like(v) if k in ("frozen", "seen") else v.clone() for k, v in observers.items()}
