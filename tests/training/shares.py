@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.data.loader import Tickets
 
 
-def tickets(count: int, share: tuple[int, int]) -> Tickets:
+def tickets(count: int, share: tuple[int, int], *, shuffle: bool = True) -> Tickets:
     """The batches of 8 of so many images, or a share of them."""
     dataset = type("Bare", (), {"__len__": lambda self: count})()
-    return Tickets(dataset, 8, shuffle=True, seed=3, share=share)
+    return Tickets(dataset, 8, shuffle=shuffle, seed=3, share=share)

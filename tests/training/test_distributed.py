@@ -149,3 +149,12 @@ def test_shares_of_a_batch_make_up_the_batch(count, processes):
     for batch, *parts in zip(whole, *shares, strict=True):
         together = [ticket for row in zip_longest(*parts) for ticket in row if ticket is not None]
         assert together == batch and min(map(len, parts)) > 0
+
+
+@pytest.mark.parametrize("count", [16, 17, 18, 19, 3])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_of_what_is_only_looked_at_lose_no_image(count, processes):
+    shares = [tickets(count, (k, processes), shuffle=False) for k in range(processes)]
+    assert all(len(list(share)) == len(share) for share in shares)
+    seen = sorted(ticket.index for share in shares for batch in share for ticket in batch)
+    assert seen == list(range(count))

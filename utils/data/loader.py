@@ -47,8 +47,8 @@ class Tickets(Sampler[list[Ticket]]):
 
     Shuffled, or in the list's order, or (``rect``) images of similar aspect together. ``sizes`` are those of
     multi-scale training: each batch has one of them, chosen by (seed, epoch, batch). ``share`` (k, n) takes the images
-    k, k + n, … of every batch: n such loaders see what one sees that does not share, but for a last batch of fewer
-    than n.
+    k, k + n, … of every batch: n such loaders see what one sees that does not share. Shuffled they keep step with each
+    other, and a last batch of fewer than n is left out.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Tickets(Sampler[list[Ticket]]):
         self.rects = rect_batches(dataset.shapes(), dataset.size, batch_size, rect) if rect else None
 
     def __len__(self) -> int:
-        if self.rects is not None:
-            return len(self.rects) - (len(self.rects[-1][0]) < self.share[1])
-        return math.ceil((self.count - self.share[1] + 1) / self.batch_size)
+        last = (len(self.rects[-1][0]) if self.rects else self.count % self.batch_size) or self.batch_size
+        least = self.share[1] if self.shuffle else self.share[0] + 1
+        return math.ceil(self.count / self.batch_size) - (last < least)
 
     def __iter__(self) -> Iterator[list[Ticket]]:
         k, n = self.share
         for batch in self._batches():
-            if len(batch) >= n:
+            if len(batch) >= (n if self.shuffle else k + 1):
                 yield batch[k::n]
 
     def _batches(self) -> Iterator[list[Ticket]]:
