@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--agnostic-nms", action="store_true", help="NMS over all classes together")
     add("--save-txt", action="store_true", help="an image a file: class cx cy w h score, 0..1")
     add("--save-json", action="store_true", help="all boxes in one COCO results file")
+    add("--carry", action="store_true", help="a streaming network on video: go on from the frame before")
     add("--frames", type=cli.positive, default=None, help="stop after so many frames")
     return flags
 

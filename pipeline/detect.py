@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from utils.detection.pictures import draw_boxes, save_picture
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.spiking.carried import CarriedStream
+from utils.spiking.stream import StreamExecutor
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
@@ -145,6 +148,9 @@ def detect(args: argparse.Namespace) -> Record:
     loaded, device = load_model(weights, args.cfg), select_device(args.device)
     size = image_size(args.img_size, loaded.spec, loaded.size)
     loaded.predictor.to(device)
+    carried = carry(loaded) if args.carry else None
+    if carried is not None:
+        loaded = replace(loaded, predictor=carried)
     names = names_of(loaded, args)
     frames = frames_of(args, 1 if args.gray_scale else loaded.spec.channels)
     first = next(frames, None)
@@ -158,6 +164,8 @@ def detect(args: argparse.Namespace) -> Record:
     images = 0
     try:
         for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
+            if carried is not None and not (frame.video and frame.number):
+                carried.reset()
             boxes = find(loaded, frame, size, args, device)
             album.add(frame, boxes, text=args.save_txt)
             images += 1
@@ -167,7 +175,20 @@ def detect(args: argparse.Namespace) -> Record:
         album.close()
     told = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
     log.info("%d frames: %s; pictures in %s", images, told, folder)
+    if carried is not None:
+        log.info("%.1f steps a frame, %d for the first", statistics.mean(carried.taken), carried.taken[0])
     return finish_record(record, metrics={"images": images, "boxes": len(album.rows)}, outputs=album.outputs)
+
+
+def carry(loaded: Loaded) -> CarriedStream:
+    """The predictor that keeps its state from frame to frame.
+
+    Raises:
+        InputError: the network does not stream.
+    """
+    if not isinstance(loaded.predictor, StreamExecutor):
+        raise InputError(f"--carry: {loaded.path} does not stream; make a network with convert_snn.py --mode stream")
+    return CarriedStream(loaded.predictor)
 
 
 def names_of(loaded: Loaded, args: argparse.Namespace) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.shapes import granularity
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
+from utils.spiking.carried import CarriedStream
 from utils.spiking.encode import SpikingNetwork, encode
 from utils.spiking.firing import RULES, StreamingNeuron
 from utils.spiking.observe import hardware_state_bits, observe, raster
@@ -196,3 +197,16 @@ def test_schedules_only_change_the_way():
     assert spread.exact and preload.exact
     totals = [sum(float(a.sum()) for a in seen.activity.values()) for seen in (spread, preload)]
     assert totals[0] != totals[1]
+
+
+def test_a_carried_stream_is_exact_frame_after_frame_and_forgets_on_request():
+    network = spiking(CHAIN)
+    carried, frames = CarriedStream(StreamExecutor(network)), random_images(2, seed=5)
+    golden = IntegerExecutor(network.integer)
+    for frame in (frames[0], frames[0], frames[1]):
+        assert torch.equal(carried(frame[None])[0], golden(frame[None])[0])
+    assert carried.taken[1] < carried.taken[0], "nothing changed, nothing had to fire"
+    carried.reset()
+    carried(frames[:1])
+    assert carried.taken[3] == carried.taken[0]
+    assert torch.equal(carried(frames[:1, :, :8, :8])[0], golden(frames[:1, :, :8, :8])[0])

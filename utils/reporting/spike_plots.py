@@ -83,6 +83,9 @@ def plot_layer_bars(
     if marks in series:
         bound = [series[marks].get(i, np.nan) for i in layers]
         axis.step(places, bound, where="mid", color="0.3", linestyle="--", linewidth=1.2, label=marks)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(_plain_numbers())
+        axis.bar_label(axis.containers[0], fmt="%g", fontsize=8, padding=1)
     axis.set_xticks(places, [str(i) for i in layers], fontsize=8)
     axis.set(xlabel="layer of the cfg", ylabel=unit)
     axis.grid(False, axis="x")
@@ -95,7 +98,7 @@ def plot_layer_bars(
 def plot_raster(
     path: Path | str, trains: Mapping[int, NDArray[np.int8]], *, title: str = "Spikes of some neurons of each layer"
 ) -> Path:
-    """A strip a layer, a row a neuron, a dot a spike: blue positive, red negative.
+    """A strip a layer, a row a neuron, a cell a step: blue a positive spike, red a negative one.
 
     Args:
         path: the picture.
@@ -106,26 +109,25 @@ def plot_raster(
     if len(chosen) > RASTER_ROWS:
         chosen = [chosen[k] for k in np.linspace(0, len(chosen) - 1, RASTER_ROWS).astype(int)]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8.5, 0.9 + 0.52 * len(chosen)), layout="constrained")
+    figure = Figure(figsize=(8.5, 0.9 + 0.5 * len(chosen)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
-    steps = max(train.shape[1] for train in trains.values())
+    steps, colours = max(train.shape[1] for train in trains.values()), ListedColormap([ORANGE, "#f4f4f4", BLUE])
     for axis, i in zip(axes, chosen, strict=True):
-        rows, times = np.nonzero(trains[i])
-        signs = trains[i][rows, times]
-        size = float(np.clip(900 / steps, 1.5, 14))
-        for sign, colour in ((1, BLUE), (-1, ORANGE)):
-            axis.scatter(
-                times[signs == sign] + 1, rows[signs == sign], s=size, marker="|", color=colour, linewidths=0.9
-            )
-        axis.set(yticks=[], xlim=(0.5, steps + 0.5), ylim=(len(trains[i]) - 0.2, -0.8))
+        train = trains[i] if len(trains[i]) else np.zeros((1, steps), np.int8)
+        place = (0.5, train.shape[1] + 0.5, len(train), 0)
+        axis.imshow(train, colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest", extent=place)
+        axis.set(yticks=[], xlim=(0.5, steps + 0.5))
         axis.set_ylabel(f"layer {i}", rotation=0, ha="right", va="center", fontsize=8)
-        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.spines[:].set_visible(False)
         axis.tick_params(bottom=axis is axes[-1])
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlabel("step")
-    figure.suptitle(f"{title}\nblue: positive, red: negative", fontsize=11)
+    figure.suptitle(f"{title}\na row a neuron, the busiest on top; blue: +1, red: -1", fontsize=11)
     return _save(figure, path)
 
 

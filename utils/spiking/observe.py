@@ -16,7 +16,7 @@ from utils.spiking.mismatch import Mismatch, is_exact, mismatch, together
 from utils.spiking.stream import Spikes, State, StreamExecutor
 
 MEMBRANE_BITS = 32
-SHOWN_NEURONS = 60
+SHOWN_NEURONS = 20
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""convert_snn.py in its other modes, on a tiny trained network: files, records, curves, refusals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+import convert_snn
+import export
+import pipeline.bench
+from models import Darknet, load_model, network_of
+from tests.scenes import write_scenes
+from utils.darknet.cfg import parse_cfg
+from utils.darknet.network import Checkpoint, save_checkpoint
+from utils.errors import InputError
+from utils.quantization.executor import IntegerExecutor
+from utils.reporting.record import Record
+from utils.spiking.rate_executor import RateExecutor
+from utils.spiking.stream import StreamExecutor
+
+HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--calibration", "4", "--images", "3"]
+CFG = """
+[net]
+width=64
+height=64
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=relu
+[maxpool]
+size=2
+stride=2
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=relu
+[convolutional]
+size=1
+filters=21
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=8,8,16,16,32,32
+classes=2
+num=3
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a data set and a network of random weights."""
+    folder = tmp_path_factory.mktemp("modes")
+    write_scenes(folder, train=6, valid=5, shape=(64, 64))
+    torch.manual_seed(0)
+    network = network_of(Darknet(parse_cfg(CFG, "test")).eval())
+    save_checkpoint(folder / "net.pt", Checkpoint(network))
+    return folder
+
+
+@pytest.fixture
+def convert(place, monkeypatch):
+    """Runs convert_snn.py there."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(pipeline.bench, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
+
+    def run(*words: str) -> Record:
+        return convert_snn.run(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt", *words]))
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_stream_leaves_curves_settling_times_pictures_and_a_network_that_streams(place, convert):
+    record = convert("--mode", "stream", "--a-bit", "3", "--name", "s")
+    spiking, quantised = record.metrics["spiking"], record.metrics["quantised"]
+    assert spiking["map50"] == quantised["map50"] and spiking["exact"] is True
+    assert spiking["exact_steps"] <= spiking["bound_steps"] == 21
+    folder = place / record.folder
+    curve = rows(folder / "curve.csv")
+    assert [int(row["steps"]) for row in curve] == sorted(int(row["steps"]) for row in curve)
+    assert int(curve[-1]["steps"]) == 21 and float(curve[-1]["map50"]) == quantised["map50"]
+    settled = {int(row["layer"]): (int(row["settled"]), int(row["bound"])) for row in rows(folder / "settling.csv")}
+    assert set(settled) == {0, 2} and all(0 < t <= bound for t, bound in settled.values())
+    assert {row["wrong"] for row in rows(folder / "mismatch.csv")} == {"0"}
+    for name in ("map_over_time", "raster", "settling", "energy", "spikes"):
+        assert (folder / f"{name}.png").stat().st_size > 5000
+    loaded = load_model(place / record.paths("*.snn.pt")[0])
+    assert isinstance(loaded.predictor, StreamExecutor) and loaded.integer is not None
+    x = torch.rand(1, 3, 64, 64).mul(255).round() / 255
+    assert torch.equal(loaded.predictor(x)[0], IntegerExecutor(loaded.integer)(x)[0])
+
+
+def test_an_early_exit_is_kept_in_the_file(place, convert):
+    record = convert("--mode", "stream", "--early-exit", "2", "--name", "e")
+    assert record.metrics["spiking"]["steps"] == 2 and record.metrics["spiking"]["exact"] is False
+    predictor = load_model(place / record.paths("*.snn.pt")[0]).predictor
+    assert isinstance(predictor, StreamExecutor) and predictor.steps == 2
+
+
+def test_other_neurons_run_one_window_and_tell_which_layer_is_off(place, convert, caplog):
+    caplog.set_level("INFO")
+    record = convert("--mode", "stream", "--neuron", "unsigned", "--a-bit", "2", "--name", "u")
+    assert record.metrics["spiking"]["steps"] == 3
+    found = {int(row["layer"]): int(row["wrong"]) for row in rows(place / record.folder / "mismatch.csv")}
+    assert found[0] == 0 < found[2]
+    assert "layer 2 breaks most by itself" in caplog.text and "neurons whose count is off" in caplog.text
+
+
+def test_rate_normalises_and_says_that_it_is_not_exact(place, convert, caplog):
+    caplog.set_level("INFO")
+    record = convert("--mode", "rate", "--timesteps", "8", "--channel-wise", "--reset", "zero", "--name", "r")
+    assert record.metrics["spiking"]["exact"] is False and record.metrics["spiking"]["sops"] > 0
+    assert "rates of 8 steps, a scale a channel, 99.999 %, reset zero" in caplog.text
+    assert "not exact after 8 steps" in caplog.text
+    loaded = load_model(place / record.paths("*.snn.pt")[0])
+    assert isinstance(loaded.predictor, RateExecutor) and loaded.integer is None
+    with pytest.raises(InputError, match="holds firing rates, not integers"):
+        convert("--weights", record.paths("*.snn.pt")[0].as_posix())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--early-exit", "3"], "--early-exit: is for --mode stream, this is phase"),
+        (["--mode", "rate", "--neuron", "signed"], "--neuron: is for --mode stream, this is rate"),
+        (["--mode", "stream", "--reset", "zero"], "--reset: is for --mode rate, this is stream"),
+        (["--mode", "stream", "--early-exit", "9", "--timesteps", "5"], "only --timesteps 5 are simulated"),
+    ],
+)
+def test_flags_of_another_mode_are_refused(convert, words, told):
+    with pytest.raises(InputError, match=told):
+        convert(*words)
+
+
+def test_spikes_are_handed_over_as_a_graph_and_as_events(place, convert):
+    pytest.importorskip("nir")
+    record = convert("--a-bit", "2", "--name", "p")
+    weights = record.paths("*.snn.pt")[0].as_posix()
+    common = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--weights", weights, "--golden", "1"]
+    made = export.run(export.parser().parse_args(["nir", *common]))
+    assert [path.suffix for path in made.paths("*.nir")] == [".nir"]
+    made = export.run(export.parser().parse_args(["aer", *common, "--name", "events"]))
+    names = {path.name for path in made.paths("*")}
+    assert {"0_in.npy", "0_layer_2.npy", "0_layer_2.csv", "README.md"} <= names

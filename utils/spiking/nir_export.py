@@ -1,0 +1,275 @@
+"""Phase mode in NIR, with nothing but NIR's own nodes: exact, whatever an importer makes of resets and start values.
+
+NIR (Pedersen et al., Neuromorphic Intermediate Representation, Nature Communications 2024; nir.readthedocs.io) has an
+IF whose membrane falls to ``v_reset``, which loses what was above the threshold: the soft reset would be lost. It is
+written out instead, as ``I`` (an integrator), ``Threshold``, and a ``Scale`` by -theta back into the integrator, which
+acts one step later. The rest is gates: an input ``start``, one pulse of ones at step 0, charges every neuron with its
+bias, half a threshold and minus more than it can ever receive; ``Delay`` hands it that back when its window opens, and
+takes it away again when the window, and with it the highest level, is over. A max pool is the OR of its trains: a sum
+of spikes and a threshold of one half. A concat into a convolution is several convolutions into one neuron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import channels, sizes
+from utils.errors import InputError
+from utils.files import writing
+from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.support import readouts
+from utils.spiking.counting import pixel_channels
+from utils.spiking.encode import SpikingNetwork
+
+Array = NDArray[np.float64]
+IMAGE, START = "image", "start"
+NO_PACKAGE = "nir: the package is missing; pip install -r requirements-export.txt"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of an edge: the channels ``of`` a node's output, which has ``width`` of them."""
+
+    node: str
+    of: tuple[int, ...]
+    width: int
+
+
+@dataclass
+class _Graph:
+    """Nodes and edges as they come up."""
+
+    nodes: dict[str, Any] = field(default_factory=dict)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, node: Any, *sources: str) -> str:
+        self.nodes[name] = node
+        self.edges += [(source, name) for source in sources]
+        return name
+
+
+def write_nir(path: str | Path, network: SpikingNetwork, height: int, width: int) -> Path:
+    """Write a ``.nir`` file for images of ``height`` x ``width`` px.
+
+    Raises:
+        InputError: the package is missing, or the network has something that NIR cannot hold; names the layer.
+    """
+    nir = _package()
+    graph = to_nir(network, height, width)
+    with writing(Path(path)) as temporary:
+        nir.write(str(temporary), graph)
+    return Path(path)
+
+
+def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:
+    """The graph, a ``nir.NIRGraph``.
+
+    Inputs: ``image``, the pixel levels 0..255 [C,H,W] at step 0 and nothing after, and ``start``, ones [1,H,W] at step
+    0. A step is one unit of ``Delay``. Outputs: a membrane ``output_<layer>`` for each read-out, which after
+    ``metadata["steps"]`` steps holds the accumulator; times ``scale_<layer>`` it is the head's value.
+
+    Raises:
+        InputError: the package is missing, or the network has something that NIR cannot hold; names the layer.
+    """
+    nir = _package()
+    check_nir(network.integer, height, width)
+    integer, wide = network.integer, channels(network.spec)
+    graph = _Graph()
+    parts: dict[int, tuple[Part, ...]] = {-1: (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),)}
+    size = sizes(network.spec, height, width)
+    graph.add(IMAGE, nir.Input(np.array([wide[-1], height, width])))
+    graph.add(START, nir.Input(np.array([1, height, width])))
+    builder = _Builder(nir, graph, network, size)
+    for i, layer in enumerate(network.spec.layers):
+        given = [parts[j] for j in layer.sources if j in parts]
+        match layer:
+            case s.Conv():
+                builder.conv(i, layer, given[0])
+            case s.Shortcut():
+                builder.shortcut(i, layer, given)
+            case s.MaxPool():
+                parts[i] = builder.pool(i, layer, given[0])
+            case s.Route():
+                parts[i] = tuple(part for source in given for part in _slice(source, layer))
+            case s.Dropout():
+                parts[i] = given[0]
+        if i in integer.ops and i not in readouts(network.spec):
+            parts[i] = (Part(f"fire_{i}", tuple(range(wide[i])), wide[i]),)
+    graph_of_all = nir.NIRGraph(graph.nodes, graph.edges, type_check=False)
+    graph_of_all.metadata = builder.metadata()
+    return graph_of_all
+
+
+@dataclass
+class _Builder:
+    nir: Any
+    graph: _Graph
+    network: SpikingNetwork
+    size: dict[int, tuple[int, int]]
+
+    def metadata(self) -> dict[str, Any]:
+        """What a reader wants to know; nothing in it is needed to run the graph."""
+        scales = {
+            f"scale_{i}": self.network.integer.conv(i)[1].scale.numpy()  # type: ignore[union-attr]
+            for i in readouts(self.network.spec)
+        }
+        return {"mode": "phase", "window": self.network.window, "steps": self.network.latency, **scales}
+
+    def conv(self, i: int, layer: s.Conv, given: tuple[Part, ...]) -> None:
+        """A convolution for every part of the input, all into one integrator."""
+        _, op = self.network.integer.conv(i)
+        by = op.requantiser
+        gain = np.ones(layer.filters) if by is None else by.m.numpy().astype(np.float64)
+        weight = op.weight.numpy().astype(np.float64) * gain[:, None, None, None]
+        names, at = [], 0
+        for k, part in enumerate(given):
+            size = self.size[layer.sources[0]]
+            node = self._conv2d(_part_of(weight, layer, part, at), size, layer.stride, layer.pad, layer.dilation)
+            names.append(self.graph.add(f"conv_{i}_{k}", node, part.node))
+            at += len(part.of)
+        bias = op.bias.numpy().astype(np.float64) * gain
+        if by is None:
+            self._integrator(i, f"output_{i}", names, bias)
+        else:
+            largest = np.abs(weight).sum((1, 2, 3)).max() * self.network.integer.reach_into(i) + np.abs(bias).max()
+            self._neuron(i, by, names, bias, largest)
+
+    def shortcut(self, i: int, layer: s.Shortcut, given: list[tuple[Part, ...]]) -> None:
+        """Every part of every source through a 1x1 convolution that holds its gain, all into one integrator."""
+        op = self.network.integer.ops[i]
+        assert isinstance(op, IntShortcut)
+        wide = channels(self.network.spec)[i]
+        gains = op.gains.numpy().astype(np.float64) * float(op.requantiser.m[0])
+        names = []
+        for source, (j, gain) in enumerate(zip(layer.sources, gains, strict=True)):
+            at = 0
+            for k, part in enumerate(given[source]):
+                weight = np.zeros((wide, part.width, 1, 1))
+                for n, channel in enumerate(part.of):
+                    weight[at + n, channel] = gain[at + n] if len(gain) > 1 else gain[0]
+                at += len(part.of)
+                node = self._conv2d(weight, self.size[j])
+                names.append(self.graph.add(f"add_{i}_{source}_{k}", node, part.node))
+        largest = float(np.abs(gains).sum(0).max()) * self.network.integer.reach_into(i)
+        self._neuron(i, op.requantiser, names, np.zeros(wide), largest)
+
+    def pool(self, i: int, layer: s.MaxPool, given: tuple[Part, ...]) -> tuple[Part, ...]:
+        """The OR of the trains: ones over each window, and a threshold of one half."""
+        before, after = layer.pad // 2, layer.pad - layer.pad // 2
+        pad = max(before, after)
+        side = layer.size + 2 * pad - layer.pad
+        ones = np.zeros((side, side))
+        ones[pad - before : pad - before + layer.size, pad - before : pad - before + layer.size] = 1
+        made = []
+        for k, part in enumerate(given):
+            weight = np.eye(part.width)[:, :, None, None] * ones
+            node = self._conv2d(weight, self.size[layer.sources[0]], (layer.stride, layer.stride), pad)
+            name = self.graph.add(f"sum_{i}_{k}", node, part.node)
+            shape = (part.width, *self.size[i])
+            name = self.graph.add(f"or_{i}_{k}", self.nir.Threshold(np.full(shape, 0.5)), name)
+            made.append(Part(name, part.of, part.width))
+        return tuple(made)
+
+    def _neuron(self, i: int, by: Requantiser, charges: list[str], bias: Array, largest: float) -> None:
+        """Integrator, threshold, soft reset, and the three gates of its window."""
+        theta, opens = 2.0**by.f, self.network.start[i] * self.network.window
+        shut = 2.0 ** np.ceil(np.log2(2 * largest + 2 * theta))
+        body = self._integrator(i, f"membrane_{i}", charges, bias + theta / 2 - shut)
+        for name, step, sign in (("open", opens, 1.0), ("close", opens + by.hi, -1.0)):
+            delay = self.graph.add(f"{name}_{i}", self.nir.Delay(np.full((1, *self.size[-1]), float(step))), START)
+            self._pulse(i, f"{name}ing_{i}", np.full(len(bias), sign * shut), delay, body)
+        shape = (len(bias), *self.size[i])
+        fire = self.graph.add(f"fire_{i}", self.nir.Threshold(np.full(shape, theta - min(theta, 1.0) / 4)), body)
+        reset = self.graph.add(f"reset_{i}", self.nir.Scale(np.full(shape, -theta)), fire)
+        self.graph.edges.append((reset, body))
+
+    def _integrator(self, i: int, name: str, charges: list[str], start: Array) -> str:
+        body = self.graph.add(name, self.nir.I(np.ones((len(start), *self.size[i]))), *charges)
+        self._pulse(i, f"starting_{i}", start, START, body)
+        if name.startswith("output"):
+            shape = np.array([len(start), *self.size[i]])
+            self.graph.add(f"read_{i}", self.nir.Output(shape), body)
+        return body
+
+    def _pulse(self, i: int, name: str, charge: Array, source: str, target: str) -> None:
+        """The start pulse, brought to the layer's size and times a charge for every channel."""
+        stride = tuple(-(-whole // part) for whole, part in zip(self.size[-1], self.size[i], strict=True))
+        node = self._conv2d(charge[:, None, None, None], self.size[-1], (stride[0], stride[1]))
+        self.graph.add(name, node, source)
+        self.graph.edges.append((name, target))
+
+    def _conv2d(
+        self,
+        weight: Array,
+        size: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        pad: int = 0,
+        dilation: int = 1,
+    ) -> Any:
+        """Never grouped: nir takes the weights' second side for the channels that come in, and refuses groups."""
+        bias = np.zeros(len(weight))
+        return self.nir.Conv2d(size, weight, stride, (pad, pad), (dilation, dilation), 1, bias)
+
+
+def _slice(source: tuple[Part, ...], layer: s.Route) -> tuple[Part, ...]:
+    """The channels that a route takes of one source."""
+    flat = [(part, channel) for part in source for channel in part.of]
+    share = len(flat) // layer.groups
+    taken: list[Part] = []
+    for part, channel in flat[layer.group_id * share : (layer.group_id + 1) * share]:
+        if taken and taken[-1].node == part.node:
+            taken[-1] = Part(part.node, (*taken[-1].of, channel), part.width)
+        else:
+            taken.append(Part(part.node, (channel,), part.width))
+    return tuple(taken)
+
+
+def _part_of(weight: Array, layer: s.Conv, part: Part, at: int) -> Array:
+    """[O, width of the part's node, k, k]: the weights of a stretch of the input, dense, zeros where none are."""
+    out = np.zeros((layer.filters, part.width, layer.size, layer.size))
+    each, into = weight.shape[1], layer.filters // layer.groups
+    for n, channel in enumerate(part.of):
+        group, k = divmod(at + n, each)
+        rows = slice(group * into, (group + 1) * into)
+        out[rows, channel] += weight[rows, k]
+    return out
+
+
+def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
+    """Refuse by name what NIR has no node for.
+
+    Raises:
+        InputError: names the layer, its cfg line and what is in the way.
+    """
+    size, pixels = sizes(integer.spec, height, width), pixel_channels(integer)
+    for i, layer in enumerate(integer.spec.layers):
+        place, op = f"layer {i} (cfg line {layer.line})", integer.ops.get(i)
+        if isinstance(layer, s.Upsample):
+            raise InputError(f"{place}: NIR has no upsampling; use a network of one scale, such as yolov2-tiny")
+        if isinstance(layer, s.MaxPool) and pixels[layer.sources[0]].any():
+            raise InputError(f"{place}: pools pixels, which are no spikes; put a convolution before it")
+        if isinstance(layer, s.Reorg):
+            raise InputError(f"{place}: NIR has no reorg; use a network without passthrough")
+        if i in integer.grids and integer.grids[i].lo < 0:
+            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; set activation=relu and retrain")
+        if op is not None and (not isinstance(op, IntConv | IntShortcut) or op.table is not None):
+            kind = getattr(layer, "activation", None) or type(layer).__name__
+            raise InputError(f"{place}: NIR has no node for {kind}; set activation=relu and retrain")
+        if i in integer.ops and any(
+            -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)
+        ):
+            raise InputError(f"{place}: its map of {size[i][0]}x{size[i][1]} is no whole part of the image's")
+
+
+def _package() -> Any:
+    try:
+        import nir
+    except ImportError as error:
+        raise InputError(NO_PACKAGE) from error
+    return nir
