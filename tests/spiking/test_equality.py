@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
@@ -67,6 +68,9 @@ def test_spike_counts_equal_integer_levels_in_every_layer(seed, bits):
         ("convolutional", CONV | {"groups": 8, "stride": 2}),
         ("convolutional", CONV | {"groups": 2, "size": 5}),
         ("dropout", {"probability": 0.3}),
+        ("reorg", {"stride": 2}),
+        ("shortcut", {"from": -2, "weights_type": "per_feature", "weights_normalization": "relu"}),
+        ("shortcut", {"from": -2, "weights_type": "per_channel", "activation": "leaky"}),
     ],
     ids=lambda section: "-".join(map(str, (section[0], *section[1].values()))),
 )
@@ -74,6 +78,28 @@ def test_every_layer_and_activation_spikes_its_level(section, activation):
     conv = ("convolutional", CONV | {"activation": activation})
     network = spiking(cfg_text(conv, conv, section, conv), 3)
     assert_equal_everywhere(network, random_images(2, seed=1))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_reorg_and_weighted_sums_of_either_sign_spike_their_levels(seed):
+    assert_equal_everywhere(spiking(rich_cfg(seed, spikes=True), 3), random_images(1, seed=seed))
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        (("convolutional", CONV | {"activation": "mish"}), r"activation=mish has no spiking form; .*--act relu"),
+        (("shortcut", {"from": -2, "activation": "swish"}), r"activation=swish has no spiking form; .*--act relu"),
+        (("se", {"squeeze": 2}), r"\[avgpool\] has no spiking form \(nor has \[se\].*retrain .*--act relu"),
+        (("avgpool", {}), r"\[avgpool\] has no spiking form"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_no_neuron_does_is_refused_with_layer_line_and_remedy(section, told):
+    conv = ("convolutional", CONV)
+    with pytest.raises(InputError, match=rf"layer 2 \(cfg line 18\): {told}"):
+        spiking(cfg_text(conv, conv, section))
 
 
 def test_eight_bit_windows_are_exact_too():

@@ -60,7 +60,7 @@ def refine(
         counts: H * W of the map that each global average reads.
 
     Raises:
-        InputError: the scheme's accumulators are so narrow that nothing would be left of a channel's weights.
+        InputError: the scheme's accumulators are so narrow that half of a layer's channels would lose all weights.
     """
     charges, counts = charges or {}, counts or {}
     spec, generator = network.spec, torch.Generator().manual_seed(0)
@@ -140,7 +140,7 @@ def _convolution(
 
 
 def _fitted(place: str, weight: Tensor, bias: Tensor, scale: Tensor, source: Grid, bits: int, scheme: Scheme) -> Tensor:
-    """Scales with which the accumulator fits the scheme's bits, if anything is left of the weights then."""
+    """Scales with which the accumulator fits the scheme's bits, if enough is left of the weights then."""
     assert scheme.acc_bits is not None
     raised = fit_accumulator(
         weight,
@@ -153,10 +153,10 @@ def _fitted(place: str, weight: Tensor, bias: Tensor, scale: Tensor, source: Gri
         style=scheme.style,
     )
     before, after = (round_weights(weight, by, bits).flatten(1).any(1) for by in (scale, raised))
-    if bool((before & ~after).any()):
+    if 2 * int(after.sum()) < int(before.sum()):
         raise InputError(
-            f"{place}: accumulators of {scheme.acc_bits} bits leave nothing of the weights of channel "
-            f"{int((before & ~after).nonzero()[0])}; use more --acc-bits or fewer --a-bit"
+            f"{place}: accumulators of {scheme.acc_bits} bits leave weights in only {int(after.sum())} of "
+            f"{int(before.sum())} channels; use more --acc-bits or fewer --a-bit"
         )
     return raised
 
