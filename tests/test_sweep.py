@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -332,7 +333,10 @@ def test_two_points_of_the_real_chain(tmp_path, monkeypatch):
     for row in record.metrics["points"]:
         point = read_record(row["folder"])
         assert point.metrics["stages"]["spiking"]["bytes"] == row["bytes"]
-        assert (point.folder / "report.html").is_file()
+        page = (point.folder / "report.html").read_text()
+        for stage, numbers in point.metrics["stages"].items():
+            assert f'value="{json.dumps(numbers["map50"])}" data-stage="{stage}" data-name="map50"' in page
+        assert page.count("<svg") == 9 and "left out" not in page
     assert len(list(tmp_path.glob("weights/*.int.pt"))) == 2, "each point has files of its own"
     assert len(list(tmp_path.glob("runs/train-sweep-*"))) == 3, "what they share was trained once"
 
