@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.bench import Bench, newest, open_bench
 from pipeline.report import begin
+from pipeline.spike_export import write_aer_form, write_nir_form
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
 from utils.errors import InputError
@@ -22,6 +23,7 @@ from utils.export.formats import FORMS
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
 from utils.export.package import Manifest, Options, export_network
 from utils.export.targets import TARGETS, check_target
+from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import free_path
 from utils.reporting.plots import plot_bars
@@ -64,7 +66,8 @@ def export_script(args: argparse.Namespace) -> Record:
         raise InputError(float_network)
     bench = open_bench(args)
     if bench.loaded.integer is None:
-        raise InputError(float_network)
+        rate = f"{args.weights}: spikes in rate mode, which has no integers; convert_snn.py --mode phase has"
+        raise InputError(rate if bench.loaded.kind == "spiking" else float_network)
     if args.target:
         check_target(bench.loaded.integer, args.target)
     images = golden_images(bench, args.golden)
@@ -103,7 +106,7 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
             with (folder / "README.md").open("a", encoding="utf-8") as text:
                 text.write(TARGETS[args.target].notes)
         draw_costs(folder, manifest)
-        write_boxes(job.bench, job.images, folder)
+        write_boxes(job, folder)
 
     manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
@@ -128,6 +131,8 @@ WRITERS: dict[str, Writer] = {
     "c": write_hand_off,
     "onnx": write_onnx,
     "qonnx": write_onnx,
+    "nir": write_nir_form,
+    "aer": write_aer_form,
 }
 
 
@@ -152,9 +157,13 @@ def draw_costs(folder: Path, manifest: Manifest) -> None:
         plot_bars(folder / "costs" / f"{key}.png", shown, title=title, unit=unit)
 
 
-def write_boxes(bench: Bench, images: Tensor, folder: Path) -> None:
-    """golden/K/boxes.json: what the heads make of the accumulators, in floating point."""
-    raw = bench.loaded.predictor.to(bench.device)(images.to(bench.device))
+def write_boxes(job: Job, folder: Path) -> None:
+    """golden/K/boxes.json: what the heads make of the golden accumulators, in floating point.
+
+    Of the integers, and not of the file's own executor: spikes in stream mode may be read out before they settle.
+    """
+    bench, images = job.bench, job.images
+    raw = IntegerExecutor(job.integer).to(bench.device)(images.to(bench.device))
     size = (images.shape[2], images.shape[3])
     names: Any = bench.loaded.names or bench.manifest.names
     found = non_max_suppression(decode(raw, bench.heads, size), conf=CONFIDENCE, iou=OVERLAP)

@@ -20,6 +20,8 @@ from utils.quantization.calibrate import calibrate
 from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import lower
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.spiking.rate import normalise
+from utils.spiking.snnfile import save_rate
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 
@@ -31,8 +33,10 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = network_of(Darknet(read_cfg("net.cfg")))
     assert build(network)
-    integer = lower(calibrate(network, [random_images(2, side=64)]))
+    images = random_images(2, side=64)
+    integer = lower(calibrate(network, [images]))
     save_checkpoint("weights/net.pt", Checkpoint(network, ("blue", "green")))
+    save_rate("weights/rate.snn.pt", normalise(network, [images], timesteps=4), ("blue", "green"))
     for kind, suffix in (("quantised", "int"), ("spiking", "snn")):
         save_checkpoint(f"weights/net.{suffix}.pt", to_checkpoint(integer, kind, ("blue", "green")))
     return tmp_path
@@ -66,7 +70,8 @@ def test_a_second_export_takes_another_name_and_leaves_the_first(place):
     assert record.paths()[0] == Path("export/net-2/manifest.json")
     assert {path: path.stat().st_mtime_ns for path in Path("export/net").rglob("*")} == before
     plain, tiled = manifest("export/net"), manifest("export/net-2")
-    assert plain["spiking"]["window"] == 15 and set(plain["layers"][0]["weights"]["files"]) == {"npy"}
+    assert plain["spiking"]["window"] == 15 and len(plain["golden"]["spikes"]) == 1
+    assert set(plain["layers"][0]["weights"]["files"]) == {"npy"}
     assert not Path("export/net/rtl").exists() and tiled["layers"][0]["weights"]["tiled"]["tm"] == 6
 
 
@@ -74,6 +79,10 @@ def test_a_second_export_takes_another_name_and_leaves_the_first(place):
     ("words", "told"),
     [
         (["--weights", "weights/net.pt"], r"weights/net\.pt: is a float network; quantise it: quantize\.py --weights"),
+        (
+            ["--weights", "weights/rate.snn.pt"],
+            r"rate\.snn\.pt: spikes in rate mode, which has no integers; convert_snn",
+        ),
         (["--weights", "net.weights"], r"net\.weights: is a float network; quantise it"),
         (["--weights", "weights/net.int.pt", "--golden", "4"], "--golden: 4 images of 3; use 1 to 3"),
         (["--weights", "weights/net.int.pt", "--out", "images"], "images: exists; choose another --out"),

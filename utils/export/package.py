@@ -49,7 +49,7 @@ class Options:
         name: of the network, for people.
         forms: of every tensor; npy must be among them.
         tile: (outputs, inputs) of a tile of weights; None for plain files only.
-        spiking: with the parameters of integrate-and-fire neurons and their timetable.
+        spiking: with the parameters of integrate-and-fire neurons, their timetable, and golden spike trains.
         git: commit of the program.
     """
 
