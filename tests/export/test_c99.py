@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.export.nets import LOW, chance, export, shipped, small
+from tests.export.hand_made import hand_made
+from tests.export.nets import LOW, QUICK, chance, export, rich, shipped, small
 from tests.export.test_numpy_executor import SHIPPED, SMALL
+from tests.quantization.random_nets import random_images
 from utils.errors import InputError
 from utils.export.c99 import compile_and_check, plan_arena, write_c
 from utils.export.costs import shapes
@@ -44,13 +47,20 @@ def test_every_layer_of_the_shipped_cfgs_is_equal_in_c(name, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_layer_of_random_networks_is_equal_in_c(seed, tmp_path):
-    check(tmp_path, *chance(seed, LOW))
+@pytest.mark.parametrize("make", [chance, rich])
+def test_every_layer_of_random_networks_is_equal_in_c(seed, make, tmp_path):
+    check(tmp_path, *make(seed, LOW))
 
 
-def test_nothing_overflows_and_no_array_is_left(tmp_path):
+@pytest.mark.parametrize("name", ["csp", "residual in 16 bits", "hand-made"])
+def test_nothing_overflows_and_no_array_is_left(name, tmp_path):
     """The sanitizers would stop at the first undefined operation."""
-    folder = write(tmp_path, *small("tests/cfgs/csp.cfg"))
+    made = {
+        "csp": lambda: small("tests/cfgs/csp.cfg"),
+        "residual in 16 bits": lambda: small("tests/cfgs/residual.cfg", replace(QUICK, a_bit=16)),
+        "hand-made": lambda: (hand_made(), random_images(2)),
+    }
+    folder = write(tmp_path, *made[name]())
     flags = "CFLAGS=-O1 -g -fsanitize=undefined,address -fno-sanitize-recover"
     done = subprocess.run(["make", "-s", "-C", folder, "check", flags], capture_output=True, text=True)
     if "cannot find -l" in done.stderr:

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.export.nets import LOW, QUICK, chance, shipped, small
+from tests.conftest import ROOT
+from tests.export.nets import LOW, QUICK, chance, rich, shipped, small
 from tests.quantization import oracle
 from utils.export import verify
 from utils.export.costs import shapes
@@ -20,8 +21,8 @@ from utils.export.layers import Target, describe_grid, describe_layer
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork
 
-SMALL = ["csp", "grey", "grouped", "plain", "residual", "slices", "tiny"]  # those of tests/cfgs that quantise
-SHIPPED = ["yolo-fastest", "yolov2-tiny", "yolov3-spp", "yolov3-tiny-digits", "yolov3-tiny", "yolov3", "yolov4-tiny"]
+SMALL = sorted(path.stem for path in (ROOT / "tests/cfgs").glob("*.cfg"))
+SHIPPED = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))
 
 
 def manifest_of(network: IntegerNetwork, images: torch.Tensor, folder: Path) -> tuple[dict, dict]:
@@ -59,10 +60,10 @@ def test_every_element_equals_the_torch_executor_on_the_shipped_cfgs(name, tmp_p
     check_equal(*shipped(name), tmp_path)
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), scheme=st.sampled_from([QUICK, LOW]))
-def test_every_element_equals_the_torch_executor_on_random_networks(seed, scheme, tmp_path_factory):
-    check_equal(*chance(seed, scheme), tmp_path_factory.mktemp("net"))
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), scheme=st.sampled_from([QUICK, LOW]), make=st.sampled_from([chance, rich]))
+def test_every_element_equals_the_torch_executor_on_random_networks(seed, scheme, make, tmp_path_factory):
+    check_equal(*make(seed, scheme), tmp_path_factory.mktemp("net"))
 
 
 def test_the_depthwise_layers_of_a_shipped_network_are_all_there(tmp_path):

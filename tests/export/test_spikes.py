@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.export.nets import LOW, QUICK, chance, export, small
+from tests.export.nets import LOW, QUICK, export, rich, small
 from tests.export.test_folder import reseal
 from utils.export import golden, verify
 from utils.export.formats import encode_bits
@@ -43,7 +43,7 @@ def test_golden_trains_are_what_the_step_by_step_simulator_fires(made):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_golden_trains_of_random_networks_are_what_the_simulator_fires(seed, tmp_path):
-    network, images = chance(seed, LOW)
+    network, images = rich(seed, LOW, spikes=True)
     manifest = export(tmp_path / "net", network, images, spiking=True, forms=("npy",))
     trains = StepwiseExecutor(encode(network)).simulate(images).trains
     for k, planes in enumerate(manifest["golden"]["spikes"]):
