@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.export.onnx_graph import Array, Model, library
 from utils.export.onnx_qdq import feeds, qdq_model, tap_names
 from utils.quantization.executor import IntegerExecutor, Trace
-from utils.quantization.integer import IntConv, IntegerNetwork
+from utils.quantization.integer import IntConv, IntegerNetwork, IntPool
 from utils.quantization.support import readouts
 
 HEAD_ERROR = 1e-5  # of the largest value of a head's map: what sums in float32 may be off where scales are no shifts
@@ -118,13 +118,13 @@ def judge(network: IntegerNetwork, found: Comparison, form: str, *, strict: bool
         network: what was exported.
         found: what was counted.
         form: for messages.
-        strict: no element of any layer may differ; else a level by one at most, given equal inputs.
+        strict: no element of any layer may differ; else one by ``allowance`` at most, given equal inputs.
 
     Raises:
         InputError: it does not hold; names the first layer.
     """
     for each in (*found.alone, *found.chained) if strict else found.alone:
-        if each.worst > (0 if strict else 1):
+        if each.worst > (0 if strict else allowance(network, each.layer)):
             line = network.spec.layers[each.layer].line if each.layer >= 0 else 0
             raise InputError(
                 f"layer {each.layer} (cfg line {line}): {each.differing} of {each.elements} levels differ from the "
@@ -138,6 +138,12 @@ def judge(network: IntegerNetwork, found: Comparison, form: str, *, strict: bool
             )
 
 
+def allowance(network: IntegerNetwork, i: int) -> int:
+    """How far a level may be off: one, or what a table makes of one before it."""
+    table = getattr(network.ops.get(i), "table", None)
+    return 1 if table is None else max(1, int(table.diff().abs().max()))
+
+
 def wide_layers(network: IntegerNetwork) -> list[int]:
     """Layers whose worst accumulator passes float32: that they are equal was seen on the images, not proved."""
     return [i for i, op in network.ops.items() if isinstance(op, IntConv) and op.acc_bits > FLOAT32_BITS]
@@ -145,6 +151,8 @@ def wide_layers(network: IntegerNetwork) -> list[int]:
 
 def affordable(network: IntegerNetwork, size: tuple[int, int]) -> tuple[int, int]:
     """The image size qonnx runs in reasonable memory: ``size``, or a crop of it."""
+    if any(isinstance(op, IntPool) for op in network.ops.values()):  # made for one size
+        return size
     step = granularity(network.spec)
     wide = channels(network.spec)
     while min(size) > step:

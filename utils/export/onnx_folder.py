@@ -100,7 +100,7 @@ def rule(network: IntegerNetwork, form: str) -> str:
     """What a comparison is held to, in words."""
     if form == "qonnx" or network.scheme.style in STRICT:
         return "no element of any layer differs"
-    return "a level differs by at most 1, given equal inputs"
+    return "a level, before a table if there is one, differs by at most 1, given equal inputs"
 
 
 def summary(report: dict[str, Any]) -> str:

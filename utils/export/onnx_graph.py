@@ -141,7 +141,7 @@ def move(
     """
     match layer:
         case s.MaxPool():
-            return _max_pool(graph, i, layer, given[0], name)
+            return _max_pool(graph, layer, given[0], name)
         case s.Upsample():
             region = graph.constant(np.zeros(0, np.float32), "no_region")
             times = graph.constant(np.array([1, 1, layer.stride, layer.stride], np.float32), f"times_{layer.stride}")
@@ -158,13 +158,8 @@ def move(
     raise InputError(f"{place(i, layer)}: {type(layer).__name__} has no ONNX form yet; use a cfg without it")
 
 
-def _max_pool(graph: Graph, i: int, layer: s.MaxPool, x: str, name: str) -> str:
+def _max_pool(graph: Graph, layer: s.MaxPool, x: str, name: str) -> str:
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
-    if after >= layer.size:
-        raise InputError(
-            f"{place(i, layer)}: {after} px of padding beside a pool of {layer.size}, and ONNX wants less padding than "
-            f"kernel; set padding={layer.size - 1}"
-        )
     pads = [before, before, after, after]  # ONNX pads with nothing, so that padding never wins
     return graph.add("MaxPool", [x], name, kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2, pads=pads)
 

@@ -125,7 +125,7 @@ class _Writer:
             raise InputError(f"{place(i, layer)}: weights of {op.w_bit} bits, and ONNX has 8; use --w-bit 8")
         j = layer.sources[0]
         source, by = self.network.grids[j].scale, op.requantiser
-        unit = by_scale(op) if by is None else self.rounding(by, i).gain * self.network.grids[i].scale
+        unit = by_scale(op) if by is None else self.unit(self.rounding(by, i))
         weight = self.parameter(op.weight.numpy(), unit / source, f"{name}_weight")
         bias = self.parameter(op.bias.numpy(), unit, f"{name}_bias")
         linear, end = layer.activation != "logistic", f"{name}_map"
@@ -134,6 +134,13 @@ class _Writer:
         if by is not None:
             return self.level(i, Sum(x, [(x, 1 / np.where(unit > 0, unit, 1))], True), by, op.table, name)
         return x if linear else self.graph.add("Sigmoid", [x], end)
+
+    def unit(self, how: Rounding) -> Array:
+        """What one unit of an accumulator is worth, float64 [O]; any power of two where float64 takes over anyway."""
+        worth = how.gain * how.scale
+        if self.strict and how.tie is None:
+            return np.full_like(worth, 2.0 ** int(np.frexp(worth.max())[1]))
+        return worth
 
     def parameter(self, integers: Array, scale: Array, name: str) -> str:
         """int8 weights or int32 biases, and their scale: one, or one an output channel."""

@@ -1,0 +1,196 @@
+"""QDQ models beside the integer network, in onnxruntime."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import export
+from tests.export.hand_made import hand_made
+from tests.export.nets import LOW, chance, lowered, small
+from tests.export.test_script import HERE, place
+from tests.quantization.random_nets import cfg_text, random_images, rich_cfg
+from utils.errors import InputError
+from utils.export import onnx_check, onnx_folder, onnx_round
+from utils.export.onnx_check import compare_qdq, judge, run, session
+from utils.export.onnx_folder import OnnxOptions, export_onnx
+from utils.export.onnx_graph import check, save
+from utils.export.onnx_qdq import qdq_model
+from utils.quantization.edges import Grid
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, Requantiser
+from utils.quantization.scheme import Scheme
+
+assert place  # a fixture
+
+POW2 = Scheme(style="pow2", a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
+POW2_LOW = replace(POW2, a_bit=4, w_bit=4)
+OPTIONS = OnnxOptions(form="onnx", name="test")
+
+
+def compare(network, images, tmp_path):
+    """The comparison that an export makes, on the model as it lies on disk."""
+    model = qdq_model(network, (images.shape[2], images.shape[3]))
+    check(model)
+    save(model, tmp_path / "model.onnx")
+    return compare_qdq(network, images, tmp_path / "model.onnx")
+
+
+def differing(found):
+    counts = (*found.alone, *found.chained, *found.heads)
+    assert all(each.elements > 0 for each in counts) and len(counts) > 4
+    return [each for each in counts if each.differing]
+
+
+@pytest.mark.parametrize("scheme", [POW2, POW2_LOW], ids=["8 bits", "4 bits"])
+@pytest.mark.parametrize("seed", range(8))
+def test_powers_of_two_give_the_same_integers_in_every_element(tmp_path, seed, scheme):
+    assert differing(compare(*chance(seed, scheme), tmp_path)) == []
+
+
+@pytest.mark.parametrize("cfg", ["spp", "passthrough", "csp", "grey", "grouped", "depthwise", "plain", "mobile"])
+def test_every_layer_that_moves_or_groups_moves_integers_alike(tmp_path, cfg):
+    assert differing(compare(*small(f"tests/cfgs/{cfg}.cfg", POW2), tmp_path)) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_section_and_activation_holds_in_powers_of_two(tmp_path, seed):
+    images = random_images(2, seed=seed)
+    network = lowered(rich_cfg(seed), images, POW2)
+    assert differing(compare(network, images, tmp_path)) == []
+
+
+@pytest.mark.parametrize("scheme", [None, LOW], ids=["8 bits", "4 bits"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_scale_for_each_channel_moves_a_level_by_one_at_most(tmp_path, seed, scheme):
+    network, images = chance(seed, scheme) if scheme else chance(seed)
+    found = compare(network, images, tmp_path)
+    judge(network, found, "onnx", strict=False)
+    assert sum(each.differing for each in found.alone) <= 1e-3 * sum(each.elements for each in found.alone)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wild_gains_hold_too_and_exactly_where_scales_are_powers_of_two(tmp_path, seed):
+    network, images = hand_made(seed), random_images(2, seed=seed)
+    judge(network, compare(network, images, tmp_path), "onnx", strict=False)
+    exact = replace(network, scheme=POW2, grids=network.grids | {-1: Grid(2.0**-8, 0, 255)})
+    judge(exact, replace(compare(exact, images, tmp_path), heads=()), "onnx", strict=True)
+
+
+def halves(activation: str, lo: int, hi: int) -> IntegerNetwork:
+    """Accumulators that lie halfway between two levels every other time: one weight of 1 or -1, a shift by 1."""
+    kind = ("convolutional", {"filters": 2, "size": 1, "stride": 1, "pad": 1, "activation": activation})
+    images = random_images(1)
+    network = lowered(cfg_text(kind), images, POW2)
+    weight = torch.tensor([[1, 0, 0], [-1, 0, 0]], dtype=torch.int8).view(2, 3, 1, 1)
+    by = Requantiser(
+        m=torch.full((2,), 8, dtype=torch.int32), m_neg=torch.ones(2, dtype=torch.int32), f=4, lo=lo, hi=hi
+    )
+    op = IntConv(weight=weight, bias=torch.zeros(2, dtype=torch.int32), w_bit=8, acc_bits=9, requantiser=by)
+    return replace(network, ops=network.ops | {0: op}, grids=network.grids | {0: Grid(0.25, lo, hi)})
+
+
+@pytest.mark.parametrize(("activation", "lo", "hi"), [("relu", 0, 255), ("leaky_pow2", -128, 127), ("relu", 0, 99)])
+def test_ties_go_up_and_would_not_without_what_lifts_them(tmp_path, monkeypatch, activation, lo, hi):
+    network = halves(activation, lo, hi)
+    images = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, 16, 16) / 255
+    assert differing(compare(network, images, tmp_path)) == []
+    monkeypatch.setattr(onnx_round.Rounding, "tie", 0.0)
+    assert sum(each.differing for each in compare(network, images, tmp_path).alone) > 10
+
+
+def test_a_layer_that_starts_at_0_becomes_an_integer_kernel(tmp_path):
+    import onnx
+    import onnxruntime
+
+    network, images = (
+        lowered(
+            cfg_text(*[("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "relu"})] * 2),
+            random_images(1),
+            POW2,
+        ),
+        random_images(1),
+    )
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fast.onnx")
+    model = qdq_model(network, (16, 16))
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "fast.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 2, kinds
+    assert differing(compare(network, images, tmp_path)) == []
+
+
+def test_plain_and_optimised_sessions_and_any_batch_agree(tmp_path):
+    network, images = chance(2, POW2)
+    model = qdq_model(network, (16, 16))
+    golden = IntegerExecutor(network)(images)
+    for optimise in (True, False):
+        for part in (slice(0, 2), slice(1, 2)):
+            found = run(session(model, optimise=optimise), {"image": images[part].numpy()})
+            for right, got in zip(golden, found.values(), strict=True):
+                assert np.array_equal(right[part].numpy(), got)
+
+
+def test_the_folder_holds_model_report_and_readme(tmp_path):
+    network, images = chance(1, POW2)
+    export_onnx(tmp_path / "out", network, images, OPTIONS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "report.json", "README.md"}
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert sum(each["differing"] for each in report["chained"]) == 0 and report["target"] is None
+    text = (tmp_path / "out/README.md").read_text()
+    assert "no element of any layer differs" in text and "${" not in text and "thresholds" not in text
+
+
+def test_a_model_that_differs_leaves_nothing_behind(tmp_path, monkeypatch):
+    network, images = chance(1, POW2)
+    first = network.ops[0]
+    assert isinstance(first, IntConv)
+    off = replace(network, ops=network.ops | {0: replace(first, bias=first.bias + 600)})
+    monkeypatch.setattr(onnx_check, "qdq_model", lambda _, size, **how: qdq_model(off, size, **how))
+    with pytest.raises(InputError, match=r"layer 0 \(cfg line \d+\): \d+ of \d+ levels differ .* nothing was written"):
+        export_onnx(tmp_path / "out", network, images, OPTIONS)
+    monkeypatch.undo()
+    monkeypatch.setattr(onnx_folder, "save", lambda model, path: save(qdq_model(off, (16, 16)), path))
+    with pytest.raises(InputError, match="the head's map is off by"):
+        export_onnx(tmp_path / "out", network, images, OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["onnx", "qonnx"])
+def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch, form):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(InputError, match=rf"export.py {form} needs onnx: pip install -r requirements-export.txt"):
+        export_onnx(tmp_path / "out", *chance(1), OnnxOptions(form=form, name="test"))
+
+
+def test_what_onnx_cannot_hold_is_refused_by_layer_and_line():
+    network, _ = chance(1)
+    first = network.ops[0]
+    assert isinstance(first, IntConv)
+    wide = replace(first, weight=first.weight.to(torch.int16), w_bit=16)
+    with pytest.raises(
+        InputError, match=r"layer 0 \(cfg line \d+\): weights of 16 bits, and ONNX has 8; use --w-bit 8"
+    ):
+        qdq_model(replace(network, ops=network.ops | {0: wide}), (16, 16))
+    averaged = hand_made()
+    assert isinstance(averaged.ops[3], IntPool)
+    with pytest.raises(
+        InputError, match=r"layer 3 \(cfg line \d+\): averages 16x16 levels, but its gain is made for 64"
+    ):
+        qdq_model(averaged, (32, 32))
+
+
+@pytest.mark.parametrize("form", ["onnx", "qonnx"])
+def test_the_script_writes_it_and_tells_where(place, form):
+    record = export.run(export.parser().parse_args([form, "--weights", "weights/net.int.pt", "--golden", "1", *HERE]))
+    model, report = record.paths()
+    assert model.parent.name == "net" and model.is_file() and record.metrics["bytes"] == model.stat().st_size
+    assert json.loads(report.read_text())["form"] == form
