@@ -6,6 +6,8 @@
   python3 export.py onnx --weights weights/best.int.pt            QDQ, for onnxruntime (requirements-export.txt)
   python3 export.py qonnx --weights weights/best.int.pt           thresholds, for FINN
   python3 export.py fpga --weights weights/pow2.int.pt --target vitis-dpu
+  python3 export.py nir --weights weights/best.snn.pt             spikes in NIR's own nodes (requirements-export.txt)
+  python3 export.py aer --weights weights/best.snn.pt --golden 1  address events of images: t, x, y, c, sign
 
 Leaves export/<name>/ with manifest.json, weights as npy, bin, mem and coe, golden vectors of every layer, c/ with
 `make check`, README.md and verify.py; or nothing, when the folder does not verify. quantize.py and convert_snn.py make
