@@ -18,11 +18,12 @@ from pipeline.training.sparsity import sparsity
 from utils.darknet.counts import count
 from utils.darknet.network import save_checkpoint
 from utils.darknet.spec import Head
-from utils.detection.evaluate import Metrics, evaluate
+from utils.detection.evaluate import Metrics, evaluate, measure
 from utils.detection.loss import YoloLoss
 from utils.reporting.files import file_bytes
-from utils.reporting.record import Record, finish_record
+from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
+from utils.training.distributed import Group
 from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.resume import Progress, capture
 
@@ -36,7 +37,7 @@ WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
 def one_epoch(run: Run, epoch: int) -> Run:
     """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
     began = time.perf_counter()
-    if epoch == 0:
+    if epoch == 0 and run.group.leads:
         told.picture_training(run)
     result = _train(run, epoch)
     last = epoch + 1 == run.args.epochs
@@ -49,9 +50,13 @@ def one_epoch(run: Run, epoch: int) -> Run:
 
 
 def validate(run: Run) -> Metrics:
-    """COCO metrics of the averaged weights, in fp32, as test.py measures them."""
+    """COCO metrics of the averaged weights, in fp32, as test.py measures them; each process looks at its images."""
     device, names = run.precision.device, run.manifest.names
-    return evaluate(run.evaluated, run.valid, run.heads, names, device=device, progress=False)
+    found = evaluate(run.evaluated, run.valid, run.heads, names, device=device, progress=False)
+    if run.group.size == 1:
+        return found
+    all_of_them = sorted(run.group.gathered(found.detections), key=lambda image: image.index)
+    return measure(all_of_them, names, timing=found.timing)
 
 
 def validation_interval(run: Run) -> int:
@@ -64,9 +69,9 @@ def validation_interval(run: Run) -> int:
     return run.args.val_interval or max(1, math.ceil(share / VALIDATION_SHARE))
 
 
-def detection_loss(heads: list[Head]) -> Callable[[Any, Any], Mapping[str, Tensor]]:
-    """The YOLO loss as the training loop calls it."""
-    loss = YoloLoss(heads)
+def detection_loss(heads: list[Head], group: Group | None = None) -> Callable[[Any, Any], Mapping[str, Tensor]]:
+    """The YOLO loss as the training loop calls it; of a group whose processes share each batch."""
+    loss = YoloLoss(heads, mean=group.mean if group and group.size > 1 else None)
     return lambda raw, batch: vars(loss(raw, batch.targets, tuple(batch.images.shape[-2:])))
 
 
@@ -78,6 +83,9 @@ def finish(run: Run) -> Record:
     run.valid.close()
     if run.teaching:
         run.teaching.close()
+    if not run.group.leads:
+        run.group.shared(None)
+        return read_record(run.record.folder)
     counts = count(run.model.spec, run.size)
     metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
     best = max((row for row in run.rows if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
@@ -90,7 +98,9 @@ def finish(run: Run) -> Record:
     integers = save_integers(run.evaluated, run.last, run.manifest.names, _meta(run))
     outputs = [path for path in (run.last, run.best) if path.exists()] + integers + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
-    return finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
+    record = finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
+    run.group.shared(None)  # the others wait, so that torchrun sees all of them end well
+    return record
 
 
 def save(run: Run, path: Path, *, training: bool = False) -> None:
@@ -112,7 +122,7 @@ def _meta(run: Run) -> dict[str, Any]:
 def _train(run: Run, epoch: int) -> EpochResult:
     mosaic = epoch < run.args.epochs - int(WHOLE * run.args.epochs)
     run.train.set_epoch(epoch, mosaic=mosaic)
-    loader, loss = run.train, detection_loss(run.heads)
+    loader, loss = run.train, detection_loss(run.heads, run.group)
     if run.teaching:
         loader, loss = run.teaching.join(loader, loss, epoch, mosaic=mosaic)
     return train_one_epoch(
@@ -133,7 +143,8 @@ def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
     """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
     offered, row = sparsity(float_network(run.evaluated), run.args.prune)
     run.gammas.append(told.gamma_row(epoch, offered))
-    write_rows(run.record.folder / "gammas.csv", run.gammas)
+    if run.group.leads:
+        write_rows(run.record.folder / "gammas.csv", run.gammas)
     return row
 
 
@@ -143,6 +154,8 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     better = run.metrics is not None and value >= run.progress.best
     spent = run.progress.seconds + seconds
     run.progress = Progress(epochs=epoch + 1, best=max(value, run.progress.best), seconds=spent)
+    if not run.group.leads:
+        return
     write_rows(run.record.folder / "results.csv", run.rows)
     if run.metrics and (better or last):
         told.picture_validation(run)

@@ -33,6 +33,7 @@ def train_parser(doc: str) -> cli.Parser:
     )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")
+    add("--sync-bn", **on, help="under torchrun: batch norm over the images of all processes")
     add("--multi-scale", **on, help="another image size each batch")
     add(
         "--mosaic",

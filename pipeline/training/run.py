@@ -28,12 +28,14 @@ from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
 from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
+from utils.errors import InputError
 from utils.pruning.penalty import initial_gammas
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
 from utils.reporting.tables import number
 from utils.training.device import Precision, select_device, select_precision
+from utils.training.distributed import Group, in_turn, synchronised
 from utils.training.ema import Ema
 from utils.training.loop import Options
 from utils.training.optim import make_optimizer
@@ -71,6 +73,7 @@ class Run:
     last: Path
     progress: Progress = field(default_factory=Progress)
     teaching: Teaching | None = None
+    group: Group = field(default_factory=Group)
     before: float = 0.0  # seconds of earlier sittings
     rows: list[dict[str, Any]] = field(default_factory=list)
     gammas: list[dict[str, Any]] = field(default_factory=list)
@@ -92,22 +95,26 @@ class Run:
         return {"model": self.model, "optimizer": self.optimizer, "ema": self.ema, "scaler": self.scaler}
 
 
-def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
+def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: Group | None = None) -> Run:
     """Everything a run needs, from its flags; or, with a checkpoint of ``--resume``, the run as it was cut.
+
+    Of a group of processes each has its share of every batch; only the first opens a record.
 
     Raises:
         InputError: data, cfg, weights or flags are wrong or contradict each other.
     """
-    prepare_if_sample(args.data)
+    group = group or Group()
+    in_turn(group, lambda: prepare_if_sample(args.data))
     manifest = read_manifest(args.data)
     seed_all(args.seed)
     start = _start(args, manifest, saved)
     scheme, spec, size = scheme_of(args), start.network.spec, image_size(args.img_size, start.network.spec)
-    precision = select_precision(select_device(args.device))
-    train, valid = loaders(args, manifest, spec, size)
+    precision = select_precision(select_device(args.device or group.device))
+    train, valid = loaders(args, manifest, spec, size, group)
     made: Model = build(start.network)
     if scheme:
         made = model_of(args, start.network, scheme, manifest, size, given_checkpoint(args, saved))
+    made = synchronised(made) if args.sync_bn and group.size > 1 else made  # type: ignore[assignment]
     model: Model = precision.place(made)  # type: ignore[assignment]
     nominal = spec.batch if spec.batch > 1 else NOMINAL_BATCH
     accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
@@ -118,9 +125,10 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
     schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
     optimizer = make_optimizer(model, lr=lr, adam=args.adam)
     penalty = penalty_of(args, spec, schedule, lr)
-    teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size)
+    teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size, group)
     add_helpers(optimizer, teaching, lr)
-    files = saved.training["files"] if saved else _new_files(args.name)
+    files = saved.training["files"] if saved else group.shared(_new_files(args.name) if group.leads else {})
+    given = (*start.files, *(teaching.files if teaching else ()))
     run = Run(
         args=args,
         manifest=manifest,
@@ -138,27 +146,31 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None) -> Run:
             penalty=timed(model, bound(penalty, model, schedule), steps),
             clip=CLIP,
             teacher=teaching,
+            group=group,
+            shared=group.wrap(model),
         ),
-        record=_record(
-            args,
-            Path(files["folder"]),
-            manifest,
-            (*start.files, *(teaching.files if teaching else ())),
-            str(precision),
-            again=saved is not None,
-        ),
+        record=_record(args, Path(files["folder"]), manifest, given, str(precision), group, again=saved is not None),
         best=Path(files["best"]),
         last=Path(files["last"]),
         teaching=teaching,
+        group=group,
     )
     _tell(run, lr)
-    return _restored(run, saved) if saved else run
+    run = _restored(run, saved) if saved else run
+    if group.rank:  # the others drop out other values; with one process nothing changes
+        torch.manual_seed(args.seed + group.rank + 1000 * run.progress.epochs)
+    return run
 
 
 def loaders(
-    args: argparse.Namespace, manifest: Manifest, spec: ModelSpec, size: tuple[int, int]
+    args: argparse.Namespace, manifest: Manifest, spec: ModelSpec, size: tuple[int, int], group: Group
 ) -> tuple[Loader, Loader]:
-    """Training and validation batches."""
+    """Training and validation batches; ``--batch-size`` is that of all processes together.
+
+    Raises:
+        InputError: there are more processes than images in a batch.
+    """
+    share = (group.rank, group.size)
     step = granularity(spec)
     mosaic = manifest.mosaic if args.mosaic is None else args.mosaic
     augment = Augment(flip=manifest.flip, mosaic=mosaic, scale=manifest.scale)
@@ -166,9 +178,12 @@ def loaders(
     common: dict[str, Any] = {"cache": args.cache, "seed": args.seed, "channels": spec.channels, "grey": grey}
     images = DetectionDataset(manifest.train, manifest, size, augment=augment, unreadable="replace", **common)
     batch = args.batch_size or min(batch_size(spec), max(1, len(images) // STEPS))
+    if batch < group.size:
+        raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
     train = make_loader(
         images,
         batch,
+        share=share,
         workers=args.workers,
         shuffle=True,
         seed=args.seed,
@@ -176,7 +191,7 @@ def loaders(
         sizes=scales(size, step) if args.multi_scale else (),
     )
     seen = DetectionDataset(manifest.valid, manifest, size, unreadable="drop", **common)
-    valid = make_loader(seen, batch, workers=args.workers)
+    valid = make_loader(seen, batch, workers=args.workers, share=share)
     return train, valid
 
 
@@ -194,14 +209,27 @@ def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | Non
 
 
 def _record(
-    args: argparse.Namespace, folder: Path, manifest: Manifest, given: Sequence[Path], device: str, *, again: bool
+    args: argparse.Namespace,
+    folder: Path,
+    manifest: Manifest,
+    given: Sequence[Path],
+    device: str,
+    group: Group,
+    *,
+    again: bool,
 ) -> Record:
-    """A new record; that of a resumed run keeps the inputs it began with."""
+    """A new record; that of a resumed run keeps the inputs it began with. The first process writes it, all have it."""
+    if not group.leads:
+        group.shared(None)
+        return read_record(folder)
     inputs = [manifest.path, manifest.train, manifest.valid, *given]
     if again:
         inputs = [Path(item["path"]) for item in read_record(folder).inputs]
     files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
-    return start_record(folder, script="train", args=vars(args), seed=args.seed, device=device, inputs=files)
+    device = f"{device}, {group.size} processes" if group.size > 1 else device
+    record = start_record(folder, script="train", args=vars(args), seed=args.seed, device=device, inputs=files)
+    group.shared(None)
+    return record
 
 
 def _new_files(name: str) -> dict[str, str]:

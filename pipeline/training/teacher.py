@@ -27,6 +27,7 @@ from utils.distillation.distiller import Distiller
 from utils.distillation.strategies import terms_of
 from utils.errors import InputError
 from utils.training.device import Precision
+from utils.training.distributed import Group
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def teaching_of(
     size: tuple[int, int],
     precision: Precision,
     batch_size: int,
+    group: Group,
 ) -> Teaching | None:
     """The teacher the flags name; None where they name none.
 
@@ -133,7 +135,7 @@ def teaching_of(
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, kd, ", ".join(distiller.terms), distiller.told)
     files = (path, *([Path(args.t_cfg)] if args.t_cfg else []))
-    return Teaching(distiller, files, _unlabelled(args, manifest, size, student, batch_size))
+    return Teaching(distiller, files, _unlabelled(args, manifest, size, student, batch_size, group))
 
 
 def add_helpers(optimizer: Optimizer, teaching: Teaching | None, lr: float) -> None:
@@ -183,7 +185,12 @@ def _origin(weights: str, kd: str) -> str:
 
 
 def _unlabelled(
-    args: argparse.Namespace, manifest: Manifest, size: tuple[int, int], student: ModelSpec, batch_size: int
+    args: argparse.Namespace,
+    manifest: Manifest,
+    size: tuple[int, int],
+    student: ModelSpec,
+    batch_size: int,
+    group: Group,
 ) -> Loader | None:
     """Batches of ``--t_data``, augmented as the labelled are."""
     if not args.t_data:
@@ -207,7 +214,8 @@ def _unlabelled(
             unreadable="replace",
         )
     log.info("%s: %d unlabelled images, the teacher's alone", place, len(images))
-    return make_loader(dataset, min(batch_size, len(images)), workers=args.workers, shuffle=True, seed=args.seed + 1)
+    share, batch = (group.rank, group.size), min(batch_size, len(images))
+    return make_loader(dataset, batch, workers=args.workers, shuffle=True, seed=args.seed + 1, share=share)
 
 
 def _check_sizes(args: argparse.Namespace, student: ModelSpec, teacher: ModelSpec, size: tuple[int, int]) -> None:

@@ -12,6 +12,8 @@ from pipeline.training.run import assemble
 from utils.darknet.network import Checkpoint, load_checkpoint
 from utils.errors import InputError
 from utils.reporting.record import Record
+from utils.training.device import select_device
+from utils.training.distributed import from_environment, joined
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +24,18 @@ def train(args: argparse.Namespace) -> Record:
     Raises:
         InputError: data, cfg, weights or flags are wrong, or the loss is not finite.
     """
+    group = from_environment()
+    if not group.leads:
+        logging.getLogger().setLevel(logging.WARNING)
     saved = cut_run(args) if args.resume else None
     if saved:  # the flags it began with, but this machine's
-        here = {"device": args.device, "workers": args.workers, "resume": args.resume}
+        here = {"device": args.device, "workers": args.workers, "resume": args.resume, "sync_bn": args.sync_bn}
         args = argparse.Namespace(**(saved.training["args"] | here))
-    job = assemble(args, saved)
-    for epoch in range(job.progress.epochs, args.epochs):
-        job = one_epoch(job, epoch)
-    return finish(job)
+    with joined(group, cuda=select_device(args.device or group.device).type == "cuda"):
+        job = assemble(args, saved, group)
+        for epoch in range(job.progress.epochs, args.epochs):
+            job = one_epoch(job, epoch)
+        return finish(job)
 
 
 def cut_run(args: argparse.Namespace) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +68,18 @@ class YoloLoss:
     network image's (height, width). Computed in float32 whatever the heads' type is.
 
     The value does not depend on the batch size: objectness is a mean over each head's cells, box and class losses
-    are means over the matches, so two equal images cost what one costs.
+    are means over the matches, so two equal images cost what one costs. Where several processes share a batch, ``mean``
+    says what the mean of a number over them is, so that theirs average to the loss of the whole batch.
     """
 
-    def __init__(self, heads: Sequence[Head], weights: LossWeights | None = None) -> None:
-        self.heads = tuple(heads)
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        weights: LossWeights | None = None,
+        *,
+        mean: Callable[[float], float] | None = None,
+    ) -> None:
+        self.heads, self.mean = tuple(heads), mean
         self.weights = weights or LossWeights()
         if self.weights.overlap not in OVERLAPS:
             raise ValueError(f"overlap {self.weights.overlap!r}; known: {', '.join(OVERLAPS)}")
@@ -87,7 +94,8 @@ class YoloLoss:
     def _losses(self, raw: Sequence[Tensor], targets: Tensor, input_size: tuple[int, int]) -> Losses:
         weights = self.weights
         matches = match(raw, self.heads, targets, input_size, weights.ratio)
-        total_matches = max(1, sum(len(m.target) for m in matches))
+        found = sum(len(m.target) for m in matches)
+        total_matches = max(1, found) if self.mean is None else self.mean(found) or 1
         cells = [tensor[:, 0].numel() * len(head.own_anchors) for tensor, head in zip(raw, self.heads, strict=True)]
         box = objectness = classification = raw[0].new_zeros(())
         for i, (tensor, head, matched) in enumerate(zip(raw, self.heads, matches, strict=True)):

@@ -7,7 +7,7 @@ one writes. Without torchrun there is a `Group` of one, and nothing here costs a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +41,11 @@ class Group:
         """Whether this process writes and tells."""
         return self.rank == 0
 
+    @property
+    def device(self) -> str:
+        """The device of this process, as ``--device`` says it; nothing where there is one process or no GPU."""
+        return str(self.local) if self.size > 1 and torch.cuda.is_available() else ""
+
     def total(self, value: float) -> float:
         """The sum over all processes."""
         if self.size == 1:
@@ -48,6 +53,10 @@ class Group:
         each = torch.tensor(value, dtype=torch.float64, device=_device())
         dist.all_reduce(each)
         return float(each)
+
+    def mean(self, value: float) -> float:
+        """The mean over all processes."""
+        return self.total(value) / self.size
 
     def shared(self, value: T) -> T:
         """The first process's value."""
@@ -88,6 +97,15 @@ def from_environment() -> Group:
         return Group()
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     return Group(rank, size, local)
+
+
+def in_turn(group: Group, prepare: Callable[[], object]) -> None:
+    """What writes shared files: the first process does it, then the others find it done."""
+    if group.leads:
+        prepare()
+    group.shared(None)
+    if not group.leads:
+        prepare()
 
 
 @contextmanager
