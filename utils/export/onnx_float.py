@@ -1,0 +1,82 @@
+"""A folded float network as ONNX: what an int8 model is to be compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.activations import SLOPES
+from utils.darknet.network import Network
+from utils.darknet.shapes import channels, sizes
+from utils.errors import InputError
+from utils.export.onnx_graph import Graph, Model, conv_attributes, is_alias, move, place
+from utils.quantization.support import readouts
+
+
+def float_model(network: Network, size: tuple[int, int]) -> Model:
+    """Convolutions, sums and moves in float32, of standard operators.
+
+    Args:
+        network: batch norm folded.
+        size: (height, width) in px of the image.
+
+    Returns:
+        A model with input "image", float [N,3,H,W] in 0..1, and a float map for every head, "layer015_map".
+
+    Raises:
+        InputError: a layer or activation has no form here; names the layer and its cfg line.
+    """
+    graph, spec = Graph(), network.spec
+    wide, extent = channels(spec), sizes(spec, *size)
+    shapes = {-1: (wide[-1], *size)} | {i: (wide[i], *extent[i]) for i in extent}
+    made, ends = {-1: "image"}, dict.fromkeys(readouts(spec))
+    for i, layer in enumerate(spec.layers):
+        given, name = [made[j] for j in layer.sources], f"layer{i:03d}_map" if i in ends else f"layer{i:03d}"
+        match layer:
+            case s.Conv():
+                made[i] = _conv(graph, i, layer, given[0], network.state, name)
+            case s.Shortcut() if not layer.weighted:
+                total = given[0]
+                for n, other in enumerate(given[1:], 2):
+                    total = graph.add("Add", [total, other], f"{name}_sum{n}")
+                made[i] = _activate(graph, i, layer, layer.activation, total, name)
+            case _ if is_alias(layer):
+                made[i] = given[0]
+            case _:
+                made[i] = move(graph, i, layer, given, [shapes[j] for j in layer.sources], name)
+    image = graph.tensor("image", np.float32, ("N", *shapes[-1]))
+    return graph.model([image], [graph.tensor(made[i], np.float32, ("N", *shapes[i])) for i in ends])
+
+
+def _conv(graph: Graph, i: int, layer: s.Conv, x: str, state: dict[str, Tensor], name: str) -> str:
+    if layer.bn:
+        raise InputError(f"{place(i, layer)}: batch norm is not folded; call fold_bn first")
+    weights = [
+        graph.constant(state[f"layers.{i}.conv.{key}"].detach().float().numpy(), f"{name}_{key}")
+        for key in ("weight", "bias")
+    ]
+    linear = layer.activation == "linear"
+    x = graph.add("Conv", [x, *weights], name if linear else f"{name}_sum", **conv_attributes(layer))
+    return x if linear else _activate(graph, i, layer, layer.activation, x, name)
+
+
+def _activate(graph: Graph, i: int, layer: s.Layer, activation: str, x: str, name: str) -> str:
+    match activation:
+        case "linear":
+            return x
+        case "relu":
+            return graph.add("Relu", [x], name)
+        case "relu6":
+            ends = [graph.constant(np.array(end, np.float32), f"float_{end}") for end in (0, 6)]
+            return graph.add("Clip", [x, *ends], name)
+        case "leaky" | "leaky_pow2":
+            return graph.add("LeakyRelu", [x], name, alpha=SLOPES[activation])
+        case "logistic":
+            return graph.add("Sigmoid", [x], name)
+        case "swish":
+            return graph.add("Mul", [x, graph.add("Sigmoid", [x], f"{name}_gate")], name)
+        case "mish":
+            gate = graph.add("Tanh", [graph.add("Softplus", [x], f"{name}_soft")], f"{name}_gate")
+            return graph.add("Mul", [x, gate], name)
+    raise InputError(f"{place(i, layer)}: activation={activation} has no float ONNX form here; use relu or leaky")
