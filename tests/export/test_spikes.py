@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -111,3 +112,19 @@ def test_trains_that_are_too_large_are_told_and_left_out_image_by_image(made, tm
         assert (f"spike trains of {written} of 2 golden images" in caplog.text) == (written < 2)
         assert f"{written} of 2 golden images" in " ".join((tmp_path / f"net{room}/README.md").read_text().split())
         caplog.clear()
+
+
+@pytest.mark.parametrize("form", ["npy", "bin", "mem"])
+def test_a_flipped_bit_of_a_train_is_named_by_step_channel_row_and_column(form, made, tmp_path):
+    """The very last place that fires, so that every index counts."""
+    folder, manifest, *_ = made
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    ref = next(iter(manifest["golden"]["spikes"][1].values()))["train"]
+    bits = verify.load(folder, ref).copy()
+    place = tuple(map(int, np.argwhere(bits)[-1]))
+    bits[place] = 0
+    path = copy / ref["files"][form]
+    path.write_bytes(encode_bits(bits, form))
+    told = re.escape(f"{ref['files'][form]}: element {list(place)} is 0, was 1; ")
+    with pytest.raises(verify.MismatchError, match=told):
+        verify.check(copy)

@@ -21,7 +21,7 @@ from utils.spiking.neurons import Neuron
 
 log = logging.getLogger(__name__)
 
-LARGEST_TRAINS = 2**28  # bytes of packed spikes in an export; what is more is said, and not written
+LARGEST_TRAINS = 2**25  # bytes of packed spikes in an export; what is more is said, and not written
 
 
 def write_golden(
@@ -54,7 +54,8 @@ def write_golden(
             if room >= 0:
                 spikes.append(_write_trains(folder, k, spiking, trace, forms))
     if spiking is not None and room < 0:
-        log.info("spike trains of %d of %d golden images; more would pass %d bytes", len(spikes), k + 1, LARGEST_TRAINS)
+        told = "spike trains of %d of %d golden images: more would pass %d bytes, and follow from the levels"
+        log.info(told, len(spikes), len(images), LARGEST_TRAINS)
     return {"images": len(images), "tensors": tensors, "spikes": spikes}
 
 

@@ -31,10 +31,12 @@ and the bias. In each step +1 where V >= theta and fewer than hi were fired, -1 
 by theta times what was fired. The spikes of a window add up to the level. One frame leaves every $interval_steps
 steps, a frame takes $latency_steps steps.
 
-`golden/K/NNN_spikes.*` is the train of layer NNN in its own window, [step][channel][y][x], 1 where it fires, for
-$trains of $images golden images; `NNN_sign.*`, where a layer fires negative spikes too, is 1 for the neurons whose
-spikes are negative, [channel][y][x]. Both are packed in rows: a line of mem is one row of the map, the lowest bit its
-column 0; npy is uint8, for `numpy.unpackbits(rows, axis=-1, count=width, bitorder="little")`; bin has no gaps.
+A neuron of level n fires in the first |n| steps of its window, so its train follows from `NNN_out`. For $trains of
+$images golden images it is also written: `golden/K/NNN_spikes.*` is the train of layer NNN in its own window,
+[step][channel][y][x], 1 where it fires; `NNN_sign.*`, where a layer fires negative spikes too, is 1 for the neurons
+whose spikes are negative, [channel][y][x]. Both are packed in rows: a line of mem is one row of the map, the lowest
+bit its column 0; npy is uint8, for `numpy.unpackbits(rows, axis=-1, count=width, bitorder="little")`; bin has no
+gaps.
 """
 
 
