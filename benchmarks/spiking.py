@@ -162,13 +162,15 @@ def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Ro
     """Rates; each T is a simulation of its own, because its costs are."""
     network = bench.loaded.network
     assert network is not None
-    images, rows, curve = bench.training_images(bench.args.calibration), [], []
+    images, rows = bench.training_images(bench.args.calibration), []
+    curve: list[tuple[int, float]] = []
     for steps in RATE_STEPS:
         made = normalise(network, images, timesteps=steps, channel_wise=channel_wise)
-        run = simulate(sample, RateExecutor(made), network, (steps,))
-        score = sample.score_heads([each[steps] for each in run.heads]).map50
+        points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
+        run = simulate(sample, RateExecutor(made), network, points)
+        curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]
+        score = curve[-1][1]
         rows.append(Row(None, "rate", score, steps, False, cost_of_rate(made, run, bench.size)))
-        curve.append((steps, score))
     return rows, {"rate": curve}
 
 

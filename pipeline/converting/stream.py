@@ -100,8 +100,9 @@ def judge(executor: StreamExecutor, seen: Observation, golden: Metrics, last: Me
 
 def times(executor: StreamExecutor, seen: Observation, network: SpikingNetwork) -> list[str]:
     """Steps until exact, beside the bound and what phase mode takes."""
-    slowest = max(seen.settled.values())
-    told = [f"every layer is settled by step {executor.bound}, whatever the image; window L = {network.window}"]
+    slowest, told = max(seen.settled.values()), [f"window L = {network.window} steps"]
+    if executor.rule == "traced":
+        told = [f"every layer is settled by step {executor.bound}, whatever the image; {told[0]}"]
     if seen.exact:
         told.append(f"smallest exact T: {slowest} steps for all {seen.images} images (phase mode: {network.latency})")
     return told
@@ -188,21 +189,23 @@ def _pictures(
     lines: dict[str, float] = {key: rows[key]["map50"] for key in ("float", "quantised") if key in rows}
     points = {name: [(t, metrics.map50) for t, metrics in curve.items()]}
     exact = {name: max(seen.settled.values())} if seen.exact else {}
-    bounds = {i: float(executor.bounds[i]) for i in seen.settled}
-    settled = {i: float(t) for i, t in seen.settled.items()}
     wrong = {i: 100 * m.share for i, m in seen.mismatches.items()}
     made = [
         plot_accuracy_over_time(folder / "map_over_time.png", points, lines, exact=exact),
         plot_raster(folder / "raster.png", {i: train.numpy() for i, train in raster(executor, x).items()}),
-        plot_layer_bars(
-            folder / "settling.png",
-            {"measured": settled, "bound": bounds},
-            title="Steps after which no neuron of a layer fires",
-            unit="steps",
-            marks="bound",
-        ),
     ]
-    if not seen.exact:
+    if seen.exact:
+        bounds = {i: float(executor.bounds[i]) for i in seen.settled}
+        made.append(
+            plot_layer_bars(
+                folder / "settling.png",
+                {"measured": {i: float(t) for i, t in seen.settled.items()}, "bound": bounds},
+                title="Steps after which no neuron of a layer fires",
+                unit="steps",
+                marks="bound",
+            )
+        )
+    else:
         own = {i: 100 * m.own_share for i, m in seen.mismatches.items()}
         made.append(
             plot_layer_bars(

@@ -12,6 +12,7 @@ import convert_snn
 import export
 import pipeline.bench
 from models import Darknet, load_model, network_of
+from pipeline.converting.outcome import Sample
 from tests.scenes import write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
@@ -155,3 +156,17 @@ def test_spikes_are_handed_over_as_a_graph_and_as_events(place, convert):
     made = export.run(export.parser().parse_args(["aer", *common, "--name", "events"]))
     names = {path.name for path in made.paths("*")}
     assert {"0_in.npy", "0_layer_2.npy", "0_layer_2.csv", "README.md"} <= names
+
+
+def test_detections_of_a_settled_stream_are_those_of_the_integers(place, convert):
+    record = convert("--mode", "stream", "--name", "d")
+    loaded = load_model(place / record.paths("*.snn.pt")[0])
+    assert loaded.integer is not None
+    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    sample = Sample.of(bench, 3)
+    assert sample.images == 3 and not sample.whole
+    mine, golden = (sample.score(predictor) for predictor in (loaded.predictor, IntegerExecutor(loaded.integer)))
+    assert sum(len(each.boxes) for each in golden.detections) > 0
+    for a, b in zip(mine.detections, golden.detections, strict=True):
+        assert torch.equal(a.boxes, b.boxes) and a.index == b.index
+    assert mine.record() == golden.record()

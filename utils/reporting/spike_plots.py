@@ -39,8 +39,10 @@ def plot_accuracy_over_time(
     figure, axis = _figure(title, 7.5, 4.4)
     for style, (name, value) in zip(("--", ":", "-."), lines.items(), strict=False):
         axis.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} {value:.4f}")
-    for colour, marker, (name, points) in zip(COLOURS, MARKERS, curves.items(), strict=False):
-        axis.plot(*zip(*points, strict=True), marker=marker, markersize=4, linewidth=1.6, color=colour, label=name)
+    for number, (colour, marker, (name, points)) in enumerate(zip(COLOURS, MARKERS, curves.items(), strict=False)):
+        wide = 4.5 if number == 0 and len(curves) > 1 else 1.5  # others may run over the first one, and hide nothing
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, marker=marker, markersize=4, linewidth=wide, color=colour, alpha=0.9, label=name)
         when = (exact or {}).get(name)
         if when is not None:
             reached = [value for steps, value in points if steps >= when]
@@ -84,6 +86,7 @@ def plot_layer_bars(
         bound = [series[marks].get(i, np.nan) for i in layers]
         axis.step(places, bound, where="mid", color="0.3", linestyle="--", linewidth=1.2, label=marks)
         axis.set_yscale("log")
+        axis.set_ylim(bottom=1)
         axis.yaxis.set_major_formatter(_plain_numbers())
         axis.bar_label(axis.containers[0], fmt="%g", fontsize=8, padding=1)
     axis.set_xticks(places, [str(i) for i in layers], fontsize=8)

@@ -22,7 +22,7 @@ from utils.darknet import spec as s
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.files import writing
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.integer import IntegerNetwork, IntShortcut, Requantiser
 from utils.quantization.support import readouts
 from utils.spiking.counting import pixel_channels
 from utils.spiking.encode import SpikingNetwork
@@ -249,7 +249,7 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
     """
     size, pixels = sizes(integer.spec, height, width), pixel_channels(integer)
     for i, layer in enumerate(integer.spec.layers):
-        place, op = f"layer {i} (cfg line {layer.line})", integer.ops.get(i)
+        place = integer.place(i)
         if isinstance(layer, s.Upsample):
             raise InputError(f"{place}: NIR has no upsampling; use a network of one scale, such as yolov2-tiny")
         if isinstance(layer, s.MaxPool) and pixels[layer.sources[0]].any():
@@ -258,9 +258,6 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
             raise InputError(f"{place}: NIR has no reorg; use a network without passthrough")
         if i in integer.grids and integer.grids[i].lo < 0:
             raise InputError(f"{place}: fires negative spikes, NIR's have no sign; set activation=relu and retrain")
-        if op is not None and (not isinstance(op, IntConv | IntShortcut) or op.table is not None):
-            kind = getattr(layer, "activation", None) or type(layer).__name__
-            raise InputError(f"{place}: NIR has no node for {kind}; set activation=relu and retrain")
         if i in integer.ops and any(
             -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)
         ):

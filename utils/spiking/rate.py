@@ -137,8 +137,8 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
         place = f"layer {i} (cfg line {layer.line})"
         if isinstance(layer, s.Conv | s.Shortcut) and i not in read and layer.activation not in NEURONS:
             raise InputError(
-                f"{place}: activation={layer.activation} cannot spike; set activation=relu in the cfg and retrain "
-                "(train.py --cfg ... --weights ... -pt)"
+                f"{place}: activation={layer.activation} cannot spike; retrain with one that can "
+                "(train.py --cfg ... --act relu, or leaky)"
             )
         if isinstance(layer, s.AvgPool | s.ScaleChannels | s.SqueezeExcite) or getattr(layer, "weighted", False):
             raise InputError(

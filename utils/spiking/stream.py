@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.quantization.exact import ExactConv
 from utils.quantization.executor import image_levels
-from utils.quantization.integer import IntConv, IntPool, IntShortcut, read_out, weighted_sum
+from utils.quantization.integer import IntConv, IntShortcut, read_out, weighted_sum
 from utils.quantization.support import readouts
 from utils.quantization.walk import move
 from utils.spiking.encode import SpikingNetwork, spiking_layers
@@ -69,7 +69,7 @@ class StreamExecutor(nn.Module):
         schedule: "spread" or "preload".
 
     Raises:
-        InputError: a layer cannot stream; names it, its cfg line and the remedy.
+        InputError: a layer cannot follow the rule; names it, its cfg line and the remedy.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class StreamExecutor(nn.Module):
             state = State(0, previous.charge, previous.count, previous.pools, constant, waiting)
         else:
             size, width = sizes(self.spiking.spec, *x.shape[2:]), channels(self.spiking.spec)
-            charge = {i: x.new_zeros(len(x), width[i], *size[i], dtype=torch.float64) for i in constant}
+            charge = {i: _zeros(x, len(x), width[i], size[i], torch.float64) for i in constant}
             count = {i: torch.zeros_like(charge[i], dtype=torch.float32) for i in self._neurons}
             state = State(0, charge, count, {}, constant, dict(constant))
         for i in self._readouts:  # a read-out does not fire: nothing is gained by letting it wait
@@ -188,8 +188,8 @@ class StreamExecutor(nn.Module):
                     constant[i] = op.bias.to(pixels.device).double().view(1, -1, 1, 1)
                 case IntConv():
                     constant[i] = self.pixel_convs[str(i)](lit[0]).double()
-                case IntShortcut() | IntPool():
-                    constant[i] = pixels.new_zeros(1, dtype=torch.float64) if dark else _add(op, lit)
+                case IntShortcut():
+                    constant[i] = pixels.new_zeros(1, dtype=torch.float64) if dark else weighted_sum(lit, op.gains)
                 case None if not dark and not isinstance(layer, s.Head):
                     reached[i] = move(layer, lit, 0.0)
         return constant
@@ -210,8 +210,8 @@ class StreamExecutor(nn.Module):
             assert given[0] is not None
             charge += self.convs[str(i)](given[0])
         else:
-            assert isinstance(op, IntShortcut | IntPool)
-            charge += _add(op, self._filled(layer, given, state))
+            assert isinstance(op, IntShortcut)
+            charge += weighted_sum(self._filled(layer, given, state), op.gains)
         return True
 
     def _fire(self, i: int, state: State) -> Tensor | None:
@@ -242,16 +242,15 @@ class StreamExecutor(nn.Module):
         width = channels(self.spiking.spec)
         shape = next(x for x in given if x is not None).shape
         return [
-            like.new_zeros(shape[0], width[j], *shape[2:], dtype=torch.float32) if x is None else x
+            _zeros(like, shape[0], width[j], shape[2:], torch.float32) if x is None else x
             for j, x in zip(layer.sources, given, strict=True)
         ]
 
 
-def _add(op: IntShortcut | IntPool, inputs: list[Tensor]) -> Tensor:
-    """The charge of what only adds, float64 [N,C,H,W]."""
-    if isinstance(op, IntPool):
-        return inputs[0].double().sum((2, 3), keepdim=True)
-    return weighted_sum(inputs, op.gains)
+def _zeros(like: Tensor, images: int, wide: int, size: Sequence[int], kind: torch.dtype) -> Tensor:
+    """Channels last, as convolutions give them: nothing is turned about, and decoding rounds as for integers."""
+    empty = like.new_empty(images, wide, *size, dtype=kind).contiguous(memory_format=torch.channels_last)
+    return empty.zero_()
 
 
 def settling_bounds(network: SpikingNetwork, schedule: str = "spread") -> dict[int, int]:
@@ -268,7 +267,7 @@ def settling_bounds(network: SpikingNetwork, schedule: str = "spread") -> dict[i
 
 
 def check_streams(network: SpikingNetwork, rule: str) -> None:
-    """Refuse what cannot run in stream mode, or not with this rule.
+    """Refuse a rule that this network's neurons cannot follow.
 
     Raises:
         InputError: names the layer, its cfg line and the remedy.
@@ -276,14 +275,8 @@ def check_streams(network: SpikingNetwork, rule: str) -> None:
     if rule not in RULES:
         raise InputError(f"--neuron: {rule!r} is unknown; use one of {', '.join(RULES)}")
     for i, op in network.integer.ops.items():
-        layer = network.spec.layers[i]
-        place = f"layer {i} (cfg line {layer.line})"
-        if getattr(op, "table", None) is not None or not isinstance(op, IntConv | IntShortcut | IntPool):
-            kind = getattr(layer, "activation", None) or type(layer).__name__
-            raise InputError(
-                f"{place}: {kind} is no integrate-and-fire neuron; set activation=relu in the cfg, leave "
-                "squeeze-excite away, and retrain (train.py --cfg ... --weights ... -pt)"
-            )
         by = op.requantiser
         if rule == "unsigned" and by is not None and by.lo < 0:
-            raise InputError(f"{place}: fires negative spikes too; --neuron unsigned cannot, use traced or signed")
+            raise InputError(
+                f"{network.integer.place(i)}: fires negative spikes too; --neuron unsigned cannot, use traced or signed"
+            )

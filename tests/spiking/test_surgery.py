@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import Darknet
+from tests.conftest import ROOT
+from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.spiking.test_equality import CONV
+from tests.spiking.test_stream import assert_streams_exactly
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.shapes import channels, sizes
+from utils.errors import InputError
+from utils.quantization.calibrate import calibrate
+from utils.quantization.lower import lower
+from utils.spiking.encode import encode
+from utils.spiking.stream import StreamExecutor
+from utils.spiking.surgery import main, operate
+
+LEAKY = CONV | {"activation": "leaky"}
+POOLS = cfg_text(
+    ("convolutional", LEAKY),
+    ("maxpool", {"size": 2, "stride": 2}),
+    ("convolutional", LEAKY),
+    ("maxpool", {"size": 2, "stride": 1}),
+    ("convolutional", LEAKY),
+    ("route", {"layers": "-1,2,3"}),
+)
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov4-tiny", "yolov3-spp", "yolov2-tiny"])
+def test_maps_keep_their_sizes_and_heads_their_channels(name):
+    before = read_cfg(ROOT / f"cfg/{name}.cfg")
+    after = operate(before)
+    assert not any(isinstance(layer, s.MaxPool) for layer in after.layers)
+    assert not any(getattr(layer, "activation", "relu") == "leaky" for layer in after.layers)
+    for a, b in zip(before.heads, after.heads, strict=True):
+        assert channels(before)[a] == channels(after)[b]
+        assert sizes(before, 416, 416)[a] == sizes(after, 416, 416)[b]
+
+
+def test_references_follow_what_was_left_out():
+    after = operate(parse_cfg(POOLS, "test"))
+    kinds = [type(layer).__name__ for layer in after.layers]
+    assert kinds == ["Conv", "Conv", "Conv", "Conv", "Route", "Conv", "Yolo"]
+    assert after.layers[4].sources == (3, 2, 2), "the pool of stride 1 was layer 3; its source stands in"
+
+
+def test_the_new_cfg_is_read_back_runs_and_converts(tmp_path):
+    spec = parse_cfg(write_cfg(operate(parse_cfg(POOLS, "test"), groups=4)), "again")
+    assert spec == operate(parse_cfg(POOLS, "test"), groups=4)
+    x = random_images(2)
+    assert Darknet(spec).eval()(x)[0].shape == torch.Size([2, 6, 8, 8])
+    network = encode(lower(calibrate(random_network(write_cfg(spec)), [x])))
+    assert_streams_exactly(StreamExecutor(network), x)
+
+
+def test_a_file_is_written_beside_and_never_over_another(tmp_path):
+    (tmp_path / "net.cfg").write_text(POOLS)
+    path = main([str(tmp_path / "net.cfg"), "--groups", "2"])
+    assert path == tmp_path / "net-spiking.cfg" and read_cfg(path) == operate(parse_cfg(POOLS, "test"), 2)
+    with pytest.raises(InputError, match="is there already"):
+        main([str(tmp_path / "net.cfg")])
+
+
+def test_groups_that_do_not_divide_are_refused_by_layer():
+    with pytest.raises(InputError, match=r"layer 1 \(cfg line \d+\): --groups 3 does not divide its 8 channels"):
+        operate(parse_cfg(POOLS, "test"), 3)
