@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.bench import Bench
 from pipeline.quantising.flags import MAX_DROP, Budget
 from utils.darknet.counts import count
+from utils.darknet.expand import expand
 from utils.darknet.spec import Head, ModelSpec
 from utils.data.loader import Batch
 from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
@@ -24,7 +25,7 @@ from utils.detection.decode import decode
 from utils.detection.evaluate import evaluate
 from utils.errors import InputError
 from utils.files import writing
-from utils.quantization.bits import write_bits_map
+from utils.quantization.bits import as_written, write_bits_map
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
@@ -52,10 +53,14 @@ SCORED = 256  # training images that a candidate's mAP is measured on
 
 @dataclass(frozen=True)
 class Trial:
-    """A step of the descent and its mAP@.5 on training images."""
+    """A step of the descent and its mAP@.5 on training images.
+
+    ``scheme`` counts layers as the cfg does, ``own`` as the network that has its [se] written out.
+    """
 
     step: Step
     scheme: Scheme
+    own: Scheme
     map50: float
 
 
@@ -81,9 +86,11 @@ class Judge:
         """Whether a step stays within the drop; measured, as quantised anew with these bits."""
         network = self.bench.loaded.network
         assert network is not None
-        scheme = scheme_with(self.start, network.spec, step.choice)
+        expanded, number = expand(network)
+        scheme = scheme_with(self.start, expanded.spec, step.choice)
+        scheme = replace(scheme, layer_bits=as_written(scheme.layer_bits, number))
         integer = lower(calibrate(network, self.images, scheme))
-        self.trials.append(Trial(step, scheme, self.score(IntegerExecutor(integer))))
+        self.trials.append(Trial(step, scheme, integer.scheme, self.score(IntegerExecutor(integer))))
         return self.drop_of(self.trials[-1]) <= self.allowed
 
     def drop_of(self, trial: Trial) -> float:
@@ -106,8 +113,8 @@ def choose_bits(bench: Bench, start: Scheme, images: list[Tensor], folder: Path 
     assert bench.loaded.network is not None
     allowed = MAX_DROP if bench.args.max_drop is None else bench.args.max_drop
     wanted: Budget | None = bench.args.budget
-    spec = bench.loaded.network.spec
     full = calibrate(bench.loaded.network, images, start)
+    spec = full.network.spec
     probe = torch.cat(images)[:PROBED]
     rows = sensitivity(full, images, damage_measure(lower(full), probe, bench.heads))
     macs = {layer.layer: layer.macs for layer in count(spec, bench.size).layers}
@@ -117,7 +124,7 @@ def choose_bits(bench: Bench, start: Scheme, images: list[Tensor], folder: Path 
     judge = Judge(bench, start, images, batches, allowed)
     judge.exact = judge.score(bench.loaded.predictor)
     chosen = _meet(steps, judge, wanted) if wanted else _cheapest(steps, judge)
-    _tell(spec, chosen.scheme, rows, judge, kind)
+    _tell(spec, chosen, rows, judge, kind)
     if folder is not None:
         _leave(folder, spec, chosen, rows, judge, kind, steps)
     return chosen.scheme
@@ -179,10 +186,10 @@ def _cheapest(steps: Sequence[Step], judge: Judge) -> Trial:
     )
 
 
-def _tell(spec: ModelSpec, scheme: Scheme, rows: Sequence[Row], judge: Judge, kind: str) -> None:
+def _tell(spec: ModelSpec, chosen: Trial, rows: Sequence[Row], judge: Judge, kind: str) -> None:
     damage = {(row.unit, row.bits): row.damage for row in rows}
     table = [["layer", "cfg line", "weights", "alone at 4 bits", "activations", "alone at 4 bits"]]
-    for i, w, a in bits_by_layer(scheme, spec):
+    for i, w, a in bits_by_layer(chosen.own, spec):
         alone = [damage.get((Unit(which, i), 4)) for which in ("weights", "activations")]
         told = ["" if value is None else f"{value:.2g}" for value in alone]
         table.append([str(i), str(spec.layers[i].line), str(w or ""), told[0], str(a or ""), told[1]])
@@ -190,7 +197,7 @@ def _tell(spec: ModelSpec, scheme: Scheme, rows: Sequence[Row], judge: Judge, ki
     tried = [[kind, "predicted", "mAP@.5", "drop", ""], ["1", "float", f"{judge.exact:.4f}", "", ""]]
     for trial in sorted(judge.trials, key=lambda each: -each.step.share):
         drop = judge.drop_of(trial)
-        verdict = "taken" if trial.scheme == scheme else "" if drop <= judge.allowed else "too much"
+        verdict = "taken" if trial is chosen else "" if drop <= judge.allowed else "too much"
         tried.append(
             [f"{trial.step.share:.3f}", f"{trial.step.damage:.2g}", f"{trial.map50:.4f}", f"{drop:+.4f}", verdict]
         )
@@ -200,17 +207,16 @@ def _tell(spec: ModelSpec, scheme: Scheme, rows: Sequence[Row], judge: Judge, ki
 def _leave(
     folder: Path, spec: ModelSpec, chosen: Trial, rows: Sequence[Row], judge: Judge, kind: str, steps: Sequence[Step]
 ) -> None:
-    layers = bits_by_layer(chosen.scheme, spec)
+    layers = bits_by_layer(chosen.own, spec)
     with writing(folder / "bits.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["layer", "cfg_line", "unit", "bits", "damage", "chosen"])
         for (which, layer), bits, damage in rows:
             taken = int(chosen.step.choice[Unit(which, layer)] == bits)
             out.writerow([layer, spec.layers[layer].line, which, bits, f"{damage:.6g}", taken])
-    written = tuple((i, w or FULL, a or FULL) for i, w, a in layers)
     drop = judge.drop_of(chosen)
     told = f"{kind} {chosen.step.share:.3f} of 8 bits, mAP@.5 on training images {drop:+.4f} under float"
-    write_bits_map(folder / "bits.txt", written, told)
+    write_bits_map(folder / "bits.txt", chosen.scheme.layer_bits, told)
     tried = [(trial.step.share, judge.drop_of(trial)) for trial in judge.trials]
     plot_bits(
         folder / "bits.png",

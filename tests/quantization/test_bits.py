@@ -8,6 +8,7 @@ from tests.quantization.random_nets import cfg_text
 from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 from utils.quantization.bits import (
+    as_written,
     bit_operations,
     check_layers,
     input_bits,
@@ -82,3 +83,10 @@ def test_bytes_and_bit_operations_are_those_counted_by_hand():
 def test_a_convolution_after_a_concat_reads_the_bits_that_the_concat_agreed_on():
     spec = parse_cfg(cfg_text(("convolutional", CONV), ("convolutional", CONV), ("route", {"layers": "-1,-2"})), "test")
     assert input_bits(spec, Scheme(a_bit=4, layer_bits=((0, 8, 7),))) == {0: 8, 1: 7, 3: 7}
+
+
+def test_bits_of_sections_that_one_layer_became_are_the_most_of_them():
+    number = {-1: -1, 0: 0, 1: 4, 2: 5}  # layer 1 became 1, 2, 3 and 4
+    assert as_written(((0, 3, 4), (2, 5, 8), (3, 8, 2), (5, 6, 6)), number) == ((0, 3, 4), (1, 8, 8), (2, 6, 6))
+    same = {i: i for i in range(-1, 4)}
+    assert as_written(((0, 3, 4), (3, 2, 2)), same) == ((0, 3, 4), (3, 2, 2))

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.quantization.random_nets import cfg_text, random_images, random_network
 from utils.darknet.cfg import parse_cfg
-from utils.quantization.edges import edge_bits, make_grids, trace_edges
+from utils.quantization.edges import edge_bits, level_bounds, make_grids, trace_edges
 from utils.quantization.histogram import Histogram, collect, float_edges
 from utils.quantization.ranges import METHODS, channel_steps, squared_errors
 from utils.quantization.scheme import Scheme
@@ -97,3 +99,44 @@ def test_what_is_tied_to_the_image_keeps_the_images_scale_and_bits():
     edges = type(edges)({**edges.group, 0: -1, 1: -1}, edges.signed, edges.producers)
     grids = make_grids(spec, edges, {-1: 1 / 255}, edge_bits(edges, Scheme(a_bit=4)))
     assert (grids[0].scale, grids[0].hi) == (1 / 255, 255)
+
+
+@pytest.mark.parametrize("lo", [0, -8])
+def test_cosine_finds_the_scale_that_brute_force_finds(lo):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(20000, generator=generator).double()
+    values = (values if lo else values.abs()).sort().values
+    hi = 15 + lo
+    found = METHODS["cosine"]([(values.float(), torch.ones(20000), lo, hi)], Scheme())
+    alike = {}
+    for step in range(1, 400):
+        s = step * float(values.abs().max()) / 7 / 400
+        made = (values / s + 0.5).floor().clamp(lo, hi) * s
+        alike[s] = float(made @ values / (made.norm() * values.norm()).clamp_min(1e-12))
+    made = (values / found + 0.5).floor().clamp(lo, hi) * found
+    assert float(made @ values / made.norm() / values.norm()) > max(alike.values()) - 1e-4
+    assert found == pytest.approx(max(alike, key=alike.__getitem__), rel=0.05)
+
+
+def test_cosine_weighs_the_members_of_a_group_as_one_vector():
+    """A thousand values of one member outvote ten of another, and counts stand for values."""
+    wide, narrow = torch.linspace(0, 50, 11), torch.linspace(0, 1, 64)
+    both = METHODS["cosine"]([(wide, torch.ones(11) * 1e-6, 0, 15), (narrow, torch.ones(64) * 1e4, 0, 15)], Scheme())
+    assert both < 0.5 * METHODS["cosine"]([(wide, torch.ones(11), 0, 15)], Scheme())
+    values = torch.tensor([0.1, 0.7, 1.0])
+    counted = METHODS["cosine"]([(values, torch.tensor([3.0, 1.0, 2.0]), 0, 3)], Scheme())
+    repeated = torch.tensor([0.1, 0.1, 0.1, 0.7, 1.0, 1.0])
+    assert counted == METHODS["cosine"]([(repeated, torch.ones(6), 0, 3)], Scheme())
+
+
+@given(
+    st.lists(st.floats(-(2.0**20), 2.0**20, width=32), min_size=1, max_size=40),
+    st.sampled_from(sorted(METHODS)),
+    st.integers(2, 8),
+    st.booleans(),
+)
+def test_every_method_gives_a_usable_scale_whatever_the_values(values, method, bits, signed):
+    lo, hi = level_bounds(bits, signed)
+    values = torch.tensor(values if signed else [abs(v) for v in values]).sort().values
+    scale = METHODS[method]([(values, torch.ones(len(values)), lo, hi)], Scheme())
+    assert 0 < scale < float("inf")

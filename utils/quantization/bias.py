@@ -1,7 +1,9 @@
 """Bias correction: a channel's quantised output gets the mean of its float output.
 
 Source: Nagel et al., Data-free quantization through weight equalization and bias correction, ICCV 2019, section 4.2, in
-the empirical form; measured after the activation and its rounding, because that is what the next layer reads.
+the empirical form; measured after the activation and its rounding, because that is what the next layer reads. What the
+grid clips no bias can bring back, and a few strong answers that are clipped must not lift everything else: the mean
+wanted is that of the float output within the grid's reach.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def correct_bias(
             if table is not None:
                 got = (got / table.scale + 0.5).floor().clamp(table.lo, table.hi) * table.scale
             if target is not None:
-                y = ACTIVATIONS[layer.activation](y)
+                y = ACTIVATIONS[layer.activation](y).clamp(target.lo * target.scale, target.hi * target.scale)
                 level = (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.lo, target.hi)
                 active += ((level > target.lo) & (level < target.hi)).sum((0, 2, 3))
                 got = level * target.scale

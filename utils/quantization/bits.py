@@ -74,6 +74,24 @@ def check_layers(layer_bits: LayerBits, spec: s.ModelSpec, place: str = "--bits-
             raise InputError(f"{place}: layer {i} (cfg line {spec.layers[i].line}) is a {kind} and only moves values")
 
 
+def as_written(layer_bits: LayerBits, number: Mapping[int, int]) -> LayerBits:
+    """Bits by the layers of a cfg, from those by the layers that ``expand`` made of it.
+
+    A layer that became several gets the most that any of them has.
+
+    Args:
+        layer_bits: by new layer numbers.
+        number: old layer number -> new one, as ``expand`` returns it.
+    """
+    own = {i: (w, a) for i, w, a in layer_bits}
+    found = []
+    for old in sorted(set(number) - {-1}):
+        parts = [own[new] for new in range(number[old - 1] + 1, number[old] + 1) if new in own]
+        if parts:
+            found.append((old, max(w for w, _ in parts), max(a for _, a in parts)))
+    return tuple(found)
+
+
 def weight_counts(spec: s.ModelSpec) -> dict[int, int]:
     """Convolution -> how many weights it has."""
     wide = channels(spec)

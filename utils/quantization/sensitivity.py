@@ -176,7 +176,7 @@ def descend(rows: Sequence[Row], cost: Cost) -> list[Step]:
     while True:
         offers = []
         for unit, curve in known.items():
-            for bits in (b for b in FEWER if b < choice[unit]):
+            for bits in (b for b in curve if b < choice[unit]):
                 saved = cost.saving(choice, unit, bits)
                 if saved > 0:
                     more = curve[bits] - curve[choice[unit]]
