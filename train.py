@@ -5,10 +5,12 @@
   python3 train.py --cfg cfg/yolov3.cfg --weights yolov3.weights -pt --data mine.data --epochs 50
   python3 train.py --weights weights/slim_prune_0.8.pt --epochs 10 --name finetuned
   python3 train.py --weights weights/slim_prune_0.8.pt --KDstr 4 --t_weights weights/last.pt    with a teacher
+  python3 train.py --weights weights/slim_prune_0.8.pt --quantized pow2 --w-bit 4 --a-bit 4 --epochs 10    to integers
   python3 train.py --resume                                     go on with the run that was cut
 
 Leaves weights/last.pt and best.pt (the validation mAP@.5:.95 decides; --name X: last_X.pt), and in runs/train[-X] the
-record, results.csv, results.png and sample pictures. A taken name gets -2.
+record, results.csv, results.png and sample pictures. A taken name gets -2. With --quantized, what is validated are the
+integers; every script takes such a checkpoint, and last.int.pt beside it holds the integers alone.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
         w_bit=BITS if args.w_bit is None else args.w_bit,
         a_bit=BITS if args.a_bit is None else args.a_bit,
         layer_bits=bits,
-        equalise=False,  # nothing is moved beforehand: training evens out what it needs
-        correct_bias=False,
+        equalise=not args.sparse,  # it moves gammas, which -sr pushes: those stay as they are
+        correct_bias=False,  # training does that
     )
 
 

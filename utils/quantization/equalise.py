@@ -30,17 +30,25 @@ def equalise(
 ) -> tuple[Network, dict[int, Histogram]]:
     """An equal network whose channels have even ranges, and its histograms (scaled, not measured again)."""
     wires, locked = trace_wires(network.spec)
-    steps = {i: channel_steps(histograms[i], *level_bounds(bits[i], edges.signed[i])) for i in edges.producers}
-    gains = _gains(edges, steps, wires, locked)
+    gains = even_gains(edges, histograms, bits, wires, locked)
+    scaled = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
+    return rescale(network, gains, wires), scaled
+
+
+def rescale(network: Network, gains: Tensor, wires: dict[int, Tensor]) -> Network:
+    """An equal network whose channels are divided by the ``gains`` of their wires; batch norm, if any, does it."""
     state = dict(network.state)
     for i, layer in enumerate(network.spec.layers):
         if isinstance(layer, s.Conv):
-            weight, bias = f"layers.{i}.conv.weight", f"layers.{i}.conv.bias"
-            out = gains[wires[i]]
-            state[weight] = state[weight] * _per_tap(gains[wires[layer.sources[0]]], layer) / out[:, None, None, None]
-            state[bias] = state[bias] / out
-    scaled = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
-    return Network(network.spec, state), scaled
+            weight, into, out = f"layers.{i}.conv.weight", gains[wires[layer.sources[0]]], gains[wires[i]]
+            state[weight] = state[weight] * _per_tap(into, layer)
+            if layer.bn:
+                state[f"layers.{i}.bn.weight"] = state[f"layers.{i}.bn.weight"] / out
+                state[f"layers.{i}.bn.bias"] = state[f"layers.{i}.bn.bias"] / out
+            else:
+                state[weight] = state[weight] / out[:, None, None, None]
+                state[f"layers.{i}.conv.bias"] = state[f"layers.{i}.conv.bias"] / out
+    return Network(network.spec, state)
 
 
 def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
@@ -96,8 +104,11 @@ def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
     return {i: roots[wire] for i, wire in wires.items()}, lock
 
 
-def _gains(edges: Edges, steps: dict[int, Tensor], wires: dict[int, Tensor], locked: Tensor) -> Tensor:
+def even_gains(
+    edges: Edges, histograms: dict[int, Histogram], bits: dict[int, int], wires: dict[int, Tensor], locked: Tensor
+) -> Tensor:
     """One gain a wire: its step over its group's typical step, geometric mean where several edges have a say."""
+    steps = {i: channel_steps(histograms[i], *level_bounds(bits[i], edges.signed[i])) for i in edges.producers}
     logs, votes = torch.zeros(len(locked)), torch.zeros(len(locked))
     for producers in edges.members().values():
         known = [i for i in producers if i in steps]

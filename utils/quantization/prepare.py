@@ -11,16 +11,20 @@ from torch import Tensor
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network, State
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.quantization.calibrate import averaged_pixels, for_image_scale, renumber
-from utils.quantization.edges import edge_bits, gate_scale, image_scale, trace_edges
+from utils.quantization.edges import Edges, edge_bits, gate_scale, image_scale, trace_edges
+from utils.quantization.equalise import even_gains, rescale, trace_wires
 from utils.quantization.executor import image_levels
 from utils.quantization.fake import FakeQuantised, Start, is_observer
-from utils.quantization.histogram import collect_both
-from utils.quantization.ranges import choose_scales
+from utils.quantization.histogram import Histogram, collect_both
+from utils.quantization.ranges import choose_scales, power_of_two
 from utils.quantization.scheme import Scheme
 from utils.quantization.support import check_supported
 from utils.quantization.tables import charge_grids, tabled_layers
+
+SLACK = 0.99
 
 
 def prepare(
@@ -31,7 +35,7 @@ def prepare(
     Args:
         network: float, with its batch norm; an [se] is written out.
         batches: images [N,C,H,W] of n / 255, not augmented; 64 are plenty.
-        scheme: bits, style and how ranges are chosen; equalisation and corrections are left to the training.
+        scheme: bits, style, how ranges are chosen, and whether channels are evened out beforehand.
         fold: quantise weights with batch norm in them.
         learn: scales are parameters.
 
@@ -50,12 +54,38 @@ def prepare(
     values = [image_levels(x) * image_scale(scheme) for x in images]
     histograms, before = collect_both(folded, values, edges.producers, tabled_layers(spec))
     real = replace(scheme, style="google")  # powers of two are made where they are used
+    if scheme.equalise:
+        gains, wires = _gains(spec, edges, histograms, real, fit=scheme.style == "pow2")
+        network = rescale(network, gains, wires)
+        histograms = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
     scales = choose_scales(edges, histograms, real)
     scales[edges.group[-1]] = image_scale(scheme)
     for group in edges.gates:
         scales[group] = gate_scale(scheme, bits[edges.members()[group][0]])
     charges = {i: grid.scale for i, grid in charge_grids(spec, before, real).items()}
     return FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+
+
+def _gains(
+    spec: ModelSpec, edges: Edges, histograms: dict[int, Histogram], scheme: Scheme, *, fit: bool
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Gains of the wires, and the wires of each edge, that even out the channels without changing the function.
+
+    With ``fit`` each edge is stretched as a whole too, until the scale it asks for is about a power of two, which then
+    wastes no level; ``SLACK`` under it, so that the rounding of a search cannot make it the next one. Edges that share
+    wires, as along a shortcut, follow the first of them.
+    """
+    wires, locked = trace_wires(spec)
+    gains = even_gains(edges, histograms, edge_bits(edges, scheme), wires, locked)
+    if fit:
+        even = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
+        scales, done = choose_scales(edges, even, scheme), locked.clone()
+        for group, members in edges.members().items():
+            wire = torch.cat([wires[i] for i in members])
+            if not done[wire].any():
+                gains[wire.unique()] *= scales[group] / (SLACK * power_of_two(scales[group]))
+                done[wire] = True
+    return gains, wires
 
 
 def resume(
