@@ -11,13 +11,18 @@ import pytest
 import torch
 
 import export
+from models import build
+from tests.conftest import ROOT
 from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, chance, lowered, small
 from tests.export.test_script import HERE, place
-from tests.quantization.random_nets import cfg_text, random_images, rich_cfg
+from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.fold import fold_bn
 from utils.errors import InputError
 from utils.export import onnx_check, onnx_folder, onnx_round
 from utils.export.onnx_check import compare_qdq, judge, run, session
+from utils.export.onnx_float import float_model
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.onnx_graph import check, save
 from utils.export.onnx_qdq import qdq_model
@@ -194,3 +199,16 @@ def test_the_script_writes_it_and_tells_where(place, form):
     model, report = record.paths()
     assert model.parent.name == "net" and model.is_file() and record.metrics["bytes"] == model.stat().st_size
     assert json.loads(report.read_text())["form"] == form
+
+
+@pytest.mark.parametrize("cfg", ["plain", "spp", "csp", "residual", "grouped", "passthrough"])
+def test_the_float_model_computes_the_network(cfg):
+    spec = read_cfg(ROOT / f"tests/cfgs/{cfg}.cfg")
+    network = fold_bn(random_network(write_cfg(spec)))
+    images = random_images(2, side=64, image_channels=spec.channels)
+    model = float_model(network, (64, 64))
+    check(model)
+    with torch.no_grad():
+        golden = build(network)(images)
+    for right, found in zip(golden, run(session(model), {"image": images.numpy()}).values(), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), right, rtol=1e-4, atol=1e-4)
