@@ -26,6 +26,7 @@ from utils.reporting.results import write_rows
 from utils.training.distributed import Group
 from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.resume import Progress, capture
+from utils.training.tensorboard import write_scalars
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     if not run.group.leads:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
+    if getattr(run.args, "tensorboard", False):  # a run begun before there was the flag has none
+        write_scalars(run.record.folder / "tensorboard", run.rows[-1])
     if run.metrics and (better or last):
         told.picture_validation(run)
     if better and (last or not run.args.nosave):

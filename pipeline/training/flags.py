@@ -49,6 +49,7 @@ def train_parser(doc: str) -> cli.Parser:
     add("--val-interval", type=cli.positive, default=None, help="epochs between validations (default: by set sizes)")
     add("--notest", **on, help="validate after the last epoch only")
     add("--nosave", **on, help="save after the last epoch only")
+    add("--tensorboard", **on, help="also write every epoch's numbers as scalars; needs the package tensorboard")
     add("--act", choices=sorted(CHOICES), default=None, help="put this in place of the cfg's leaky activations")
     add("--resume", nargs="?", const="newest", default=None, help="go on with a last*.pt (default: the newest cut one)")
     quantised_flags(flags)

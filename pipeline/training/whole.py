@@ -14,6 +14,7 @@ from utils.errors import InputError
 from utils.reporting.record import Record
 from utils.training.device import select_device
 from utils.training.distributed import from_environment, joined
+from utils.training.tensorboard import check_installed
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def train(args: argparse.Namespace) -> Record:
     if saved:  # the flags it began with, but this machine's
         here = {"device": args.device, "workers": args.workers, "resume": args.resume, "sync_bn": args.sync_bn}
         args = argparse.Namespace(**(saved.training["args"] | here))
+    if getattr(args, "tensorboard", False):
+        check_installed()
     with joined(group, cuda=select_device(args.device or group.device).type == "cuda"):
         job = assemble(args, saved, group)
         for epoch in range(job.progress.epochs, args.epochs):

@@ -6,8 +6,13 @@ import sys
 
 import pytest
 
+import train
+from tests.scenes import write_scenes
 from utils.errors import InputError
+from utils.reporting.results import read_rows
 from utils.training.tensorboard import check_installed, write_scalars
+
+SHORT = ["--cfg", "net.cfg", "--data", "set.data", "--epochs", "1", "--workers", "0", "--device", "cpu"]
 
 ROWS = [
     {"epoch": 1, "total": 1.5, "kd_soft": 0.25, "map50": None, "lr": 0.1, "gamma_q05": 0.5},
@@ -40,3 +45,24 @@ def test_without_the_package_it_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="--tensorboard: tensorboard is not installed; pip install tensorboard"):
         check_installed()
+
+
+def test_a_training_without_the_package_is_refused_before_it_begins(tmp_path, monkeypatch):
+    write_scenes(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="--tensorboard"):
+        train.run(train.parser().parse_args([*SHORT, "--tensorboard"]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_hands_its_rows_over(tmp_path, monkeypatch):
+    write_scenes(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr("pipeline.training.whole.check_installed", lambda: None)
+    monkeypatch.setattr(
+        "pipeline.training.epoch.write_scalars", lambda folder, row: given.append((folder, row["total"]))
+    )
+    record = train.run(train.parser().parse_args([*SHORT, "--tensorboard"]))
+    assert given == [(record.folder / "tensorboard", read_rows(record.folder / "results.csv")[0]["total"])]
