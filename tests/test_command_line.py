@@ -162,6 +162,8 @@ NO_CFG = r"nowhere\.cfg: .*; check "
     ids=["no weights", "cut checkpoint", "no .weights", "no cfg", "dangling route", "cut .weights"],
 )
 def test_a_network_that_is_not_there_or_damaged(typed, script, words, told):
+    if script == "compress" and told == CUT_WEIGHTS:
+        pytest.skip("by chance as long as weights for one class, whose heads it would replace")
     source = ["--source", "images/valid/1.png"] if script == "detect" else []
     code, _, err = typed(script, "--data", "set.data", *HERE, *words, *source)
     one_line(script, code, err, told)

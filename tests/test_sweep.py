@@ -336,7 +336,7 @@ def test_two_points_of_the_real_chain(tmp_path, monkeypatch):
         page = (point.folder / "report.html").read_text()
         for stage, numbers in point.metrics["stages"].items():
             assert f'value="{json.dumps(numbers["map50"])}" data-stage="{stage}" data-name="map50"' in page
-        assert page.count("<svg") == 9 and "left out" not in page
+        assert page.count("<svg") == 10 and 'class="missing"' not in page
     assert len(list(tmp_path.glob("weights/*.int.pt"))) == 2, "each point has files of its own"
     assert len(list(tmp_path.glob("runs/train-sweep-*"))) == 3, "what they share was trained once"
 

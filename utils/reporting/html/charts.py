@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 def curves(tables: Tables) -> list[str]:
-    """Losses, scores and sparsity over all epochs of all trainings."""
+    """Losses, scores, sparsity and throughput over all epochs of all trainings."""
     rows = tables.get("epochs", [])
     if not rows:
         return []
@@ -35,6 +35,10 @@ def curves(tables: Tables) -> list[str]:
             line_chart("Sparsity", sparse, x, Axis("share of the channels", 0, 1), marks=marks,
                        note="Measured while the sparse training ran.")
         )  # fmt: skip
+    speed = _points(rows, "images_per_second")
+    if speed:
+        y = axis("of the training alone", [value for _, value in speed], zero=True)
+        charts.append(line_chart("Images a second", [Line("images a second", speed, 5)], x, y, marks=marks))
     return charts
 
 
