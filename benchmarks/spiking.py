@@ -258,7 +258,9 @@ def report(
     log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", dense.energy.ann_fp32 / 1e6, dense.energy.ann_int8 / 1e6)
     write_rows(folder / "spiking.csv", [row.record() for row in rows])
     plot_accuracy_over_time(folder / "map_over_time.png", curves, {"float": rows[0].map50})
-    plot_layer_bars(folder / "spikes.png", layers, title="Spikes a neuron in phase mode", unit="spikes a frame")
+    plot_layer_bars(
+        folder / "spikes.png", layers, title="Spikes a neuron in phase mode", unit="spikes a frame", log=True
+    )
     joules = {"dense, fp32": dense.energy.ann_fp32, "dense, int8": dense.energy.ann_int8}
     for row in rows:
         if row.cost is not None:

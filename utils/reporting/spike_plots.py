@@ -40,7 +40,9 @@ def plot_accuracy_over_time(
     for style, (name, value) in zip(("--", ":", "-."), lines.items(), strict=False):
         axis.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} {value:.4f}")
     for number, (colour, marker, (name, points)) in enumerate(zip(COLOURS, MARKERS, curves.items(), strict=False)):
-        wide = 4.5 if number == 0 and len(curves) > 1 else 1.5  # others may run over the first one, and hide nothing
+        wide = (
+            1.6 if len(curves) == 1 else 3.6 - 2.4 * number / (len(curves) - 1)
+        )  # what runs over another one leaves its edges to be seen
         steps, values = zip(*points, strict=True)
         axis.plot(steps, values, marker=marker, markersize=4, linewidth=wide, color=colour, alpha=0.9, label=name)
         when = (exact or {}).get(name)
@@ -64,7 +66,13 @@ def plot_accuracy_over_time(
 
 
 def plot_layer_bars(
-    path: Path | str, series: Mapping[str, Mapping[int, float]], *, title: str, unit: str, marks: str = ""
+    path: Path | str,
+    series: Mapping[str, Mapping[int, float]],
+    *,
+    title: str,
+    unit: str,
+    marks: str = "",
+    log: bool = False,
 ) -> Path:
     """A group of bars for every layer, one bar a series.
 
@@ -74,6 +82,7 @@ def plot_layer_bars(
         title: written above.
         unit: of the values.
         marks: the name of a series that is drawn as a line of steps and not as bars (a bound).
+        log: a logarithmic scale, for series that are worlds apart.
     """
     layers = sorted({i for values in series.values() for i in values})
     bars = [name for name in series if name != marks]
@@ -89,6 +98,9 @@ def plot_layer_bars(
         axis.set_ylim(bottom=1)
         axis.yaxis.set_major_formatter(_plain_numbers())
         axis.bar_label(axis.containers[0], fmt="%g", fontsize=8, padding=1)
+    if log:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(_plain_numbers())
     axis.set_xticks(places, [str(i) for i in layers], fontsize=8)
     axis.set(xlabel="layer of the cfg", ylabel=unit)
     axis.grid(False, axis="x")
