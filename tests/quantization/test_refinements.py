@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models import build
 from tests.quantization.random_nets import cfg_text, random_images, random_network
+from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.darknet.spec import Conv
@@ -62,6 +63,32 @@ def test_equalising_changes_no_output(seed):
     with torch.no_grad():
         for before, after in zip(build(fold_bn(network))(x), build(equalised(network))(x), strict=True):
             torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        (("reorg", {"stride": 2}), ("convolutional", CONV)),
+        (
+            ("avgpool", {}),
+            ("convolutional", CONV | {"size": 1, "pad": 0}),
+            ("scale_channels", {"from": -3, "activation": "leaky"}),
+        ),
+        (("se", {"squeeze": 3}), ("convolutional", CONV)),
+        (("convolutional", CONV | {"activation": "leaky"}), ("shortcut", {"from": -2, "weights_type": "per_channel"})),
+    ],
+    ids=lambda sections: sections[0][0],
+)
+def test_equalising_changes_nothing_where_channels_mix_or_multiply(sections):
+    """A map of 6 px, whose rows a reorg does not part at channels' ends; a gate that is homogeneous itself."""
+    network, x = expand(uneven(cfg_text(("convolutional", CONV), *sections)))[0], random_images(2, side=24)[..., :6, :6]
+    folded, edges = fold_bn(network), trace_edges(network.spec)
+    found = collect(folded, [x], edges.producers)
+    even, _ = equalise(folded, edges, found, edge_bits(edges, Scheme(a_bit=4)))
+    assert any(not torch.equal(even.state[key], value) for key, value in folded.state.items())
+    with torch.no_grad():
+        for before, after in zip(build(folded)(x), build(even)(x), strict=True):
+            torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
 
 
 def test_equalised_channels_have_even_ranges():
