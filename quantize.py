@@ -2,9 +2,14 @@
 
   python3 quantize.py                                             the newest pruned or trained network
   python3 quantize.py --weights weights/best.pt --w-bit 8 --a-bit 8
-  python3 quantize.py --weights weights/best.pt --ranges percentile --calibration 256
+  python3 quantize.py --weights weights/best.pt --ranges cosine --calibration 256
+  python3 quantize.py --weights weights/best.pt --FPGA --a-bit 8              scales that are powers of two
+  python3 quantize.py --weights weights/best.pt --bits auto --max-drop 0.01   as few bits a layer as that allows
+  python3 quantize.py --weights weights/best.pt --bits auto --budget size=0.5 --max-drop 0.03
 
-Leaves weights/<name>.int.pt, which test.py, detect.py and convert_snn.py take, and in runs/quantize the record.
+Leaves weights/<name>.int.pt, which test.py, detect.py and convert_snn.py take, and in runs/quantize the record. A
+network that was trained quantised is packed as it is. --bits auto leaves bits.csv, bits.png and bits.txt too, which
+--bits-map of this script and of train.py reads.
 """
 
 from __future__ import annotations
