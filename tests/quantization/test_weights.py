@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,10 +11,11 @@ from utils.quantization.packing import pack, packed_size, unpack
 from utils.quantization.weights import round_half_up, round_weights, weight_scales
 
 
-@given(bits=st.integers(2, 8), count=st.integers(1, 40), seed=st.integers(0, 999))
+@given(bits=st.integers(2, 16), count=st.integers(1, 40), seed=st.integers(0, 999))
 def test_packing_is_undone_by_unpacking_and_has_no_gaps(bits, count, seed):
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (count, 3), generator=generator).to(torch.int8)
+    values = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (count, 3), generator=generator)
+    values = values.to(torch.int8 if bits <= 8 else torch.int16)
     packed = pack(values, bits)
     assert packed.dtype is torch.uint8 and len(packed) == packed_size(values.numel(), bits)
     assert torch.equal(unpack(packed, bits, (count, 3)), values)
@@ -61,3 +64,35 @@ def test_a_channel_of_zeros_takes_a_scale_its_bias_fits():
 
 def test_a_network_of_zeros_has_scales_too():
     assert weight_scales(torch.zeros(3, 2, 1, 1), torch.zeros(3), 1.0, 8).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("style", ["dorefa", "pow2"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_scale_for_the_whole_layer_is_one_and_serves_it_best(style, bits):
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.logspace(-2, 0, 6).view(
+        -1, 1, 1, 1
+    )
+    found = weight_scales(weight, torch.zeros(6), 0.1, bits, style)
+    assert len(set(found.tolist())) == 1
+    best = float(weight_scales(weight.reshape(1, -1, 1, 1), torch.zeros(1), 0.1, bits))
+    if style == "dorefa":
+        assert float(found[0]) == best
+    else:
+        assert best <= float(found[0]) < 2 * best and math.frexp(float(found[0]))[0] == 0.5
+
+
+def test_scales_of_a_channel_each_err_less_than_one_for_all():
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.logspace(-2, 0, 6).view(
+        -1, 1, 1, 1
+    )
+
+    def error(style: str) -> float:
+        scale = weight_scales(weight, torch.zeros(6), 0.1, 8, style).view(-1, 1, 1, 1)
+        return float(
+            (
+                (round_weights(weight, scale.flatten(), 8) * scale - weight).square().flatten(1).sum(1)
+                / weight.square().flatten(1).sum(1)
+            ).mean()
+        )
+
+    assert error("google") < 0.05 * error("dorefa") < error("pow2")
