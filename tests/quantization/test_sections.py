@@ -233,6 +233,9 @@ def test_the_gains_of_a_weighted_sum_are_its_shares_times_the_scales(kind):
     integer = lower(calibrate(network, [random_images()], QUICK))
     op, grids = integer.ops[2], integer.grids
     assert isinstance(op, IntShortcut) and op.gains.dtype is torch.int32
+    assert grids[2].lo < 0 and off(network, integer, random_images()) < 0.05, (
+        "a sum of what is positive may be negative"
+    )
     assert op.gains.shape == (2, 1 if kind == "per_feature" else 8) and bool((op.gains[0] < 0).all())
     for row, share, source in zip(op.gains, shares.view(2, -1), (1, 0), strict=True):
         real = row * float(op.requantiser.m[0]) * 2.0**-op.requantiser.f * grids[2].scale / grids[source].scale
