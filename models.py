@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.fold import BN_EPS
+from utils.darknet.moves import reorg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import source_shares
@@ -159,17 +161,6 @@ def max_pool(x: Tensor, layer: s.MaxPool) -> Tensor:
     return F.max_pool2d(padded, layer.size, layer.stride)
 
 
-def reorg(x: Tensor, stride: int) -> Tensor:
-    """Darknet's passthrough: [N, C, H, W] -> [N, C * stride^2, H / stride, W / stride].
-
-    Space to depth of an image of C / stride^2 channels and ``stride`` times the sides, which the memory is taken for,
-    and then taken for the shape above: what Darknet's [reorg] and OpenCV's reader of it do (not [reorg3d]).
-    """
-    n, c, h, w = x.shape
-    parts = x.reshape(n, c // stride**2, h, stride, w, stride)
-    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
-
-
 def build(network: Network) -> Darknet:
     """The network as a module in eval mode, its tensors loaded.
 
@@ -197,7 +188,7 @@ class Loaded:
     ``predictor`` takes [N, C, H, W] in 0..1 and returns raw head maps, whatever its kind: ``float`` (trained or
     pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
     None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
-    width) in px it was made for.
+    width) in px it was made for; ``grey`` says that it was trained on grey images in three channels.
     """
 
     predictor: nn.Module
@@ -208,6 +199,7 @@ class Loaded:
     path: Path
     network: Network | None = None
     integer: IntegerNetwork | None = None
+    grey: bool = False
 
 
 def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
@@ -220,16 +212,18 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     checkpoint = _open(path, cfg)
     spec = checkpoint.network.spec
     height, width = checkpoint.meta.get("size", (spec.height, spec.width))
+    common: dict[str, Any] = {"names": checkpoint.names, "size": (height, width), "path": path}
+    common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
         model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Loaded(model, spec, "float", checkpoint.names, (height, width), path, network=checkpoint.network)
+        return Loaded(model, spec, "float", network=checkpoint.network, **common)
     if checkpoint.kind == "spiking":
         model, spiking = open_spiking(checkpoint, str(path))
-        return Loaded(model, spec, "spiking", checkpoint.names, (height, width), path, integer=spiking)
+        return Loaded(model, spec, "spiking", integer=spiking, **common)
     checkpoint = as_integers(checkpoint, str(path))
     spec, integer = checkpoint.network.spec, integer_of(checkpoint, str(path))
     model = IntegerExecutor(integer)
-    return Loaded(model, spec, checkpoint.kind, checkpoint.names, (height, width), path, integer=integer)
+    return Loaded(model, spec, checkpoint.kind, integer=integer, **common)
 
 
 def _open(path: Path, cfg: str | Path | None) -> Checkpoint:

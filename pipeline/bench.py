@@ -50,6 +50,12 @@ class Bench:
     device: torch.device
 
     @property
+    def meta(self) -> dict[str, Any]:
+        """What a network made of this one remembers of it."""
+        meta = {"from": str(self.loaded.path), "size": list(self.size)}
+        return meta | ({"gray_scale": True} if self.args.gray_scale else {})
+
+    @property
     def heads(self) -> list[Head]:
         """The detection heads, in cfg order."""
         return heads_of(self.loaded.spec)
@@ -103,12 +109,20 @@ def open_bench(args: argparse.Namespace, *, scripts: str = "", sparse: bool = Fa
     prepare_if_sample(args.data)
     manifest = read_manifest(args.data)
     check_classes(loaded, manifest)
+    show_grey(args, grey=loaded.grey)
     size = image_size(args.img_size, loaded.spec, loaded.size)
     device = select_device(args.device)
     dataset = dataset_of(args, manifest, loaded.spec, size, manifest.valid)
     rect = granularity(loaded.spec) if getattr(args, "rect", False) else 0
     valid = make_loader(dataset, args.batch_size or batch_size(loaded.spec), workers=args.workers, rect=rect)
     return Bench(args, loaded, manifest, size, valid, device)
+
+
+def show_grey(args: argparse.Namespace, *, grey: bool) -> None:
+    """Set ``--gray-scale`` where the network was trained on grey images; in colour it would score wrong, silently."""
+    if grey and not args.gray_scale:
+        log.info("--gray-scale, as it was trained")
+        args.gray_scale = True
 
 
 def newest(scripts: str, *, sparse: bool = False) -> Path:

@@ -53,7 +53,7 @@ def phase(bench: Bench, folder: Path) -> Outcome:
     spiking = encode(integer)
     rows, measured = float_row(bench), {}
     integers, executor = IntegerExecutor(integer), PhaseExecutor(spiking)
-    meta = {"from": str(bench.loaded.path), "size": list(bench.size)}
+    meta = bench.meta
     path = save_spiking(snn_path(bench), spiking, bench.manifest.names, meta, Run("phase"))
     try:
         measured = {"quantised": bench.score(integers), "spiking": bench.score(executor)}

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import Loaded, load_model
-from pipeline.bench import ANY, RUNS, heads_of, image_size, newest
+from pipeline.bench import ANY, RUNS, heads_of, image_size, newest, show_grey
 from utils.cli import DATA
 from utils.data.manifest import read_manifest
 from utils.data.sample import prepare_if_sample
@@ -147,6 +147,7 @@ def detect(args: argparse.Namespace) -> Record:
     weights = Path(args.weights) if args.weights else newest(ANY)
     loaded, device = load_model(weights, args.cfg), select_device(args.device)
     size = image_size(args.img_size, loaded.spec, loaded.size)
+    show_grey(args, grey=loaded.grey)
     loaded.predictor.to(device)
     carried = carry(loaded) if args.carry else None
     if carried is not None:

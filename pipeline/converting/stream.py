@@ -135,7 +135,7 @@ def save(bench: Bench, network: SpikingNetwork) -> Path:
     args = bench.args
     steps = args.early_exit or args.timesteps or (None if args.neuron == "traced" else network.window)
     run = Run("stream", steps, args.neuron, args.schedule)
-    meta = {"from": str(bench.loaded.path), "size": list(bench.size)}
+    meta = bench.meta
     return save_spiking(snn_path(bench), network, bench.manifest.names, meta, run)
 
 

@@ -177,7 +177,7 @@ def save(bench: Bench, small: Network, stem: str) -> list[Path]:
     while any(path.exists() for path in files):
         number += 1
         files = _files(f"{stem}-{number}")
-    meta = {"script": "prune", "from": str(bench.loaded.path), "size": list(bench.size)}
+    meta = {"script": "prune", **bench.meta}
     save_checkpoint(files[0], Checkpoint(small, bench.manifest.names, meta=meta))
     write_weights(files[1], small)
     write_text(files[2], write_cfg(small.spec))

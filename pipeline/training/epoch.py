@@ -117,6 +117,7 @@ def save(run: Run, path: Path, *, training: bool = False) -> None:
 
 def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": bool(run.args.sparse)}
+    meta |= {"gray_scale": True} if run.args.gray_scale else {}
     return meta | (run.metrics.record() if run.metrics else {})
 
 

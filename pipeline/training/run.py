@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from models import build
-from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size
+from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size, show_grey
 from pipeline.training.quantised import LR as QUANTISED_LR
 from pipeline.training.quantised import Model, given_checkpoint, model_of, scheme_of, timed
 from pipeline.training.sparsity import bound, penalty_of
@@ -108,6 +108,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: G
     manifest = read_manifest(args.data)
     seed_all(args.seed)
     start = _start(args, manifest, saved)
+    show_grey(args, grey=start.grey)
     scheme, spec, size = scheme_of(args), start.network.spec, image_size(args.img_size, start.network.spec)
     precision = select_precision(select_device(args.device or group.device))
     train, valid = loaders(args, manifest, spec, size, group)
@@ -174,8 +175,8 @@ def loaders(
     step = granularity(spec)
     mosaic = manifest.mosaic if args.mosaic is None else args.mosaic
     augment = Augment(flip=manifest.flip, mosaic=mosaic, scale=manifest.scale)
-    grey = getattr(args, "gray_scale", False)  # a run begun before there was the flag has none
-    common: dict[str, Any] = {"cache": args.cache, "seed": args.seed, "channels": spec.channels, "grey": grey}
+    common: dict[str, Any] = {"cache": args.cache, "seed": args.seed, "channels": spec.channels}
+    common["grey"] = args.gray_scale
     images = DetectionDataset(manifest.train, manifest, size, augment=augment, unreadable="replace", **common)
     batch = args.batch_size or min(batch_size(spec), max(1, len(images) // STEPS))
     if batch < group.size:

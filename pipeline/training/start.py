@@ -35,6 +35,7 @@ class Start:
     files: tuple[Path, ...]
     scratch: bool
     reheaded: bool = False
+    grey: bool = False
 
 
 def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
@@ -47,9 +48,11 @@ def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
         cfg = Path(args.cfg or CFG)
         spec = _fit_classes(read_cfg(cfg), manifest, str(cfg), args.pretrained)
         return _other_activation(args, Start(fill(spec, {}), (cfg,), scratch=True))
-    weights = Path(args.weights)
+    weights, grey = Path(args.weights), False
     if weights.suffix == ".pt":
-        network, files = _own(load_checkpoint(weights), weights, args.cfg), [weights]
+        checkpoint = load_checkpoint(weights)
+        network, files = _own(checkpoint, weights, args.cfg), [weights]
+        grey = bool(checkpoint.meta.get("gray_scale"))
     else:
         cfg = Path(args.cfg or CFG)
         spec = read_cfg(cfg)
@@ -59,7 +62,7 @@ def start_of(args: argparse.Namespace, manifest: Manifest) -> Start:
         network, files = Network(spec, read.state), [cfg, weights]
     spec = _fit_classes(network.spec, manifest, str(files[0]), args.pretrained)
     state = network.state if spec == network.spec else _without_heads(network)
-    start = Start(fill(spec, state), tuple(files), scratch=not state, reheaded=spec != network.spec)
+    start = Start(fill(spec, state), tuple(files), scratch=not state, reheaded=spec != network.spec, grey=grey)
     return _other_activation(args, start)
 
 

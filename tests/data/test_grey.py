@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from models import Darknet, load_model, network_of
 from pipeline.detect import find
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import parse_cfg
-from utils.darknet.network import Checkpoint, save_checkpoint
+from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.data.dataset import DetectionDataset
 from utils.data.manifest import read_manifest
 from utils.data.sources import load_images
@@ -94,8 +95,13 @@ def test_test_py_scores_three_equal_channels_as_their_sum_in_one(place):
     grey = scores(measure, [*common, "--weights", str(network(place, 3)), "--gray-scale"])
     one = scores(measure, [*common, "--weights", str(summed(place))])
     colour = scores(measure, [*common, "--weights", str(network(place, 3))])
+    path = network(place, 3)
+    three = load_checkpoint(path)
+    save_checkpoint(place / "weights/grey.pt", replace(three, meta={**three.meta, "gray_scale": True}))
+    remembered = scores(measure, [*common, "--weights", "weights/grey.pt"])
     for key in ("map50", "map", "precision", "recall"):
         assert grey[key] == pytest.approx(one[key], abs=1e-6)
+        assert remembered[key] == grey[key]
     assert grey["macs"] > one["macs"] and colour["macs"] == grey["macs"]
 
 
@@ -105,6 +111,9 @@ def test_train_test_and_detect_run_in_grey(place, channels):
     words = ["--data", "set.data", *HERE, "--gray-scale"]
     record = train.run(train.parser().parse_args([*words, "--cfg", "grey.cfg", "--epochs", "1"]))
     assert record.finished and record.args["gray_scale"] is True
+    assert load_model("weights/last.pt").grey
+    again = train.parser().parse_args(["--data", "set.data", *HERE, "--weights", "weights/last.pt", "--epochs", "1"])
+    assert train.run(again).args["gray_scale"] is True  # without being told
     found = detect.run(
         detect.parser().parse_args([*words, "--weights", "weights/last.pt", "--source", "images/valid", "--save-json"])
     )

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import build, reorg
+from models import build
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.counts import parameters
+from utils.darknet.moves import reorg
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants

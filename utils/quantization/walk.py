@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
+from utils.darknet.moves import reorg
 
 
 def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
@@ -30,13 +31,6 @@ def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
         case s.Dropout() | s.Head():
             return inputs[0]
     raise TypeError(f"{type(layer).__name__} does more than move values")
-
-
-def reorg(x: Tensor, stride: int) -> Tensor:
-    """Darknet's passthrough, [N,C,H,W] -> [N,C*stride^2,H/stride,W/stride], in its own order (see ``spec.Reorg``)."""
-    n, c, h, w = x.shape
-    parts = x.reshape(n, c // stride**2, h, stride, w, stride)
-    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
 
 
 def _max_pool(x: Tensor, layer: s.MaxPool, lowest: float) -> Tensor:

@@ -1,0 +1,16 @@
+"""Where Darknet's own order of elements is not what one would guess."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def reorg(x: Tensor, stride: int) -> Tensor:
+    """Darknet's passthrough: [N, C, H, W] -> [N, C * stride^2, H / stride, W / stride].
+
+    Space to depth of an image of C / stride^2 channels and ``stride`` times the sides, which the memory is taken for,
+    and then taken for the shape above: what Darknet's [reorg] and OpenCV's reader of it do (not [reorg3d]).
+    """
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c // stride**2, h, stride, w, stride)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
