@@ -3,7 +3,7 @@
   python3 benchmarks/quantisation.py                     the sample set, seeds 0 1 2
   python3 benchmarks/quantisation.py --seeds 1 --rows "pow2 8" "PTQ 4" "W3A8=train --quantized google --w-bit 3"
   python3 benchmarks/quantisation.py --seeds 0 --weights weights/raccoon.pt --data ../shared/data/raccoon \\
-      --rows "google 8" "pow2 8" "pow2 4 + BN fold" --train "--lr 0.05 --img-size 320"
+      --rows "google 8" "pow2 8" "pow2 4 + BN fold" --train "--lr 0.01 --img-size 320"
   python3 benchmarks/quantisation.py --coco ../shared/data     two COCO networks, 8 bits without training
 
 Of every seed: a network to start from (--weights, one a seed; by default a sparse training, slim_prune.py and its
@@ -64,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", nargs="+", default=[], help="to start from, one a seed (default: made here)")
     add("--sparse", default="--epochs 20", help="flags of the sparse training, besides -sr --prune 1")
     add("--prune", default="--percent 0.6 --finetune 10", help="flags of slim_prune.py")
-    add("--epochs", type=cli.positive, default=10, help="of the twin and of quantised training")
-    add("--train", default="--lr 0.05", help="more flags of both")
+    add("--epochs", type=cli.positive, default=6, help="of the twin and of quantised training")
+    add("--train", default="--lr 0.01", help="more flags of both")
     add("--data", default=cli.DATA)
     add("--coco", type=Path, default=None, help="a folder with darknet/ and coco128/: measure those instead")
     return flags

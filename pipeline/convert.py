@@ -13,6 +13,7 @@ from pipeline.converting.outcome import Outcome, cost_lines, cost_numbers, pictu
 from pipeline.converting.rate import rate
 from pipeline.converting.stream import snn_path, stream
 from pipeline.quantise import bits_of, float_row, quantise
+from pipeline.quantising.sizes import operations_of
 from pipeline.report import begin
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
@@ -49,15 +50,15 @@ def phase(bench: Bench, folder: Path) -> Outcome:
     Raises:
         InputError: spikes and integers differ, which would be our mistake.
     """
-    integer = quantise(bench)
+    integer = quantise(bench, folder)
     spiking = encode(integer)
     rows, measured = float_row(bench), {}
     integers, executor = IntegerExecutor(integer), PhaseExecutor(spiking)
-    meta = bench.meta
-    path = save_spiking(snn_path(bench), spiking, bench.manifest.names, meta, Run("phase"))
+    path = save_spiking(snn_path(bench), spiking, bench.manifest.names, bench.meta, Run("phase"))
     try:
         measured = {"quantised": bench.score(integers), "spiking": bench.score(executor)}
         rows["quantised"] = bench.numbers(integers, measured["quantised"], integer.spec, path)
+        rows["quantised"]["bops"] = operations_of(bench, integer)
         rows["spiking"] = bench.numbers(executor, measured["spiking"], integer.spec, path)
         told = prove(bench, spiking, measured)
     except InputError:

@@ -53,9 +53,8 @@ def save_integer(bench: Bench, integer: IntegerNetwork, kind: str, suffix: str) 
     """``weights/<stem><suffix>``, under a name that nobody has taken."""
     stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
     stem = f"{stem}_{bench.args.name}" if bench.args.name else stem
-    meta = bench.meta
     path = free_path(WEIGHTS / f"{stem}{suffix}")
-    return save_checkpoint(path, to_checkpoint(integer, kind, bench.manifest.names, meta))
+    return save_checkpoint(path, to_checkpoint(integer, kind, bench.manifest.names, bench.meta))
 
 
 def quantise_script(bench: Bench) -> Record:

@@ -57,8 +57,7 @@ def rate(bench: Bench, folder: Path) -> Outcome:
     run = simulate(sample, executor, network, points)
     curve = {t: sample.score_heads([each[t] for each in run.heads]) for t in points}
     cost = cost_of_rate(made, run, bench.size)
-    meta = bench.meta
-    path = save_rate(snn_path(bench), made, bench.manifest.names, meta)
+    path = save_rate(snn_path(bench), made, bench.manifest.names, bench.meta)
     measured = {"float": sample.score(bench.loaded.predictor), "spiking": curve[made.timesteps]}
     rows: Rows = {
         "float": bench.numbers(bench.loaded.predictor, measured["float"], bench.loaded.spec, bench.loaded.path),

@@ -44,7 +44,7 @@ def stream(bench: Bench, folder: Path) -> Outcome:
     Raises:
         InputError: a layer cannot stream, or the settled network differs from its integers, which would be our mistake.
     """
-    network = encode(quantise(bench))
+    network = encode(quantise(bench, folder))
     executor = simulator(bench, network).to(bench.device)
     sample = Sample.of(bench, bench.args.images)
     limit = executor.steps or executor.bound
@@ -135,8 +135,7 @@ def save(bench: Bench, network: SpikingNetwork) -> Path:
     args = bench.args
     steps = args.early_exit or args.timesteps or (None if args.neuron == "traced" else network.window)
     run = Run("stream", steps, args.neuron, args.schedule)
-    meta = bench.meta
-    return save_spiking(snn_path(bench), network, bench.manifest.names, meta, run)
+    return save_spiking(snn_path(bench), network, bench.manifest.names, bench.meta, run)
 
 
 def snn_path(bench: Bench) -> Path:

@@ -29,7 +29,7 @@ def train_parser(doc: str) -> cli.Parser:
         "--lr",
         type=cli.non_negative,
         default=None,
-        help="learning rate (default: 0.2, with fresh heads 0.4, quantised 0.05; --adam: 1/100)",
+        help="learning rate (default: 0.2, with fresh heads 0.4, quantised 0.01; --adam: 1/100)",
     )
     add("--adam", **on, help="AdamW instead of SGD with Nesterov momentum")
     add("--ema", action=argparse.BooleanOptionalAction, default=True, help="measure and save the weights' average")

@@ -30,6 +30,7 @@ from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
 from utils.pruning.penalty import initial_gammas
+from utils.quantization.fake import is_observer
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
@@ -198,7 +199,8 @@ def loaders(
 
 def average(model: Model, steps: int) -> Ema:
     """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
-    return Ema(model, decay=max(0.0, min(0.9999, 1 - 10 / steps)), ramp=min(2000.0, steps / 10))
+    decay, ramp = max(0.0, min(0.9999, 1 - 10 / steps)), min(2000.0, steps / 10)
+    return Ema(model, decay=decay, ramp=ramp, copied=is_observer)
 
 
 def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> Start:

@@ -11,7 +11,7 @@ from utils.darknet.fold import BN_EPS
 from utils.darknet.shortcuts import source_shares
 from utils.quantization.observers import Scale
 from utils.quantization.straight import learn_quantise, round_straight
-from utils.quantization.weights import LARGEST_BIAS, weight_levels, weight_scales
+from utils.quantization.weights import LARGEST_BIAS, best_power, weight_levels, weight_scales
 
 SMALLEST_GAIN = 2.0**-40  # of batch norm; a channel under it is dead, and dividing by 0 would make it NaN
 
@@ -86,12 +86,17 @@ class FakeConv(nn.Module):
         nothing = torch.zeros(len(weight), dtype=torch.float64)
         per = "google" if len(self.steps.scale) > 1 or len(weight) == 1 else "dorefa"
         found = weight_scales(weight.float(), nothing, 1.0, self.bits, per)[: len(self.steps.scale)]
+        if self.steps.power and not self.steps.learn:
+            found = found.new_tensor([best_power(weight, float(found), self.bits)])
         self.steps.scale.copy_(found)
 
     @torch.no_grad()
     def follow(self, pace: float) -> None:
         """Let the scales follow the present weights one step."""
-        if self.steps.follows:
+        if self.steps.power and self.steps.follows:
+            present = float(self.steps.step())
+            self.steps.scale.fill_(best_power(self._weight(), present, self.bits, stay=present))
+        elif self.steps.follows:
             top = weight_levels(self.bits)
             self.steps.look(self._weight().reshape(len(self.steps.scale), -1), -top, top)
             self.steps.move(pace)

@@ -25,6 +25,9 @@ from utils.quantization.support import check_supported
 from utils.quantization.tables import charge_grids, tabled_layers
 
 SLACK = 0.99
+# Of the logarithm of the gains that even the activations out: all of it would make the weights as uneven as the
+# activations were, and at few bits both have to fit (docs/decisions/009).
+EVENED = 0.5
 
 
 def prepare(
@@ -69,14 +72,14 @@ def prepare(
 def _gains(
     spec: ModelSpec, edges: Edges, histograms: dict[int, Histogram], scheme: Scheme, *, fit: bool
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Gains of the wires, and the wires of each edge, that even out the channels without changing the function.
+    """Gains of the wires, and the wires of each edge, that even channels out half way without changing the function.
 
     With ``fit`` each edge is stretched as a whole too, until the scale it asks for is about a power of two, which then
     wastes no level; ``SLACK`` under it, so that the rounding of a search cannot make it the next one. Edges that share
     wires, as along a shortcut, follow the first of them.
     """
     wires, locked = trace_wires(spec)
-    gains = even_gains(edges, histograms, edge_bits(edges, scheme), wires, locked)
+    gains = even_gains(edges, histograms, edge_bits(edges, scheme), wires, locked) ** EVENED
     if fit:
         even = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
         scales, done = choose_scales(edges, even, scheme), locked.clone()

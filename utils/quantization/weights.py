@@ -11,6 +11,7 @@ SHARES = 60
 SMALLEST_SHARE = 0.4  # of the channel's largest weight; low bits gain from clipping, 8 bits hardly
 SPARE = 1 / 16  # of a declared accumulator, for what bias correction adds
 LEAST_RAISE = 1.005
+CLEARLY = 0.8  # of the squared error of the power of two in use
 LARGEST_BIAS = 2**22  # in accumulator units; keeps an almost dead channel's bias in int32 and the sum in float32
 
 
@@ -23,13 +24,34 @@ def weight_scales(weight: Tensor, bias: Tensor, s_in: float, bits: int, style: s
     """The scale of least squared weight error of every output channel, float64 [O].
 
     A channel whose weights are all 0, or tiny beside its bias, takes a scale large enough for its bias. In the styles
-    that have one scale a layer all are the same, and for "pow2" the next power of two.
+    that have one scale a layer all are the same, and for "pow2" the power of two of least error.
     """
     floor = bias.double().abs() / (s_in * LARGEST_BIAS)
     if style == "google":
         return _least_error(weight.double().flatten(1), floor, bits)
-    one = _least_error(weight.double().flatten()[None], floor.amax(0, keepdim=True), bits)
-    return (torch.full_like(one, power_of_two(float(one))) if style == "pow2" else one).expand(len(weight)).clone()
+    flat, floor = weight.double().flatten()[None], floor.amax(0, keepdim=True)
+    one = _least_error(flat, floor, bits)
+    if style == "pow2":
+        one = torch.full_like(one, best_power(flat, float(one), bits, least=float(floor)))
+    return one.expand(len(weight)).clone()
+
+
+def best_power(weight: Tensor, scale: float, bits: int, *, least: float = 0.0, stay: float = 0.0) -> float:
+    """The power of two of least squared error near ``scale``, not below ``least``.
+
+    At few bits one that clips a little is often better than one of twice the step; docs/decisions/009. One that is in
+    use already, ``stay``, is left only for one that is clearly better, because every change is a jump.
+    """
+    above, flat = power_of_two(scale), weight.double().flatten()
+    powers = [power for power in (above, above / 2, above * 2) if power >= least]
+    errors = {power: float(_squared_error(flat, power, bits)) for power in powers}
+    best = min(powers, key=errors.__getitem__)
+    return stay if stay in errors and errors[best] > CLEARLY * errors[stay] else best
+
+
+def _squared_error(flat: Tensor, scale: float, bits: int) -> Tensor:
+    top = weight_levels(bits)
+    return ((flat / scale + 0.5).floor_().clamp_(-top, top).mul_(scale) - flat).square_().sum()
 
 
 def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:

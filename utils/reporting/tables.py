@@ -56,6 +56,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str], Callable[[Any, Any], str]]] 
     "f1": ("F1", "{:.3f}".format, points),
     "params": ("parameters", number, change),
     "macs": ("MACs", number, change),
+    "bops": ("BOPs", number, change),
     "bytes": ("file", size, change),
     "latency_ms": ("latency", "{:.3g} ms".format, change),
     "latency_ms_spread": ("  middle half", span, nothing),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,9 +21,19 @@ class Ema:
         model: what is averaged; the average starts as a copy of it.
         decay: final decay, 0 <= decay < 1.
         ramp: updates after which the decay has reached 63 % of its final value.
+        copied: whether a tensor of that name is copied instead, because the mean of two of its values is none: a
+            power of two, say.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9999, ramp: float = 2000.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        decay: float = 0.9999,
+        ramp: float = 2000.0,
+        copied: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        self.copied = copied
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.ramp, self.updates = decay, ramp, 0
 
@@ -36,7 +47,7 @@ class Ema:
         self.updates += 1
         weight = 1 - self.decay_at(self.updates)
         average, current = self.model.state_dict(), model.state_dict()
-        floats = [name for name, value in average.items() if value.is_floating_point()]
+        floats = [name for name, value in average.items() if value.is_floating_point() and not self.copied(name)]
         torch._foreach_lerp_([average[name] for name in floats], [current[name] for name in floats], weight)
         for name in average.keys() - set(floats):
             average[name].copy_(current[name])
