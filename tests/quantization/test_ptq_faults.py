@@ -72,7 +72,7 @@ def test_in_a_network_of_powers_of_two_the_highest_level_reaches_the_largest_val
     grid = quantised.grids[0]
     assert grid.hi * grid.scale >= largest * (1 - 1e-6) and math.frexp(grid.scale)[0] == 0.5
     scale = float(weight_scales(torch.full((1, 1, 1, 1), largest), torch.zeros(1), 1.0, 8, "pow2"))
-    assert 127 * scale >= largest and math.frexp(scale)[0] == 0.5
+    assert 127 * scale >= 0.99 * largest and math.frexp(scale)[0] == 0.5  # of weights, the least squared error
 
 
 @pytest.mark.parametrize("style", STYLES)
