@@ -26,9 +26,11 @@ from utils.export.onnx_float import float_model
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.onnx_graph import check, save
 from utils.export.onnx_qdq import qdq_model
+from utils.quantization.calibrate import calibrate
 from utils.quantization.edges import Grid
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, Requantiser
+from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 
 assert place  # a fixture
@@ -191,6 +193,13 @@ def test_what_onnx_cannot_hold_is_refused_by_layer_and_line():
         InputError, match=r"layer 3 \(cfg line \d+\): averages 16x16 levels, but its gain is made for 64"
     ):
         qdq_model(averaged, (32, 32))
+
+
+def test_levels_of_16_bits_are_refused_in_one_line():
+    scheme = Scheme(a_bit=16, w_bit=4, equalise=False, correct_bias=False)
+    network = lower(calibrate(random_network(3), [random_images(2)], scheme))
+    with pytest.raises(InputError, match=r"levels -?\d+\.\.\d+, and QuantizeLinear has 8 bits; use --a-bit 8"):
+        qdq_model(network, (16, 16))
 
 
 @pytest.mark.parametrize("form", ["onnx", "qonnx"])

@@ -35,10 +35,19 @@ def qdq_model(network: IntegerNetwork, size: tuple[int, int], *, taps: bool = Fa
     Raises:
         InputError: a layer has no such form; names the layer, its cfg line and the remedy.
     """
+    _check_levels(network)
     writer = _Writer(network, size, loose)
     for i, layer in enumerate(network.spec.layers):
         writer.write(i, layer)
     return writer.model(taps)
+
+
+def _check_levels(network: IntegerNetwork) -> None:
+    for i, op in network.ops.items():
+        grid = network.grids.get(i)
+        if op.requantiser is not None and grid is not None and level_type(grid.lo, grid.hi) is None:
+            told = f"{place(i, network.spec.layers[i])}: levels {grid.lo}..{grid.hi}"
+            raise InputError(f"{told}, and QuantizeLinear has 8 bits; use --a-bit 8")
 
 
 def tap_names(network: IntegerNetwork) -> dict[int, str]:
