@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
-from utils.darknet.fold import BN_EPS
+from utils.darknet.modules import conv_and_bn
 from utils.darknet.moves import reorg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.shapes import channels
@@ -32,17 +32,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, layer: s.Conv, in_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels,
-            layer.filters,
-            layer.size,
-            layer.stride,
-            layer.pad,
-            layer.dilation,
-            layer.groups,
-            bias=not layer.bn,
-        )
-        self.bn = nn.BatchNorm2d(layer.filters, eps=BN_EPS) if layer.bn else None
+        self.conv, self.bn = conv_and_bn(layer, in_channels)
         self.activation = ACTIVATIONS[layer.activation]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import importlib
 import logging
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import utils  # noqa: F401, I001  # before torch: how its threads wait
 import torch
-from torch import nn
 
+from benchmarks.pruned_latency import timer
 from models import load_model
 from pipeline.bench import RUNS, output_of
 from utils import cli
@@ -51,7 +50,7 @@ ROWS = (
     "layer_channel_prune --percent 0.6 --shortcuts 1",
 )
 SAFE = "slim_prune --percent safe"
-TURNS, WARM_UP = 60, 10  # of the latency
+TURNS, WARM_UP, REPEATS = 60, 10, 5  # of the latency
 MOMENTS = ("before", "after", "recalibrated", "finetuned")
 
 
@@ -120,23 +119,12 @@ def latency_share(record: Record) -> float:
     after = output_of(record)
     if after is None:
         raise InputError(f"{record.folder}: its network is gone; delete the folder, the row runs again")
-    loaded = [load_model(path) for path in (before, after)]
-    image = torch.rand(1, loaded[0].spec.channels, *loaded[0].size).to(memory_format=torch.channels_last)
-    ratios, threads = [], torch.get_num_threads()
+    size, threads = load_model(before).size, torch.get_num_threads()
+    full, cut = (timer(load_checkpoint(path).network, size, REPEATS) for path in (before, after))
     torch.set_num_threads(1)
-    with torch.inference_mode():
-        for _ in range(TURNS):
-            first, second = (_time(each.predictor, image) for each in loaded)
-            ratios.append(second / first)
+    ratios = [1 / full() * cut() for _ in range(TURNS)]
     torch.set_num_threads(threads)
     return statistics.median(ratios[WARM_UP:])
-
-
-def _time(predictor: nn.Module, image: torch.Tensor) -> float:
-    began = time.perf_counter()
-    for _ in range(5):
-        predictor(image)
-    return time.perf_counter() - began
 
 
 def spread(values: list[float], form: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from utils.darknet.modules import convolve
 from utils.darknet.spec import Conv
 
 FLOAT32_EXACT = 2**24
@@ -38,20 +38,16 @@ class ExactConv(nn.Module):
     def forward(self, n: Tensor) -> Tensor:
         """Levels [N,I,H,W], float32 -> accumulators [N,O,H,W], float32 where they fit, else float64."""
         if n.device.type != "cpu":
-            exact = self._conv(n.double(), self.weight.double())
+            exact = convolve(self.layer, n.double(), self.weight.double())
             return exact.round_().add_(self.bias)
         if self.fits:
-            return self._conv(n, self.weight, self.bias.flatten().float())
+            return convolve(self.layer, n, self.weight, self.bias.flatten().float())
         if not self.slices:
-            return self._conv(n.double(), self.weight.double()).add_(self.bias)
+            return convolve(self.layer, n.double(), self.weight.double()).add_(self.bias)
         total = self.bias
         for part in self.slices:
-            total = total + self._conv(n[:, part], self.weight[:, part])
+            total = total + convolve(self.layer, n[:, part], self.weight[:, part])
         return total
-
-    def _conv(self, n: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        by = self.layer
-        return F.conv2d(n, weight, bias, by.stride, by.pad, by.dilation, by.groups)
 
 
 def accumulator_bounds(weight: Tensor, bias: Tensor, reach: int) -> Tensor:

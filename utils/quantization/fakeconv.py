@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.darknet import spec as s
-from utils.darknet.fold import BN_EPS
+from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.shortcuts import source_shares
 from utils.quantization.observers import Scale
 from utils.quantization.straight import learn_quantise, round_straight
@@ -36,17 +35,7 @@ class FakeConv(nn.Module):
         super().__init__()
         self.layer, self.bits, self.share = layer, bits, share
         self.dorefa, self.fold = style == "dorefa", fold and layer.bn
-        self.conv = nn.Conv2d(
-            in_channels,
-            layer.filters,
-            layer.size,
-            layer.stride,
-            layer.pad,
-            layer.dilation,
-            layer.groups,
-            bias=not layer.bn,
-        )
-        self.bn = nn.BatchNorm2d(layer.filters, eps=BN_EPS) if layer.bn else None
+        self.conv, self.bn = conv_and_bn(layer, in_channels)
         count = layer.filters if style == "google" else 1
         fixed = self.dorefa and not learn  # then it is the largest weight's, computed each time
         self.steps = Scale(torch.ones(count), power=style == "pow2", learn=learn, fixed=fixed)
@@ -67,14 +56,14 @@ class FakeConv(nn.Module):
         step = self._step(full)
         weight = self._rounded(full, step)
         if self.bn is None:
-            return self._conv(x, weight, _to_unit(self.conv.bias, s_in * step))
+            return convolve(self.layer, x, weight, _to_unit(self.conv.bias, s_in * step))
         if frozen and self.fold:
-            return self._conv(x, weight, _to_unit(self._shift(), s_in * step))
+            return convolve(self.layer, x, weight, _to_unit(self._shift(), s_in * step))
         if frozen:
             gain = self._gain()
             unit = s_in * step * gain.detach().abs()
-            return self._conv(x, weight * gain.view(-1, 1, 1, 1), _to_unit(self._shift(), unit))
-        y = self._conv(x, weight, None)
+            return convolve(self.layer, x, weight * gain.view(-1, 1, 1, 1), _to_unit(self._shift(), unit))
+        y = convolve(self.layer, x, weight)
         if self.fold:
             y = y / _away_from_zero(self._gain()).to(y.dtype).view(1, -1, 1, 1)
         return self.bn(y)
@@ -160,10 +149,6 @@ class FakeConv(nn.Module):
         if self.steps.learn:
             return learn_quantise(weight, self.steps.scale.view(-1, 1, 1, 1), step, -top, top)
         return round_straight(weight, step, top)
-
-    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        by = self.layer
-        return F.conv2d(x, weight, bias, by.stride, by.pad, by.dilation, by.groups)
 
 
 def _to_unit(bias: Tensor | None, unit: Tensor) -> Tensor:

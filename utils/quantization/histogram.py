@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.modules import convolve
 from utils.darknet.network import Network
 from utils.darknet.shortcuts import source_shares
 from utils.quantization.walk import last_readers, move
@@ -79,7 +79,7 @@ def float_step(i: int, layer: s.Layer, inputs: list[Tensor], state: Mapping[str,
     """One layer of a folded network: before and after its activation."""
     match layer:
         case s.Conv():
-            y = float_conv(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
+            y = convolve(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
         case s.Shortcut():
             if layer.weighted:
                 shares = shortcut_shares(layer, state[f"layers.{i}.weights"]).float().unsqueeze(-1).unsqueeze(-1)
@@ -101,11 +101,6 @@ def shortcut_shares(layer: s.Shortcut, weights: Tensor | None) -> Tensor:
     if weights is None:
         return torch.ones(len(layer.sources), 1, dtype=torch.float64)
     return source_shares(weights.double(), layer.weights_normalization).view(len(layer.sources), -1)
-
-
-def float_conv(layer: s.Conv, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution of a folded layer, before its activation."""
-    return F.conv2d(x, weight, bias, layer.stride, layer.pad, layer.dilation, layer.groups)
 
 
 @torch.no_grad()

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.modules import convolve
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.bias import correct_bias
 from utils.quantization.edges import Grid
 from utils.quantization.exact import ExactConv, accumulator_bounds
 from utils.quantization.executor import image_levels
-from utils.quantization.histogram import ENOUGH_SIDE, float_conv, float_step
+from utils.quantization.histogram import ENOUGH_SIDE, float_step
 from utils.quantization.integer import IntConv, IntegerOp, charge, respond
 from utils.quantization.lower import ACC_BITS, QuantisedNetwork, lower_conv, lower_other, weight_bits
 from utils.quantization.refit import LARGEST_FAN_IN, refit, sample_positions
@@ -106,7 +107,7 @@ def _convolution(
     assert isinstance(layer, s.Conv)
     source, target = grids[layer.sources[0]], grids.get(i)
     weight, bias = run.state[f"layers.{i}.conv.weight"], run.state[f"layers.{i}.conv.bias"]
-    before = [float_conv(layer, x, weight, bias) for x in run.exact[layer.sources[0]]]
+    before = [convolve(layer, x, weight, bias) for x in run.exact[layer.sources[0]]]
     levels = run.levels[layer.sources[0]]
     if scheme.refit:
         fan_in = weight[0].numel()

@@ -44,14 +44,14 @@ def best_power(weight: Tensor, scale: float, bits: int, *, least: float = 0.0, s
     """
     above, flat = power_of_two(scale), weight.double().flatten()
     powers = [power for power in (above, above / 2, above * 2) if power >= least]
-    errors = {power: float(_squared_error(flat, power, bits)) for power in powers}
+    errors = {power: float(_squared_errors(flat[None], flat.new_tensor([power]), bits)) for power in powers}
     best = min(powers, key=errors.__getitem__)
     return stay if stay in errors and errors[best] > CLEARLY * errors[stay] else best
 
 
-def _squared_error(flat: Tensor, scale: float, bits: int) -> Tensor:
-    top = weight_levels(bits)
-    return ((flat / scale + 0.5).floor_().clamp_(-top, top).mul_(scale) - flat).square_().sum()
+def _squared_errors(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Of each row of [R,K] on a grid of its scale [R]."""
+    return (round_weights(rows, scale, bits).double() * scale[:, None] - rows).square().sum(1)
 
 
 def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
@@ -62,7 +62,7 @@ def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
     error = torch.full_like(best, torch.inf)
     for share in torch.linspace(1, SMALLEST_SHARE, SHARES, dtype=torch.float64):
         scale = (largest * share / top).clamp_min(torch.finfo(torch.float64).tiny)
-        off = (round_weights(flat, scale, bits).double() * scale[:, None] - flat).square().sum(1)
+        off = _squared_errors(flat, scale, bits)
         best = torch.where(off < error, scale, best)
         error = torch.minimum(off, error)
     best = torch.maximum(best, floor)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.fold import fold_bn
+from utils.darknet.modules import convolve
 from utils.darknet.network import Network
 from utils.quantization.histogram import float_edges
 from utils.quantization.support import readouts
@@ -118,7 +118,7 @@ class _Run:
             return torch.stack([x * gain for x, gain in zip(given, gains, strict=True)]).sum(0)
         state = self.rate.network.state
         weight, bias = (state[f"layers.{i}.conv.{name}"].to(self.device) for name in ("weight", "bias"))
-        return F.conv2d(given[0], weight, bias, layer.stride, layer.pad, layer.dilation, layer.groups)
+        return convolve(layer, given[0], weight, bias)
 
     def _fire(self, i: int, layer: s.Conv | s.Shortcut, current: Tensor) -> Tensor:
         potential = self.charge.get(i)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
+from utils.darknet.modules import convolve
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out
 from utils.quantization.support import readouts
@@ -93,7 +94,7 @@ def _integrate(layer: s.Conv, op: IntConv, train: Tensor) -> Tensor:
     weight = op.weight.to(train.device).double()
     total: Tensor | None = None
     for spikes in train:
-        current = F.conv2d(spikes.double(), weight, None, layer.stride, layer.pad, layer.dilation, layer.groups)
+        current = convolve(layer, spikes.double(), weight)
         total = current if total is None else total.add_(current)
     assert total is not None
     return total + op.bias.to(train.device).double().view(1, -1, 1, 1)
