@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -125,8 +125,19 @@ def show_grey(args: argparse.Namespace, *, grey: bool) -> None:
         args.gray_scale = True
 
 
-def newest(scripts: str, *, sparse: bool = False) -> Path:
+def output_of(record: Record | None) -> Path | None:
+    """The network a run left behind, if it is still there."""
+    paths = record.paths("*.pt") if record else []
+    return next((path for path in paths if path.is_file()), None)
+
+
+def newest(scripts: str, *, sparse: bool = False, output: Callable[[Record | None], Path | None] = output_of) -> Path:
     """The network that the newest finished run of one of these scripts left; of a training run the last epoch's.
+
+    Args:
+        scripts: names, separated by spaces; the last one is what the error asks for.
+        sparse: only training runs with ``-sr`` count.
+        output: the file of a run that is wanted, if it left such a one.
 
     Raises:
         InputError: there is none.
@@ -135,8 +146,8 @@ def newest(scripts: str, *, sparse: bool = False) -> Path:
     def fits(record: Record) -> bool:
         return record.script in scripts.split() and (not sparse or bool(record.args.get("sparse")))
 
-    record = latest_record(RUNS, "*", lambda found: fits(found) and output_of(found) is not None)
-    path = output_of(record)
+    record = latest_record(RUNS, "*", lambda found: fits(found) and output(found) is not None)
+    path = output(record)
     if path is None or record is None:
         flag = " -sr" if sparse else ""
         first = scripts.split()[-1]
@@ -145,12 +156,6 @@ def newest(scripts: str, *, sparse: bool = False) -> Path:
         )
     log.info("--weights %s, the newest (%s)", path, record.folder)
     return path
-
-
-def output_of(record: Record | None) -> Path | None:
-    """The network a run left behind, if it is still there."""
-    paths = record.paths("*.pt") if record else []
-    return next((path for path in paths if path.is_file()), None)
 
 
 def heads_of(spec: ModelSpec) -> list[Head]:

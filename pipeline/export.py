@@ -31,7 +31,7 @@ from utils.reporting.record import Record, finish_record, git_state
 
 log = logging.getLogger(__name__)
 
-QUANTISED = "convert_snn quantize"  # scripts that leave an integer network behind
+QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
 FOLDER = Path("export")
 CONFIDENCE, OVERLAP = 0.25, 0.45  # of the boxes beside the golden vectors
 
@@ -60,7 +60,7 @@ def export_script(args: argparse.Namespace) -> Record:
     Raises:
         InputError: the network is a float one, there are too few images, or the hand-off does not verify.
     """
-    args.weights = args.weights or str(newest(QUANTISED))
+    args.weights = args.weights or str(newest(QUANTISED, output=integers_of))
     float_network = f"{args.weights}: is a float network; quantise it: quantize.py --weights {args.weights}"
     if not args.weights.endswith(".pt"):
         raise InputError(float_network)
@@ -76,6 +76,14 @@ def export_script(args: argparse.Namespace) -> Record:
     record = begin(bench, "export")
     metrics, outputs = WRITERS[args.form](Job(bench, bench.loaded.integer, images, stem, out))
     return finish_record(record, metrics=metrics, outputs=outputs)
+
+
+def integers_of(record: Record | None) -> Path | None:
+    """The integers a run left behind, if they are still there: packed, or spikes that are made of them."""
+    if record is None or record.args.get("mode") == "rate":
+        return None
+    paths = [*record.paths("*.int.pt"), *record.paths("*.snn.pt")]
+    return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from pipeline.bench import Bench
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
-from utils.quantization.bits import bit_operations
+from utils.quantization.bits import operations_by_layer
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import weight_bits
@@ -59,9 +59,9 @@ def sizes_of(bench: Bench, integer: IntegerNetwork) -> dict[str, int]:
 
 
 def operations_of(bench: Bench, integer: IntegerNetwork) -> int:
-    """BOPs of one image."""
+    """BOPs of one image, as the manifest of a hand-off counts them."""
     macs = {layer.layer: layer.macs for layer in count(integer.spec, bench.size).layers}
-    return bit_operations(integer.spec, integer.scheme, macs)
+    return sum(operations_by_layer(integer, macs).values())
 
 
 def size_table(sizes: dict[str, int], rows: dict[str, dict[str, Any]]) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Conv
-from utils.export.formats import word_of
+from utils.darknet.spec import Conv, Shortcut
+from utils.quantization.bits import level_bits, operations_by_layer
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 from utils.quantization.packing import packed_size
 
@@ -18,14 +18,16 @@ from utils.quantization.packing import packed_size
 class Cost:
     """One layer, one image.
 
-    ``macs``: multiply-accumulates, the padding's included, as an array of multipliers does them; a gate's products are
-    among them. ``bops``: MACs times the bits of both factors. ``adds``: those of shortcuts and averages.
+    ``macs``: multiply-accumulates of kernels and weighted sums, the padding's included, as an array of multipliers does
+    them. ``products``: those of gates, which nobody adds up. ``adds``: those of shortcuts and averages. ``bops``: of
+    convolutions, MACs times the bits of both factors (``operations_by_layer``).
     ``weight_bytes``: packed weights, int32 biases, 16-bit gains, tables. ``buffer_bytes``: the
     kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole output map, packed.
     ``on_chip_bytes``: weights and row buffer together.
     """
 
     macs: int = 0
+    products: int = 0
     adds: int = 0
     bops: int = 0
     weight_bytes: int = 0
@@ -61,21 +63,21 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
             rows = layer.dilation * (layer.size - 1) + 1
             return Cost(
                 macs=macs,
-                bops=macs * op.w_bit * given[0][1],
+                bops=operations_by_layer(network, {i: macs})[i],
                 weight_bytes=packed_size(op.weight.numel(), op.w_bit) + 4 * len(op.bias) + constants,
                 buffer_bytes=packed_size(shape[source][0] * rows * shape[source][2], given[0][1]),
                 output_bytes=output,
             )
         case IntShortcut():
-            adds = c * h * w * (len(layer.sources) - 1)
-            return Cost(adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output)
+            assert isinstance(layer, Shortcut)
+            macs = c * h * w * len(layer.sources) if layer.weighted else 0
+            adds = 0 if layer.weighted else c * h * w * (len(layer.sources) - 1)
+            return Cost(macs=macs, adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output)
         case IntPool():
             return Cost(adds=given[0][0] - c, weight_bytes=constants, output_bytes=output)
         case IntGate():
-            macs = c * h * w
-            bops = macs * given[0][1] * given[1][1]
             return Cost(
-                macs=macs, bops=bops, weight_bytes=constants, buffer_bytes=packed_size(*given[0]), output_bytes=output
+                products=c * h * w, weight_bytes=constants, buffer_bytes=packed_size(*given[0]), output_bytes=output
             )
     return Cost(output_bytes=output if i in network.grids else 0)
 
@@ -83,7 +85,7 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
 def bits_of(network: IntegerNetwork, i: int) -> int:
     """Bits of a level on edge ``i``; of an accumulator where it has no levels."""
     grid = network.grids.get(i)
-    return word_of(grid.lo, grid.hi).bits if grid else 32
+    return level_bits(grid) if grid else 32
 
 
 def table_of(op: IntegerOp) -> Tensor | None:
