@@ -2,19 +2,19 @@
 
   python3 benchmarks/distillation.py                     the sample set, seeds 0 1 2
   python3 benchmarks/distillation.py --seeds 1 --strategies 3 cwd 3+cwd
+  python3 benchmarks/distillation.py --teachers weights/s0.pt weights/s1.pt weights/s2.pt --percent 0.85
   python3 benchmarks/distillation.py --seeds 0 --data ../shared/data/raccoon --weights weights/raccoon.pt \\
       --sparse "--epochs 40 --s 0.005 --lr 0.1 --img-size 320" --percent 0.5 --epochs 20
 
-Of every seed: a sparse training, slim_prune.py on it, and fine-tunings of what is left that differ in --KDstr alone;
-the teacher is the sparse network. Points count from plain fine-tuning, seed by seed. Seconds tell what the teacher
-costs: the rows of --plain-epochs give plain fine-tuning that time. Finished runs are kept, and shown.
+Of every seed: a sparse network (--teachers, one a seed; by default a sparse training makes it), slim_prune.py on it,
+and fine-tunings of what is left that differ in --KDstr alone; the teacher is the sparse network. Points count from
+plain fine-tuning, seed by seed. Seconds tell what the teacher costs: the rows of --plain-epochs give plain fine-tuning
+that time. A run is known by its flags and by what is in the networks it starts from: finished ones are kept, and shown.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib
 import logging
 import statistics
 import sys
@@ -23,10 +23,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline.bench import RUNS, output_of
+import utils  # noqa: F401, I001  # before torch: how its threads wait
+
+from benchmarks.pruning import run_script, sha256_of, spread
+from benchmarks.quantisation import left_by
 from utils import cli
 from utils.errors import InputError
-from utils.reporting.record import Record, latest_record
+from utils.reporting.files import sha256
+from utils.reporting.record import Record
 from utils.reporting.tables import plain_table
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add: Any = flags.add_argument
     add("--seeds", type=cli.whole, nargs="+", default=[0, 1, 2])
     add("--strategies", nargs="+", default=list(STRATEGIES), help="values of --KDstr")
+    add("--teachers", nargs="+", default=[], help="sparse networks to start from, one a seed (default: made here)")
     add("--sparse", default="--epochs 20", help="flags of the sparse training, besides -sr --prune 1")
     add("--percent", default="0.8", help="of slim_prune.py")
     add("--epochs", type=cli.positive, default=6, help="of fine-tuning")
@@ -51,41 +56,40 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def run_script(name: str, words: list[str]) -> Record:
-    """A script's record: of the finished run these words already had, or of a new one."""
-    script: Any = importlib.import_module(name)
-    stem = hashlib.sha256(" ".join([name, *words]).encode()).hexdigest()[:8]
-    args = script.parser().parse_args([*words, "--name", f"kd-{stem}"])
-    found = latest_record(RUNS, f"{name}*", lambda record: record.args.get("name") == args.name)
-    return found or script.run(args)
+def one_seed(args: argparse.Namespace, seed: int, given: str) -> dict[str, Record]:
+    """The records of one seed by row: the network before and after the cut, then the fine-tunings.
 
-
-def left(record: Record) -> str:
-    """The network a run left.
-
-    Raises:
-        InputError: it is gone.
+    Args:
+        args: the command line.
+        seed: of everything.
+        given: the sparse network; made here if empty, and a row of its own then.
     """
-    path = output_of(record)
-    if path is None:
-        raise InputError(f"{record.folder}: the network this run left is gone; delete the folder")
-    return str(path)
-
-
-def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Record]:
-    """The records of one seed by row: the network before and after the cut, then the fine-tunings."""
     common = ["--data", args.data, "--seed", str(seed)]
-    start = ["--weights", args.weights] if args.weights else []
-    teacher = run_script("train", ["-sr", "--prune", "1", *args.sparse.split(), *start, *common])
-    pruned = run_script("slim_prune", ["--weights", left(teacher), "--percent", args.percent, "--force", *common])
-    student = ["--weights", left(pruned), *args.finetune.split(), *common]
-    rows = {"teacher": teacher, "pruned": pruned}
+    stem = f"kd{seed}-{Path(args.data).stem}"
+    rows = {}
+    if not given:
+        start = {"--weights": Path(args.weights)} if args.weights else {}
+        rows["teacher"] = named_run(stem, "train", ["-sr", "--prune", "1", *args.sparse.split(), *common], start)
+    teacher = Path(given) if given else left_by(rows["teacher"])
+    cut = ["--percent", args.percent, "--force", *common]
+    rows["pruned"] = named_run(stem, "slim_prune", cut, {"--weights": teacher})
+    student = left_by(rows["pruned"])
+    tune = [*args.finetune.split(), *common]
     for epochs in (args.epochs, *args.plain_epochs):
-        rows[f"{PLAIN}, {epochs} epochs"] = run_script("train", ["--epochs", str(epochs), *student])
+        words = ["--epochs", str(epochs), *tune]
+        rows[f"{PLAIN}, {epochs} epochs"] = named_run(stem, "train", words, {"--weights": student})
     for kd in args.strategies:
-        words = ["--epochs", str(args.epochs), "--KDstr", kd, "--t-weights", left(teacher), *student]
-        rows[f"--KDstr {kd}"] = run_script("train", words)
+        words = ["--epochs", str(args.epochs), "--KDstr", kd, *tune]
+        rows[f"--KDstr {kd}"] = named_run(stem, "train", words, {"--weights": student, "--t-weights": teacher})
     return rows
+
+
+def named_run(stem: str, script: str, words: list[str], files: dict[str, Path]) -> Record:
+    """A script's record, found again by its flags and by the contents of the networks that other flags name."""
+    contents = [f"{flag} {sha256(path)}" for flag, path in files.items()]
+    unique = sha256_of(" ".join([script, *words, *contents]))
+    given = [word for flag, path in files.items() for word in (flag, str(path))]
+    return run_script(script, [*given, *words, "--name", f"{stem}-{unique}"])
 
 
 def scores(record: Record) -> dict[str, Any]:
@@ -107,17 +111,16 @@ def line(row: str, records: list[Record], plain: list[Record]) -> list[str]:
     ]
 
 
-def spread(values: list[float], form: str) -> str:
-    """Mean ± deviation."""
-    mean = form.format(statistics.mean(values))
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
 def main() -> None:
     """Run what is missing, print the table."""
     args = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    found = [one_seed(args, seed) for seed in args.seeds]
+    if args.teachers and len(args.teachers) != len(args.seeds):
+        raise InputError(f"--teachers: {len(args.teachers)} files for {len(args.seeds)} seeds; give one a seed")
+    if missing := [each for each in args.teachers if not Path(each).is_file()]:
+        raise InputError(f"--teachers {missing[0]}: no such file; give sparse networks, such as weights/last_*.pt")
+    given = args.teachers or [""] * len(args.seeds)
+    found = [one_seed(args, seed, start) for seed, start in zip(args.seeds, given, strict=True)]
     heading = ["fine-tuned with", "parameters", "mAP@.5", "mAP@.5:.95", "points", "points .5:.95", "seconds"]
     plain = [records[f"{PLAIN}, {args.epochs} epochs"] for records in found]
     rows = [heading, *(line(row, [records[row] for records in found], plain) for row in found[0])]
