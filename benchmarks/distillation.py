@@ -4,12 +4,13 @@
   python3 benchmarks/distillation.py --seeds 1 --strategies 3 cwd 3+cwd
   python3 benchmarks/distillation.py --teachers weights/s0.pt weights/s1.pt weights/s2.pt --percent 0.85
   python3 benchmarks/distillation.py --seeds 0 --data ../shared/data/raccoon --weights weights/raccoon.pt \\
-      --sparse "--epochs 40 --s 0.005 --lr 0.1 --img-size 320" --percent 0.5 --epochs 20
+      --sparse "--epochs 40 --s 0.005 --lr 0.1 --img-size 320" --teacher weights/raccoon.pt --percent 0.5 --epochs 20
 
 Of every seed: a sparse network (--teachers, one a seed; by default a sparse training makes it), slim_prune.py on it,
-and fine-tunings of what is left that differ in --KDstr alone; the teacher is the sparse network. Points count from
-plain fine-tuning, seed by seed. Seconds tell what the teacher costs: the rows of --plain-epochs give plain fine-tuning
-that time. A run is known by its flags and by what is in the networks it starts from: finished ones are kept, and shown.
+and fine-tunings of what is left that differ in --KDstr alone; the teacher is the sparse network, or --teacher. Points
+count from plain fine-tuning, seed by seed. Seconds tell what the teacher costs: the rows of --plain-epochs give plain
+fine-tuning that time. A run is known by its flags and by what is in the networks it starts from: finished ones are
+kept, and shown.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=cli.whole, nargs="+", default=[0, 1, 2])
     add("--strategies", nargs="+", default=list(STRATEGIES), help="values of --KDstr")
     add("--teachers", nargs="+", default=[], help="sparse networks to start from, one a seed (default: made here)")
+    add("--teacher", default="", help="one network that teaches all rows (default: the sparse network of the seed)")
     add("--sparse", default="--epochs 20", help="flags of the sparse training, besides -sr --prune 1")
     add("--percent", default="0.8", help="of slim_prune.py")
     add("--epochs", type=cli.positive, default=6, help="of fine-tuning")
@@ -80,7 +82,8 @@ def one_seed(args: argparse.Namespace, seed: int, given: str) -> dict[str, Recor
         rows[f"{PLAIN}, {epochs} epochs"] = named_run(stem, "train", words, {"--weights": student})
     for kd in args.strategies:
         words = ["--epochs", str(args.epochs), "--KDstr", kd, *tune]
-        rows[f"--KDstr {kd}"] = named_run(stem, "train", words, {"--weights": student, "--t-weights": teacher})
+        teaching = Path(args.teacher) if args.teacher else teacher
+        rows[f"--KDstr {kd}"] = named_run(stem, "train", words, {"--weights": student, "--t-weights": teaching})
     return rows
 
 

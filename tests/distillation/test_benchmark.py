@@ -84,6 +84,15 @@ def test_finished_runs_are_found_again_and_other_starts_are_other_runs(bench):
     assert len(bench(*words, "--teachers", "a.pt", "--percent", "0.5")) == 1  # its stand-in leaves the same network
 
 
+def test_another_teacher_leaves_the_plain_row_alone(bench):
+    for name in ("sparse", "dense"):
+        Path(f"{name}.pt").write_text(name)
+    words = ["--seeds", "0", "--strategies", "cwd", "--teachers", "sparse.pt"]
+    bench(*words)
+    (taught,) = bench(*words, "--teacher", "dense.pt")
+    assert (taught[0], taught[1].kd, taught[1].t_weights) == ("train", "cwd", "dense.pt")
+
+
 def test_there_is_a_teacher_for_each_seed(bench):
     Path("a.pt").touch()
     with pytest.raises(InputError, match="--teachers: 1 files for 3 seeds; give one a seed"):
