@@ -5,7 +5,8 @@
   python3 compress.py --cfg cfg/yolov3-tiny.cfg --weights yolov3-tiny.weights --data mine.data --epochs 50
   python3 compress.py --sweep percent=0.5,0.7,0.9 a-bit=2,4,8     every combination, and which are worth having
 
-Every stage is one of the scripts, with its own checkpoint and record. Run it again after an interruption: finished
+Every stage is one of the scripts, with its own checkpoint and record; the network before the cut teaches the one after
+it (--KDstr). Run it again after an interruption: finished
 stages are kept as long as their inputs are the same, and the one that was cut goes on. The end is one table,
 runs/compress/record.json, and a page to send on beside it: report.html. A sweep runs chains side by side that share
 their finished stages, in processes of its own (or through Ray, where requirements-sweep.txt is installed), and ends in
@@ -21,11 +22,11 @@ import convert_snn
 import quantize
 import slim_prune
 import train
-from pipeline.chain import Stage, check_start, run_chain
+from pipeline.chain import Lesson, Stage, check_start, run_chain
 from pipeline.sweep import add_sweep_flags, run_sweep, watch_parent
 from pipeline.training.flags import strategy
 from utils import cli
-from utils.distillation.strategies import terms_of
+from utils.distillation.strategies import USUAL, terms_of
 from utils.reporting.record import Record
 
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=cli.positive, default=10, help="of the first training")
     add("--sparse-epochs", type=cli.positive, default=9, help="of the sparse training")
     add("--finetune-epochs", type=cli.positive, default=6, help="of the training after the cut")
-    add("--KDstr", "--kd", dest="kd", type=strategy, default="0", help="strategy of the sparse network as its teacher")
+    add("--KDstr", "--kd", dest="kd", type=strategy, default=USUAL, help="what the baseline teaches it; none: nothing")
     add("--s", type=cli.non_negative, default=0.001, help="strength of the sparsity penalty")
     add("--percent", type=cli.fraction, default=0.65, help="share of the channels to cut")
     add("--layer-keep", type=cli.fraction, default=0.1, help="smallest share of its channels a layer keeps")
@@ -58,13 +59,13 @@ def stages(args: argparse.Namespace) -> list[Stage]:
     first = ["--epochs", args.epochs, *(["--cfg", args.cfg] if args.cfg else [])]
     first += ["--weights", args.weights] if args.weights else []
     first += ["-pt"] if args.weights or args.pretrained else []
-    taught = ["--KDstr", args.kd] if terms_of(args.kd) else []  # by the network that was cut, which is told by its file
+    teacher = Lesson("baseline", args.kd) if terms_of(args.kd) else None
     bits = ["--w-bit", args.w_bit, "--a-bit", args.a_bit]
     return [
         Stage("baseline", train, first, [Path(path) for path in (args.cfg, args.weights) if path]),
         Stage("sparse", train, ["-sr", "--prune", 1, "--s", args.s, "--epochs", args.sparse_epochs]),
         Stage("pruned", slim_prune, ["--percent", args.percent, "--layer-keep", args.layer_keep]),
-        Stage("finetuned", train, ["--epochs", args.finetune_epochs, *taught]),
+        Stage("finetuned", train, ["--epochs", args.finetune_epochs], teacher=teacher),
         Stage("quantised", quantize, bits, named=bool(args.point)),
         Stage("spiking", convert_snn, [], named=bool(args.point)),
     ]

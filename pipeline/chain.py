@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,14 @@ class Script(Protocol):
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Who teaches a stage: the network that the stage of this name left, by a strategy of ``--KDstr``."""
+
+    stage: str
+    strategy: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One script with its flags.
 
@@ -58,6 +66,7 @@ class Stage:
     flags: Sequence[Any]
     files: Sequence[Path] = field(default_factory=list)
     named: bool = True
+    teacher: Lesson | None = None
 
 
 def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
@@ -71,9 +80,10 @@ def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
     prepare_if_sample(args.data)
     records: dict[str, Record] = {}
     commands: dict[str, str] = {}
-    weights, print_ = None, fingerprint_of_data(args.data)
+    left: dict[str, Path] = {}
+    print_ = fingerprint_of_data(args.data)
     for number, stage in enumerate(stages, 1):
-        print_, flags = _next(args, stage, weights, print_)
+        print_, flags = _next(args, stage, left, print_)
         log.info("\n== %d/%d %s", number, len(stages), stage.name)
         commands[stage.name] = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
         done = _done(print_)
@@ -83,9 +93,11 @@ def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
         weights = output_of(records[stage.name])
         if weights is None:
             raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
+        left[stage.name] = weights
         if stage.name == getattr(args, "until", None):
             return records[stage.name]
-    return _finish(args, print_, records, commands)
+    teachers = {stage.name: stage.teacher for stage in stages if stage.teacher}
+    return _finish(args, print_, records, commands, teachers)
 
 
 def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str) -> Record | None:
@@ -96,12 +108,14 @@ def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str)
         stages: of the chain.
         data: what ``fingerprint_of_data`` says of ``args.data``.
     """
-    weights, print_ = None, data
+    left: dict[str, Path] = {}
+    print_ = data
     for stage in stages:
-        print_, _ = _next(args, stage, weights, print_)
+        print_, _ = _next(args, stage, left, print_)
         weights = output_of(_done(print_))
         if weights is None:
             return None
+        left[stage.name] = weights
 
     def fits(record: Record) -> bool:
         return record.script == "compress" and record.args.get("fingerprint") == print_
@@ -109,13 +123,16 @@ def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str)
     return latest_record(RUNS, "compress*", fits)
 
 
-def _next(args: argparse.Namespace, stage: Stage, weights: Path | None, before: str) -> tuple[str, list[str]]:
-    """The fingerprint of a stage on the network of the one before, and the flags to run it with."""
+def _next(args: argparse.Namespace, stage: Stage, left: Mapping[str, Path], before: str) -> tuple[str, list[str]]:
+    """The fingerprint of a stage on the networks that those before it left, and the flags to run it with."""
     shared = [word for name in SHARED for word in flag_words(name, getattr(args, name))]
-    files = [*stage.files, weights] if weights else stage.files or [Path(CFG)]
-    flags = [*map(str, stage.flags), *shared]
+    given = {"--weights": [*left.values()][-1]} if left else {}
+    given |= {"--t_weights": left[stage.teacher.stage]} if stage.teacher else {}
+    files = [*stage.files, *given.values()] or [Path(CFG)]
+    taught = ["--KDstr", stage.teacher.strategy] if stage.teacher else []
+    flags = [*map(str, stage.flags), *taught, *shared]
     print_ = _fingerprint(files, [before, stage.name, *flags])
-    flags += ["--weights", str(weights)] if weights else []
+    flags += [word for flag, path in given.items() for word in (flag, str(path))]
     flags += ["--workers", str(args.workers)] if args.workers is not None else []
     flags += ["--name", f"{args.name or 'compress'}-{stage.name}"] if stage.named else []
     return print_, flags
@@ -200,7 +217,13 @@ def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
     return stage.script.run(args)
 
 
-def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Record], commands: dict[str, str]) -> Record:
+def _finish(
+    args: argparse.Namespace,
+    fingerprint: str,
+    records: Mapping[str, Record],
+    commands: Mapping[str, str],
+    teachers: Mapping[str, Lesson],
+) -> Record:
     """Measure every stage in the same way, in one sitting."""
     inputs = [path for path in map(output_of, records.values()) if path]
     record = _record(args, fingerprint, inputs)
@@ -209,7 +232,11 @@ def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Recor
         bench = open_bench(argparse.Namespace(**{**vars(args), "weights": str(path), "cfg": None}))
         found[name] = _measure(bench, path)
     rows = {name: each.row for name, each in found.items()}
-    log.info("\n%s", stage_table(rows, title="compress"))
+    log.info(
+        "\n%s", stage_table({f"{n} (taught)" if n in teachers else n: r for n, r in rows.items()}, title="compress")
+    )
+    for name, each in teachers.items():
+        log.info("taught: the %s network taught the %s one, --KDstr %s", each.stage, name, each.strategy)
     log.info(
         "energy: fp32 MACs for float networks, int8 MACs for quantised, accumulates for spikes; 45 nm, arithmetic only"
     )
@@ -219,6 +246,7 @@ def _finish(args: argparse.Namespace, fingerprint: str, records: dict[str, Recor
         "stage_seconds": sum(each.seconds or 0.0 for each in records.values()),
         "runs": {
             name: {"command": commands[name], "folder": shown(each.folder), "seconds": each.seconds}
+            | ({"teacher": vars(teachers[name])} if name in teachers else {})
             for name, each in records.items()
         },
         "about": about(bench, Path(args.cfg or args.weights or CFG).stem),

@@ -108,9 +108,10 @@ def points_of(args: argparse.Namespace, flags: argparse.ArgumentParser) -> list[
         InputError: not FLAG=VALUE,VALUE, no such flag, one that takes no single value, or one named twice.
     """
     axes: dict[str, list[str]] = {}
+    dests = {option: action.dest for action in flags._actions for option in action.option_strings}
     for text in args.sweep:
         name, _, values = text.partition("=")
-        dest = name.replace("-", "_")
+        dest = dests.get(f"--{name}", "")
         if not values or "" in values.split(","):
             raise InputError(f"--sweep {text}: is not FLAG=VALUE,VALUE; write for example percent=0.5,0.7")
         if dest in HERE or isinstance(getattr(args, dest, True), bool | list):
@@ -172,9 +173,8 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
 def _told(args: argparse.Namespace, stage: Stage, *, first: bool) -> str:
     """What a stage's outcome depends on, but the network it is given."""
     shared = [getattr(args, name) for name in SHARED]
-    return json.dumps(
-        [stage.name, *map(str, stage.flags), *map(str, stage.files), *(shared if first else [])], default=str
-    )
+    own = [stage.name, *map(str, stage.flags), *map(str, stage.files), str(stage.teacher)]
+    return json.dumps([*own, *(shared if first else [])], default=str)
 
 
 def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:

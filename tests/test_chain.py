@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -29,6 +31,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.weights import write_weights
 from utils.data.manifest import read_manifest
+from utils.distillation.strategies import USUAL, terms_of
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import read_record
@@ -90,6 +93,37 @@ def test_spike_counts_equal_integer_levels_in_every_layer_after_reloading(place)
     assert counts.keys() == levels.keys()
     for i in counts:
         assert torch.equal(counts[i].long(), levels[i].long()), f"layer {i}"
+
+
+def test_the_network_before_the_cut_teaches_the_one_after_it(place, caplog):
+    tuned = read_record(place / "runs" / "train-compress-finetuned")
+    assert tuned.args["t_weights"] == "weights/last_compress-baseline.pt" and tuned.args["kd"] == USUAL
+    taught = {f"kd_{name}" for name in terms_of(USUAL)}
+    assert taught <= read_rows(tuned.folder / "results.csv")[-1].keys()
+    record = read_record(place / "runs" / "compress")
+    run = record.metrics["runs"]["finetuned"]
+    assert (
+        run["teacher"] == {"stage": "baseline", "strategy": USUAL} and "teacher" not in record.metrics["runs"]["sparse"]
+    )
+    assert "--t_weights weights/last_compress-baseline.pt" in run["command"] and f"--KDstr {USUAL}" in run["command"]
+    page = (record.folder / "report.html").read_text()
+    assert f"trained again after the cut, taught by the baseline network (--KDstr {USUAL})" in page
+    with caplog.at_level("INFO"):
+        compress.run(compress.parser().parse_args(QUICK))
+    assert "| finetuned (taught) " in caplog.text
+    assert f"taught: the baseline network taught the finetuned one, --KDstr {USUAL}" in caplog.text
+
+
+def test_without_a_teacher_a_stage_is_known_as_it_was_before_there_were_any(place):
+    args = compress.parser().parse_args([*QUICK, "--KDstr", "none"])
+    tuned = compress.stages(args)[3]
+    assert tuned.teacher is None and compress.stages(compress.parser().parse_args(QUICK))[3].teacher is not None
+    network = network_of_stage(place, "pruned")
+    mark, flags = chain._next(args, tuned, {"baseline": network.with_name("x.pt"), "pruned": network}, "before")
+    told = ["before", "finetuned", "--epochs", "2", "--data", "set.data", "--device", "cpu", "--cache", "auto"]
+    told = [*told, "--seed", "0", hashlib.sha256(network.read_bytes()).hexdigest()]
+    assert mark == hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    assert not {"--KDstr", "--t_weights"} & set(flags)
 
 
 def test_running_again_redoes_nothing(place):

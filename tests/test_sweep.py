@@ -87,6 +87,12 @@ def test_a_points_command_line_says_what_the_point_is():
     assert words[:2] == [sys.executable, str(Path("compress.py").resolve())]
 
 
+def test_the_teacher_can_be_swept_and_is_part_of_what_a_point_is():
+    units, found = planned("--sweep", "KDstr=none,objectness,3")
+    assert [point.args.kd for point in found] == ["none", "objectness", "3"]
+    assert [(unit.until, unit.points) for unit in units] == [("pruned", (0, 1, 2)), *[(None, (i,)) for i in range(3)]]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -151,7 +157,7 @@ def stubbed(tmp_path, monkeypatch):
         return [Stage(n, s, ["--number", x], [Path("net.cfg")] if s is scripts[0] else [])
                 for n, s, x in zip(names, scripts, numbers, strict=True)]  # fmt: skip
 
-    def finish(args, fingerprint, records, commands):
+    def finish(args, fingerprint, records, commands, teachers):
         row = {"map50": 0.9 - args.percent / 3 + args.a_bit / 100, "map": 0.1, "params": 1, "macs": 2,
                "bytes": int(1e6 * (1 - args.percent) * args.a_bit), "energy_pj": 1e6 * args.a_bit}  # fmt: skip
         told = {**vars(args), "fingerprint": fingerprint}

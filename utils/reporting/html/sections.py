@@ -94,7 +94,7 @@ def stages(record: Record) -> str:
     """The table of the stages: every number, and its change from the first one."""
     rows, first = [], next(iter(record.metrics["stages"].values()))
     for name, row in record.metrics["stages"].items():
-        what = STAGES.get(name, ("", ""))[1]
+        what = ", ".join(filter(None, (STAGES.get(name, ("", ""))[1], _taught(record, name))))
         cells = [f"{escape(stage(name))}<small class='soft'> {escape(what)}</small>"]
         for column in STAGE_COLUMNS:
             differ = COLUMNS[column][2]
@@ -105,6 +105,11 @@ def stages(record: Record) -> str:
     head = ["stage", *(COLUMNS[column][0] for column in STAGE_COLUMNS)]
     told = table("Under each number its change from the first stage.", head, rows, kind="stages")
     return f'<h2>Stage by stage</h2>{told}<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>{_spikes(record)}'
+
+
+def _taught(record: Record, name: str) -> str:
+    lesson = record.metrics.get("runs", {}).get(name, {}).get("teacher")
+    return f"taught by the {stage(lesson['stage'])} network (--KDstr {lesson['strategy']})" if lesson else ""
 
 
 def _spikes(record: Record) -> str:
