@@ -14,7 +14,7 @@ from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.modules import conv_and_bn
-from utils.darknet.moves import reorg
+from utils.darknet.moves import insert_zeros, reorg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import source_shares
@@ -28,9 +28,9 @@ from utils.spiking.snnfile import open_spiking
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm where the cfg asks for it, activation."""
+    """Convolution or transposed one, batch norm where the cfg asks for it, activation."""
 
-    def __init__(self, layer: s.Conv, in_channels: int) -> None:
+    def __init__(self, layer: s.Kernel, in_channels: int) -> None:
         super().__init__()
         self.conv, self.bn = conv_and_bn(layer, in_channels)
         self.activation = ACTIVATIONS[layer.activation]
@@ -83,7 +83,7 @@ class Darknet(nn.Module):
         self.layers = nn.ModuleDict()
         for i, layer in enumerate(spec.layers):
             match layer:
-                case s.Conv():
+                case s.Kernel():
                     self.layers[str(i)] = ConvBlock(layer, width[layer.sources[0]])
                 case s.SqueezeExcite():
                     self.layers[str(i)] = SqueezeExcite(width[i], layer.squeeze)
@@ -112,7 +112,7 @@ class Darknet(nn.Module):
 
     def _step(self, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
         match layer:
-            case s.Conv() | s.SqueezeExcite():
+            case s.Kernel() | s.SqueezeExcite():
                 return self.layers[str(i)](given[0])
             case s.Shortcut() if layer.weighted:
                 return ACTIVATIONS[layer.activation](self.layers[str(i)](given))
@@ -132,6 +132,8 @@ class Darknet(nn.Module):
                 return given[0].mean((2, 3), keepdim=True)
             case s.ScaleChannels():
                 return ACTIVATIONS[layer.activation](given[1] * given[0])
+            case s.Upsample() if layer.zeros:
+                return insert_zeros(given[0], layer.stride)
             case s.Upsample():
                 return F.interpolate(given[0], scale_factor=layer.stride)
             case s.Dropout():

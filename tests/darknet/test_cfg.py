@@ -102,6 +102,17 @@ OLDER = """\
 filters=4
 [reorg]
 stride=2
+[transposed_convolutional]
+batch_normalize=1
+filters=6
+size=4
+stride=2
+padding=1
+groups=2
+activation=leaky
+[upsample]
+stride=3
+zeros=1
 [convolutional]
 filters=7
 [region]
@@ -125,7 +136,7 @@ def test_every_section_survives_writing_and_reading():
     assert parse_cfg(write_cfg(spec)) == spec
     kinds = {type(layer) for layer in spec.layers}
     assert kinds == {s.Conv, s.SqueezeExcite, s.Shortcut, s.AvgPool, s.ScaleChannels, s.MaxPool, s.Route, s.Dropout,
-                     s.Upsample, s.Yolo, s.Reorg, s.Region}  # fmt: skip
+                     s.Upsample, s.Yolo, s.Reorg, s.Region, s.TransposedConv}  # fmt: skip
 
 
 def test_sizes_and_strides_are_those_of_the_running_network():

@@ -11,7 +11,12 @@ from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 
-WITH_SE = [path for path in sorted((ROOT / "tests" / "cfgs").glob("*.cfg")) if "[se]" in path.read_text()]
+WRITTEN_OUT = ("[se]", "[transposed_convolutional]")
+WITH_SE = [
+    path
+    for path in sorted((ROOT / "tests" / "cfgs").glob("*.cfg"))
+    if any(kind in path.read_text() for kind in WRITTEN_OUT)
+]
 
 
 @pytest.mark.parametrize("path", WITH_SE, ids=lambda path: path.stem)
@@ -31,7 +36,7 @@ def test_the_expanded_network_is_the_same_function_at_every_layer(path, fold):
 def test_the_expanded_cfg_reads_again_as_itself(path):
     spec = expand(random_network(path))[0].spec
     assert parse_cfg(write_cfg(spec)) == spec
-    assert not any(isinstance(layer, s.SqueezeExcite) for layer in spec.layers)
+    assert not any(isinstance(layer, s.SqueezeExcite | s.TransposedConv) for layer in spec.layers)
 
 
 def test_every_new_section_keeps_the_line_of_the_se_it_stands_for():

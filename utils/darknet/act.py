@@ -25,7 +25,7 @@ def rewrite_activations(spec: s.ModelSpec, act: str) -> tuple[s.ModelSpec, int]:
         raise InputError(f"--act: {act!r} is unknown; use one of {', '.join(CHOICES)}")
     wanted, layers, leaky, changed = CHOICES[act], [], 0, 0
     for layer in spec.layers:
-        if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels) and layer.activation in LEAKY:
+        if isinstance(layer, s.Kernel | s.Shortcut | s.ScaleChannels) and layer.activation in LEAKY:
             leaky += 1
             changed += layer.activation != wanted
             layer = replace(layer, activation=wanted)

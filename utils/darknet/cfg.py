@@ -76,6 +76,30 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
+def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sec.required("filters")
+    size, stride = sec.integer("size", 1, 1), sec.integer("stride", 1, 1)
+    layer = s.TransposedConv(
+        sources=(len(layers) - 1,),
+        line=sec.line,
+        options=sec.passive(),
+        filters=sec.integer("filters", 1, 1),
+        size=size,
+        stride=stride,
+        pad=size // 2 if sec.integer("pad", 0) else sec.integer("padding", 0),
+        groups=sec.integer("groups", 1, 1),
+        bn=bool(sec.integer("batch_normalize", 0)),
+        activation=sec.activation("logistic"),
+    )
+    if not 0 <= layer.output_padding < stride:
+        remedy = f"padding={(size - 1) // 2} instead" if stride > 1 or size % 2 else "an odd size and pad=1"
+        raise InputError(
+            f"{sec.place}: [{sec.kind}] with size={size}, stride={stride} and {layer.pad} px of padding does not make "
+            f"a map exactly {stride} times as large; use {remedy}"
+        )
+    return layer
+
+
 def _maxpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     stride = sec.integer("stride", 1, 1)
     size = sec.integer("size", stride, 1)
@@ -165,7 +189,8 @@ def _yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 
 def _upsample(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    return s.Upsample(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 2, 1))
+    zeros = bool(sec.integer("zeros", 0))
+    return s.Upsample(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 2, 1), zeros=zeros)
 
 
 def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -181,6 +206,7 @@ __all__ = ["nearest", "parse_cfg", "read_cfg", "write_cfg"]
 READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "convolutional": _conv,
     "depthwise": _conv,
+    "transposed_convolutional": _transposed,
     "maxpool": _maxpool,
     "avgpool": _avgpool,
     "upsample": _upsample,

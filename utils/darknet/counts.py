@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Conv, Layer, ModelSpec, Shortcut, SqueezeExcite
+from utils.darknet.shapes import channels, densities, sizes
+from utils.darknet.spec import Conv, Kernel, Layer, ModelSpec, Shortcut, SqueezeExcite, TransposedConv
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Counts:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of kernels, matrices and weighted sums; padding counts, BN and activations do not."""
+        """Multiply-accumulates of kernels, matrices and weighted sums.
+
+        Padding counts; batch norm, activations, and zeros that an [upsample] put between values do not.
+        """
         return sum(layer.macs for layer in self.layers)
 
 
@@ -51,14 +54,18 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
         InputError: the network does not take that size.
     """
     height, width = size or (spec.height, spec.width)
-    wide, maps = channels(spec), sizes(spec, height, width)
+    wide, maps, dense = channels(spec), sizes(spec, height, width), densities(spec)
     layers = []
     for i, layer in enumerate(spec.layers):
         area, params = math.prod(maps[i]), _parameters(layer, wide[layer.sources[0]], wide[i])
         macs = 0
         match layer:
             case Conv():
-                macs = layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2 * area
+                products = layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2 * area
+                macs = round(products * dense[layer.sources[0]])
+            case TransposedConv():
+                kernel = wide[layer.sources[0]] * (layer.filters // layer.groups) * layer.size**2
+                macs = kernel * math.prod(maps[layer.sources[0]])
             case SqueezeExcite():
                 macs = params
             case Shortcut() if layer.weighted:
@@ -75,7 +82,7 @@ def parameters(spec: ModelSpec) -> int:
 
 def _parameters(layer: Layer, given: int, width: int) -> int:
     match layer:
-        case Conv():
+        case Kernel():
             return layer.filters * (given // layer.groups * layer.size**2 + (2 if layer.bn else 1))
         case SqueezeExcite():
             return 2 * given * layer.squeeze

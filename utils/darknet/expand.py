@@ -1,42 +1,79 @@
-"""``[se]`` written out in the sections it is made of, for whoever computes section by section."""
+"""``[se]`` and ``[transposed_convolutional]`` written out, for whoever computes section by section."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from utils.darknet import spec as s
+from utils.darknet.kernels import out_first
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 
 
 def expand(network: Network) -> tuple[Network, dict[int, int]]:
-    """The same function without ``[se]``: each becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels.
+    """The same function without ``[se]`` and ``[transposed_convolutional]``.
 
-    The new sections keep the cfg line of the ``[se]`` they stand for, so that messages point to the file as written.
+    An ``[se]`` becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels. A transposed convolution becomes
+    an upsample with zeros (none for a stride of 1) and a convolution of stride 1, which keeps batch norm and
+    activation. The new sections keep the cfg line of the one they stand for, so that messages point to the file as
+    written.
 
     Returns:
-        The network, and old layer number -> new one; that of an ``[se]`` is its scale_channels. The image stays -1.
+        The network, and old layer number -> new one, that of the section that gives the output. The image stays -1.
     """
     width = channels(network.spec)
     layers: list[s.Layer] = []
     number = {-1: -1}
     for i, layer in enumerate(network.spec.layers):
-        moved = replace(layer, sources=tuple(number[j] for j in layer.sources))
-        layers += _written_out(moved, len(layers), width[i]) if isinstance(moved, s.SqueezeExcite) else [moved]
+        layers += _written_out(replace(layer, sources=tuple(number[j] for j in layer.sources)), len(layers), width[i])
         number[i] = len(layers) - 1
     return Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number)), number
 
 
-def _written_out(layer: s.SqueezeExcite, at: int, width: int) -> list[s.Layer]:
-    """The four sections, the first of them layer ``at``."""
-    return [
-        s.AvgPool(sources=layer.sources, line=layer.line),
-        s.Conv(sources=(at,), line=layer.line, filters=layer.squeeze, activation="relu"),
-        s.Conv(sources=(at + 1,), line=layer.line, filters=width, activation="hard_sigmoid"),
-        s.ScaleChannels(sources=(at + 2, *layer.sources), line=layer.line),
-    ]
+def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
+    """The sections of one, the first of them layer ``at``."""
+    match layer:
+        case s.SqueezeExcite():
+            return [
+                s.AvgPool(sources=layer.sources, line=layer.line),
+                s.Conv(sources=(at,), line=layer.line, filters=layer.squeeze, activation="relu"),
+                s.Conv(sources=(at + 1,), line=layer.line, filters=width, activation="hard_sigmoid"),
+                s.ScaleChannels(sources=(at + 2, *layer.sources), line=layer.line),
+            ]
+        case s.TransposedConv():
+            spread = s.Upsample(sources=layer.sources, line=layer.line, stride=layer.stride, zeros=True)
+            return [*([spread] if layer.stride > 1 else []), _plain(layer, at)]
+    return [layer]
+
+
+def _plain(layer: s.TransposedConv, at: int) -> s.Conv:
+    """The convolution of the map with zeros: it pads by size - 1 - pad in front, where its kernel begins to reach."""
+    return s.Conv(
+        sources=(at,) if layer.stride > 1 else layer.sources,
+        line=layer.line,
+        options=layer.options,
+        filters=layer.filters,
+        size=layer.size + _uneven(layer),
+        pad=layer.size - 1 - layer.pad,
+        groups=layer.groups,
+        bn=layer.bn,
+        activation=layer.activation,
+    )
+
+
+def _uneven(layer: s.TransposedConv) -> int:
+    """Pixels of padding that it needs more in front than behind."""
+    return layer.size - 1 - 2 * layer.pad
+
+
+def _plain_weight(layer: s.TransposedConv, weight: Tensor) -> Tensor:
+    """[in, out / groups, k, k] -> [out, in / groups, k', k']: turned about, rows of 0 at the end where pads differ."""
+    more = _uneven(layer)
+    return F.pad(out_first(layer, weight).flip(2, 3), (0, more, 0, more)).contiguous()
 
 
 def _renamed(network: Network, number: dict[int, int]) -> State:
@@ -44,11 +81,13 @@ def _renamed(network: Network, number: dict[int, int]) -> State:
     state: State = {}
     for key, value in network.state.items():
         _, i, rest = key.split(".", 2)
-        new = number[int(i)]
-        if isinstance(network.spec.layers[int(i)], s.SqueezeExcite):
+        layer, new = network.spec.layers[int(i)], number[int(i)]
+        if isinstance(layer, s.SqueezeExcite):
             new -= 2 if rest == "fc1.weight" else 1
             state[f"layers.{new}.conv.weight"] = value[:, :, None, None]
             state[f"layers.{new}.conv.bias"] = torch.zeros(len(value), dtype=value.dtype, device=value.device)
+        elif isinstance(layer, s.TransposedConv) and rest == "conv.weight":
+            state[f"layers.{new}.conv.weight"] = _plain_weight(layer, value)
         else:
             state[f"layers.{new}.{rest}"] = value
     return state

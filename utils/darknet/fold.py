@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
-from utils.darknet.spec import Conv
+from utils.darknet.spec import Kernel
 
 BN_EPS = 1e-6  # what OpenCV reads Darknet files with; docs/decisions/001
 
@@ -15,7 +16,8 @@ BN_EPS = 1e-6  # what OpenCV reads Darknet files with; docs/decisions/001
 def fold_bn(network: Network) -> Network:
     """The same function in eval mode, with every convolution's batch norm folded into a weight and a bias.
 
-    w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(var + eps), in float64, along the output axis.
+    w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(var + eps), in float64, along the output axis,
+    which is not the first one of a transposed convolution.
     A network without batch norm comes back as it is, so folding twice is folding once.
     """
     layers, state = list(network.spec.layers), {}
@@ -23,7 +25,7 @@ def fold_bn(network: Network) -> Network:
         if ".bn." not in key:
             state[key] = value
     for i, layer in enumerate(layers):
-        if not (isinstance(layer, Conv) and layer.bn):
+        if not (isinstance(layer, Kernel) and layer.bn):
             continue
         gamma, beta, mean, var = (
             network.state[f"layers.{i}.bn.{name}"].double()
@@ -31,7 +33,8 @@ def fold_bn(network: Network) -> Network:
         )
         gain = gamma / torch.sqrt(var + BN_EPS)
         weight = network.state[f"layers.{i}.conv.weight"]
-        state[f"layers.{i}.conv.weight"] = (weight.double() * gain[:, None, None, None]).to(weight.dtype)
+        scaled = out_first(layer, weight.double()) * gain[:, None, None, None]
+        state[f"layers.{i}.conv.weight"] = as_stored(layer, scaled).to(weight.dtype)
         state[f"layers.{i}.conv.bias"] = (beta - mean * gain).to(weight.dtype)
         layers[i] = replace(layer, bn=False)
     return Network(replace(network.spec, layers=tuple(layers)), state)

@@ -17,7 +17,7 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     found = {}
     for i in spec.heads:
         j = spec.layers[i].sources[0]
-        if j < 0 or not isinstance(spec.layers[j], s.Conv):
+        if j < 0 or not isinstance(spec.layers[j], s.Kernel):
             raise InputError(f"cfg line {spec.layers[i].line}: a detection head must follow a [convolutional]")
         found[i] = j
     return found
@@ -32,7 +32,7 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
     layers = list(spec.layers)
     for i, j in head_convolutions(spec).items():
         head, conv = layers[i], layers[j]
-        assert isinstance(head, s.Head) and isinstance(conv, s.Conv)
+        assert isinstance(head, s.Head) and isinstance(conv, s.Kernel)
         head = replace(head, classes=classes)
         if scale_x_y and isinstance(head, s.Yolo):
             head = replace(head, scale_x_y=scale_x_y)

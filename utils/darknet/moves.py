@@ -1,8 +1,9 @@
-"""Where Darknet's own order of elements is not what one would guess."""
+"""Moves of values: where Darknet's own order of elements is not what one would guess, and zeros between values."""
 
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
@@ -14,3 +15,10 @@ def reorg(x: Tensor, stride: int) -> Tensor:
     n, c, h, w = x.shape
     parts = x.reshape(n, c // stride**2, h, stride, w, stride)
     return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
+
+
+def insert_zeros(x: Tensor, stride: int) -> Tensor:
+    """[..., H, W] -> [..., H * stride, W * stride]: each value, and ``stride`` - 1 zeros behind it, in both axes."""
+    *front, height, width = x.shape
+    spread = F.pad(x[..., :, None, :, None], (0, stride - 1, 0, 0, 0, stride - 1))
+    return spread.reshape(*front, height * stride, width * stride)

@@ -26,7 +26,7 @@ def channels(spec: s.ModelSpec, name: str = "cfg") -> dict[int, int]:
 
 def _channels(layer: s.Layer, given: list[int], place: str) -> int:
     match layer:
-        case s.Conv():
+        case s.Kernel():
             if given[0] % layer.groups or layer.filters % layer.groups:
                 raise InputError(
                     f"{place}: groups={layer.groups} divides neither or only one of {given[0]} channels in "
@@ -69,7 +69,7 @@ def strides(spec: s.ModelSpec) -> dict[int, Fraction]:
                 stride[i] = given * layer.stride[0]
             case s.MaxPool() | s.Reorg():
                 stride[i] = given * layer.stride
-            case s.Upsample():
+            case s.Upsample() | s.TransposedConv():
                 stride[i] = given / layer.stride
             case s.AvgPool():
                 stride[i] = Fraction(0)
@@ -102,6 +102,27 @@ def sizes(spec: s.ModelSpec, height: int, width: int) -> dict[int, tuple[int, in
     return size
 
 
+def densities(spec: s.ModelSpec) -> dict[int, Fraction]:
+    """Share of each layer's values (-1: the image) that are no inserted zeros: 1, but behind an [upsample] with zeros.
+
+    What computes, or mixes neighbours, fills the zeros.
+    """
+    width, dense = channels(spec), {-1: Fraction(1)}
+    for i, layer in enumerate(spec.layers):
+        given = [dense[j] for j in layer.sources]
+        match layer:
+            case s.Upsample():
+                dense[i] = given[0] / (layer.stride**2 if layer.zeros else 1)
+            case s.Route():
+                parts = [width[j] // layer.groups for j in layer.sources]
+                dense[i] = sum((d * n for d, n in zip(given, parts, strict=True)), Fraction(0)) / sum(parts)
+            case s.Dropout() | s.Head():
+                dense[i] = given[0]
+            case _:
+                dense[i] = Fraction(1)
+    return dense
+
+
 def granularity(spec: s.ModelSpec) -> int:
     """The image's sides must be multiples of this: the largest stride of the network."""
     return max(1, *(int(value) for value in strides(spec).values()))
@@ -115,7 +136,7 @@ def _size(layer: s.Layer, given: list[tuple[int, int]]) -> tuple[int, int]:
             return tuple((x + 2 * layer.pad - reach) // step + 1 for x, step in zip((h, w), layer.stride, strict=True))  # type: ignore[return-value]
         case s.MaxPool():
             return tuple((x + layer.pad - layer.size) // layer.stride + 1 for x in (h, w))  # type: ignore[return-value]
-        case s.Upsample():
+        case s.Upsample() | s.TransposedConv():
             return h * layer.stride, w * layer.stride
         case s.Reorg():
             return h // layer.stride, w // layer.stride

@@ -22,20 +22,42 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(Layer):
-    """Convolution, batch norm, activation. ``[depthwise]`` is a Conv with groups = filters.
-
-    ``stride`` is (vertical, horizontal); ``pad`` is pixels on every side, dilation included.
-    """
+class Kernel(Layer):
+    """A layer with a kernel of any kind: the kernel, batch norm, activation. ``pad`` is pixels on every side."""
 
     filters: int
     size: int = 1
-    stride: tuple[int, int] = (1, 1)
     pad: int = 0
     groups: int = 1
-    dilation: int = 1
     bn: bool = False
     activation: str = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Kernel):
+    """Convolution. ``[depthwise]`` is a Conv with groups = filters.
+
+    ``stride`` is (vertical, horizontal); ``pad`` has the dilation in it.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    dilation: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransposedConv(Kernel):
+    """Transposed convolution; its map is exactly ``stride`` times as large as the one it reads, in both directions.
+
+    Every value v of the input adds v * kernel to the output, ``stride`` px on from its neighbour's, and ``pad`` px of
+    the result are cut off in front.
+    """
+
+    stride: int = 1
+
+    @property
+    def output_padding(self) -> int:
+        """Pixels more than the kernels reach, at the end of an axis: what makes the map ``stride`` times as large."""
+        return 2 * self.pad - self.size + self.stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +79,14 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Upsample(Layer):
-    """Nearest neighbour, ``stride`` times in both directions."""
+    """``stride`` times as large in both directions: nearest neighbour, or with ``zeros`` values with zeros behind them.
+
+    With zeros a value is the first of its ``stride`` x ``stride`` px; a convolution of stride 1 behind that is a
+    transposed one.
+    """
 
     stride: int = 2
+    zeros: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Darknet's binary ``.weights``: a header, then every convolution's float32 in cfg order.
 
-Per convolution: with batch norm beta, gamma, mean, variance, else the bias; then the weight [out, in / groups, k, k].
+Per convolution: with batch norm beta, gamma, mean, variance, else the bias; then the weight [out, in / groups, k, k],
+of a transposed one [in, out / groups, k, k].
 ``[se]``: its two matrices. A weighted ``[shortcut]``: its weights, source by source. The header is major, minor,
 revision (int32) and the number of images seen, int64 from version 0.2 on and int32 before (parser.c,
 load_weights_upto).
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.heads import head_convolutions, rehead
+from utils.darknet.kernels import weight_shape
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 from utils.errors import InputError
@@ -61,10 +63,10 @@ def tensors(spec: s.ModelSpec) -> Iterator[tuple[int, str, tuple[int, ...]]]:
     width = channels(spec)
     for i, layer in enumerate(spec.layers):
         given = width[layer.sources[0]]
-        if isinstance(layer, s.Conv):
+        if isinstance(layer, s.Kernel):
             norm = [f"layers.{i}.bn.{name}" for name in BN_ORDER] if layer.bn else [f"layers.{i}.conv.bias"]
             yield from ((i, key, (layer.filters,)) for key in norm)
-            yield i, f"layers.{i}.conv.weight", (layer.filters, given // layer.groups, layer.size, layer.size)
+            yield i, f"layers.{i}.conv.weight", weight_shape(layer, given)
         elif isinstance(layer, s.SqueezeExcite):
             yield i, f"layers.{i}.fc1.weight", (layer.squeeze, given)
             yield i, f"layers.{i}.fc2.weight", (given, layer.squeeze)

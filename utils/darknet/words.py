@@ -34,9 +34,12 @@ SHAPING: dict[str, frozenset[str]] = {
         """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation""".split()
     ),
     "depthwise": frozenset("""batch_normalize filters size stride stride_x stride_y pad padding activation""".split()),
+    "transposed_convolutional": frozenset(
+        """batch_normalize filters size stride pad padding activation groups""".split()
+    ),
     "maxpool": frozenset(["size", "stride", "padding"]),
     "avgpool": frozenset(),
-    "upsample": frozenset(["stride"]),
+    "upsample": frozenset(["stride", "zeros"]),
     "route": frozenset(["layers", "groups", "group_id"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]),
     "reorg": frozenset(["stride", "reverse"]),

@@ -37,8 +37,8 @@ def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
         raise ValueError(f"layer {i} reads layer {layer.sources[0]}: a cfg can only say that by a [route]")
     rest = ",".join(_reference(i, j) for j in layer.sources[1:])
     match layer:
-        case s.Conv():
-            return "convolutional", _conv(layer)
+        case s.Kernel():
+            return _kernel(layer)
         case s.MaxPool():
             usual = layer.pad == layer.size - 1
             return "maxpool", [
@@ -58,7 +58,7 @@ def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
         case s.Reorg():
             return "reorg", [("stride", layer.stride)]
         case s.Upsample():
-            return "upsample", [("stride", layer.stride)]
+            return "upsample", [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])]
         case s.SqueezeExcite():
             return "se", [("squeeze", layer.squeeze)]
         case s.AvgPool():
@@ -72,19 +72,24 @@ def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
     raise ValueError(f"layer {i}: {type(layer).__name__} has no cfg section")
 
 
-def _conv(layer: s.Conv) -> Lines:
+def _kernel(layer: s.Kernel) -> tuple[str, Lines]:
     lines: Lines = [("batch_normalize", 1)] if layer.bn else []
     lines += [("filters", layer.filters), ("size", layer.size)]
-    vertical, horizontal = layer.stride
-    same = vertical == horizontal
-    lines += [("stride", vertical)] if same else [("stride_y", vertical), ("stride_x", horizontal)]
-    if layer.pad == layer.size // 2 * layer.dilation:
+    kind, dilation = "convolutional", 1
+    if isinstance(layer, s.TransposedConv):
+        kind = "transposed_convolutional"
+        lines.append(("stride", layer.stride))
+    elif isinstance(layer, s.Conv):
+        dilation, (vertical, horizontal) = layer.dilation, layer.stride
+        same = vertical == horizontal
+        lines += [("stride", vertical)] if same else [("stride_y", vertical), ("stride_x", horizontal)]
+    if layer.pad == layer.size // 2 * dilation:
         lines.append(("pad", 1))
     else:
-        lines.append(("padding", layer.pad // layer.dilation))
+        lines.append(("padding", layer.pad // dilation))
     lines += [("groups", layer.groups)] if layer.groups > 1 else []
-    lines += [("dilation", layer.dilation)] if layer.dilation > 1 else []
-    return [*lines, ("activation", layer.activation)]
+    lines += [("dilation", dilation)] if dilation > 1 else []
+    return kind, [*lines, ("activation", layer.activation)]
 
 
 def _weighting(layer: s.Shortcut) -> Lines:
