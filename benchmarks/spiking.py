@@ -1,273 +1,218 @@
-"""One network as spikes in every mode and at every number of bits: accuracy, steps, spikes, operations, energy, speed.
+"""Networks as spikes in every mode and at every number of bits: accuracy, steps, spikes, operations, energy, speed.
 
   python3 benchmarks/spiking.py --weights weights/best.pt                       the sample set, 64 validation images
   python3 benchmarks/spiking.py --weights weights/raccoon.pt --data ../shared/data/raccoon --bits 8 4 --images 40
-  python3 benchmarks/spiking.py --weights weights/best.pt --trained 3=weights/best_3.int.pt 2=weights/best_2.int.pt
+  python3 benchmarks/spiking.py --weights a.pt b.pt c.pt --trained 4=a4.int.pt,b4.int.pt,c4.int.pt 3=a3.int.pt,...
+  python3 benchmarks/spiking.py --weights a.pt b.pt c.pt --progressive          trains 8, 4, 3, 2 bits, one seed a file
+  python3 benchmarks/spiking.py --weights a.pt b.pt c.pt --sparsify 0 0.1 1     spikes against mAP
+  python3 benchmarks/spiking.py --coco ../shared/data                           two COCO networks, 8 bits, no training
 
-Of each number of activation bits: the integers, phase mode, streaming neurons (traced, after L steps and when exact;
+Of each number of activation bits: the integers, phase mode, streaming neurons (traced, after L steps and when settled;
 signed and unsigned after L steps, as Fast-SNN runs them); and rates of 16, 64 and 256 steps, which have no bits.
-Networks trained for fewer bits take the place of calibrated ones. All rows are measured on the same images. At the end
-the speed of phase inference against integer inference and against the literal simulation, one after the other, in turn.
+Networks trained for fewer bits take the place of calibrated ones. All rows are measured on the same images, and points
+count from the float network, seed by seed; the bars of accuracy are held to all validation images. At the end the speed
+of phase inference against integer inference and against the literal simulation, in turn. Finished trainings are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import utils  # noqa: F401, I001  # before torch: how its threads wait
+import torch
+
 import convert_snn
-from models import load_model
+from benchmarks.pruning import spread
+from benchmarks.spiking_rows import Row, bits_rows, rate_rows, speed, whole
+from benchmarks.spiking_tables import Seed, bars_table, layers_table, leave_files, modes_table, plot_tradeoff
+from benchmarks.spiking_training import coco_rows, integers_in, stages_of, trained
 from pipeline.bench import FLOAT, RUNS, Bench, open_bench
 from pipeline.converting.flags import settle_flags
-from pipeline.converting.outcome import Sample, curve_points
-from pipeline.converting.rate import cost_of_rate, simulate
-from pipeline.converting.stream import cost_of_stream
+from pipeline.converting.outcome import Sample
 from utils import cli
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
-from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.reporting.record import new_run_folder
 from utils.reporting.results import write_rows
-from utils.reporting.spike_plots import plot_accuracy_over_time, plot_energy, plot_layer_bars
 from utils.reporting.tables import plain_table
-from utils.spiking.counting import Cost, measure
-from utils.spiking.encode import SpikingNetwork, encode
-from utils.spiking.observe import join, observe
+from utils.spiking.counting import measure
+from utils.spiking.encode import encode
 from utils.spiking.phase import PhaseExecutor
-from utils.spiking.rate import normalise
-from utils.spiking.rate_executor import RateExecutor
-from utils.spiking.stepwise import StepwiseExecutor
-from utils.spiking.stream import StreamExecutor
 
 log = logging.getLogger(__name__)
 
-RATE_STEPS = (16, 64, 256)
-SPEED_STEPS = 15  # L of 4 bits, unsigned
-REPEATS = 5
-SLOWEST_PHASE, LEAST_GAIN = 1.5, 5.0  # the bars
+PROGRESSIVE = "--quantized google --progressive --epochs 16 --lr 0.01"
+SPARSIFY = "--quantized google --w-bit 4 --a-bit 4 --epochs 6 --lr 0.01"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add: Any = flags.add_argument
-    add("--weights", required=True, help="a float network")
+    add("--weights", nargs="+", default=[], help="float networks, one a seed: points count from them")
+    add("--seeds", type=cli.whole, nargs="+", default=None, help="of calibration and training (default: 0 1 2 ...)")
     add("--data", default=cli.DATA)
     add("--bits", type=int, nargs="+", default=[8, 4, 3, 2], help="of the activations")
-    add("--w-bit", type=int, default=8, help="of the weights")
-    add("--trained", nargs="*", default=[], metavar="BITS=FILE", help="integers that were trained for so few bits")
+    add("--w-bit", type=int, default=8, help="of the weights, where they are calibrated")
+    add("--trained", type=trained_files, nargs="*", default=[], metavar="BITS=FILE[,FILE...]",
+        help="integers that were trained for so few bits, one file a seed")  # fmt: skip
+    add("--start", nargs="+", default=[], help="networks that training starts from, one a seed (default: --weights)")
+    add("--progressive", nargs="?", const=PROGRESSIVE, default="", metavar="FLAGS",
+        help=f"train.py makes the integers, with these flags ({PROGRESSIVE})")  # fmt: skip
+    add("--sparsify", type=cli.non_negative, nargs="+", default=[], metavar="LAMBDA", help="a table of these instead")
+    add("--sparsify-flags", default=SPARSIFY, help=f"of train.py, besides --sparsify ({SPARSIFY})")
     add("--images", type=cli.positive, default=64, help="validation images")
+    add("--no-compare", action="store_true", help="leave signed, unsigned and rate neurons out")
     add("--channel-wise", action="store_true", help="rates with a scale for every channel")
     add("--schedule", choices=["spread", "preload"], default="spread", help="how pixels and biases arrive in streams")
     add("--device", default="cpu")
+    add("--coco", type=Path, default=None, help="a folder with darknet/ and coco128/: measure those instead")
     return flags
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    bits: int | None
-    mode: str
-    map50: float
-    steps: int | None = None
-    exact: bool | None = None
-    cost: Cost | None = None
-
-    def cells(self) -> list[str]:
-        """As texts."""
-        c = self.cost
-        costs = [f"{c.spikes:,.0f}", f"{c.sops / 1e6:.2f}", f"{c.sops_per_mac:.2f}"] if c else ["-"] * 3
-        energies = [f"{c.energy.spiking_fp32 / 1e6:.3g}", f"{c.energy.spiking_int8 / 1e6:.3g}"] if c else ["-"] * 2
-        exact = "-" if self.exact is None else "yes" if self.exact else "no"
-        steps = "-" if self.steps is None else str(self.steps)
-        return [str(self.bits or "-"), self.mode, f"{100 * self.map50:.2f}", exact, steps, *costs, *energies]
-
-    def record(self) -> dict[str, Any]:
-        """For the csv."""
-        c = self.cost
-        numbers = {
-            "spikes": c.spikes,
-            "sops": c.sops,
-            "sops_per_mac": c.sops_per_mac,
-            "energy_spiking_fp32_pj": c.energy.spiking_fp32,
-            "energy_pj": c.energy.spiking_int8,
-            "energy_ann_fp32_pj": c.energy.ann_fp32,
-            "energy_ann_int8_pj": c.energy.ann_int8,
-        } if c else {}  # fmt: skip
-        named = {"bits": self.bits, "mode": self.mode, "map50": self.map50, "steps": self.steps}
-        return {**named, "exact": None if self.exact is None else int(self.exact), **numbers}
+def trained_files(text: str) -> tuple[int, tuple[str, ...]]:
+    """``4=a.int.pt,b.int.pt`` as bits and files."""
+    bits, equals, files = text.partition("=")
+    if not equals or not bits.isdigit() or not all(files.split(",")):
+        raise argparse.ArgumentTypeError(f"must be BITS=FILE[,FILE...], got {text}")
+    return int(bits), tuple(files.split(","))
 
 
-Curves = dict[str, list[tuple[int, float]]]
-
-
-def bits_rows(
-    bench: Bench, sample: Sample, integer: IntegerNetwork, bits: int, schedule: str
-) -> tuple[list[Row], Curves]:
-    """Everything that runs on integers."""
-    network = encode(integer)
-    golden = sample.score(IntegerExecutor(integer))
-    rows = [Row(bits, "integers", golden.map50)]
-    phase = PhaseExecutor(network)
-    found = sample.score(phase)
-    exact = found.record() == golden.record()
-    rows.append(Row(bits, "phase", found.map50, network.latency, exact, measure(phase, sample.inputs())))
-    curves: Curves = {}
-    for rule in ("traced", "signed", "unsigned"):
-        if rule == "unsigned" and any(
-            op.requantiser is not None and op.requantiser.lo < 0 for op in integer.ops.values()
-        ):
-            continue  # leaky: it could not
-        steps = [None, network.window] if rule == "traced" else [network.window]
-        for limit in steps:
-            made, curve = stream_row(bench, sample, network, rule, limit, schedule, bits)
-            rows.append(made)
-            curves.setdefault(rule, []).extend(curve if limit == steps[0] else [])
-    return rows, curves
-
-
-def stream_row(
-    bench: Bench, sample: Sample, network: SpikingNetwork, rule: str, limit: int | None, schedule: str, bits: int
-) -> tuple[Row, list[tuple[int, float]]]:
-    """Streaming neurons, read out after ``limit`` steps or when settled, and accuracy on the way."""
-    executor = StreamExecutor(network, rule=rule, steps=limit, schedule=schedule)
-    last = limit or executor.bound
-    points = curve_points(min(last, 4 * network.window), None, [network.window, last])
-    seen = [observe(executor, x, {*points, last}) for x in sample.inputs()]
-    curve = {t: sample.score_heads([each.heads[t] for each in seen]).map50 for t in {*points, last}}
-    every = join(seen)
-    taken = max(every.settled.values()) if every.exact else last
-    cost = cost_of_stream(network, every, bench.size)
-    shown = [(t, value) for t, value in sorted(curve.items()) if t != executor.bound]
-    return Row(bits, f"stream, {rule}, {'T = L' if limit else 'settled'}", curve[last], taken, every.exact, cost), shown
-
-
-def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Row], Curves]:
-    """Rates; each T is a simulation of its own, because its costs are."""
-    network = bench.loaded.network
-    assert network is not None
-    images, rows = bench.training_images(bench.args.calibration), []
-    curve: list[tuple[int, float]] = []
-    for steps in RATE_STEPS:
-        made = normalise(network, images, timesteps=steps, channel_wise=channel_wise)
-        points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
-        run = simulate(sample, RateExecutor(made), network, points)
-        curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]
-        score = curve[-1][1]
-        rows.append(Row(None, "rate", score, steps, False, cost_of_rate(made, run, bench.size)))
-    return rows, {"rate": curve}
-
-
-def integers_of(bench: Bench, args: argparse.Namespace, bits: int) -> IntegerNetwork:
-    """Trained for so many bits, else calibrated.
+def check(args: argparse.Namespace) -> None:
+    """One of everything a seed.
 
     Raises:
-        InputError: a file holds no integers.
+        InputError: some files are missing or too many.
     """
-    trained = dict(pair.split("=", 1) for pair in args.trained)
-    if str(bits) in trained:
-        integer = load_model(trained[str(bits)]).integer
-        if integer is None:
-            raise InputError(f"{trained[str(bits)]}: holds no integers; give an .int.pt or .snn.pt")
-        return integer
-    assert bench.loaded.network is not None
-    images = bench.training_images(bench.args.calibration)
-    return lower(calibrate(bench.loaded.network, images, Scheme(w_bit=args.w_bit, a_bit=bits)))
+    count = len(args.weights)
+    if not count:
+        raise InputError("--weights: names no network; give float networks, one a seed")
+    args.seeds, args.start = args.seeds or list(range(count)), args.start or args.weights
+    lists = {"--seeds": args.seeds, "--start": args.start, **{f"--trained {b}=": files for b, files in args.trained}}
+    for flag, given in lists.items():
+        if len(given) != count:
+            raise InputError(f"{flag}: {len(given)} for {count} networks of --weights; give one a seed")
 
 
-def speed(network: SpikingNetwork, x: Tensor) -> list[list[str]]:
-    """Medians of runs that take turns, ms an image; and what the bars say."""
-    ways: dict[str, Callable[[Tensor], list[Tensor]]] = {
-        "integers": IntegerExecutor(network.integer),
-        "phase": PhaseExecutor(network),
-        f"step by step, {network.window} steps a layer": StepwiseExecutor(network),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(REPEATS + 1):  # the first of each warms up
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way(x)
-            seconds[name].append(time.perf_counter() - began)
-    median = {name: 1000 * statistics.median(values[1:]) / len(x) for name, values in seconds.items()}
-    integers, phase, steps = median.values()
-    bars = [
-        "",
-        f"{phase / integers:.2f}x the integers (bar {SLOWEST_PHASE})",
-        f"{steps / phase:.1f}x phase (bar {LEAST_GAIN})",
-    ]
-    return [[name, f"{value:.2f}", bar] for (name, value), bar in zip(median.items(), bars, strict=True)]
+def bench_of(args: argparse.Namespace, number: int) -> Bench:
+    """The float network of a seed, and the data.
+
+    Raises:
+        InputError: it is no float network.
+    """
+    words = ["--weights", args.weights[number], "--data", args.data, "--device", args.device, "--workers", "0"]
+    bench = open_bench(convert_snn.parser().parse_args([*words, "--seed", str(args.seeds[number])]), scripts=FLOAT)
+    settle_flags(bench)
+    if bench.loaded.network is None:
+        raise InputError(f"{args.weights[number]}: is no float network; give the one that was quantised")
+    return bench
+
+
+def integers_of(bench: Bench, args: argparse.Namespace, number: int) -> dict[int, IntegerNetwork]:
+    """Of each number of bits: trained if there is such a network, else calibrated.
+
+    Raises:
+        InputError: a file or a run holds no integers.
+    """
+    found: dict[int, IntegerNetwork] = {}
+    if args.progressive:
+        found |= stages_of(trained(args, args.seeds[number], args.start[number], args.progressive))
+    found |= {bits: integers_in(files[number]) for bits, files in args.trained}
+    for bits in args.bits:
+        if bits not in found:
+            assert bench.loaded.network is not None
+            images = bench.training_images(bench.args.calibration)
+            found[bits] = lower(calibrate(bench.loaded.network, images, Scheme(w_bit=args.w_bit, a_bit=bits)))
+    return {bits: found[bits] for bits in args.bits}
+
+
+def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, Bench, Sample]:
+    """Everything of one network."""
+    bench = bench_of(args, number)
+    sample, networks = Sample.of(bench, args.images), integers_of(bench, args, number)
+    floating = bench.score(bench.loaded.predictor).map50
+    seed = Seed(args.weights[number], [Row(None, "float", sample.score(bench.loaded.predictor).map50)])
+    for bits, integer in networks.items():
+        log.info("%s: %d bits", seed.name, bits)
+        made, curves = bits_rows(bench, sample, integer, bits, args.schedule, compare=not args.no_compare)
+        seed.rows += made
+        seed.curves |= {f"{rule}, {bits} bits": c for rule, c in curves.items() if bits == 4 or rule == "traced"}
+        seed.whole[bits] = whole(bench, integer, floating)
+    if not args.no_compare:
+        made, curves = rate_rows(bench, sample, args.channel_wise)
+        seed.rows, seed.curves = seed.rows + made, seed.curves | curves
+    return seed, bench, sample
+
+
+def all_modes(args: argparse.Namespace) -> None:
+    """The table of all modes, the bars, the pictures and the speed."""
+    folder = new_run_folder(RUNS, "bench_spiking", "")
+    seeds: list[Seed] = []
+    for number in range(len(args.weights)):
+        seed, bench, sample = one_seed(args, number)
+        seeds.append(seed)
+        leave_files(folder, seeds)
+    log.info(modes_table(f"{' '.join(args.weights)}, {sample.said}", seeds))
+    cost = next(row.cost for row in seeds[0].rows if row.cost)
+    log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", cost.energy.ann_fp32 / 1e6, cost.energy.ann_int8 / 1e6)
+    log.info(bars_table(seeds, len(bench.valid.dataset)))  # type: ignore[arg-type]
+    bits = 4 if 4 in args.bits else args.bits[0]
+    row = seeds[0].row((bits, "phase"))
+    assert row is not None and row.cost is not None
+    log.info(layers_table(f"{bits} bits in phase mode, {seeds[0].name}: where the operations are", row.cost))
+    network = encode(integers_of(bench, args, len(seeds) - 1)[bits])
+    timing = speed(network, next(sample.inputs())[:8])
+    log.info(plain_table(f"speed at {bits} bits, ms an image", [["", "ms", ""], *timing]))
+
+
+def spikes_against_map(args: argparse.Namespace) -> None:
+    """A line a lambda of ``--sparsify``, phase mode; mAP on all validation images."""
+    folder = new_run_folder(RUNS, "bench_sparsify", "")
+    found: list[dict[str, float]] = []
+    for number, seed in enumerate(args.seeds):
+        bench = bench_of(args, number)
+        sample, floating = Sample.of(bench, args.images), bench.score(bench.loaded.predictor).map50
+        for strength in args.sparsify:
+            flags = f"{args.sparsify_flags} --sparsify {strength:g}"
+            phase = PhaseExecutor(
+                encode(next(iter(stages_of(trained(args, seed, args.start[number], flags)).values())))
+            )
+            cost, score = measure(phase, sample.inputs()), bench.score(phase).map50
+            numbers = {"map50": score, "points": 100 * (score - floating), "float": floating, "spikes": cost.spikes}
+            numbers |= {"sops": cost.sops, "sops_per_mac": cost.sops_per_mac, "energy_pj": cost.energy.spiking_int8}
+            found.append({"lambda": strength, "seed": seed, **numbers})
+    write_rows(folder / "spikes_against_map.csv", found)
+    forms = {"map50": "{:.4f}", "points": "{:+.2f}", "spikes": "{:,.0f}", "sops": "{:,.0f}", "sops_per_mac": "{:.2f}"}
+    rows, points = [["lambda", *forms]], []
+    for strength in args.sparsify:
+        mine = [each for each in found if each["lambda"] == strength]
+        rows.append([f"{strength:g}", *(spread([each[name] for each in mine], form) for name, form in forms.items())])
+        spikes, score = (sum(each[name] for each in mine) / len(mine) for name in ("spikes", "map50"))
+        points.append((f"{strength:g}", spikes, score))
+    log.info(plain_table(f"spikes against mAP, {args.sparsify_flags}, phase mode", rows))
+    line = {"float": sum(each["float"] for each in found) / len(found)}
+    plot_tradeoff(folder / "spikes_against_map.png", points, line, "Spikes against mAP@.5, by lambda of --sparsify")
+    log.info("picture and csv in %s", folder)
 
 
 def main() -> None:
     """Measure, print, draw."""
     args = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    words = ["--weights", args.weights, "--data", args.data, "--device", args.device, "--workers", "0"]
-    bench = open_bench(convert_snn.parser().parse_args(words), scripts=FLOAT)
-    settle_flags(bench)
-    if bench.loaded.network is None:
-        raise SystemExit(f"{args.weights}: is no float network")
-    sample, folder = Sample.of(bench, args.images), new_run_folder(RUNS, "bench_spiking", "")
-    floating = sample.score(bench.loaded.predictor).map50
-    rows, layers = [Row(None, "float", floating)], {}
-    curves: Curves = {}
-    for bits in args.bits:
-        integer = integers_of(bench, args, bits)
-        made, found = bits_rows(bench, sample, integer, bits, args.schedule)
-        rows += made
-        curves |= {f"{rule}, {bits} bits": curve for rule, curve in found.items() if bits == 4 or rule == "traced"}
-        cost = next(row.cost for row in made if row.mode == "phase")
-        assert cost is not None
-        layers[f"{bits} bits"] = {i: c.spikes / max(1, c.neurons) for i, c in cost.layers.items() if c.spikes}
-    made, found = rate_rows(bench, sample, args.channel_wise)
-    rows, curves = rows + made, curves | found
-    report(args, rows, curves, layers, folder, sample)
-    network = encode(integers_of(bench, args, 4))
-    timing = speed(network, next(sample.inputs())[:8])
-    log.info(plain_table("speed at 4 bits, ms an image", [["", "ms", ""], *timing]))
-
-
-def report(
-    args: argparse.Namespace,
-    rows: list[Row],
-    curves: Curves,
-    layers: dict[str, dict[int, float]],
-    folder: Path,
-    sample: Sample,
-) -> None:
-    """The table, the csv and the pictures."""
-    heading = ["bits", "mode", "mAP@.5", "exact", "steps", "spikes", "MSOPs", "SOP/MAC", "uJ fp32", "uJ int"]
-    log.info(plain_table(f"{args.weights}, {sample.said}", [heading, *(row.cells() for row in rows)]))
-    dense = next(row.cost for row in rows if row.cost)
-    log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", dense.energy.ann_fp32 / 1e6, dense.energy.ann_int8 / 1e6)
-    write_rows(folder / "spiking.csv", [row.record() for row in rows])
-    plot_accuracy_over_time(folder / "map_over_time.png", curves, {"float": rows[0].map50})
-    plot_layer_bars(
-        folder / "spikes.png", layers, title="Spikes a neuron in phase mode", unit="spikes a frame", log=True
-    )
-    joules = {"dense, fp32": dense.energy.ann_fp32, "dense, int8": dense.energy.ann_int8}
-    for row in rows:
-        if row.cost is not None:
-            name = f"{row.bits} bits, {row.mode}" if row.bits else f"{row.mode}, {row.steps} steps"
-            joules[name] = row.cost.energy.spiking_int8
-    plot_energy(folder / "energy.png", joules, title="Energy of a frame's arithmetic, integer constants")
-    log.info("pictures and spiking.csv in %s", folder)
+    if args.coco:
+        log.info(plain_table("without training, 8 bits, on coco128's validation images", coco_rows(args.coco)))
+        return
+    check(args)
+    spikes_against_map(args) if args.sparsify else all_modes(args)
 
 
 if __name__ == "__main__":

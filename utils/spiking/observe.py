@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ class Observation:
     ``activity``: edge -> spikes of each neuron, both signs, summed over the images, float64 [C,H,W]; the image's entry
     is empty. ``settled``: layer -> steps after which none of its neurons fired, the most of any image. ``heads``: step
     -> the read-outs after so many steps. ``mismatches`` against the integer network, at the last step. ``steps``: the
-    most that any image took. ``state_bytes``: of one image, in this simulation, the largest that was met.
+    most that any image took. ``state_bytes``: of one image, in this simulation, the largest that was met. ``earlier``:
+    step -> the same, as it was after so many steps.
     """
 
     images: int
@@ -36,6 +37,7 @@ class Observation:
     heads: dict[int, list[Tensor]]
     mismatches: dict[int, Mismatch]
     state_bytes: int
+    earlier: dict[int, Observation] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -43,9 +45,18 @@ class Observation:
         return is_exact(self.mismatches)
 
 
-def observe(executor: StreamExecutor, x: Tensor, points: Collection[int] = ()) -> Observation:
-    """Simulate images [N,C,H,W] of n / 255 as ``forward`` does, and keep what happens on the way."""
-    return join([_observe(executor, part, points) for part in x.split(executor.together(x))])
+def observe(
+    executor: StreamExecutor, x: Tensor, points: Collection[int] = (), also: Collection[int] = ()
+) -> Observation:
+    """Simulate images [N,C,H,W] of n / 255 as ``forward`` does, and keep what happens on the way.
+
+    Args:
+        executor: the network and its neurons.
+        x: the images.
+        points: steps whose read-outs are kept.
+        also: steps of which everything is kept, in ``earlier``.
+    """
+    return join([_Watched(executor, part, points, also).observation() for part in x.split(executor.together(x))])
 
 
 def join(parts: Sequence[Observation]) -> Observation:
@@ -61,40 +72,55 @@ def join(parts: Sequence[Observation]) -> Observation:
         },
         mismatches=together([part.mismatches for part in parts]),
         state_bytes=max(part.state_bytes for part in parts),
+        earlier={t: join([part.earlier[t] for part in parts]) for t in parts[0].earlier},
     )
 
 
-def _observe(executor: StreamExecutor, x: Tensor, points: Collection[int]) -> Observation:
-    spec, network = executor.spiking.spec, executor.spiking.integer
-    size, width = sizes(spec, *x.shape[2:]), channels(spec)
-    edges = [i for i in network.grids if i >= 0]
-    activity = {i: torch.zeros(width[i], *size[i], dtype=torch.float64, device=x.device) for i in edges}
-    settled = dict.fromkeys((i for i in edges if i in network.ops), 0)
-    heads: dict[int, list[Tensor]] = {}
-    largest = 0
+class _Watched:
+    """A simulation of some images, and what it has seen so far."""
 
-    def watch(state: State, spikes: Spikes) -> None:
-        nonlocal largest
+    def __init__(self, executor: StreamExecutor, x: Tensor, points: Collection[int], also: Collection[int]) -> None:
+        network = executor.spiking.integer
+        size, width = sizes(network.spec, *x.shape[2:]), channels(network.spec)
+        edges = [i for i in network.grids if i >= 0]
+        self.executor, self.x, self.points, self.also = executor, x, points, also
+        self.golden = IntegerExecutor(network).to(x.device).levels(x)
+        self.activity = {i: torch.zeros(width[i], *size[i], dtype=torch.float64, device=x.device) for i in edges}
+        self.settled = dict.fromkeys((i for i in edges if i in network.ops), 0)
+        self.heads: dict[int, list[Tensor]] = {}
+        self.earlier: dict[int, Observation] = {}
+        self.largest = 0
+
+    def observation(self) -> Observation:
+        state = self.executor.run(self.x, self.watch)
+        final = self.executor.read(state)
+        late = {t for t in self.points if t not in self.heads and t >= state.t}
+        self.heads |= dict.fromkeys(late, final)  # it was settled: nothing changes any more
+        whole = self.now(state)
+        return replace(whole, earlier={t: self.earlier.get(t, whole) for t in self.also})
+
+    def watch(self, state: State, spikes: Spikes) -> None:
         for i, train in spikes.items():
             if train is not None:
-                activity[i] += train.abs().sum(0, dtype=torch.float64)
-                if i in settled:
-                    settled[i] = state.t
-        if state.t in points:
-            heads[state.t] = executor.read(state)
-        largest = max(largest, state.bytes)
+                self.activity[i] += train.abs().sum(0, dtype=torch.float64)
+                if i in self.settled:
+                    self.settled[i] = state.t
+        self.largest = max(self.largest, state.bytes)
+        if state.t in self.points:
+            self.heads[state.t] = self.executor.read(state)
+        if state.t in self.also:
+            self.earlier[state.t] = self.now(state)
 
-    state = executor.run(x, watch)
-    final = executor.read(state)
-    heads |= {t: final for t in points if t not in heads and t >= state.t}  # it was settled: nothing changes any more
-    golden = IntegerExecutor(network).to(x.device).levels(x)
-    found = {
-        i: mismatch(count, executor.neuron(i, x.device).level(state.charge[i]), golden[i])
-        for i, count in state.count.items()
-    }
-    return Observation(
-        len(x), state.t, activity, settled, {t: heads[t] for t in sorted(heads)}, found, largest // max(1, len(x))
-    )
+    def now(self, state: State) -> Observation:
+        device = self.x.device
+        found = {
+            i: mismatch(count, self.executor.neuron(i, device).level(state.charge[i]), self.golden[i])
+            for i, count in state.count.items()
+        }
+        activity = {i: fired.clone() for i, fired in self.activity.items()}
+        heads = {t: self.heads[t] for t in sorted(self.heads)}
+        held = self.largest // max(1, len(self.x))
+        return Observation(len(self.x), state.t, activity, dict(self.settled), heads, found, held)
 
 
 def hardware_state_bits(network: SpikingNetwork, height: int, width: int) -> int:

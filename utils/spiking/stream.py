@@ -199,9 +199,8 @@ class StreamExecutor(nn.Module):
         charge, before = state.charge[i], state.t
         arrives = i in state.waiting and before < self.arrival
         if arrives:  # in all floor(waiting * (t + 1) / L) by the end of step t
-            now, then = (
-                torch.div(state.waiting[i] * k, self.arrival, rounding_mode="floor") for k in (before + 1, before)
-            )
+            # exact: what is divided is below 2^53, so that no quotient rounds up to an integer
+            now, then = ((state.waiting[i] * k).div_(self.arrival).floor_() for k in (before + 1, before))
             charge += now - then
         if all(x is None for x in given):
             return arrives

@@ -1,0 +1,184 @@
+"""What benchmarks/spiking.py measures of one network: every mode on the same images, and the speed of three of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.bench import Bench
+from pipeline.converting.outcome import Sample, curve_points
+from pipeline.converting.rate import cost_of_rate, simulate
+from pipeline.converting.stream import cost_of_stream
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.integer import IntegerNetwork
+from utils.spiking.counting import Cost, measure
+from utils.spiking.encode import SpikingNetwork, encode
+from utils.spiking.observe import Observation, join, observe
+from utils.spiking.phase import PhaseExecutor
+from utils.spiking.rate import normalise
+from utils.spiking.rate_executor import RateExecutor
+from utils.spiking.stepwise import StepwiseExecutor
+from utils.spiking.stream import StreamExecutor
+
+RATE_STEPS = (16, 64, 256)
+REPEATS = 5
+SLOWEST_PHASE, LEAST_GAIN = 1.5, 5.0  # the bars of speed
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of one seed's table. ``bits`` of the activations; None where there are none."""
+
+    bits: int | None
+    mode: str
+    map50: float
+    steps: int | None = None
+    exact: bool | None = None
+    cost: Cost | None = None
+
+    @property
+    def key(self) -> tuple[int | None, str]:
+        """What the row is called in every seed."""
+        return self.bits, self.mode
+
+    def record(self) -> dict[str, Any]:
+        """For the csv."""
+        c = self.cost
+        numbers = {
+            "spikes": c.spikes,
+            "sops": c.sops,
+            "sops_per_mac": c.sops_per_mac,
+            "energy_spiking_fp32_pj": c.energy.spiking_fp32,
+            "energy_pj": c.energy.spiking_int8,
+            "energy_ann_fp32_pj": c.energy.ann_fp32,
+            "energy_ann_int8_pj": c.energy.ann_int8,
+        } if c else {}  # fmt: skip
+        named = {"bits": self.bits, "mode": self.mode, "map50": self.map50, "steps": self.steps}
+        return {**named, "exact": None if self.exact is None else int(self.exact), **numbers}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """mAP@.5 on all validation images; ``equal``: phase mode has every metric of the integers, to the last digit."""
+
+    floating: float
+    integers: float
+    equal: bool
+
+    @property
+    def points(self) -> float:
+        """What the integers lose, in points of mAP@.5."""
+        return 100 * (self.floating - self.integers)
+
+
+def whole(bench: Bench, integer: IntegerNetwork, floating: float) -> Whole:
+    """Integers and phase mode on all validation images; ``floating``: the mAP@.5 of the float network there."""
+    golden, spiking = bench.score(IntegerExecutor(integer)), bench.score(PhaseExecutor(encode(integer)))
+    return Whole(floating, golden.map50, golden.record() == spiking.record())
+
+
+def bits_rows(
+    bench: Bench, sample: Sample, integer: IntegerNetwork, bits: int, schedule: str, *, compare: bool = True
+) -> tuple[list[Row], Curves]:
+    """Everything that runs on integers; ``compare``: the neurons of Fast-SNN too."""
+    network = encode(integer)
+    golden = sample.score(IntegerExecutor(integer))
+    phase = PhaseExecutor(network)
+    found = sample.score(phase)
+    exact = found.record() == golden.record()
+    rows = [
+        Row(bits, "integers", golden.map50),
+        Row(bits, "phase", found.map50, network.latency, exact, measure(phase, sample.inputs())),
+    ]
+    made, curve = traced_rows(bench, sample, network, schedule, bits)
+    rows, curves = rows + made, {"traced": curve}
+    if not compare:
+        return rows, curves
+    neurons = [op.requantiser for op in integer.ops.values() if op.requantiser is not None]
+    if all(by.hi >= network.window for by in neurons):  # none can pass its end in L steps, all that "traced" forbids
+        rows.append(replace(made[0], mode="signed, T = L"))
+    else:
+        rows.append(window_row(bench, sample, network, "signed", schedule, bits)[0])
+    if all(by.lo == 0 for by in neurons):  # leaky: unsigned neurons could not
+        row, curves["unsigned"] = window_row(bench, sample, network, "unsigned", schedule, bits)
+        rows.append(row)
+    return rows, curves
+
+
+def traced_rows(
+    bench: Bench, sample: Sample, network: SpikingNetwork, schedule: str, bits: int
+) -> tuple[list[Row], list[tuple[int, float]]]:
+    """Exact neurons after L steps and when settled, from one simulation."""
+    window, executor = network.window, StreamExecutor(network, schedule=schedule)
+    curve, every = _streamed(sample, executor, window)
+    early, taken = every.earlier[window], max(every.settled.values())
+    first, final = (cost_of_stream(network, seen, bench.size) for seen in (early, every))
+    rows = [
+        Row(bits, "stream, T = L", curve[window], window, early.exact, first),
+        Row(bits, "stream, settled", curve[executor.bound], taken, every.exact, final),
+    ]
+    return rows, [(t, value) for t, value in curve.items() if t != executor.bound]
+
+
+def window_row(
+    bench: Bench, sample: Sample, network: SpikingNetwork, rule: str, schedule: str, bits: int
+) -> tuple[Row, list[tuple[int, float]]]:
+    """Other neurons after L steps, which is how Fast-SNN runs them."""
+    window = network.window
+    curve, every = _streamed(sample, StreamExecutor(network, rule=rule, steps=window, schedule=schedule), window)
+    cost = cost_of_stream(network, every, bench.size)
+    return Row(bits, f"{rule}, T = L", curve[window], window, every.exact, cost), list(curve.items())
+
+
+def _streamed(sample: Sample, executor: StreamExecutor, window: int) -> tuple[dict[int, float], Observation]:
+    """mAP@.5 by step, in order, and what was seen; everything at L steps too."""
+    last = executor.steps or executor.bound
+    points = {*curve_points(min(last, 4 * window), None, [window]), last}
+    seen = [observe(executor, x, points, [window]) for x in sample.inputs()]
+    curve = {t: sample.score_heads([each.heads[t] for each in seen]).map50 for t in sorted(points)}
+    return curve, join(seen)
+
+
+def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Row], Curves]:
+    """Rates; each T is a simulation of its own, because its costs are."""
+    network = bench.loaded.network
+    assert network is not None
+    images, rows = bench.training_images(bench.args.calibration), []
+    curve: list[tuple[int, float]] = []
+    for steps in RATE_STEPS:
+        made = normalise(network, images, timesteps=steps, channel_wise=channel_wise)
+        points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
+        run = simulate(sample, RateExecutor(made), network, points)
+        curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]
+        rows.append(Row(None, f"rate, T = {steps}", curve[-1][1], steps, False, cost_of_rate(made, run, bench.size)))
+    return rows, {"rate": curve}
+
+
+def speed(network: SpikingNetwork, x: Tensor) -> list[list[str]]:
+    """Medians of runs that take turns, ms an image; and what the bars say."""
+    ways: dict[str, Callable[[Tensor], list[Tensor]]] = {
+        "integers": IntegerExecutor(network.integer),
+        "phase": PhaseExecutor(network),
+        f"step by step, {network.window} steps a layer": StepwiseExecutor(network),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(REPEATS + 1):  # the first of each warms up
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(x)
+            seconds[name].append(time.perf_counter() - began)
+    median = {name: 1000 * statistics.median(values[1:]) / len(x) for name, values in seconds.items()}
+    integers, phase, steps = median.values()
+    bars = [
+        "",
+        f"{phase / integers:.2f}x the integers (bar {SLOWEST_PHASE})",
+        f"{steps / phase:.1f}x phase (bar {LEAST_GAIN})",
+    ]
+    return [[name, f"{value:.2f}", bar] for (name, value), bar in zip(median.items(), bars, strict=True)]
