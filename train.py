@@ -6,11 +6,13 @@
   python3 train.py --weights weights/slim_prune_0.8.pt --epochs 10 --name finetuned
   python3 train.py --weights weights/slim_prune_0.8.pt --KDstr 4 --t_weights weights/last.pt    with a teacher
   python3 train.py --weights weights/slim_prune_0.8.pt --quantized pow2 --w-bit 4 --a-bit 4 --epochs 10    to integers
+  python3 train.py --weights weights/last.pt --quantized google --w-bit 4 --a-bit 3 --progressive --epochs 30    8, 4, 3
   python3 train.py --resume                                     go on with the run that was cut
 
 Leaves weights/last.pt and best.pt (the validation mAP@.5:.95 decides; --name X: last_X.pt), and in runs/train[-X] the
 record, results.csv, results.png and sample pictures. A taken name gets -2. With --quantized, what is validated are the
-integers; every script takes such a checkpoint, and last.int.pt beside it holds the integers alone.
+integers; every script takes such a checkpoint, and last.int.pt beside it holds the integers alone. With --progressive
+every stage leaves its own, last-8.pt for the one of 8 bits.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.training import told
 from pipeline.training.quantised import checkpoint_of, float_network, save_integers
 from pipeline.training.run import Run
 from pipeline.training.sparsity import sparsity
+from pipeline.training.stages import stage_results, stage_table
 from utils.darknet.counts import count
 from utils.darknet.network import save_checkpoint
 from utils.darknet.spec import Head
@@ -25,7 +26,7 @@ from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
 from utils.training.distributed import Group
 from utils.training.loop import EpochResult, train_one_epoch
-from utils.training.resume import Progress, capture
+from utils.training.resume import Progress, capture, random_state
 from utils.training.tensorboard import write_scalars
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def one_epoch(run: Run, epoch: int) -> Run:
     if epoch == 0 and run.group.leads:
         told.picture_training(run)
     result = _train(run, epoch)
-    last = epoch + 1 == run.args.epochs
+    last = epoch + 1 == run.stage.end
     due = not run.args.notest and (epoch + 1) % validation_interval(run) == 0
     run.metrics = validate(run) if due or last else None
     run.rows.append(told.row(run, epoch, result) | (_sparsity(run, epoch) if run.args.sparse else {}))
@@ -53,6 +54,7 @@ def one_epoch(run: Run, epoch: int) -> Run:
 def validate(run: Run) -> Metrics:
     """COCO metrics of the averaged weights, in fp32, as test.py measures them; each process looks at its images."""
     device, names = run.precision.device, run.manifest.names
+    run.group.alike(run.evaluated)  # what is measured is what the first process saves
     found = evaluate(run.evaluated, run.valid, run.heads, names, device=device, progress=False)
     if run.group.size == 1:
         return found
@@ -89,7 +91,8 @@ def finish(run: Run) -> Record:
         return read_record(run.record.folder)
     counts = count(run.model.spec, run.size)
     metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
-    best = max((row for row in run.rows if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
+    own = run.rows[run.stage.begin :]
+    best = max((row for row in own if row["map"] is not None), key=lambda row: (row["map"], row["epoch"]))
     metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
     if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
         metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
@@ -97,20 +100,32 @@ def finish(run: Run) -> Record:
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
     integers = save_integers(run.evaluated, run.last, run.manifest.names, _meta(run))
-    outputs = [path for path in (run.last, run.best) if path.exists()] + integers + drawn
+    outputs = [path for path in (run.last, run.best) if path.exists()] + integers + _stages(run, metrics) + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     record = finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
     run.group.shared(None)  # the others wait, so that torchrun sees all of them end well
     return record
 
 
-def save(run: Run, path: Path, *, training: bool = False) -> None:
-    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors."""
+def leave_stage(run: Run) -> None:
+    """Keep the network of a stage that is over under its own name, its integers beside it."""
+    if run.metrics is None:  # resumed between two stages
+        run.metrics = validate(run)
+    path = run.file("last")
+    if run.group.leads and not path.exists():
+        save_integers(run.evaluated, path, run.manifest.names, _meta(run), again=True)
+        save(run, path)
+
+
+def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] = ()) -> None:
+    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors.
+
+    ``ranks``: the state of each process's random generators, where there are several.
+    """
     state: dict[str, Any] = {}
     if training:
-        files = {"folder": str(run.record.folder), "best": str(run.best), "last": str(run.last)}
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(run.args).items()}
-        state = {**capture(run.progress, **run.stateful), "files": files, "args": plain}
+        state = {**capture(run.progress, **run.stateful), "files": run.files, "args": plain, "ranks": list(ranks)}
         state |= {"teacher": run.teaching.state()} if run.teaching else {}
     save_checkpoint(path, checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run)))
 
@@ -119,6 +134,16 @@ def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": bool(run.args.sparse)}
     meta |= {"gray_scale": True} if run.args.gray_scale else {}
     return meta | (run.metrics.record() if run.metrics else {})
+
+
+def _stages(run: Run, metrics: dict[str, Any]) -> list[Path]:
+    """Tell and record what the stages came to; the checkpoints of those before the last."""
+    if run.stage.bits is None:
+        return []
+    metrics["stages"] = stage_results(run.stages, run.rows, run.files)
+    log.info(stage_table(metrics["stages"]))
+    kept = [Path(path) for key, path in run.files.items() if "-" in key]
+    return [path for each in kept for path in (each, each.with_suffix(".int.pt")) if path.exists()]
 
 
 def _train(run: Run, epoch: int) -> EpochResult:
@@ -156,6 +181,8 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     better = run.metrics is not None and value >= run.progress.best
     spent = run.progress.seconds + seconds
     run.progress = Progress(epochs=epoch + 1, best=max(value, run.progress.best), seconds=spent)
+    kept = last or not run.args.nosave
+    ranks = run.group.gathered([random_state()]) if kept and run.group.size > 1 else []
     if not run.group.leads:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
@@ -163,7 +190,7 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
         write_scalars(run.record.folder / "tensorboard", run.rows[-1])
     if run.metrics and (better or last):
         told.picture_validation(run)
-    if better and (last or not run.args.nosave):
+    if better and kept:
         save(run, run.best)
-    if last or not run.args.nosave:
-        save(run, run.last, training=True)
+    if kept:
+        save(run, run.last, training=True, ranks=ranks)

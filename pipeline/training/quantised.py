@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models import Darknet, network_of
 from pipeline.bench import dataset_of
+from pipeline.training.stages import wanted_bits
 from utils import cli
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.data.loader import make_loader
@@ -46,6 +47,15 @@ def quantised_flags(flags: cli.Parser) -> None:
     add("--a-bit", type=int, default=None, help=f"bits of the activations, 2 to 8 or 16 (default: {BITS})")
     add("--bits-map", default="", help="a file of lines 'layer w a' (# comments): layers with bits of their own")
     add("--learn-scales", **on, help="scales are learned (LSQ), instead of following the ranges")
+    add(
+        "--progressive",
+        type=int,
+        nargs="*",
+        default=None,
+        metavar="BITS",
+        help="in stages of these bits (default: 8 4 3 2) down to --w-bit and --a-bit (here by default the last "
+        "stage's), each from the network of the last; --epochs are shared among them",
+    )
 
 
 def style(text: str) -> str:
@@ -65,16 +75,17 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
     asked = "pow2" if getattr(args, "fpga", False) else getattr(args, "quantized", None)
     if not asked:
         given = {"--w-bit": "w_bit", "--a-bit": "a_bit", "--bits-map": "bits_map"}
-        given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales"}
-        lost = [flag for flag, name in given.items() if getattr(args, name, None)]
+        given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales", "--progressive": "progressive"}
+        lost = [flag for flag, name in given.items() if getattr(args, name, None) not in (None, False, "")]
         if lost:
             raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
         return None
     bits = read_bits_map(args.bits_map) if args.bits_map else ()
+    w_bit, a_bit = wanted_bits(args, BITS)
     return Scheme(
         style=asked,
-        w_bit=BITS if args.w_bit is None else args.w_bit,
-        a_bit=BITS if args.a_bit is None else args.a_bit,
+        w_bit=w_bit,
+        a_bit=a_bit,
         layer_bits=bits,
         equalise=not args.sparse,  # it moves gammas, which -sr pushes: those stay as they are
         correct_bias=False,  # training does that
@@ -112,6 +123,23 @@ def model_of(
     model = prepare(network, calibration_images(args, manifest, network, size), scheme, fold=fold, learn=learn)
     log.info("%s, %s: ranges calibrated on %d training images", scheme.style, bits_of(scheme), CALIBRATION)
     return model
+
+
+def lowered(
+    args: argparse.Namespace, model: FakeQuantised, scheme: Scheme, manifest: Manifest, size: tuple[int, int]
+) -> FakeQuantised:
+    """A trained quantised network at fewer bits: the same weights, on grids that they ask for now.
+
+    Args:
+        args: the flags.
+        model: as the last stage left it.
+        scheme: the model's with other bits; its layers are counted as the model counts them.
+        manifest: whose training images it is calibrated on.
+        size: (height, width) of the images, px.
+    """
+    network = model.float_network()
+    images = calibration_images(args, manifest, network, size)
+    return prepare(network, images, scheme, fold=model.fold, learn=model.learn, trained=True)
 
 
 def calibration_images(
@@ -161,11 +189,16 @@ def checkpoint_of(
     return Checkpoint(network_of(model), names, training=training, meta=meta)
 
 
-def save_integers(model: Model, last: Path, names: tuple[str, ...], meta: dict[str, Any]) -> list[Path]:
-    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else."""
+def save_integers(
+    model: Model, last: Path, names: tuple[str, ...], meta: dict[str, Any], *, again: bool = False
+) -> list[Path]:
+    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else.
+
+    ``again``: a file of that name is a cut run's own.
+    """
     if not isinstance(model, FakeQuantised):
         return []
-    path = free_path(last.with_suffix(".int.pt"))
+    path = last.with_suffix(".int.pt") if again else free_path(last.with_suffix(".int.pt"))
     made = to_checkpoint(model.executor().network, "quantised", names, {"from": str(last), **meta})
     return [save_checkpoint(path, made)]
 

@@ -13,11 +13,12 @@ import torch
 
 from models import build
 from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size, show_grey
+from pipeline.training.learner import STEPS, learner_of, with_teacher
 from pipeline.training.quantised import LR as QUANTISED_LR
-from pipeline.training.quantised import Model, given_checkpoint, model_of, scheme_of, timed
-from pipeline.training.sparsity import bound, penalty_of
+from pipeline.training.quantised import Model, given_checkpoint, lowered, model_of, scheme_of
+from pipeline.training.stages import Stage, stage_names, stages_of, told
 from pipeline.training.start import Start, start_of, tell_unused_keys
-from pipeline.training.teacher import Teaching, add_helpers, teaching_of
+from pipeline.training.teacher import Teaching, teaching_of
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
@@ -30,27 +31,22 @@ from utils.data.transforms import Augment
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
 from utils.pruning.penalty import initial_gammas
-from utils.quantization.fake import is_observer
+from utils.quantization.fake import FakeQuantised
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
 from utils.reporting.tables import number
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.distributed import Group, in_turn, synchronised
+from utils.training.distributed import Group, in_turn
 from utils.training.ema import Ema
 from utils.training.loop import Options
-from utils.training.optim import make_optimizer
-from utils.training.resume import Progress, restore, seed_all
-from utils.training.schedule import Schedule, step_ends
+from utils.training.resume import Progress, restore, seed_all, set_random_state
+from utils.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
-NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
-STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
-WARMUP = 0.1  # of the steps
 LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
 ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
-CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
 
 
 @dataclass(kw_only=True)
@@ -70,8 +66,9 @@ class Run:
     schedule: Schedule
     options: Options
     record: Record
-    best: Path
-    last: Path
+    files: dict[str, str]  # folder, best, last, and those of stages
+    stages: tuple[Stage, ...]
+    stage: Stage  # the present one
     progress: Progress = field(default_factory=Progress)
     teaching: Teaching | None = None
     group: Group = field(default_factory=Group)
@@ -84,6 +81,21 @@ class Run:
     def heads(self) -> list[Head]:
         """The detection heads, in cfg order."""
         return heads_of(self.model.spec)
+
+    @property
+    def last(self) -> Path:
+        """Where the last epoch goes, and what --resume needs."""
+        return Path(self.files["last"])
+
+    @property
+    def best(self) -> Path:
+        """Where the best epoch of the present stage goes."""
+        return self.file("best")
+
+    def file(self, kind: str) -> Path:
+        """The present stage's own last or best checkpoint; the last stage's are the run's."""
+        name = f"{kind}-{self.stage.bits[0]}" if self.stage.bits else kind
+        return Path(self.files.get(name, self.files[kind]))
 
     @property
     def evaluated(self) -> Model:
@@ -111,25 +123,20 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: G
     start = _start(args, manifest, saved)
     show_grey(args, grey=start.grey)
     scheme, spec, size = scheme_of(args), start.network.spec, image_size(args.img_size, start.network.spec)
+    stages = stages_of(args, scheme)
+    done = int(saved.training["progress"]["epochs"]) if saved else 0
+    stage = next(stage for stage in stages if done <= stage.end)  # at its end: the next one starts from it
     precision = select_precision(select_device(args.device or group.device))
     train, valid = loaders(args, manifest, spec, size, group)
     made: Model = build(start.network)
     if scheme:
-        made = model_of(args, start.network, scheme, manifest, size, given_checkpoint(args, saved))
-    made = synchronised(made) if args.sync_bn and group.size > 1 else made  # type: ignore[assignment]
-    model: Model = precision.place(made)  # type: ignore[assignment]
-    nominal = spec.batch if spec.batch > 1 else NOMINAL_BATCH
-    accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
+        made = model_of(args, start.network, stage.scheme(scheme), manifest, size, given_checkpoint(args, saved))
     usual = FRESH_HEADS_LR if start.reheaded else QUANTISED_LR if scheme else LR
     lr = args.lr or usual * (ADAM_SHARE if args.adam else 1)
     args.lr = lr  # saved with the flags, so that a resumed run goes on at its rate
-    steps = args.epochs * len(step_ends(len(train), accumulate))
-    schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
-    optimizer = make_optimizer(model, lr=lr, adam=args.adam)
-    penalty = penalty_of(args, spec, schedule, lr)
+    learner = learner_of(args, made, stage, train, precision, group)
     teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size, group)
-    add_helpers(optimizer, teaching, lr)
-    files = saved.training["files"] if saved else group.shared(_new_files(args.name) if group.leads else {})
+    files = saved.training["files"] if saved else group.shared(_new_files(args.name, stages) if group.leads else {})
     given = (*start.files, *(teaching.files if teaching else ()))
     run = Run(
         args=args,
@@ -138,30 +145,39 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: G
         precision=precision,
         train=train,
         valid=valid,
-        model=model,
-        ema=average(model, steps) if args.ema else None,
-        optimizer=optimizer,
-        scaler=precision.scaler(),
-        schedule=schedule,
-        options=Options(
-            accumulate=accumulate,
-            penalty=timed(model, bound(penalty, model, schedule), steps),
-            clip=CLIP,
-            teacher=teaching,
-            group=group,
-            shared=group.wrap(model),
-        ),
+        **with_teacher(learner, teaching, lr),
         record=_record(args, Path(files["folder"]), manifest, given, str(precision), group, again=saved is not None),
-        best=Path(files["best"]),
-        last=Path(files["last"]),
+        files=files,
+        stages=stages,
+        stage=stage,
         teaching=teaching,
         group=group,
     )
     _tell(run, lr)
     run = _restored(run, saved) if saved else run
-    if group.rank:  # the others drop out other values; with one process nothing changes
-        torch.manual_seed(args.seed + group.rank + 1000 * run.progress.epochs)
+    _own_seed(run, saved.training.get("ranks", []) if saved else [])
     return run
+
+
+def next_stage(run: Run) -> Run:
+    """The run at the begin of its next stage: the same weights at fewer bits, and everything else anew."""
+    args, stage = run.args, run.stages[run.stages.index(run.stage) + 1]
+    seed_all(args.seed + stage.begin)  # all that a stage depends on is the network of the last one
+    assert isinstance(run.evaluated, FakeQuantised)
+    made = lowered(args, run.evaluated, stage.scheme(run.evaluated.scheme), run.manifest, run.size)
+    learner = learner_of(args, made, stage, run.train, run.precision, run.group)
+    progress = replace(run.progress, best=Progress().best)
+    run = replace(run, **with_teacher(learner, run.teaching, args.lr), stage=stage, progress=progress)
+    _own_seed(run)
+    log.info("%s, %d steps", told(stage, run.stages), run.schedule.steps)
+    return run
+
+
+def _own_seed(run: Run, saved: Sequence[Any] = ()) -> None:
+    if len(saved) == run.group.size > 1:
+        set_random_state(saved[run.group.rank])
+    elif run.group.rank:  # the others drop out other values; with one process nothing changes
+        torch.manual_seed(run.args.seed + run.group.rank + 1000 * run.progress.epochs)
 
 
 def loaders(
@@ -197,12 +213,6 @@ def loaders(
     return train, valid
 
 
-def average(model: Model, steps: int) -> Ema:
-    """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
-    decay, ramp = max(0.0, min(0.9999, 1 - 10 / steps)), min(2000.0, steps / 10)
-    return Ema(model, decay=decay, ramp=ramp, copied=is_observer)
-
-
 def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> Start:
     if saved:
         return Start(saved.network, (), scratch=False)
@@ -235,11 +245,11 @@ def _record(
     return record
 
 
-def _new_files(name: str) -> dict[str, str]:
-    """The run's folder and its two checkpoints, all under names nobody has."""
+def _new_files(name: str, stages: Sequence[Stage]) -> dict[str, str]:
+    """The run's folder and its checkpoints, all under names nobody has."""
     suffix, folder = f"_{name}" if name else "", new_run_folder(RUNS, "train", name)
     best, last = (free_path(WEIGHTS / f"{kind}{suffix}.pt") for kind in ("best", "last"))
-    return {"folder": str(folder), "best": str(best), "last": str(last)}
+    return {"folder": str(folder), "best": str(best), "last": str(last)} | stage_names(stages, last, best)
 
 
 def _restored(run: Run, saved: Checkpoint) -> Run:
@@ -268,3 +278,5 @@ def _tell(run: Run, lr: float) -> None:
         number(counts.macs),
     )
     log.info("%d steps of %s at a rate of %g", run.schedule.steps, type(run.optimizer).__name__, lr)
+    if run.stage.bits:
+        log.info(told(run.stage, run.stages))

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from pipeline.bench import WEIGHTS
-from pipeline.training.epoch import finish, one_epoch
-from pipeline.training.run import assemble
+from pipeline.training.epoch import finish, leave_stage, one_epoch
+from pipeline.training.run import assemble, next_stage
 from utils.darknet.network import Checkpoint, load_checkpoint
 from utils.errors import InputError
 from utils.reporting.record import Record
@@ -37,6 +37,9 @@ def train(args: argparse.Namespace) -> Record:
     with joined(group, cuda=select_device(args.device or group.device).type == "cuda"):
         job = assemble(args, saved, group)
         for epoch in range(job.progress.epochs, args.epochs):
+            if epoch == job.stage.end:
+                leave_stage(job)
+                job = next_stage(job)
             job = one_epoch(job, epoch)
         return finish(job)
 

@@ -89,8 +89,15 @@ def test_every_activation_trains_as_its_integers(activation):
         [("convolutional", CONV), ("convolutional", CONV), ("shortcut", {"from": -2, "activation": "leaky"})],
         [("convolutional", CONV), ("convolutional", CONV), ("route", {"layers": "-1,-2"})],
         [("convolutional", CONV), ("convolutional", CONV | {"groups": 8}), ("reorg", {"stride": 2})],
+        [("convolutional", CONV | {"stride": 2}), ("transposed_convolutional", CONV | {"stride": 2})],
+        [
+            ("convolutional", CONV | {"stride": 2}),
+            ("transposed_convolutional", CONV | {"size": 4, "stride": 2, "pad": 0, "padding": 1, "groups": 2}),
+            ("upsample", {"stride": 2, "zeros": 1}),
+            ("convolutional", CONV),
+        ],
     ],
-    ids=["se", "shortcut", "concat", "depthwise-reorg"],
+    ids=["se", "shortcut", "concat", "depthwise-reorg", "transposed", "transposed-zeros"],
 )
 def test_every_section_trains_as_its_integers(sections):
     from models import build, network_of
@@ -267,3 +274,17 @@ def test_no_images_are_refused():
     known = trained(random_network(0), 0).observers()
     with pytest.raises(InputError, match="its scales are of another"):
         resume(random_network(2), known, Scheme())
+
+
+def test_dorefa_network_at_other_bits_starts_from_the_tanhs_that_it_computes():
+    network = random_network(cfg_text(*[("convolutional", CONV)] * 3))
+    state = {key: value * 4 if key.endswith("conv.weight") else value for key, value in network.state.items()}
+    x = random_images()
+    model = trained(Network(network.spec, state), style="dorefa", w_bit=8, a_bit=8).eval()
+    wanted = torch.cat([head.flatten() for head in model(x)])
+
+    def error(known: bool) -> float:
+        again = prepare(model.float_network(), [x], replace(model.scheme, w_bit=7), trained=known).eval()
+        return float((torch.cat([head.flatten() for head in again(x)]) - wanted).norm() / wanted.norm())
+
+    assert error(True) < 0.03 < 0.1 < error(False)

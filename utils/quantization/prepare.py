@@ -31,7 +31,13 @@ EVENED = 0.5
 
 
 def prepare(
-    network: Network, batches: Iterable[Tensor], scheme: Scheme, *, fold: bool = False, learn: bool = False
+    network: Network,
+    batches: Iterable[Tensor],
+    scheme: Scheme,
+    *,
+    fold: bool = False,
+    learn: bool = False,
+    trained: bool = False,
 ) -> FakeQuantised:
     """A float network with scales that its edges ask for on calibration images, ready to train.
 
@@ -41,6 +47,8 @@ def prepare(
         scheme: bits, style, how ranges are chosen, and whether channels are evened out beforehand.
         fold: quantise weights with batch norm in them.
         learn: scales are parameters.
+        trained: the network comes from quantised training of the same style. What a dorefa network computes are the
+            tanhs of its weights, then, and channels are even already (no gain passes a tanh exactly).
 
     Raises:
         InputError: the network has a layer without integer form, or there are no images.
@@ -51,13 +59,14 @@ def prepare(
     check_supported(fold_bn(network).spec)
     network, number = expand(network)
     scheme = renumber(scheme, number)
-    folded = for_image_scale(fold_bn(network), scheme)
+    squashed = trained and scheme.style == "dorefa"
+    folded = for_image_scale(fold_bn(_squashed(network) if squashed else network), scheme)
     spec, edges = folded.spec, trace_edges(folded.spec)
     bits, counts = edge_bits(edges, scheme), averaged_pixels(spec, images)
     values = [image_levels(x) * image_scale(scheme) for x in images]
     histograms, before = collect_both(folded, values, edges.producers, tabled_layers(spec))
     real = replace(scheme, style="google")  # powers of two are made where they are used
-    if scheme.equalise:
+    if scheme.equalise and not squashed:
         gains, wires = _gains(spec, edges, histograms, real, fit=scheme.style == "pow2")
         network = rescale(network, gains, wires)
         histograms = {i: histogram.scaled(1 / gains[wires[i]]) for i, histogram in histograms.items()}
@@ -67,6 +76,12 @@ def prepare(
         scales[group] = gate_scale(scheme, bits[edges.members()[group][0]])
     charges = {i: grid.scale for i, grid in charge_grids(spec, before, real).items()}
     return FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+
+
+def _squashed(network: Network) -> Network:
+    """The float network that a dorefa one computes."""
+    state = {key: value.tanh() if key.endswith("conv.weight") else value for key, value in network.state.items()}
+    return Network(network.spec, state)
 
 
 def _gains(

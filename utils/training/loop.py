@@ -77,6 +77,7 @@ class Options:
         teacher: its terms are added to the loss, and told with it.
         group: the processes that share each batch; the loss that is told is the mean over all their images.
         shared: the model as `Group.wrap` made it, where there are several.
+        begin: epochs of the run before the first one of the schedule.
     """
 
     accumulate: int = 1
@@ -85,6 +86,7 @@ class Options:
     teacher: Teacher | None = None
     group: Group = field(default_factory=Group)
     shared: nn.Module | None = None
+    begin: int = 0
 
 
 def train_one_epoch(
@@ -109,7 +111,8 @@ def train_one_epoch(
     options = options or Options()
     model.train()
     ends = step_ends(len(loader), options.accumulate)  # type: ignore[arg-type]
-    result, step, seen = EpochResult(steps=len(ends)), epoch * len(ends), 0
+    first = (epoch - options.begin) * len(ends)
+    result, step, seen = EpochResult(steps=len(ends)), first, 0
     began = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(_timed(loader, result, f"epoch {epoch + 1}"), start=1):
@@ -120,7 +123,7 @@ def train_one_epoch(
         total = terms["total"] * count
         (scaler.scale(total) if scaler else total).backward()
         seen += count
-        if number == ends[step - epoch * len(ends)]:
+        if number == ends[step - first]:
             schedule.apply(optimizer, step)
             _step(model, optimizer, scaler, options, seen=seen, step=step, place=place)
             if ema:

@@ -1,0 +1,133 @@
+"""Progressive quantised training: a run in stages of ever fewer bits, each starting from the network of the last."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+from utils.quantization.scheme import BITS, Scheme
+from utils.reporting.files import free_path, shown
+from utils.reporting.tables import plain_table
+
+STAGES = (8, 4, 3, 2)
+SCORES = ("map50", "map", "precision", "recall", "f1")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs ``begin`` to ``end``, the end not included, of a run.
+
+    ``bits``: (the stage's name, of weights, of activations); None in a run that has no stages. Its learning rate, its
+    freezing and its average of the weights are those of a run of its length.
+    """
+
+    begin: int
+    end: int
+    bits: tuple[int, int, int] | None = None
+
+    def scheme(self, wanted: Scheme) -> Scheme:
+        """What the run wants in the end, with the bits of this stage."""
+        return wanted if self.bits is None else replace(wanted, w_bit=self.bits[1], a_bit=self.bits[2])
+
+    def own(self, path: Path | str) -> Path:
+        """A checkpoint's name with the stage's bits in it: last_X.pt is last_X-8.pt."""
+        assert self.bits is not None
+        return Path(path).with_name(f"{Path(path).stem}-{self.bits[0]}.pt")
+
+
+def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, ...]:
+    """The stages of a run; one where the flags ask for none.
+
+    At a stage of b bits weights and activations have b, neither fewer than it is to have in the end; a stage that
+    changes nothing is left out, and the wanted bits are the last one. The epochs are dealt out evenly, what is left
+    over to the last stages, which are the hardest.
+
+    Raises:
+        InputError: the stages do not fall, there is only one, or there are more of them than epochs.
+    """
+    asked = getattr(args, "progressive", None)
+    if asked is None or wanted is None:
+        return (Stage(0, args.epochs),)
+    found = _falling(asked or STAGES, wanted)
+    if len(found) == 1:
+        raise InputError(
+            f"--progressive: {wanted.w_bit}-bit weights, {wanted.a_bit}-bit activations are its first stage already; "
+            "ask for fewer --w-bit or --a-bit, or leave it away"
+        )
+    if args.epochs < len(found):
+        names = ", ".join(str(bits[0]) for bits in found)
+        raise InputError(
+            f"--epochs: {args.epochs} for the {len(found)} stages of --progressive ({names} bits); "
+            "use at least one for each, or name fewer stages"
+        )
+    each, over = divmod(args.epochs, len(found))
+    ends = list(accumulate(each + (n >= len(found) - over) for n in range(len(found))))
+    return tuple(Stage(begin, end, bits) for begin, end, bits in zip([0, *ends[:-1]], ends, found, strict=True))
+
+
+def wanted_bits(args: argparse.Namespace, usual: int) -> tuple[int, int]:
+    """Bits of weights and activations in the end; those that nobody names are the last stage's, or as ``usual``."""
+    stages = getattr(args, "progressive", None)
+    if stages is not None and args.w_bit is None and args.a_bit is None:
+        usual = (stages or STAGES)[-1]
+    return (usual if args.w_bit is None else args.w_bit, usual if args.a_bit is None else args.a_bit)
+
+
+def stage_names(stages: Sequence[Stage], last: Path, best: Path) -> dict[str, str]:
+    """Free names for the checkpoints of all stages but the last, whose names are the run's."""
+    kinds = {"last": last, "best": best}
+    own = [(f"{kind}-{s.bits[0]}", s.own(path)) for s in stages[:-1] if s.bits for kind, path in kinds.items()]
+    return {key: str(free_path(path)) for key, path in own}
+
+
+def told(stage: Stage, stages: Sequence[Stage]) -> str:
+    """A stage in words."""
+    assert stage.bits is not None
+    _, w, a = stage.bits
+    place = f"stage {stages.index(stage) + 1} of {len(stages)}"
+    return f"{place}: {w}-bit weights, {a}-bit activations, epochs {stage.begin + 1} to {stage.end}"
+
+
+def stage_results(
+    stages: Sequence[Stage], rows: Sequence[Mapping[str, Any]], files: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What each stage came to, for the record: bits, epochs, its last validation, the best one, its checkpoint."""
+    found = []
+    for stage in stages:
+        assert stage.bits is not None
+        name, w, a = stage.bits
+        own = [row for row in rows if stage.begin < row["epoch"] <= stage.end]
+        best = max(row["map"] for row in own if row["map"] is not None)
+        result = {"stage": name, "w_bit": w, "a_bit": a, "epochs": stage.end - stage.begin}
+        result |= {key: own[-1][key] for key in SCORES} | {"best_map": best}
+        found.append(result | {"weights": shown(files.get(f"last-{name}", files["last"]))})
+    return found
+
+
+def stage_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The same for people."""
+    rows = [["stage", "weights", "activations", "epochs", "mAP@.5", "mAP@.5:.95", "checkpoint"]]
+    for n, row in enumerate(results):
+        bits, scores = (row["w_bit"], row["a_bit"], row["epochs"]), (row["map50"], row["map"])
+        rows.append([str(n + 1), *map(str, bits), *(f"{score:.4f}" for score in scores), row["weights"]])
+    return plain_table("progressive", rows)
+
+
+def _falling(asked: Sequence[int], wanted: Scheme) -> list[tuple[int, int, int]]:
+    """(name, weight bits, activation bits) of each stage."""
+    wrong = next((bits for bits in asked if bits not in BITS), None)
+    if wrong is not None:
+        raise InputError(f"--progressive: {wrong} bits; use 2 to 8, or 16")
+    if list(asked) != sorted(set(asked), reverse=True):
+        raise InputError(f"--progressive: {' '.join(map(str, asked))} does not fall; each stage has fewer bits")
+    found: list[tuple[int, int, int]] = []
+    for bits in (*asked, min(wanted.w_bit, wanted.a_bit)):
+        both = (max(bits, wanted.w_bit), max(bits, wanted.a_bit))
+        if not found or found[-1][1:] != both:
+            found.append((bits, *both))
+    return found
