@@ -131,6 +131,7 @@ def teaching_of(
         terms,
         weight=args.kd_weight,
         autocast=precision.autocast,
+        mean=group.mean if group.size > 1 else None,
     )
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, kd, ", ".join(distiller.terms), distiller.told)

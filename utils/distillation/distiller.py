@@ -39,6 +39,8 @@ class Distiller:
         terms: names in `strategies.TERMS`, see `strategies.terms_of`.
         weight: of all terms together.
         autocast: the context both networks' forward passes run in.
+        mean: where several processes share a batch, the mean of a number over them, so that what theirs average to is
+            what one process says of the whole batch.
 
     Raises:
         InputError: nothing of this teacher can be distilled into this student with these terms.
@@ -53,6 +55,7 @@ class Distiller:
         *,
         weight: float = 1.0,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        mean: Callable[[float], float] | None = None,
     ) -> None:
         kinds = [TERMS[name].compares for name in terms]
         self.pairs = pair_heads(student, structure)
@@ -60,7 +63,7 @@ class Distiller:
         can = any(pair.order for pair in self.pairs)
         self.terms = tuple(name for name in terms if can or TERMS[name].compares != OUTPUTS)
         self.told = told(self.pairs, kinds, len(student.heads))
-        self.weight, self._autocast = weight, autocast
+        self.weight, self._autocast, self._mean = weight, autocast, mean or float
         self._heads = tuple(_heads_of(spec) for spec in (student, structure))
         self._teacher = teacher.eval().requires_grad_(False)
         self._seen: dict[int, Tensor] = {}
@@ -103,7 +106,7 @@ class Distiller:
         values = {}
         for name in self.terms:
             if TERMS[name].compares == OUTPUTS:
-                value = _output_term(name, views, targets)
+                value = _output_term(name, views, targets, self._mean)
             else:
                 value = self._feature_term(name, seen, taught, targets)
             values[f"kd_{name}"] = self.weight * TERMS[name].gain * value
@@ -151,7 +154,7 @@ class Distiller:
                     values.append(f.attention_term(own, other))
                 case _:
                     mask = object_mask(targets, len(own), (own.shape[2], own.shape[3]))
-                    values.append(f.attention_term(own, other, mask))
+                    values.append(f.attention_term(own, other, mask, mean=self._mean))
         return torch.stack(values).mean()
 
     def _found(self, answers: Sequence[Tensor], size: Any, labelled: int) -> Tensor:
@@ -182,19 +185,19 @@ def tapped(network: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tens
             handle.remove()
 
 
-def _output_term(name: str, views: Sequence[View], targets: Tensor) -> Tensor:
+def _output_term(name: str, views: Sequence[View], targets: Tensor, mean: Callable[[float], float]) -> Tensor:
     match name:
         case "class":
             return o.class_term(views)
         case "objectness":
             return o.objectness_term(views)
         case "seen_class":
-            return o.seen_class_term(views)
+            return o.seen_class_term(views, mean)
         case "seen_box":
-            return o.seen_box_term(views)
+            return o.seen_box_term(views, mean)
         case "worse_box":
-            return o.worse_box_term(views, targets)
-    return o.direct_box_term(views)
+            return o.worse_box_term(views, targets, mean)
+    return o.direct_box_term(views, mean)
 
 
 def _heads_of(spec: ModelSpec) -> tuple[Head, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from utils.distillation.outputs import SMALLEST, softened_kl
+from utils.distillation.outputs import SMALLEST, Mean, softened_kl
 
 MASKED = 0.65  # share of the cells that masked generation hides, that of one-stage detectors in the paper
 
@@ -26,7 +26,7 @@ def attention(features: Tensor) -> Tensor:
     return magnitude / magnitude.mean((1, 2), keepdim=True).clamp(min=SMALLEST)
 
 
-def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, mean: Mean = float) -> Tensor:
     """Softened KL of two attention maps over their cells, mean over the images.
 
     Args:
@@ -34,12 +34,13 @@ def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None)
         teacher: features; the channels may differ, the grid may not.
         mask: bool [N, H, W], from `masks.object_mask`: attention outside counts as 0 in both, and images without
             any object do not count.
+        mean: see `outputs`.
     """
     s, t = attention(student), attention(teacher)
     if mask is None:
         return softened_kl(s.flatten(1), t.flatten(1)).mean()
     values = softened_kl((s * mask).flatten(1), (t * mask).flatten(1))
-    return values.sum() / mask.flatten(1).any(1).sum().clamp(min=1)
+    return values.sum() / (mean(int(mask.flatten(1).any(1).sum())) or 1)
 
 
 def channel_term(student: Tensor, teacher: Tensor) -> Tensor:

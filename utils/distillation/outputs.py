@@ -2,7 +2,8 @@
 
 A ``View`` is one pair of heads whose outputs mean the same. Terms over cells are means over a head's cells, then over
 the heads, as in the objectness loss; terms over objects are means over the positives of all heads. So none of them
-depends on the batch, on the number of objects or on the size of the grids.
+depends on the batch, on the number of objects or on the size of the grids. ``mean`` is that of a number over the
+processes that share a batch: what is counted, positives and weights, is then counted over all of them.
 
 Boxes are compared as (cx, cy, ln w, ln h), centres in cells: the logarithm makes large and small boxes worth the same,
 and keeps a size that has run away, which is an exponential, from drowning everything else.
@@ -10,7 +11,7 @@ and keeps a size that has run away, which is an exponential, from drowning every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from utils.detection.loss import Matches
 
 TEMPERATURE = 3.0  # the reference's, throughout
 SMALLEST = 1e-6
+Mean = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -70,31 +72,31 @@ def objectness_term(views: Sequence[View]) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def seen_class_term(views: Sequence[View]) -> Tensor:
+def seen_class_term(views: Sequence[View], mean: Mean = float) -> Tensor:
     """KL of the classes, each cell as important as the teacher's objectness there.
 
     Source: Mehta and Ozturk, Object detection at 200 Frames Per Second, 2018, section 3.2 (arXiv 1805.06361); a KL in
     place of their squared difference.
     """
-    return _by_objectness(views, [_class_kl(v) for v in views])
+    return _by_objectness(views, [_class_kl(v) for v in views], mean)
 
 
-def seen_box_term(views: Sequence[View]) -> Tensor:
+def seen_box_term(views: Sequence[View], mean: Mean = float) -> Tensor:
     """‖s - t‖² / 2 of the boxes, each cell as important as the teacher's objectness there.
 
     That is the KL of two Gaussians of unit variance. Where the teacher sees nothing its boxes were never trained, and
     imitating them would be learning noise.
     """
-    return _by_objectness(views, [_distance(_boxes(view, 0), _boxes(view, 1)) / 2 for view in views])
+    return _by_objectness(views, [_distance(_boxes(view, 0), _boxes(view, 1)) / 2 for view in views], mean)
 
 
-def direct_box_term(views: Sequence[View]) -> Tensor:
+def direct_box_term(views: Sequence[View], mean: Mean = float) -> Tensor:
     """‖s - t‖² of the boxes, mean over the positives."""
     distances = [_distance(_hits(view, 0), _hits(view, 1)) for view in views]
-    return torch.cat(distances).sum() / _positives(views)
+    return torch.cat(distances).sum() / _positives(views, mean)
 
 
-def worse_box_term(views: Sequence[View], targets: Tensor) -> Tensor:
+def worse_box_term(views: Sequence[View], targets: Tensor, mean: Mean = float) -> Tensor:
     """‖s - gt‖² of those positives where the student is worse than the teacher, mean over all positives.
 
     Source: Chen et al., Learning Efficient Object Detection Models with Knowledge Distillation, NIPS 2017, equation 4,
@@ -106,11 +108,11 @@ def worse_box_term(views: Sequence[View], targets: Tensor) -> Tensor:
         true = targets[view.matches.target, 2:6] * targets.new_tensor([width, height, width, height])
         own, others = (_distance(_hits(view, who), _logarithmic(true)) for who in (0, 1))
         total = total + own[own > others].sum()
-    return total / _positives(views)
+    return total / _positives(views, mean)
 
 
-def _positives(views: Sequence[View]) -> int:
-    return max(1, sum(len(view.matches.target) for view in views))
+def _positives(views: Sequence[View], mean: Mean) -> float:
+    return mean(sum(len(view.matches.target) for view in views)) or 1
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def _class_kl(view: View) -> Tensor:
     return binary_kl(s, t).sum(-1)
 
 
-def _by_objectness(views: Sequence[View], values: Sequence[Tensor]) -> Tensor:
+def _by_objectness(views: Sequence[View], values: Sequence[Tensor], mean: Mean) -> Tensor:
     """Mean of [N, A, H, W] over all heads, weighted by the teacher's objectness.
 
     The sum of the weights counts the objects as the teacher sees them. It is taken as 1 at least: pictures without any
@@ -164,4 +166,4 @@ def _by_objectness(views: Sequence[View], values: Sequence[Tensor]) -> Tensor:
     """
     weights = [scores(view.teacher[..., 4:], view.heads[1])[..., 0] for view in views]
     total = torch.stack([(w * value).sum() for w, value in zip(weights, values, strict=True)]).sum()
-    return total / torch.stack([w.sum() for w in weights]).sum().clamp(min=1)
+    return total / max(1.0, mean(float(torch.stack([w.sum() for w in weights]).sum())))

@@ -83,6 +83,12 @@ class Group:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
+    def alike(self, model: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers: batch norms' statistics differ otherwise."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as the training step calls it; its parameters are the same tensors."""
         if self.size == 1:
