@@ -10,6 +10,7 @@ from torch import Tensor
 from models import build
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
+from utils.darknet.kernels import weight_shape
 from utils.darknet.network import Network
 from utils.darknet.shapes import channels
 
@@ -35,12 +36,13 @@ def random_network(spec: s.ModelSpec | Path | str, seed: int = 0) -> Network:
             state[f"layers.{i}.fc2.weight"] = uniform(-1, 1, width[i], layer.squeeze)
         if isinstance(layer, s.Shortcut) and layer.weighted:
             state[f"layers.{i}.weights"] = uniform(-0.5, 1.5, *layer.weights_shape(width[i]))
-        if not isinstance(layer, s.Conv):
+        if not isinstance(layer, s.Kernel):
             continue
-        fan_in = width[layer.sources[0]] // layer.groups
-        reach = (3 / (fan_in * layer.size**2)) ** 0.5
-        shape = (layer.filters, fan_in, layer.size, layer.size)
-        state[f"layers.{i}.conv.weight"] = uniform(-reach, reach, *shape)
+        taps = width[layer.sources[0]] // layer.groups * layer.size**2
+        if isinstance(layer, s.TransposedConv):
+            taps /= layer.stride**2
+        reach = (3 / taps) ** 0.5
+        state[f"layers.{i}.conv.weight"] = uniform(-reach, reach, *weight_shape(layer, width[layer.sources[0]]))
         if layer.bn:
             for name, low, high in (
                 ("weight", 0, 1),

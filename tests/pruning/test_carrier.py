@@ -31,6 +31,15 @@ def wide(filters: int, act: str = "leaky", groups: int = 1) -> str:
     return KERNELS.format(filters, groups, act)
 
 
+def upward(filters: int, act: str = "leaky", groups: int = 1, size: int = 3) -> str:
+    return (
+        wide(filters, act, groups)
+        .replace("[conv", "[transposed_conv")
+        .replace("size=3\npad=1", f"size={size}\nstride=2\npadding={(size - 1) // 2}")
+    )
+
+
+ZEROS = "[upsample]\nstride=2\nzeros=1\n"
 HEAD = conv(5, "linear", 0)
 PADDED = {  # every reader that loses something is 3x3 and padded
     "chain": wide(8) + wide(8, "mish") + wide(8, "logistic") + wide(8, "relu6") + HEAD,
@@ -51,6 +60,14 @@ PADDED = {  # every reader that loses something is 3x3 and padded
     + "[scale_channels]\nfrom=-3\nactivation=linear\n"
     + wide(5)
     + HEAD,
+    "transposed": wide(8) + upward(8) + upward(6, "mish", size=4) + wide(6, "logistic") + HEAD,
+    "transposed groups": wide(8) + upward(12, groups=4) + wide(8) + upward(8, "logistic", 8) + wide(6) + wide(6) + HEAD,
+    "zeros": wide(8, "mish") + ZEROS + wide(8) + ZEROS + ZEROS + upward(6) + HEAD,
+    "zeros and none": wide(6) + ZEROS + wide(6) + "[route]\nlayers=-1,-2\n" + wide(8) + wide(4) + HEAD,
+    "zeros twice the same": wide(6) + ZEROS + "[route]\nlayers=-2\n" + ZEROS + "[shortcut]\nfrom=-3\n"
+    "activation=leaky\n" + wide(6) + HEAD,
+    "zeros squeezed": wide(8) + ZEROS + "[se]\nreduction=2\n" + wide(6) + HEAD,
+    "zeros copied": wide(8) + ZEROS + "[upsample]\nstride=2\n" + wide(6) + HEAD,
 }
 
 

@@ -46,7 +46,22 @@ def additions(draw, layers: list[s.Layer]) -> list[s.Layer]:
     last = width[here - 1]
     kind = draw(
         st.sampled_from(
-            ["conv", "conv", "conv", "depthwise", "grouped", "route", "slices", "shortcut", "se", "pool", "gate", "up"]
+            [
+                "conv",
+                "conv",
+                "conv",
+                "depthwise",
+                "grouped",
+                "route",
+                "slices",
+                "shortcut",
+                "se",
+                "pool",
+                "gate",
+                "up",
+                "up",
+                "flip",
+            ]
         )
     )
     act = draw(st.sampled_from(ACTIVATIONS))
@@ -76,6 +91,8 @@ def additions(draw, layers: list[s.Layer]) -> list[s.Layer]:
         return [s.MaxPool(sources=(here - 1,), size=3, stride=1, pad=2)]
     if kind == "up" and here:
         return draw(there_and_back(here, last, act))
+    if kind == "flip":
+        return draw(in_place(here, last, act))
     if kind == "gate" and here:
         gate = s.Conv(sources=(here,), filters=last, bn=draw(st.booleans()), activation="logistic")
         return [s.AvgPool(sources=(here - 1,)), gate, s.ScaleChannels(sources=(here + 1, here - 1), activation=act)]
@@ -116,12 +133,44 @@ def there_and_back(draw, here: int, last: int, act: str) -> list[s.Layer]:
     strided = s.Conv(
         sources=(here - 1,), filters=filters, groups=groups, size=3, stride=(2, 2), pad=1, bn=True, activation=act
     )
+    size, pad = draw(st.sampled_from([(3, 1), (4, 1), (2, 0), (1, 0)]))
+    upward = draw(
+        st.sampled_from(
+            [
+                s.Upsample(sources=(here,)),
+                s.Upsample(sources=(here,), zeros=True),
+                s.TransposedConv(
+                    sources=(here,), filters=filters, groups=groups, size=size, stride=2, pad=pad, bn=True,
+                    activation=act,
+                ),
+                s.TransposedConv(
+                    sources=(here,), filters=filters, groups=2 if filters % 2 == 0 else 1, size=size, stride=2, pad=pad,
+                    bn=draw(st.booleans()), activation=act,
+                ),
+            ]
+        )
+    )  # fmt: skip
     if draw(st.booleans()):
-        return [strided, s.Upsample(sources=(here,))]
+        return [strided, upward]
+    if isinstance(upward, s.TransposedConv):  # of as many channels as it reads
+        groups = last if groups > 1 else 1
+        upward = replace(upward, filters=last, groups=groups)
     return [
-        s.Upsample(sources=(here - 1,)),
+        replace(upward, sources=(here - 1,)),
         draw(st.sampled_from([s.MaxPool(sources=(here,)), replace(strided, sources=(here,))])),
     ]
+
+
+@st.composite
+def in_place(draw, here: int, last: int, act: str) -> list[s.Layer]:
+    """A transposed convolution of stride 1."""
+    groups = draw(st.sampled_from([1, last]))
+    return [
+        s.TransposedConv(
+            sources=(here - 1,), filters=last if groups > 1 else draw(st.sampled_from([4, 6])), groups=groups, size=3,
+            stride=1, pad=1, bn=draw(st.booleans()) or groups > 1, activation=act,
+        )
+    ]  # fmt: skip
 
 
 def prunable(spec: s.ModelSpec) -> bool:
@@ -192,11 +241,16 @@ def test_random_graphs_have_every_kind_of_layer():
                 seen.add(layer.weights_type)
             if isinstance(layer, s.Route) and layer.groups > 1:
                 seen.add("slices")
+            if isinstance(layer, s.Upsample) and layer.zeros:
+                seen.add("zeros")
+            if isinstance(layer, s.TransposedConv) and layer.groups > 1:
+                seen.add("transposed groups")
             if isinstance(layer, s.Conv) and layer.groups > 1:
                 seen.add("depthwise" if layer.groups == layer.filters else "groups")
 
     look()
     assert seen == {
         *("Conv", "Route", "Shortcut", "SqueezeExcite", "ScaleChannels", "MaxPool", "AvgPool", "Upsample", "Yolo"),
+        *("TransposedConv", "transposed groups", "zeros"),
         *("many sources", "per_feature", "per_channel", "slices", "depthwise", "groups"),
     }

@@ -30,7 +30,7 @@ SAME = "plain tiny spp residual resnet mobile depthwise ghost gates grey".split(
 SAME += "yolov2-tiny yolov3-tiny yolov3 yolov4 yolov3-mobilenet yolov3-tiny-mobilenet-small yolov3-ghost".split()
 SAME += ["yolo-fastest"]
 SLICES, GROUP = "tied to the other slices of a route", "a group of a grouped convolution"
-JOINED = {"csp": SLICES, "yolov4-tiny": SLICES, "grouped": GROUP}
+JOINED = {"csp": SLICES, "yolov4-tiny": SLICES, "grouped": GROUP, "transposed": GROUP}
 
 
 class SliceByRange(Darknet):
@@ -52,7 +52,7 @@ class Opinions:
         self.wires: Wires = trace(spec)
         self.model = SliceByRange(spec).eval()
         self.names = {module: name for name, module in self.model.named_modules()}
-        self.grouped = {i for i, layer in enumerate(spec.layers) if isinstance(layer, s.Conv) and layer.groups > 1}
+        self.grouped = {i for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.groups > 1}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             x = torch.rand(1, spec.channels, 64, 64)
@@ -60,14 +60,14 @@ class Opinions:
 
     def questions(self) -> list[tuple[int, int]]:
         """First, middle and last channel of every convolution."""
-        convs = [(i, layer.filters) for i, layer in enumerate(self.spec.layers) if isinstance(layer, s.Conv)]
+        convs = [(i, layer.filters) for i, layer in enumerate(self.spec.layers) if isinstance(layer, s.Kernel)]
         return [(i, c) for i, n in convs for c in sorted({0, n // 2, n - 1})]
 
     def theirs(self, i: int, channel: int) -> set[End]:
         conv, found = self.model.get_submodule(f"layers.{i}.conv"), set()
         for dep, channels in self.graph.get_pruning_group(conv, tp.prune_conv_out_channels, [channel]):
             module = dep.target.module
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.Linear):
                 _, layer, name = self.names[module].split(".")
                 side = "out" if self.graph.is_out_channel_pruning_fn(dep.handler) else "in"
                 if side == "out" or int(layer) not in self.grouped:
@@ -79,7 +79,7 @@ class Opinions:
         for j, layer in enumerate(self.spec.layers):
             made = (self.wires.outputs[j] == wire).nonzero().flatten().tolist()
             read = (self.wires.outputs[layer.sources[0]] == wire).nonzero().flatten().tolist()
-            if isinstance(layer, s.Conv):
+            if isinstance(layer, s.Kernel):
                 found |= {("out", j, "conv", c) for c in made}
                 found |= {("out", j, "bn", c) for c in made if layer.bn}
                 found |= {("in", j, "conv", c) for c in read if layer.groups == 1}

@@ -33,6 +33,7 @@ def test_every_tiny_cfg_has_every_section_somewhere():
         s.ScaleChannels,
         s.Dropout,
         s.Yolo,
+        s.TransposedConv,
     }
 
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.darknet.shortcuts import source_shares
+from utils.pruning.patterns import patterns, share
 from utils.pruning.plan import Plan
 from utils.pruning.wires import Wires, trace
 
@@ -24,6 +26,8 @@ MIDDLE_GATE = 0.5  # hard_sigmoid(0): a gate lies in 0..1 and depends on the ima
 
 def absorb(net: Network, plan: Plan) -> Network:
     """Give the constants of the channels that ``plan`` cuts to the convolutions that read them.
+
+    A transposed one, and one that reads a map with zeros, makes no constant of a constant: there it is the mean.
 
     With batch norm: running_mean -= offset; without: bias += offset, where offset[o] = Σ w[o,i,k]·c[i] over the cut i.
     Equal to the `zeroed` network for 1x1 readers; where a kernel reaches over a zero-padded border the offset is too
@@ -34,17 +38,17 @@ def absorb(net: Network, plan: Plan) -> Network:
     """
     wires = trace(net.spec)
     sent = constants(net, plan.keep, wires)
-    new = dict(net.state)
+    new, pattern = dict(net.state), patterns(net.spec)[0]
     for i, layer in enumerate(net.spec.layers):
-        if not isinstance(layer, s.Conv) or i in wires.depthwise:
+        if not isinstance(layer, s.Kernel) or i in wires.depthwise:
             continue
-        offset = through_kernel(net.state, i, layer, sent[layer.sources[0]])
+        offset = through_kernel(net.state, i, layer, sent[layer.sources[0]]) * share(pattern[layer.sources[0]])
         if offset.any():
             new.update(shifted(net.state, i, layer, offset))
     return Network(net.spec, new)
 
 
-def shifted(state: State, i: int, layer: s.Conv, offset: Tensor) -> State:
+def shifted(state: State, i: int, layer: s.Kernel, offset: Tensor) -> State:
     """The one tensor by which convolution ``i`` adds ``offset`` [C_out] to what its kernel gives."""
     key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
     return {key: state[key] + sign * offset.to(state[key])}
@@ -63,18 +67,24 @@ def zeroed(net: Network, plan: Plan) -> Network:
     for i, layer in enumerate(net.spec.layers):
         if isinstance(layer, s.SqueezeExcite):
             key = f"layers.{i}.fc2.weight"
-        elif isinstance(layer, s.Conv) and (layer.bn or i not in wires.depthwise):
+        elif isinstance(layer, s.Kernel) and (layer.bn or i not in wires.depthwise):
             key = f"layers.{i}.bn.weight" if layer.bn else f"layers.{i}.conv.weight"
         else:
             continue
         gone = ~plan.alive[wires.outputs[i]]
         if gone.any():
-            new[key] = net.state[key].index_fill(0, gone.nonzero().flatten().to(net.state[key].device), 0.0)
+            rows = (
+                net.state[key] if isinstance(layer, s.SqueezeExcite) or layer.bn else out_first(layer, net.state[key])
+            )
+            rows = rows.index_fill(0, gone.nonzero().flatten().to(rows.device), 0.0)
+            new[key] = rows if isinstance(layer, s.SqueezeExcite) or layer.bn else as_stored(layer, rows)
     return Network(net.spec, new)
 
 
 def constants(net: Network, keep: Tensor, wires: Wires | None = None) -> dict[int, Tensor]:
     """The constant each cut channel sends in the `zeroed` network, float64 [C] by layer (-1: the image); 0 if it stays.
+
+    Behind an [upsample] with zeros: the constant that stands between the zeros (see `patterns`).
 
     A convolution sends act(beta), or act(bias) where it has no batch norm. A depthwise one without batch norm hands its
     input's constant on through its own kernel, which is what it does away from zero-padded borders.
@@ -87,9 +97,12 @@ def constants(net: Network, keep: Tensor, wires: Wires | None = None) -> dict[in
     return sent
 
 
-def through_kernel(state: State, i: int, layer: s.Conv, given: Tensor) -> Tensor:
-    """What layer ``i``'s kernel makes of constant input channels ``given`` [C_in], zeros skipped: float64 [C_out]."""
-    weight, group = state[f"layers.{i}.conv.weight"], len(given) // layer.groups
+def through_kernel(state: State, i: int, layer: s.Kernel, given: Tensor) -> Tensor:
+    """What layer ``i``'s kernel makes of constant input channels ``given`` [C_in], zeros skipped: float64 [C_out].
+
+    Of a transposed one the mean: stride^2 px share a kernel.
+    """
+    weight, group = out_first(layer, state[f"layers.{i}.conv.weight"]), len(given) // layer.groups
     out = torch.zeros(layer.groups, layer.filters // layer.groups, dtype=torch.float64)
     rows = weight.detach().reshape(layer.groups, -1, *weight.shape[1:])
     for g in given.view(layer.groups, group).any(1).nonzero().flatten().tolist():
@@ -97,12 +110,12 @@ def through_kernel(state: State, i: int, layer: s.Conv, given: Tensor) -> Tensor
         lit = part.nonzero().flatten()
         kernel = rows[g][:, lit.to(weight.device)].sum((2, 3), dtype=torch.float64).cpu()
         out[g] = kernel @ part[lit]
-    return out.flatten()
+    return out.flatten() / (layer.stride**2 if isinstance(layer, s.TransposedConv) else 1)
 
 
 def _send(state: State, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
     match layer:
-        case s.Conv():
+        case s.Kernel():
             return _convolution(state, i, layer, given[0])
         case s.Shortcut() if layer.weighted:
             weights = state[f"layers.{i}.weights"].detach().cpu().double()
@@ -122,7 +135,7 @@ def _send(state: State, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
     return given[0]
 
 
-def _convolution(state: State, i: int, layer: s.Conv, given: Tensor) -> Tensor:
+def _convolution(state: State, i: int, layer: s.Kernel, given: Tensor) -> Tensor:
     def value(name: str) -> Tensor:
         return state[f"layers.{i}.{name}"].detach().cpu().double()
 

@@ -131,7 +131,7 @@ def shorten(spec: s.ModelSpec, gone: Iterable[Block]) -> Shortened:
 
 def _block(spec: s.ModelSpec, i: int, j: int) -> Block | None:
     gone = set(range(len(spec.layers))) - _needed(spec, {(i, j)})
-    if not any(isinstance(spec.layers[k], s.Conv) for k in gone):
+    if not any(isinstance(spec.layers[k], s.Kernel) for k in gone):
         return None
     entries = {_origin(spec, k) for g in gone for k in spec.layers[g].sources if k not in gone}
     rest = [t for t in spec.layers[i].sources if t != j]
@@ -168,7 +168,7 @@ def _voice(spec: s.ModelSpec, j: int, inside: Collection[int]) -> set[int]:
     if j not in inside:
         return set()
     layer = spec.layers[j]
-    if isinstance(layer, s.Conv) and layer.bn:
+    if isinstance(layer, s.Kernel) and layer.bn:
         return {j}
     # a gate says where the features are loud, not how loud they are
     sources = layer.sources[1:] if isinstance(layer, s.ScaleChannels) else layer.sources
@@ -187,7 +187,7 @@ def _changes_nothing(spec: s.ModelSpec, shortcut: s.Layer, trunk: int) -> bool:
 def _within(spec: s.ModelSpec, j: int, activation: str) -> bool:
     """Whether ``activation`` leaves all values of layer ``j`` as they are."""
     layer = spec.layers[j] if j >= 0 else None
-    if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels):
+    if isinstance(layer, s.Kernel | s.Shortcut | s.ScaleChannels):
         return layer.activation in WITHIN.get(activation, ())
     return isinstance(layer, SHAPED) and all(_within(spec, k, activation) for k in layer.sources)
 

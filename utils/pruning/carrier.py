@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
+from utils.pruning.cover import cover, price_of
+from utils.pruning.patterns import patterns, share
 from utils.pruning.plan import Plan, fill
 from utils.pruning.surgery import cut
 from utils.pruning.wires import Wires, trace
@@ -58,10 +61,10 @@ def settle_and_cut(net: Network, plan: Plan, beta: Beta) -> tuple[Network, Plan]
     small = cut(quiet, plan)
     new = dict(small.state)
     for load in loads:
-        layer, weight = net.spec.layers[load.layer], new[load.key]
+        layer = net.spec.layers[load.layer]
         place = plan.keep[wires.outputs[layer.sources[0]]].cumsum(0) - 1
-        rows = plan.keep[wires.outputs[load.layer]] if isinstance(layer, s.Conv) else slice(None)
-        new[load.key] = weight.index_copy(1, place[load.columns].to(weight.device), load.weights[rows])
+        rows = plan.keep[wires.outputs[load.layer]] if isinstance(layer, s.Kernel) else slice(None)
+        new[load.key] = _put(small.spec.layers[load.layer], new[load.key], place[load.columns], load.weights[rows])
     return Network(small.spec, new), plan
 
 
@@ -75,7 +78,7 @@ def carry(net: Network, plan: Plan) -> tuple[Network, Plan]:
     quiet, plan, loads = _loaded(net, plan, trace(net.spec))
     new = dict(quiet.state)
     for load in loads:
-        new[load.key] = new[load.key].index_copy(1, load.columns.to(load.weights.device), load.weights)
+        new[load.key] = _put(net.spec.layers[load.layer], new[load.key], load.columns, load.weights)
     return Network(net.spec, new), plan
 
 
@@ -91,16 +94,16 @@ def appoint(net: Network, plan: Plan, wires: Wires | None = None) -> Plan:
     wires = wires or trace(net.spec)
     alive = _wanted(plan, wires)
     losses, offers = _market(net, alive, wires)
-    price = _price(net, wires)
+    price = price_of(net, wires)
     while True:
-        carriers = _cover((losses & ~alive).any(1), offers & ~alive, price)
+        carriers = cover((losses & ~alive).any(1), offers & ~alive, price)
         keep = alive | carriers
         wanted = int(keep.sum())
         fill(keep, wires, plan.scores, 0.0, plan.multiple)
         if int(keep.sum()) == wanted:
             break
         alive = keep & ~carriers
-    carriers = _cover((losses & ~keep).any(1), offers & carriers, price)
+    carriers = cover((losses & ~keep).any(1), offers & carriers, price)
     rows = tuple(replace(row, after=int(keep[wires.outputs[row.layer]].sum())) for row in plan.rows)
     return replace(plan, keep=keep, rows=rows, carriers=carriers)
 
@@ -131,7 +134,7 @@ def residuals(
     names = {
         i: f"layers.{i}.{'bn' if layer.bn else 'conv'}"
         for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Conv) and layer.groups == 1 and lost[layer.sources[0]].any()
+        if isinstance(layer, s.Kernel) and layer.groups == 1 and lost[layer.sources[0]].any()
     }
     found = dict.fromkeys(names, (0.0, 0.0))
     pair = [build(zeroed(net, plan)), build(small)]
@@ -159,7 +162,7 @@ def _outputs(model: nn.Module, names: dict[int, str], batch: Tensor) -> dict[int
 
 def _reads(layer: s.Layer) -> bool:
     """Whether a layer mixes channels with weights. A grouped convolution never loses part of a group that stays."""
-    return isinstance(layer, s.SqueezeExcite) or (isinstance(layer, s.Conv) and layer.groups == 1)
+    return isinstance(layer, s.SqueezeExcite) or (isinstance(layer, s.Kernel) and layer.groups == 1)
 
 
 def _wanted(plan: Plan, wires: Wires) -> Tensor:
@@ -185,32 +188,6 @@ def _market(net: Network, alive: Tensor, wires: Wires) -> tuple[Tensor, Tensor]:
     return losses, offers
 
 
-def _price(net: Network, wires: Wires) -> Tensor:
-    """What a wire costs: convolutions' channels it takes up, then, under 1, how strong it would be alive: [wires]."""
-    channels, strength = torch.zeros(wires.count), torch.zeros(wires.count)
-    for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.Conv):
-            channels.index_add_(0, wires.outputs[i], torch.ones(layer.filters))
-            if layer.bn:
-                gamma = net.state[f"layers.{i}.bn.weight"].detach().cpu().float().abs()
-                strength.index_add_(0, wires.outputs[i], gamma)
-    return channels + strength / (1 + strength)
-
-
-def _cover(needy: Tensor, offers: Tensor, price: Tensor) -> Tensor:
-    """Wires that together serve all needy readers; the one that serves most comes first, the cheapest of equal ones."""
-    chosen, waiting = torch.zeros_like(price, dtype=torch.bool), needy.clone()
-    gain = offers[waiting].sum(0)
-    while int(gain.max()) > 0:
-        best = (gain == gain.max()).nonzero().flatten()
-        wire = int(best[price[best].argmin()])
-        chosen[wire] = True
-        served = waiting & offers[:, wire]
-        waiting &= ~served
-        gain -= offers[served].sum(0)
-    return chosen
-
-
 def _levels(net: Network, wires: Wires, marked: Tensor) -> State:
     """Betas (biases of gates) that make the ``marked`` wires send 1, so that their readers' weights stay moderate.
 
@@ -218,7 +195,7 @@ def _levels(net: Network, wires: Wires, marked: Tensor) -> State:
     """
     new: State = {}
     for i, layer in enumerate(net.spec.layers):
-        if not isinstance(layer, s.Conv) or not (layer.bn or i not in wires.depthwise):
+        if not isinstance(layer, s.Kernel) or not (layer.bn or i not in wires.depthwise):
             continue
         mine = marked[wires.outputs[i]].nonzero().flatten()
         if len(mine):
@@ -228,7 +205,7 @@ def _levels(net: Network, wires: Wires, marked: Tensor) -> State:
     return new
 
 
-def _only_added(spec: s.ModelSpec, i: int, layer: s.Conv) -> bool:
+def _only_added(spec: s.ModelSpec, i: int, layer: s.Kernel) -> bool:
     readers = [reader for reader in spec.layers if i in reader.sources]
     added = (isinstance(r, s.Shortcut) and r.weights_type == "none" and i > min(r.sources) for r in readers)
     return float(ACTIVATIONS[layer.activation](torch.zeros(1))) == 0 and all(added)
@@ -249,14 +226,17 @@ def _sent(net: Network, alive: Tensor, wires: Wires) -> dict[int, Tensor]:
     new = dict(net.state)
     for i in wires.depthwise:
         layer = net.spec.layers[i]
-        if isinstance(layer, s.Conv) and not layer.bn and layer.pad:
+        if isinstance(layer, s.Kernel) and not layer.bn and layer.pad:
             new[f"layers.{i}.conv.bias"] = torch.full_like(net.state[f"layers.{i}.conv.bias"], torch.nan)
     return constants(Network(net.spec, new), alive, wires)
 
 
 @dataclass(frozen=True)
 class _Load:
-    """What the carriers in ``columns`` bring to a reader: ``weights`` [C_out, columns, ...] of tensor ``key``."""
+    """What the carriers in ``columns`` bring to a reader: ``weights`` [C_out, columns, ...] of tensor ``key``.
+
+    Outputs are on the first axis, however the tensor is stored.
+    """
 
     layer: int
     key: str
@@ -271,17 +251,26 @@ def _loaded(net: Network, plan: Plan, wires: Wires) -> tuple[Network, Plan, list
     lost = constants(net, plan.alive, wires)
     new = {**zeroed(net, plan).state, **_levels(net, wires, plan.carriers)}
     sent = _sent(Network(net.spec, new), plan.alive, wires)
-    loads = []
+    loads, pattern = [], patterns(net.spec)[0]
     for i, layer in ((i, layer) for i, layer in enumerate(net.spec.layers) if _reads(layer)):
         source = layer.sources[0]
         columns = plan.carriers[wires.outputs[source]].nonzero().flatten()
         usable = columns[sent[source][columns].abs() >= FAINTEST]
-        key = f"layers.{i}.conv.weight" if isinstance(layer, s.Conv) else f"layers.{i}.fc1.weight"
+        key = f"layers.{i}.conv.weight" if isinstance(layer, s.Kernel) else f"layers.{i}.fc1.weight"
         if len(columns):
-            loads.append(_Load(i, key, columns, _weights(new[key], lost[source], sent[source], columns, usable)))
-        if isinstance(layer, s.Conv) and not len(usable) and lost[source].any():
-            new.update(shifted(new, i, layer, through_kernel(new, i, layer, lost[source])))
+            kernel = out_first(layer, new[key]) if isinstance(layer, s.Kernel) else new[key]
+            loads.append(_Load(i, key, columns, _weights(kernel, lost[source], sent[source], columns, usable)))
+        if isinstance(layer, s.Kernel) and not len(usable) and lost[source].any():
+            mean = through_kernel(new, i, layer, lost[source]) * share(pattern[source])
+            new.update(shifted(new, i, layer, mean))
     return Network(net.spec, new), plan, loads
+
+
+def _put(layer: s.Layer, tensor: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """A reader's ``tensor`` with other ``weights`` [C_out, columns, ...] for some of its inputs."""
+    if not isinstance(layer, s.Kernel):
+        return tensor.index_copy(1, columns.to(tensor.device), weights)
+    return as_stored(layer, out_first(layer, tensor).index_copy(1, columns.to(tensor.device), weights))
 
 
 def _weights(kernel: Tensor, lost: Tensor, sent: Tensor, columns: Tensor, usable: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
+from utils.darknet.kernels import out_first
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.penalty import GAMMA
@@ -146,9 +147,9 @@ def _taylor(net: Network, i: int, width: int, gradients: Mapping[str, Sequence[T
 def _filters(net: Network) -> list[tuple[int, Tensor, int]]:
     """(layer number, filters float64 [C, weights], groups) of each convolution with batch norm."""
     return [
-        (i, net.state[f"layers.{i}.conv.weight"].detach().flatten(1).double().cpu(), layer.groups)
+        (i, out_first(layer, net.state[f"layers.{i}.conv.weight"].detach()).flatten(1).double().cpu(), layer.groups)
         for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Conv) and layer.bn
+        if isinstance(layer, s.Kernel) and layer.bn
     ]
 
 

@@ -155,7 +155,7 @@ def _energies(spec: s.ModelSpec, raw: Scores, cut: Collection[tuple[int, int]] =
     for i, layer in enumerate(spec.layers):
         given = [energy[j] for j in layer.sources]
         match layer:
-            case s.Conv() if layer.bn:
+            case s.Kernel() if layer.bn:
                 energy[i] = float(raw[i].double().square().mean())
             case s.Shortcut():
                 energy[i] = sum(energy[j] for j in layer.sources if (i, j) not in cut)

@@ -70,10 +70,10 @@ def silence_layers(net: Network, plan: LayerPlan) -> Network:
             continue
         for i in ends:
             layer = layers[i]
-            assert isinstance(layer, s.Conv | s.ScaleChannels | s.Shortcut)
+            assert isinstance(layer, s.Kernel | s.ScaleChannels | s.Shortcut)
             if ACTIVATIONS[layer.activation](torch.zeros(1)).any():
                 layers[i] = replace(layer, activation="linear")
-            if isinstance(layer, s.Conv):
+            if isinstance(layer, s.Kernel):
                 for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
                     new[f"layers.{i}.{name}"] = torch.zeros_like(net.state[f"layers.{i}.{name}"])
     return Network(replace(net.spec, layers=tuple(layers)), new)
@@ -101,7 +101,7 @@ def absorb_layers(net: Network, plan: LayerPlan) -> Network:
         if i in inside:
             continue
         given = [c if (c := sent.get((i, j))) is not None else shift[j] for j in layer.sources]
-        if isinstance(layer, s.Conv):
+        if isinstance(layer, s.Kernel):
             offset = through_kernel(net.state, i, layer, given[0])
             key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
             if offset.any():
@@ -126,7 +126,7 @@ def _ends(spec: s.ModelSpec, j: int, inside: Collection[int]) -> set[int] | None
     if j not in inside:
         return None
     layer = spec.layers[j]
-    if isinstance(layer, s.Conv):
+    if isinstance(layer, s.Kernel):
         return {j}
     sources = layer.sources[1:] if isinstance(layer, s.ScaleChannels) else layer.sources
     found = {j} if isinstance(layer, s.ScaleChannels | s.Shortcut) else set()
@@ -142,11 +142,11 @@ def _constant(net: Network, j: int, inside: Collection[int]) -> Tensor | None:
     if j not in inside:
         return None
     layer = net.spec.layers[j]
-    if isinstance(layer, s.Conv) and layer.bn:
+    if isinstance(layer, s.Kernel) and layer.bn:
         gamma, beta = (net.state[f"layers.{j}.bn.{name}"].detach().cpu().double() for name in ("weight", "bias"))
         values = ACTIVATIONS[layer.activation](beta[:, None] + gamma[:, None] * NODES)
         return values @ PROBABILITIES / PROBABILITIES.sum()
-    if not isinstance(layer, s.Route | s.Upsample):
+    if not isinstance(layer, s.Route | s.Upsample) or (isinstance(layer, s.Upsample) and layer.zeros):
         return None
     parts = [_constant(net, k, inside) for k in layer.sources]
     known = [part for part in parts if part is not None]
@@ -160,6 +160,8 @@ def _carried(layer: s.Layer, given: list[Tensor], lost: Tensor) -> Tensor:
             return torch.stack(given).sum(0)
         case s.Route():
             return torch.cat([part.view(layer.groups, -1)[layer.group_id] for part in given])
+        case s.Upsample() if layer.zeros:
+            return lost
         case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout():
             return given[0]
     return lost

@@ -28,7 +28,7 @@ def gammas(net: Network) -> Scores:
     return {
         i: net.state[f"layers.{i}.bn.weight"].detach().float().abs().cpu()
         for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Conv) and layer.bn
+        if isinstance(layer, s.Kernel) and layer.bn
     }
 
 
@@ -49,7 +49,7 @@ def strengths(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
 def decisive(spec: s.ModelSpec, wires: Wires) -> dict[int, Tensor]:
     """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
     whole = {
-        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Conv) and layer.bn
+        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.bn
     }
     found = {i: torch.ones(len(wires.outputs[i]), dtype=torch.bool) for i in wires.voters}
     for j in sorted(wires.depthwise & whole.keys()):
@@ -77,9 +77,9 @@ def _passable(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
 def _back(i: int, layer: s.Layer, way: Scores, wires: Wires, raw: Scores) -> list[Tensor]:
     """The way on from each source through layer ``i``."""
     match layer:
-        case s.Conv() if i in wires.depthwise:
+        case s.Kernel() if i in wires.depthwise:
             return [torch.minimum(way[i], raw[i]) if layer.bn else way[i]]
-        case s.Conv():
+        case s.Kernel():
             return [torch.full_like(way[layer.sources[0]], torch.inf)]
         case s.Route():
             parts = way[i].split([len(way[j]) // layer.groups for j in layer.sources])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.errors import InputError
 from utils.pruning.absorb import constants
@@ -36,10 +37,9 @@ def cut(net: Network, plan: Plan) -> Network:
             new[f"layers.{i}.fc2.weight"] = _pick(net.state[f"layers.{i}.fc2.weight"], 0, stay)
         elif isinstance(layer, s.Shortcut) and layer.weights_type == "per_channel":
             new[f"layers.{i}.weights"] = _pick(net.state[f"layers.{i}.weights"], 1, plan.keep[wires.outputs[i]])
-        elif isinstance(layer, s.Conv):
-            new.update(
-                _cut_convolution(net.state, i, layer, plan.keep[wires.outputs[i]], plan.keep[wires.inputs(layer)])
-            )
+        elif isinstance(layer, s.Kernel):
+            stay, read = plan.keep[wires.outputs[i]], plan.keep[wires.inputs(layer)]
+            new.update(_cut_convolution(net.state, i, (layer, spec.layers[i]), stay, read))
     return Network(spec, new)
 
 
@@ -60,17 +60,19 @@ def silence(net: Network, plan: Plan) -> Network:
     wires = trace(net.spec)
     new = dict(net.state)
     for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.Conv):
+        if isinstance(layer, s.Kernel):
             gone = ~plan.keep[wires.outputs[i]]
-            for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
+            for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.bias",):
                 new[f"layers.{i}.{name}"] = _zero(new[f"layers.{i}.{name}"], 0, gone)
+            if not layer.bn:
+                new[f"layers.{i}.conv.weight"] = _zero_kernel(new, i, layer, 0, gone)
     quiet = Network(net.spec, new)
     sent = constants(quiet, plan.keep, wires)
     for i, layer in enumerate(net.spec.layers):
         given = wires.outputs[layer.sources[0]]
         noisy = torch.isin(given, given[sent[layer.sources[0]] != 0])  # with a channel all that share its wire
-        if isinstance(layer, s.Conv) and layer.groups == 1:
-            new[f"layers.{i}.conv.weight"] = _zero(new[f"layers.{i}.conv.weight"], 1, noisy)
+        if isinstance(layer, s.Kernel) and layer.groups == 1:
+            new[f"layers.{i}.conv.weight"] = _zero_kernel(new, i, layer, 1, noisy)
         elif isinstance(layer, s.SqueezeExcite):
             new[f"layers.{i}.fc1.weight"] = _zero(new[f"layers.{i}.fc1.weight"], 1, noisy)
     return Network(net.spec, new)
@@ -83,7 +85,7 @@ def channels_before_after(before: s.ModelSpec, after: s.ModelSpec) -> list[tuple
         ValueError: the two do not have the same layers.
     """
     pairs = enumerate(zip(before.layers, after.layers, strict=True))
-    return [(i, a.filters, b.filters) for i, (a, b) in pairs if isinstance(a, s.Conv) and isinstance(b, s.Conv)]
+    return [(i, a.filters, b.filters) for i, (a, b) in pairs if isinstance(a, s.Kernel) and isinstance(b, s.Kernel)]
 
 
 def _narrow(spec: s.ModelSpec, wires: Wires, plan: Plan) -> s.ModelSpec:
@@ -93,7 +95,7 @@ def _narrow(spec: s.ModelSpec, wires: Wires, plan: Plan) -> s.ModelSpec:
         raise InputError("this plan cuts wires of the image or of a head; they have to stay")
     layers = list(spec.layers)
     for i, layer in enumerate(layers):
-        if not isinstance(layer, s.Conv):
+        if not isinstance(layer, s.Kernel):
             continue
         filters = int(plan.keep[wires.outputs[i]].sum())
         if not filters:
@@ -103,11 +105,17 @@ def _narrow(spec: s.ModelSpec, wires: Wires, plan: Plan) -> s.ModelSpec:
     return replace(spec, layers=tuple(layers))
 
 
-def _cut_convolution(state: State, i: int, layer: s.Conv, stay: Tensor, read: Tensor) -> State:
+def _cut_convolution(state: State, i: int, pair: tuple[s.Layer, s.Layer], stay: Tensor, read: Tensor) -> State:
+    """The tensors of a layer; ``pair`` is the layer before and after."""
+    before, after = pair
+    assert isinstance(before, s.Kernel) and isinstance(after, s.Kernel)
     new = {}
     key = f"layers.{i}.conv.weight"
-    weight = _pick(state[key], 0, stay)
-    new[key] = weight if layer.groups > 1 else _pick(weight, 1, read)
+    if stay.all() and (before.groups > 1 or read.all()):
+        new[key] = state[key]
+    else:
+        weight = _pick(out_first(before, state[key]), 0, stay)
+        new[key] = as_stored(after, weight if before.groups > 1 else _pick(weight, 1, read))
     for name in PER_CHANNEL:
         key = f"layers.{i}.{name}"
         if key in state:
@@ -119,6 +127,12 @@ def _pick(tensor: Tensor, axis: int, stay: Tensor) -> Tensor:
     if stay.all():
         return tensor
     return tensor.index_select(axis, stay.nonzero().flatten().to(tensor.device))
+
+
+def _zero_kernel(state: State, i: int, layer: s.Kernel, axis: int, gone: Tensor) -> Tensor:
+    """The kernel of layer ``i`` with 0 for outputs (axis 0) or inputs (axis 1) that are ``gone``."""
+    weight = state[f"layers.{i}.conv.weight"]
+    return as_stored(layer, _zero(out_first(layer, weight), axis, gone)) if gone.any() else weight
 
 
 def _zero(tensor: Tensor, axis: int, gone: Tensor) -> Tensor:

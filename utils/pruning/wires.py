@@ -14,6 +14,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.shapes import channels
+from utils.pruning.patterns import patterns
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def trace(spec: s.ModelSpec) -> Wires:
     links.note("the image", out[-1], locks=True)
     for i, layer in enumerate(spec.layers):
         out[i] = _through(i, layer, [out[j] for j in layer.sources], links)
+    for i, sources in patterns(spec)[1].items():
+        members = torch.cat([out[j] for j in sources])
+        links.note(f"cfg line {spec.layers[i].line}: zeros between values meet what fills them", members, locks=True)
     readers = _readers(spec)
     for i, layer in enumerate(spec.layers):
         if isinstance(layer, s.Head) or not readers[i]:
@@ -145,7 +149,7 @@ class _Links:
         voters = tuple(
             i
             for i, layer in enumerate(spec.layers)
-            if isinstance(layer, s.Conv) and layer.bn and i not in self.depthwise
+            if isinstance(layer, s.Kernel) and layer.bn and i not in self.depthwise
         )
         for i in voters:
             votes += torch.bincount(outputs[i], minlength=count)
@@ -163,7 +167,7 @@ class _Links:
 def _through(i: int, layer: s.Layer, given: list[Tensor], links: _Links) -> Tensor:
     """Channels that leave a layer, of the channels that enter it."""
     match layer:
-        case s.Conv():
+        case s.Kernel():
             return _convolution(i, layer, given[0], links)
         case s.Shortcut():
             links.tie(f"cfg line {layer.line}: tied by a shortcut", torch.stack(given))
@@ -183,7 +187,7 @@ def _through(i: int, layer: s.Layer, given: list[Tensor], links: _Links) -> Tens
     return given[0]
 
 
-def _convolution(i: int, layer: s.Conv, given: Tensor, links: _Links) -> Tensor:
+def _convolution(i: int, layer: s.Kernel, given: Tensor, links: _Links) -> Tensor:
     if layer.groups > 1 and layer.groups == layer.filters == len(given):
         links.depthwise.add(i)
         return given
@@ -220,7 +224,7 @@ def _unjudged(i: int, layer: s.Layer, readers: list[s.Layer]) -> bool:
 
     A gate without batch norm follows the features that it scales, and a head is locked by its [yolo] already.
     """
-    if not isinstance(layer, s.Conv) or layer.bn:
+    if not isinstance(layer, s.Kernel) or layer.bn:
         return False
     gates = (isinstance(reader, s.ScaleChannels) and reader.sources[0] == i for reader in readers)
     heads = (isinstance(reader, s.Head) for reader in readers)
