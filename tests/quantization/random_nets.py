@@ -9,6 +9,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg
+from utils.darknet.kernels import weight_shape
 from utils.darknet.network import Network
 from utils.darknet.shapes import channels
 
@@ -54,6 +55,7 @@ def rich_cfg(seed: int, *, spikes: bool = False) -> str:
         for section, shape in _part(rng, shapes, spikes):
             if not spikes and "activation" in section[1] and rng.random() < 0.5:
                 section[1]["activation"] = rng.choice(CURVED)
+            section = _transposed(section, shape, seed + len(shapes))
             sections.append(section)
             shapes.append(shape)
     return cfg_text(*sections)
@@ -70,10 +72,12 @@ def random_network(cfg: str | int, seed: int = 0) -> Network:
                 state[f"layers.{i}.{name}.weight"] = torch.randn(shape, generator=generator)
         if isinstance(layer, s.Shortcut) and layer.weighted:
             state[f"layers.{i}.weights"] = torch.rand(layer.weights_shape(width[i]), generator=generator) * 2 - 0.5
-        if not isinstance(layer, s.Conv):
+        if not isinstance(layer, s.Kernel):
             continue
         fan_in = width[layer.sources[0]] // layer.groups * layer.size**2
-        shape = (layer.filters, width[layer.sources[0]] // layer.groups, layer.size, layer.size)
+        if isinstance(layer, s.TransposedConv):
+            fan_in = max(1, fan_in // layer.stride**2)
+        shape = weight_shape(layer, width[layer.sources[0]])
         state[f"layers.{i}.conv.weight"] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
         if layer.bn:
             for name in ("weight", "bias", "running_mean", "running_var"):
@@ -91,6 +95,17 @@ def random_images(count: int = 4, *, side: int = SIDE, image_channels: int = 3, 
     fine = torch.rand(count, image_channels, side, side, generator=generator)
     image = torch.nn.functional.interpolate(coarse, scale_factor=4.0) * 0.7 + fine * 0.3
     return (image * 255).round() / 255
+
+
+def _transposed(section: Section, shape: tuple[int, int], number: int) -> Section:
+    """Another way up in the place of half of the upsamplings; what comes later does not notice."""
+    if section[0] != "upsample" or number % 2:
+        return section
+    size, groups = ((3, 1), (4, 2), (2, 1), (3, shape[0]))[number // 2 % 4]
+    groups = groups if shape[0] % groups == 0 else 1
+    keys = {"filters": shape[0], "size": size, "stride": 2, "padding": (size - 1) // 2, "groups": groups}
+    activation = ("relu", "leaky")[number // 8 % 2]
+    return "transposed_convolutional", {"batch_normalize": number // 4 % 2, **keys, "activation": activation}
 
 
 def _conv(rng: random.Random, filters: int, groups: int, stride: int | None = None) -> Section:
@@ -146,7 +161,8 @@ def _layer(rng: random.Random, shapes: list[tuple[int, int]]) -> tuple[Section, 
         size, stride = rng.choice(((2, 2), (2, 1), (5, 1), (3, 2)))
         return ("maxpool", {"size": size, "stride": stride}), (width, (side - 1) // stride + 1)
     if kind == "upsample" and side < SIDE:
-        return ("upsample", {"stride": 2}), (width, side * 2)
+        zeros = {"zeros": 1} if (len(shapes) + width // 4) % 3 == 0 else {}
+        return ("upsample", {"stride": 2, **zeros}), (width, side * 2)
     if kind == "route" and width < 32:
         chosen = rng.choice(same_side)
         return ("route", {"layers": f"-1,{chosen}"}), (width + shapes[chosen][0], side)

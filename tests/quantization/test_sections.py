@@ -19,9 +19,11 @@ from tests.quantization import oracle
 from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.expand import expand
 from utils.darknet.network import Network, load_checkpoint, save_checkpoint
 from utils.darknet.shapes import granularity
 from utils.errors import InputError
+from utils.quantization.bits import as_written, check_layers
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
@@ -261,6 +263,31 @@ def test_bits_of_a_layer_number_follow_the_cfg_as_written_through_an_se():
     assert integer.scheme.layer_bits == ((1, 5, 6), (2, 5, 6), (3, 5, 6), (4, 5, 6), (5, 3, 7))
     with pytest.raises(InputError, match="--bits: layer 40 is not in the network, which has layers 0 to 5"):
         calibrate(network, [random_images()], Scheme(layer_bits=((40, 4, 4),)))
+
+
+def test_bits_of_a_layer_number_follow_the_cfg_as_written_through_a_transposed_convolution():
+    upward = ("transposed_convolutional", CONV | {"stride": 2})
+    network = random_network(cfg_text(("convolutional", CONV | {"stride": 2}), upward, ("convolutional", CONV)))
+    scheme = Scheme(a_bit=4, layer_bits=((1, 5, 6), (2, 3, 7)))
+    integer = lower(calibrate(network, [random_images()], scheme))
+    assert [type(layer) for layer in integer.spec.layers[1:4]] == [s.Upsample, s.Conv, s.Conv]
+    assert {i: op.w_bit for i, op in integer.ops.items() if isinstance(op, IntConv)} == {0: 8, 2: 5, 3: 3, 4: 8}
+    assert [integer.grids[i].hi for i in (0, 1, 2, 3)] == [15, 15, 63, 127]
+    check_layers(((1, 5, 6),), network.spec)
+    assert as_written(integer.scheme.layer_bits, expand(network)[1]) == ((1, 5, 6), (2, 3, 7))
+    assert integer.place(1) == integer.place(2).replace("layer 2", "layer 1") and "cfg line 13)" in integer.place(2)
+
+
+def test_a_head_may_read_a_transposed_convolution_and_a_curved_one_has_its_table():
+    curved = ("transposed_convolutional", CONV | {"stride": 2, "activation": "mish", "batch_normalize": 1})
+    text = cfg_text(("convolutional", CONV | {"stride": 4}), curved)
+    text = text.replace("[convolutional]\nfilters=6\nsize=1", "[transposed_convolutional]\nfilters=6\nsize=3")
+    text = text.replace("size=3\nstride=1\npad=1\nactivation=linear", "size=3\nstride=2\npad=1\nactivation=linear")
+    network, x = random_network(text), random_images(2)
+    integer = lower(calibrate(network, [x], QUICK))
+    assert readouts(integer.spec) == (4,) and integer.ops[2].table is not None
+    assert_equals_numpy(integer, x)
+    assert off(network, integer, x) < 0.08
 
 
 def test_a_region_head_is_read_out_like_any_other():

@@ -93,6 +93,30 @@ def test_pixels_are_multiplied_and_are_no_spikes():
     assert cost.input_macs == cost.layers[0].macs == int(brute_fan_out(layer, op.weight, 16, 16).sum())
 
 
+def test_zeros_that_were_put_in_are_no_work_of_the_conventional_twin():
+    network = spiking(
+        cfg_text(
+            ("convolutional", CONV | {"stride": 2}),
+            ("transposed_convolutional", CONV | {"stride": 2, "groups": 2}),
+            ("upsample", {"stride": 2, "zeros": 1}),
+            ("route", {"layers": "-1,-1"}),
+            ("convolutional", CONV),
+        )
+    )
+    x = random_images(1)
+    cost, trains = measure(PhaseExecutor(network), [x]), StepwiseExecutor(network).simulate(x).trains
+    for i in (2, 5):
+        layer, op = network.integer.conv(i)
+        height, width = trains[layer.sources[0]].shape[3:]
+        fan = brute_fan_out(layer, op.weight, height, width)
+        assert cost.layers[i].macs == int(fan[:, ::2, ::2].sum()) < int(fan.sum()) / 3
+        assert cost.layers[i].sops == pytest.approx(float((trains[layer.sources[0]].abs().sum((0, 1)) * fan).sum()))
+    pixels = spiking(cfg_text(("transposed_convolutional", CONV | {"stride": 2})))
+    layer, op = pixels.integer.conv(1)
+    worked = measure(PhaseExecutor(pixels), [x]).layers[1]
+    assert worked.input_macs == worked.macs == int(brute_fan_out(layer, op.weight, 32, 32)[:, ::2, ::2].sum())
+
+
 def test_pixels_stay_pixels_through_pools_and_slices():
     network = spiking(cfg_text(("maxpool", {"size": 2, "stride": 2}), ("convolutional", CONV)))
     pixels = pixel_channels(network.integer)

@@ -23,6 +23,7 @@ from utils.spiking.phase import PhaseExecutor
 from utils.spiking.stepwise import StepwiseExecutor
 
 CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
+UNEVEN = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "activation": "relu"}  # a transposed kernel of even size
 
 
 @cache
@@ -60,6 +61,10 @@ def test_spike_counts_equal_integer_levels_in_every_layer(seed, bits):
         ("maxpool", {"size": 2, "stride": 1}),
         ("maxpool", {"size": 5, "stride": 1}),
         ("upsample", {"stride": 2}),
+        ("upsample", {"stride": 2, "zeros": 1}),
+        ("transposed_convolutional", CONV | {"stride": 2}),
+        ("transposed_convolutional", UNEVEN | {"groups": 2}),
+        ("transposed_convolutional", UNEVEN | {"size": 6, "stride": 3, "padding": 2, "activation": "leaky"}),
         ("route", {"layers": "-1,-2"}),
         ("route", {"layers": -1, "groups": 2, "group_id": 1}),
         ("shortcut", {"from": -2, "activation": "linear"}),

@@ -108,6 +108,7 @@ def test_without_its_reset_loop_the_counts_are_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("section", "told"),
     [
+        (("transposed_convolutional", NARROW | {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no transposed"),
         (("upsample", {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no upsampling"),
         (("convolutional", NARROW | {"activation": "leaky"}), r"layer 1 .*: fires negative spikes, NIR's have no sign"),
     ],

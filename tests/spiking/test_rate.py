@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import build
 from tests.quantization.random_nets import cfg_text, random_images, random_network
+from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
@@ -30,9 +32,18 @@ BRANCHES = cfg_text(
     ("shortcut", {"from": -6, "activation": "linear"}),
 )
 
+UPWARD = cfg_text(
+    ("convolutional", CONV | {"stride": 2}),
+    ("transposed_convolutional", CONV | {"filters": 6, "stride": 2}),
+    ("convolutional", CONV | {"stride": 2}),
+    ("transposed_convolutional", CONV | {"filters": 12, "size": 4, "stride": 2, "pad": 0, "padding": 1, "groups": 2}),
+    ("convolutional", CONV),
+)
+
 
 def heads(network: Network, x: Tensor) -> Tensor:
-    return [y for i, y in float_edges(fold_bn(network), x, keep=True)][-1]
+    with torch.no_grad():
+        return build(network)(x)[0]
 
 
 def rate(cfg: str, x: Tensor, **options) -> tuple[Network, RateNetwork]:
@@ -46,7 +57,7 @@ def error(network: Network, made: RateNetwork, x: Tensor) -> float:
 
 
 @pytest.mark.parametrize("channel_wise", [False, True])
-@pytest.mark.parametrize("cfg", [CHAIN, BRANCHES], ids=["chain", "concat, groups, shortcut"])
+@pytest.mark.parametrize("cfg", [CHAIN, BRANCHES, UPWARD], ids=["chain", "concat, groups, shortcut", "transposed"])
 def test_rates_approach_the_float_network(cfg, channel_wise):
     x = random_images(2)
     errors = [error(*rate(cfg, x, timesteps=t, channel_wise=channel_wise), x) for t in (8, 64, 512)]
@@ -62,6 +73,17 @@ def test_a_concat_of_branches_of_different_strength_stays_right(channel_wise):
     made = normalise(network, [x], timesteps=512, percentile=100.0, channel_wise=channel_wise)
     assert float(made.scales[4][:8].max() / made.scales[4][8:].max()) > 10
     assert error(network, made, x) < 0.1
+
+
+def test_transposed_convolutions_are_folded_on_the_right_axis_and_report_their_mismatches():
+    """Of PyTorch-Spiking-YOLOv3: batch norm, and the scales of channels, on axis 0 of [in, out / groups, k, k]."""
+    network, x = random_network(UPWARD), random_images(2)
+    made = normalise(network, [x], timesteps=512, percentile=100.0, channel_wise=True)
+    assert not any(isinstance(layer, s.TransposedConv) for layer in made.spec.layers)
+    run = RateExecutor(made).run(x, ())
+    found = rate_mismatches(made, run, network, x, 512)
+    assert set(found) == set(run.counts) and len(found) == 5
+    assert all(layer.mean < 30 for layer in found.values()), found
 
 
 def test_it_is_the_negative_control_and_fails_equality():

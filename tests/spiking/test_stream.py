@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from tests.export.nets import LOW, lowered, narrow
 from tests.quantization.random_nets import cfg_text, random_images
-from tests.spiking.test_equality import CONV, spiking
+from tests.spiking.test_equality import CONV, UNEVEN, spiking
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.shapes import granularity
 from utils.errors import InputError
@@ -25,6 +25,14 @@ from utils.spiking.stream import SCHEDULES, StreamExecutor
 
 CHAIN = cfg_text(*[("convolutional", CONV)] * 4)
 LEAKY = cfg_text(*[("convolutional", CONV | {"activation": "leaky"})] * 3)
+UPWARD = cfg_text(
+    ("convolutional", CONV | {"stride": 2}),
+    ("transposed_convolutional", CONV | {"stride": 2}),
+    ("route", {"layers": "-1,-1"}),
+    ("convolutional", CONV | {"stride": 2, "activation": "leaky"}),
+    ("upsample", {"stride": 2, "zeros": 1}),
+    ("transposed_convolutional", UNEVEN | {"groups": 4}),
+)
 SHIPPED = ("yolov3-tiny", "yolov3-tiny-digits", "yolov2-tiny", "yolov3-spp", "yolov4-tiny", "yolo-fastest")
 THREE_BITS = replace(LOW, a_bit=3)
 
@@ -56,7 +64,7 @@ def test_settled_counts_equal_integer_levels_in_every_layer_of_shipped_cfgs(name
     assert_streams_exactly(StreamExecutor(encode(integer)), images)
 
 
-@pytest.mark.parametrize("cfg", [CHAIN, LEAKY], ids=["relu", "leaky"])
+@pytest.mark.parametrize("cfg", [CHAIN, LEAKY, UPWARD], ids=["relu", "leaky", "transposed"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_layer_is_settled_by_its_bound(cfg, schedule):
     network = spiking(cfg, 3)

@@ -27,6 +27,13 @@ POOLS = cfg_text(
     ("convolutional", LEAKY),
     ("route", {"layers": "-1,2,3"}),
 )
+UPWARD = cfg_text(
+    ("convolutional", LEAKY | {"stride": 2}),
+    ("upsample", {"stride": 1}),
+    ("convolutional", LEAKY | {"stride": 3}),
+    ("upsample", {"stride": 3}),
+    ("upsample", {"stride": 2}),
+)
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov4-tiny", "yolov3-spp", "yolov2-tiny"])
@@ -38,6 +45,42 @@ def test_maps_keep_their_sizes_and_heads_their_channels(name):
     for a, b in zip(before.heads, after.heads, strict=True):
         assert channels(before)[a] == channels(after)[b]
         assert sizes(before, 416, 416)[a] == sizes(after, 416, 416)[b]
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov4-tiny", "yolov3-spp"])
+def test_upsampling_becomes_the_transposed_convolution_of_the_reference(name):
+    before = read_cfg(ROOT / f"cfg/{name}.cfg")
+    after = operate(before)
+    wide = channels(after)
+    found = [(i, layer) for i, layer in enumerate(after.layers) if isinstance(layer, s.TransposedConv)]
+    assert len(found) == sum(isinstance(layer, s.Upsample) for layer in before.layers) > 0
+    assert not any(isinstance(layer, s.Upsample) for layer in after.layers)
+    for i, layer in found:
+        assert layer.filters == wide[layer.sources[0]] == wide[i]
+        assert (layer.size, layer.stride, layer.pad, layer.groups, layer.bn) == (3, 2, 1, 1, True)
+        assert layer.activation == "relu" and layer.output_padding == 1
+
+
+def test_yolov3_tiny_has_the_sections_of_the_reference():
+    after = operate(read_cfg(ROOT / "cfg/yolov3-tiny.cfg"))
+    kinds = [type(layer).__name__ for layer in after.layers]
+    assert len(kinds) == 23 and kinds[16:19] == ["Route", "Conv", "TransposedConv"]
+    assert after.layers[18].filters == 128 and after.layers[19].sources == (18, 8)
+
+
+def test_other_strides_have_a_kernel_that_fits_and_none_for_stride_1():
+    before = parse_cfg(UPWARD, "test")
+    after = operate(before, groups=2)
+    assert [type(layer).__name__ for layer in after.layers] == [
+        "Conv", "Conv", "TransposedConv", "TransposedConv", "Conv", "Yolo"
+    ]  # fmt: skip
+    assert [(layer.size, layer.stride, layer.pad, layer.groups) for layer in after.layers[2:4]] == [
+        (5, 3, 2, 2), (3, 2, 1, 2)
+    ]  # fmt: skip
+    assert parse_cfg(write_cfg(after), "again") == after
+    assert sizes(after, 48, 48)[after.heads[0]] == sizes(before, 48, 48)[before.heads[0]]
+    with pytest.raises(InputError, match=r"layer 3 \(cfg line \d+\): --groups 3 does not divide its 8 channels"):
+        operate(before, 3)
 
 
 def test_references_follow_what_was_left_out():

@@ -70,7 +70,7 @@ def check_layers(layer_bits: LayerBits, spec: s.ModelSpec, place: str = "--bits-
     for i, *_ in layer_bits:
         if not i < len(spec.layers):
             raise InputError(f"{place}: layer {i}; the network has layers 0 to {len(spec.layers) - 1}")
-        if not isinstance(spec.layers[i], s.Conv | s.Shortcut | s.SqueezeExcite | s.AvgPool | s.ScaleChannels):
+        if not isinstance(spec.layers[i], s.Kernel | s.Shortcut | s.SqueezeExcite | s.AvgPool | s.ScaleChannels):
             kind = type(spec.layers[i]).__name__
             raise InputError(f"{place}: layer {i} (cfg line {spec.layers[i].line}) is a {kind} and only moves values")
 

@@ -29,14 +29,15 @@ def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None
     """Choose every grid of a float network on calibration images.
 
     Args:
-        network: float; batch norm is folded here when it is not yet, and every [se] is written out.
+        network: float; batch norm is folded here when it is not yet, and every [se] and [transposed_convolutional] is
+            written out.
         batches: images [N,C,H,W] of values n / 255, as inference will see them (not augmented); 64 are plenty.
         scheme: the choices; the default is 8-bit weights, 4-bit activations. Its ``layer_bits`` count layers as
             ``network`` does.
 
     Returns:
-        The network without [se]. Its scheme's ``layer_bits`` count layers as its own spec does: what an [se] was given
-        is given to each of the sections that it became.
+        The network without these. Its scheme's ``layer_bits`` count layers as its own spec does: what one was given is
+        given to each of the sections that it became.
 
     Raises:
         InputError: the network has a layer without integer form, or there are no images, or images of different size

@@ -88,9 +88,9 @@ IntegerOp = IntConv | IntShortcut | IntPool | IntGate
 class IntegerNetwork:
     """A network of integers.
 
-    ``spec`` is the folded network's, with every [se] written out; ``scheme`` counts layers as it does. ``ops`` holds
-    the layers that compute, the others only move integers; ``grids`` gives every edge's scale and levels (-1: the
-    image).
+    ``spec`` is the folded network's, with every [se] and [transposed_convolutional] written out; ``scheme`` counts
+    layers as it does. ``ops`` holds the layers that compute, the others only move integers; ``grids`` gives every
+    edge's scale and levels (-1: the image).
     """
 
     spec: ModelSpec

@@ -22,14 +22,15 @@ def outer_layers(spec: s.ModelSpec) -> frozenset[int]:
     outer = set(readouts(spec))
     for i, layer in enumerate(spec.layers):
         if image & set(layer.sources):
-            (outer if isinstance(layer, s.Conv) else image).add(i)
+            (outer if isinstance(layer, s.Kernel) else image).add(i)
     return frozenset(outer)
 
 
 def check_supported(spec: s.ModelSpec) -> None:
     """Refuse what has no integer form: a head whose source is no convolution, or which somebody else reads too.
 
-    Every section that a cfg may have quantises; [se] does as the sections that ``expand`` writes it out in.
+    Every section that a cfg may have quantises; [se] and [transposed_convolutional] do as the sections that ``expand``
+    writes them out in.
 
     Raises:
         InputError: names the layer, its cfg line and what to change.
@@ -40,11 +41,11 @@ def check_supported(spec: s.ModelSpec) -> None:
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
         match layer:
-            case s.Conv() if layer.bn:
+            case s.Kernel() if layer.bn:
                 raise InputError(f"{place}: batch norm is not folded; call fold_bn first")
-            case s.Conv() if i in read_out:
+            case s.Kernel() if i in read_out:
                 _check_activation(place, layer.activation, HEAD_ACTIVATIONS)
-            case s.Conv() | s.Shortcut():
+            case s.Kernel() | s.Shortcut():
                 _check_activation(place, layer.activation, BENT + TABLED)
             case s.ScaleChannels():
                 _check_activation(place, layer.activation, BENT + TABLED)
@@ -73,7 +74,7 @@ def _check_activation(place: str, activation: str, allowed: tuple[str, ...]) -> 
 
 def _check_readouts(spec: s.ModelSpec, read_out: set[int]) -> None:
     for i in read_out:
-        if i < 0 or not isinstance(spec.layers[i], s.Conv):
+        if i < 0 or not isinstance(spec.layers[i], s.Kernel):
             line = spec.layers[i].line if i >= 0 else 0
             raise InputError(
                 f"layer {i} (cfg line {line}): a head must read a convolution; put a 1x1 [convolutional] before it"

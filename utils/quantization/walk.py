@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
-from utils.darknet.moves import reorg
+from utils.darknet.moves import insert_zeros, reorg
 
 
 def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
-    """Max pool, upsample, reorg, route, dropout, yolo: every output value is one of the input values.
+    """Max pool, upsample, reorg, route, dropout, yolo: every output value is one of the input values, or 0 between.
 
     Args:
         layer: the layer.
@@ -21,6 +21,8 @@ def move(layer: s.Layer, inputs: list[Tensor], lowest: float) -> Tensor:
     match layer:
         case s.MaxPool():
             return _max_pool(inputs[0], layer, lowest)
+        case s.Upsample() if layer.zeros:
+            return insert_zeros(inputs[0], layer.stride)
         case s.Upsample():
             return F.interpolate(inputs[0], scale_factor=layer.stride, mode="nearest")
         case s.Reorg():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,9 +38,9 @@ class LayerCost:
 class Cost:
     """A spiking network's costs per frame, averaged over ``frames``.
 
-    ``macs`` is what the conventional twin multiplies, counted by the same rule as ``sops``: taps on the padding and
-    zero weights are no work. ``state_bytes``: one 32-bit membrane a neuron and read-out, and the counts that wait for
-    a later window.
+    ``macs`` is what the conventional twin multiplies, counted by the same rule as ``sops``: taps on the padding, on the
+    zeros of an upsample and zero weights are no work. ``state_bytes``: one 32-bit membrane a neuron and read-out, and
+    the counts that wait for a later window.
     """
 
     layers: dict[int, LayerCost]
@@ -215,6 +215,18 @@ def _pixels(spec: s.ModelSpec, work: Collection[int]) -> dict[int, Tensor]:
     return pixels
 
 
+def _live(spec: s.ModelSpec, work: Collection[int], shapes: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
+    """Edge behind an upsample with zeros -> where it has none, 1 or 0 [C,H,W], float64: zeros are nobody's work."""
+    live: dict[int, Tensor] = {}
+    for i, layer in enumerate(spec.layers):
+        spreads = isinstance(layer, s.Upsample) and layer.zeros
+        if i in work or isinstance(layer, s.Head) or not (spreads or any(j in live for j in layer.sources)):
+            continue
+        given = [live[j] if j in live else torch.ones(*shapes[j], dtype=torch.float64) for j in layer.sources]
+        live[i] = move(layer, [mask[None] for mask in given], 0.0)[0]
+    return live
+
+
 class _Tally:
     """Fan-out of every layer for one image size."""
 
@@ -223,10 +235,12 @@ class _Tally:
         self.shapes = {i: count.shape[1:] for i, count in counts.items()}
         self.pixels = _pixels(spec, work)
         self.fans: dict[int, Tensor] = {}
+        live = _live(spec, work, self.shapes)
         for i, weight in work.items():
             layer = spec.layers[i]
             if weight is not None and isinstance(layer, s.Conv):
-                self.fans[i] = fan_out(layer, weight, *self.shapes[layer.sources[0]][1:])
+                fan = fan_out(layer, weight, *self.shapes[layer.sources[0]][1:])
+                self.fans[i] = fan * live[layer.sources[0]] if layer.sources[0] in live else fan
 
     def _reads(self, i: int) -> list[tuple[int, Tensor]]:
         """(source, fan-out [C,H,W]) of each input; a shortcut's neuron adds every spike once."""

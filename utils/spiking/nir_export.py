@@ -250,6 +250,8 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
     size, pixels = sizes(integer.spec, height, width), pixel_channels(integer)
     for i, layer in enumerate(integer.spec.layers):
         place = integer.place(i)
+        if isinstance(layer, s.Upsample) and layer.zeros:
+            raise InputError(f"{place}: NIR has no transposed convolution; use a network without, such as yolov2-tiny")
         if isinstance(layer, s.Upsample):
             raise InputError(f"{place}: NIR has no upsampling; use a network of one scale, such as yolov2-tiny")
         if isinstance(layer, s.MaxPool) and pixels[layer.sources[0]].any():

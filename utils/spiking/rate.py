@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
@@ -27,9 +28,10 @@ DEAD = 1e-8  # a channel that never fires keeps a scale, any
 class RateNetwork:
     """A folded network whose activations are at most about 1, so that firing rates can stand for them.
 
-    ``network``: weights W' = W * scale_in / scale_out and biases b' = b / scale_out; the read-outs' are W * scale_in
-    and b. ``scales``: edge -> [C], what a rate of 1 stands for; it is one number an edge (or a channel), used by the
-    layer that makes it and by all that read it, so that nothing drifts; a concat has its branches' side by side.
+    ``network``: without [transposed_convolutional] (see ``expand``); weights W' = W * scale_in / scale_out and biases
+    b' = b / scale_out; the read-outs' are W * scale_in and b. ``scales``: edge -> [C], what a rate of 1 stands for; it
+    is one number an edge (or a channel), used by the layer that makes it and by all that read it, so that nothing
+    drifts; a concat has its branches' side by side.
     """
 
     network: Network
@@ -71,6 +73,7 @@ def normalise(
     """
     folded = fold_bn(network)
     _check(folded.spec, timesteps, percentile, reset)
+    folded = expand(folded)[0]
     scales = _scales(folded, batches, percentile, channel_wise)
     state, read = {}, set(readouts(folded.spec))
     for i, layer in enumerate(folded.spec.layers):
@@ -135,7 +138,7 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
     read = set(readouts(spec))
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
-        if isinstance(layer, s.Conv | s.Shortcut) and i not in read and layer.activation not in NEURONS:
+        if isinstance(layer, s.Kernel | s.Shortcut) and i not in read and layer.activation not in NEURONS:
             raise InputError(
                 f"{place}: activation={layer.activation} cannot spike; retrain with one that can "
                 "(train.py --cfg ... --act relu, or leaky)"

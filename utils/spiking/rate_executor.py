@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
+from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
@@ -158,7 +159,7 @@ def rate_mismatches(rate: RateNetwork, run: RateRun, network: Network, x: Tensor
     More than half a spike is wrong: no better count exists then. ``own``: off from what the received charge asks for.
     """
     found = {}
-    for i, y in float_edges(fold_bn(network), x):
+    for i, y in float_edges(expand(fold_bn(network))[0], x):
         if i not in run.counts:
             continue
         layer, scale = rate.spec.layers[i], rate.scales[i].to(x.device).view(1, -1, 1, 1)

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
+from utils.darknet.moves import insert_zeros, reorg
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out
 from utils.quantization.support import readouts
-from utils.quantization.walk import reorg
 from utils.spiking.encode import SpikingNetwork
 from utils.spiking.neurons import Neuron
 
@@ -116,6 +116,8 @@ def _relay(layer: s.Layer, trains: list[Tensor], *, signed: bool) -> Tensor:
             return _counter_max(layer, trains[0]) if signed else _pool(layer, trains[0], silent=0)
         case s.Reorg():
             return reorg(trains[0].flatten(0, 1), layer.stride).unflatten(0, trains[0].shape[:2])
+        case s.Upsample() if layer.zeros:
+            return insert_zeros(trains[0], layer.stride)
         case s.Upsample():
             return trains[0].repeat_interleave(layer.stride, 3).repeat_interleave(layer.stride, 4)
         case s.Route():

@@ -1,12 +1,13 @@
-"""Rewrite a cfg for chips that have neither max pools nor negative spikes: other layers, to be trained anew.
+"""Rewrite a cfg for chips that have convolutions and positive spikes only: other layers, to be trained anew.
 
   python3 -m utils.spiking.surgery cfg/yolov3-tiny.cfg
   python3 -m utils.spiking.surgery cfg/yolov3-tiny.cfg --groups 16 --out cfg/mine.cfg
 
-A max pool of stride 2 becomes a 3x3 convolution of stride 2, one of stride 1 is left out, leaky becomes relu. Our own
-phase and stream modes need none of this: their max pools are exact. Upsampling stays as it is, copies of spikes.
+A max pool of stride 2 becomes a 3x3 convolution of stride 2, one of stride 1 is left out; an upsampling becomes a
+transposed convolution, 3x3 where it doubles; leaky becomes relu. Our own phase and stream modes need none of this,
+their max pools and copies of spikes are exact.
 
-Source: the cfgs that PyTorch-Spiking-YOLOv3 (cwq159, 2020) trains; there upsampling is a transposed convolution too.
+Source: the cfgs that PyTorch-Spiking-YOLOv3 (cwq159, 2020) trains.
 """
 
 from __future__ import annotations
@@ -31,23 +32,25 @@ def operate(spec: s.ModelSpec, groups: int = 1) -> s.ModelSpec:
 
     Args:
         spec: any network.
-        groups: of the convolutions that take a max pool's place; 1 mixes all channels.
+        groups: of the convolutions that take the place of a max pool or an upsampling; 1 mixes all channels.
 
     Raises:
-        InputError: a pool's channels do not divide by ``groups``, or its stride is neither 1 nor 2.
+        InputError: channels do not divide by ``groups``, or a pool's stride is neither 1 nor 2.
     """
     wide, kept = channels(spec), {-1: -1}
     layers: list[s.Layer] = []
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
-        if isinstance(layer, s.MaxPool) and layer.stride == 1:
+        if isinstance(layer, s.MaxPool | s.Upsample) and layer.stride == 1:
             kept[i] = kept[layer.sources[0]]
             continue
         sources = tuple(kept[j] for j in layer.sources)
         kept[i] = len(layers)
         if isinstance(layer, s.MaxPool):
             layers.append(_halve(layer, sources, wide[i], groups, place))
-        elif isinstance(layer, s.Conv | s.Shortcut) and layer.activation in RELU_FOR:
+        elif isinstance(layer, s.Upsample) and not layer.zeros:
+            layers.append(_enlarge(layer, sources, wide[i], groups, place))
+        elif isinstance(layer, s.Kernel | s.Shortcut) and layer.activation in RELU_FOR:
             layers.append(replace(layer, sources=sources, activation="relu"))
         else:
             layers.append(replace(layer, sources=sources))
@@ -57,12 +60,25 @@ def operate(spec: s.ModelSpec, groups: int = 1) -> s.ModelSpec:
 def _halve(layer: s.MaxPool, sources: tuple[int, ...], wide: int, groups: int, place: str) -> s.Conv:
     if layer.stride != 2:
         raise InputError(f"{place}: a max pool of stride {layer.stride} has no convolution in its place; use stride 2")
-    if wide % groups:
-        raise InputError(f"{place}: --groups {groups} does not divide its {wide} channels")
+    _check_groups(wide, groups, place)
     return s.Conv(
         sources=sources, line=layer.line, filters=wide, size=3, stride=(2, 2), pad=1, groups=groups, bn=True,
         activation="relu",
     )  # fmt: skip
+
+
+def _enlarge(layer: s.Upsample, sources: tuple[int, ...], wide: int, groups: int, place: str) -> s.TransposedConv:
+    """Each kernel reaches just as far as its neighbours' middles, as 3x3 does where the map is doubled."""
+    _check_groups(wide, groups, place)
+    return s.TransposedConv(
+        sources=sources, line=layer.line, filters=wide, size=2 * layer.stride - 1, stride=layer.stride,
+        pad=layer.stride - 1, groups=groups, bn=True, activation="relu",
+    )  # fmt: skip
+
+
+def _check_groups(wide: int, groups: int, place: str) -> None:
+    if wide % groups:
+        raise InputError(f"{place}: --groups {groups} does not divide its {wide} channels")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add: Any = flags.add_argument
     add("cfg", help="the structure to rewrite")
-    add("--groups", type=int, default=1, help="of the convolutions in place of max pools (default: 1)")
+    add("--groups", type=int, default=1, help="of the convolutions in place of pools and upsamplings (default: 1)")
     add("--out", default="", help="the new cfg (default: beside the old one, with -spiking in its name)")
     return flags
 
