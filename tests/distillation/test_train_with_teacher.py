@@ -14,8 +14,10 @@ import pipeline.training.epoch
 import pipeline.training.run
 import slim_prune
 import train
+from pipeline.chain import Lesson
 from tests.scenes import CFG, write_scenes
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
+from utils.distillation.strategies import USUAL
 from utils.errors import InputError
 from utils.reporting.record import Record, read_record
 from utils.reporting.results import read_rows
@@ -159,11 +161,14 @@ def test_unknown_strategy_is_a_line_of_the_parser(capsys):
 def test_off_is_off():
     for text in ("0", "-1", ""):
         assert train.parser().parse_args([f"--KDstr={text}"]).kd == text
-    flags = compress.parser()
-    names = [stage.flags for stage in compress.stages(flags.parse_args([])) if stage.name == "finetuned"]
-    assert "--KDstr" not in names[0]
-    (words,) = [s.flags for s in compress.stages(flags.parse_args(["--KDstr", "cwd"])) if s.name == "finetuned"]
-    assert words[-2:] == ["--KDstr", "cwd"]
+
+    def lesson(*words):
+        return next(
+            s for s in compress.stages(compress.parser().parse_args(list(words))) if s.name == "finetuned"
+        ).teacher
+
+    assert lesson() == Lesson("baseline", USUAL) and lesson("--KDstr", "none") is None
+    assert lesson("--KDstr", "cwd") == Lesson("baseline", "cwd")
 
 
 def test_unlabelled_images_stand_behind_the_labelled_and_change_every_epoch(place):
