@@ -8,6 +8,9 @@
   python3 train.py --weights weights/slim_prune_0.8.pt --quantized pow2 --w-bit 4 --a-bit 4 --epochs 10    to integers
   python3 train.py --weights weights/last.pt --quantized google --w-bit 4 --a-bit 3 --progressive --epochs 30    8, 4, 3
   python3 train.py --resume                                     go on with the run that was cut
+  torchrun --nproc_per_node=2 -- train.py -sr --s 0.001         two processes; the first one writes
+  torchrun --nnodes=2 --node_rank=0 --master_addr=HOST --master_port=29500 --nproc_per_node=2 -- train.py
+                                                                two machines that see the same folder: 1 on the other
 
 Leaves weights/last.pt and best.pt (the validation mAP@.5:.95 decides; --name X: last_X.pt), and in runs/train[-X] the
 record, results.csv, results.png and sample pictures. A taken name gets -2. With --quantized, what is validated are the
