@@ -62,6 +62,13 @@ def test_every_activation_is_equal_in_the_simulator(activation, groups, tmp_path
     check(tmp_path, lowered(cfg_text(("convolutional", first), ("convolutional", second)), images), images)
 
 
+def test_a_transposed_convolution_is_equal_in_the_simulator(tmp_path):
+    upward = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "groups": 1, "activation": "leaky"}
+    images = random_images(1, side=8, seed=3)
+    told = check(tmp_path, lowered(cfg_text(("transposed_convolutional", upward), side=8), images), images)
+    assert told.startswith("RTL: layer 1, 2048 outputs")
+
+
 def test_a_wrong_golden_output_is_named(tmp_path):
     network, images = small("tests/cfgs/plain.cfg", LOW)
     _, clocks = write(tmp_path, network, images)

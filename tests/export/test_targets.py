@@ -56,6 +56,7 @@ def test_a_relu_network_in_powers_of_two_passes_and_its_readme_says_what_was_che
         ([conv(), ("maxpool", {"size": 13, "stride": 1})], "a pool of 13 px, stride 1; the DPU takes 8"),
         ([conv(), ("route", {"layers": -1, "groups": 2, "group_id": 1})], "a slice of channels, which .* to the CPU"),
         ([conv(), conv(), ("shortcut", {"from": -2, "activation": "leaky"})], "a sum with activation=leaky"),
+        ([conv(), ("upsample", {"stride": 2, "zeros": 1})], "zeros between values: the DPU's transposed convolution"),
         ([conv(), ("reorg", {"stride": 2})], "Reorg: whether the DPU computes it in the same integers is not known"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from utils.darknet.shapes import channels, sizes
+from utils.darknet.shapes import channels, densities, sizes
 from utils.darknet.spec import Conv, Shortcut
 from utils.quantization.bits import level_bits, operations_by_layer
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
@@ -19,10 +19,10 @@ class Cost:
     """One layer, one image.
 
     ``macs``: multiply-accumulates of kernels and weighted sums, the padding's included, as an array of multipliers does
-    them. ``products``: those of gates, which nobody adds up. ``adds``: those of shortcuts and averages. ``bops``: of
-    convolutions, MACs times the bits of both factors (``operations_by_layer``).
-    ``weight_bytes``: packed weights, int32 biases, 16-bit gains, tables. ``buffer_bytes``: the
-    kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole output map, packed.
+    them, but not the zeros' that an upsample put between values. ``products``: those of gates, which nobody adds up.
+    ``adds``: those of shortcuts and averages. ``bops``: of convolutions, MACs times the bits of both factors
+    (``operations_by_layer``). ``weight_bytes``: packed weights, int32 biases, 16-bit gains, tables. ``buffer_bytes``:
+    the kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole output map, packed.
     ``on_chip_bytes``: weights and row buffer together.
     """
 
@@ -59,7 +59,8 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
     match op:
         case IntConv():
             assert isinstance(layer, Conv)
-            source, macs = layer.sources[0], op.weight.numel() * h * w
+            source = layer.sources[0]
+            macs = round(op.weight.numel() * h * w * densities(network.spec)[source])
             rows = layer.dilation * (layer.size - 1) + 1
             return Cost(
                 macs=macs,

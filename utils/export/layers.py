@@ -69,7 +69,7 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         case s.MaxPool():
             entry |= {"kind": "maxpool", "size": layer.size, "stride": layer.stride, "pad": layer.pad}
         case s.Upsample():
-            entry |= {"kind": "upsample", "stride": layer.stride}
+            entry |= {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride}
         case s.Reorg():
             entry |= {"kind": "reorg", "stride": layer.stride}
         case s.Route():

@@ -34,7 +34,7 @@ def float_model(network: Network, size: tuple[int, int]) -> Model:
     for i, layer in enumerate(spec.layers):
         given, name = [made[j] for j in layer.sources], f"layer{i:03d}_map" if i in ends else f"layer{i:03d}"
         match layer:
-            case s.Conv():
+            case s.Kernel():
                 made[i] = _conv(graph, i, layer, given[0], network.state, name)
             case s.Shortcut() if not layer.weighted:
                 total = given[0]
@@ -49,7 +49,7 @@ def float_model(network: Network, size: tuple[int, int]) -> Model:
     return graph.model([image], [graph.tensor(made[i], np.float32, ("N", *shapes[i])) for i in ends])
 
 
-def _conv(graph: Graph, i: int, layer: s.Conv, x: str, state: dict[str, Tensor], name: str) -> str:
+def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor], name: str) -> str:
     if layer.bn:
         raise InputError(f"{place(i, layer)}: batch norm is not folded; call fold_bn first")
     weights = [
@@ -57,7 +57,8 @@ def _conv(graph: Graph, i: int, layer: s.Conv, x: str, state: dict[str, Tensor],
         for key in ("weight", "bias")
     ]
     linear = layer.activation == "linear"
-    x = graph.add("Conv", [x, *weights], name if linear else f"{name}_sum", **conv_attributes(layer))
+    kind = "ConvTranspose" if isinstance(layer, s.TransposedConv) else "Conv"
+    x = graph.add(kind, [x, *weights], name if linear else f"{name}_sum", **conv_attributes(layer))
     return x if linear else _activate(graph, i, layer, layer.activation, x, name)
 
 

@@ -105,15 +105,13 @@ def place(i: int, layer: s.Layer) -> str:
     return f"layer {i} (cfg line {layer.line})"
 
 
-def conv_attributes(layer: s.Conv) -> dict[str, Any]:
-    """A convolution's geometry, as Conv takes it."""
-    return {
-        "kernel_shape": [layer.size] * 2,
-        "strides": list(layer.stride),
-        "pads": [layer.pad] * 4,
-        "dilations": [layer.dilation] * 2,
-        "group": layer.groups,
-    }
+def conv_attributes(layer: s.Kernel) -> dict[str, Any]:
+    """A convolution's geometry, as Conv or ConvTranspose takes it."""
+    common = {"kernel_shape": [layer.size] * 2, "pads": [layer.pad] * 4, "group": layer.groups}
+    if isinstance(layer, s.TransposedConv):
+        return common | {"strides": [layer.stride] * 2, "output_padding": [layer.output_padding] * 2}
+    assert isinstance(layer, s.Conv)
+    return common | {"strides": list(layer.stride), "dilations": [layer.dilation] * 2}
 
 
 def is_alias(layer: s.Layer) -> bool:
@@ -142,6 +140,8 @@ def move(
     match layer:
         case s.MaxPool():
             return _max_pool(graph, layer, given[0], name)
+        case s.Upsample() if layer.zeros:
+            return _spread(graph, layer.stride, given[0], shapes[0], name)
         case s.Upsample():
             region = graph.constant(np.zeros(0, np.float32), "no_region")
             times = graph.constant(np.array([1, 1, layer.stride, layer.stride], np.float32), f"times_{layer.stride}")
@@ -170,6 +170,16 @@ def _slice(graph: Graph, layer: s.Route, x: str, channels: int, name: str) -> st
     width = channels // layer.groups
     ends = (layer.group_id * width, (layer.group_id + 1) * width, 1)
     return graph.add("Slice", [x, *(graph.constant(np.array([n], np.int64), f"at_{n}") for n in ends)], name)
+
+
+def _spread(graph: Graph, stride: int, x: str, shape: tuple[int, int, int], name: str) -> str:
+    """Every value, and zeros behind it: each px gets a square of its own, padded with 0."""
+    c, h, w = shape
+    apart, whole = np.array([0, c, h, 1, w, 1], np.int64), np.array([0, c, h * stride, w * stride], np.int64)
+    ends = np.array([0] * 9 + [stride - 1, 0, stride - 1], np.int64)
+    x = graph.add("Reshape", [x, graph.constant(apart, f"{name}_apart")], f"{name}_six")
+    x = graph.add("Pad", [x, graph.constant(ends, f"ends_{stride}")], f"{name}_padded")
+    return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
 
 
 def _reorg(graph: Graph, stride: int, x: str, shape: tuple[int, int, int], name: str) -> str:

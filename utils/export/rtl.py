@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def cycles(manifest: dict[str, Any], layer: dict[str, Any]) -> int:
     """Clocks of a replay: a tap each, one to load an output, and a window each neuron."""
     c, h, w = layer["output"]
     every = spike_every(manifest, layer)
-    return layer["cost"]["macs"] + c * h * w + (c * h * w // every * window(manifest, layer) if every else 0)
+    taps = math.prod(layer["weights"]["shape"]) * h * w  # inserted zeros are multiplied too, unlike in its cost
+    return taps + c * h * w + (c * h * w // every * window(manifest, layer) if every else 0)
 
 
 def window(manifest: dict[str, Any], layer: dict[str, Any]) -> int:

@@ -85,6 +85,8 @@ def _structure(layer: s.Layer, given: list[int]) -> Iterator[str]:
             yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; retrain: {RETRAIN}"
         case s.Route() if layer.groups > 1:
             yield "a slice of channels, which Vitis AI leaves to the CPU; use a cfg without groups in [route]"
+        case s.Upsample() if layer.zeros:
+            yield "zeros between values: the DPU's transposed convolution is another operator; use a plain [upsample]"
         case s.AvgPool() | s.ScaleChannels() | s.SqueezeExcite() | s.Reorg():
             kind = type(layer).__name__
             yield f"{kind}: whether the DPU computes it in the same integers is not known; use a cfg without it"

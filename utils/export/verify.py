@@ -371,6 +371,14 @@ def upsample(layer: Entry, given: list[Array]) -> Array:
     return given[0].repeat(layer["stride"], 1).repeat(layer["stride"], 2)
 
 
+def spread(layer: Entry, given: list[Array]) -> Array:
+    """Every level, and ``stride`` - 1 zeros behind it, in both directions."""
+    (c, h, w), step = given[0].shape, layer["stride"]
+    found = np.zeros((c, h * step, w * step), given[0].dtype)
+    found[:, ::step, ::step] = given[0]
+    return found
+
+
 def route(layer: Entry, given: list[Array]) -> Array:
     """Slice ``group_id`` of ``groups`` of each input, one after the other."""
     return np.concatenate([np.split(n, layer["groups"])[layer["group_id"]] for n in given])
@@ -386,6 +394,7 @@ def reorg(layer: Entry, given: list[Array]) -> Array:
 MOVES = {
     "maxpool": max_pool,
     "upsample": upsample,
+    "spread": spread,
     "route": route,
     "reorg": reorg,
     "copy": lambda layer, given: given[0],

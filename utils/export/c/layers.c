@@ -127,6 +127,15 @@ void upsample(const struct map *in, int stride, const level_t *from, level_t *to
                 *to++ = from[((long)c * in->height + y / stride) * in->width + x / stride];
 }
 
+/* Each level, and zeros behind it. */
+void spread(const struct map *in, int stride, const level_t *from, level_t *to)
+{
+    for (int c = 0; c < in->channels; ++c)
+        for (int y = 0; y < in->height * stride; ++y)
+            for (int x = 0; x < in->width * stride; ++x)
+                *to++ = y % stride || x % stride ? 0 : from[((long)c * in->height + y / stride) * in->width + x / stride];
+}
+
 /* The memory is taken for channels / stride^2 maps of stride times the sides; its pixels of one place go together. */
 void reorg(const struct map *in, int stride, const level_t *from, level_t *to)
 {
