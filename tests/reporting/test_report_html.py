@@ -14,8 +14,9 @@ import pytest
 
 from tests.reporting.browser import FOUND, browser
 from utils.errors import InputError
+from utils.reporting.html import charts
 from utils.reporting.html.report import NAME, load, render, write_report
-from utils.reporting.html.svg import Axis, Bars, axis, bar_chart, histogram, written
+from utils.reporting.html.svg import Axis, Bars, Line, axis, bar_chart, histogram, line_chart, written
 from utils.reporting.html.words import duration, times
 from utils.reporting.record import finish_record, read_record, start_record, write_record
 from utils.reporting.results import write_rows
@@ -77,7 +78,8 @@ def write_tables(folder, layers=75, classes=9, epochs=37):
         {"recall": i / 100, **{name: 1 - i / (110 + k) for k, name in enumerate(STAGES)}} for i in range(101)
     ])  # fmt: skip
     write_rows(folder / "classes.csv", [
-        {"class": HOSTILE if i == 1 else f"class {i}", "boxes": i, "baseline": 0.9 if i else None, "spiking": 0.8 if i else None}
+        {"class": HOSTILE if i == 1 else f"class {i}", "boxes": i, "baseline": 0.9 if i else None, "pruned": 0.1,
+         "spiking": 0.8 if i else None}
         for i in range(classes)
     ])  # fmt: skip
 
@@ -297,6 +299,58 @@ def test_ticks_are_round_and_inside():
     assert Axis("", 1e-6, 2, log=True).ticks() == pytest.approx([1e-6, 1e-4, 1e-2, 1])
     assert [written(x) for x in (0.5, 1000, 20000, 3e6, 2e9)] == ["0.5", "1,000", "20 k", "3 M", "2 G"]
     assert [written(x, log=True) for x in (1e-6, 5e-4, 0.1)] == ["10⁻⁶", "5·10⁻⁴", "0.1"]
+
+
+def test_every_chart_draws_the_numbers_of_its_own_table(place):
+    """Each mark says its number; what it should be follows from ``write_tables``."""
+    tables = load(place).tables
+
+    def said(chart):
+        return [html.unescape(title) for title in re.findall("<title>(.*?)</title>", chart)]
+
+    bits, spikes, widths = (said(draw(tables)) for draw in (charts.bits, charts.spikes, charts.channels))
+    assert "weights, layer 3: 8" in bits and "activations, layer 3: 4" in bits and len(bits) == 2 * 75 - 1
+    assert "spikes a neuron, layer 3: 1.73354" in spikes and len(spikes) == 74
+    left = sum(1024 - 13 * i for i in range(75) if i != 3)
+    assert {"before, 76,800, layer 5: 1024", f"after, {left:,}, layer 5: 959", f"after, {left:,}, layer 3: 0"} <= {
+        *widths
+    }
+    assert {"baseline, class class 2: 0.9", "spiking, class class 2: 0.8"} <= {*said(charts.classes(tables))}
+    ends = {"baseline": 1 - 100 / 110, "fine-tuned": 1 - 100 / 113, "spiking": 1 - 100 / 115}
+    assert {f"{name}: {value:.6g} at the end" for name, value in ends.items()} <= {*said(charts.pr_curves(tables))}
+    sums = {"baseline, 1,711", "sparse, 1,829"}
+    assert sums <= {title.rpartition(":")[0] for title in said(charts.gammas(tables))}
+    losses, scores, sparse, speed = map(said, charts.curves(tables))
+    assert {f"total: {9.5 / 37:.6g} at the end", f"box: {3.1 / 37:.6g} at the end"} <= {*losses}
+    assert f"teacher: {0.4 / 37:.6g} at the end" in losses
+    assert {"mAP@.5: 0.72 at the end", "mAP@.5:.95: 0.4 at the end", f"recall: {37 / 70:.6g} at the end"} <= {*scores}
+    assert sparse == ["|gamma| < 0.01: 0.875 at the end"] and speed == ["images a second: 237 at the end"]
+
+
+def test_a_line_passes_through_its_points_and_a_logarithm_through_its_powers():
+    def spots(x, y, points):
+        path = re.search(r'<path class="line[^"]*" d="M([^"]*)"', line_chart("t", [Line("a", points)], x, y))[1]
+        return [tuple(float(v) for v in spot.split()) for spot in path.split("L")]
+
+    flat = Axis("", 0, 10)
+    assert spots(flat, flat, [(0, 0), (10, 10), (5, 5), (5, 20)]) == [
+        (46, 202),
+        (388, 20),
+        (217, 111),
+        (217, 20),  # what lies outside is drawn at the edge
+    ]
+    powers = Axis("", 1e-2, 1e2, log=True)
+    assert [round(x) for x, _ in spots(powers, flat, [(1e-2, 0), (1, 0), (1e2, 0), (0, 0)])] == [46, 217, 388, 46]
+
+
+def test_a_taught_stage_says_who_taught_it(place, tmp_path):
+    record = read_record(place)
+    runs = record.metrics["runs"]
+    runs["finetuned"]["teacher"] = {"stage": "baseline", "strategy": HOSTILE}
+    write_record(dataclasses.replace(record, folder=tmp_path))
+    text = render(load(tmp_path))
+    told = f"trained again after the cut, taught by the baseline network (--KDstr {HOSTILE})"
+    assert html.escape(told) in text and text.count("taught by") == 1
 
 
 def test_bars_are_as_high_as_their_values():
