@@ -45,12 +45,14 @@ def correct_bias(
         active = torch.zeros_like(bias)
         for c, y in zip(charge, before, strict=True):
             got = c + bias.view(-1, 1, 1)
+            responds = torch.ones((), dtype=torch.bool)
             if table is not None:
-                got = (got / table.scale + 0.5).floor().clamp(table.lo, table.hi) * table.scale
+                entry = (got / table.scale + 0.5).floor().clamp(table.lo, table.hi)
+                responds, got = (entry > table.lo) & (entry < table.hi), entry * table.scale
             if target is not None:
                 y = ACTIVATIONS[layer.activation](y).clamp(target.lo * target.scale, target.hi * target.scale)
                 level = (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.lo, target.hi)
-                active += ((level > target.lo) & (level < target.hi)).sum((0, 2, 3))
+                active += (responds & (level > target.lo) & (level < target.hi)).sum((0, 2, 3))
                 got = level * target.scale
             else:
                 active += y[:, 0].numel()

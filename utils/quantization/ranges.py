@@ -55,10 +55,9 @@ def percentile(members: list[Member], scheme: Scheme) -> float:
     """The smallest scale that clips no more than 100 - ``percentile`` per cent of any member's values."""
     trimmed = []
     for values, counts, lo, hi in members:
-        share = counts.cumsum(0) / counts.sum()
-        tail = (100 - scheme.percentile) / 100
-        inside = (share > tail) & (share.roll(1) < 1 - tail) if lo else share.roll(1) < 1 - tail
-        inside[0] |= not lo
+        share, tail = counts.cumsum(0) / counts.sum(), (100 - scheme.percentile) / 100
+        below = share - counts / counts.sum()  # what lies under each value
+        inside = (share > tail) & (below < 1 - tail) if lo else below < 1 - tail
         trimmed.append((values, counts * inside, lo, hi))
     return minmax(trimmed, scheme)
 
