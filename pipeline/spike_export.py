@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.errors import InputError
+from utils.export.package import whole_folder
 from utils.files import write_text
 from utils.quantization.executor import IntegerExecutor
 from utils.spiking.aer import counts_of, image_events, output_events, shape_of, write_events
@@ -42,23 +43,25 @@ def write_nir_form(job: Job) -> tuple[dict[str, Any], list[Path]]:
 
 
 def write_aer_form(job: Job) -> tuple[dict[str, Any], list[Path]]:
-    """The form "aer": events of each golden image, in and out.
+    """The form "aer": events of each golden image, in and out; or nothing.
 
     Raises:
-        InputError: the events do not add up to the integer levels, which would be our mistake.
+        InputError: the folder exists, or the events do not add up to the integer levels, which would be our mistake.
     """
-    network, outputs, total = encode(job.integer), [], 0
+    network, names, total = encode(job.integer), [], 0
     golden = IntegerExecutor(job.integer).levels(job.images)
-    for k, x in enumerate(job.images):
-        found = {"in": image_events(x)} | {f"layer_{i}": e for i, e in output_events(network, x).items()}
-        for i, name in [(-1, "in"), *((int(n.removeprefix("layer_")), n) for n in found if n != "in")]:
-            counts = counts_of(found[name], shape_of(network, i, *job.bench.size))
-            if not np.array_equal(counts, golden[i][k].numpy()):
-                raise InputError(f"image {k}, {name}: events do not add up to the levels; please report this network")
-            total += len(found[name])
-            outputs.append(write_events(job.out / f"{k}_{name}.npy", found[name]))
-            if len(found[name]) <= MOST_ROWS:
-                outputs.append(write_events(job.out / f"{k}_{name}.csv", found[name]))
-    outputs.append(write_text(job.out / "README.md", AER_WORDS.format(window=network.window)))
+    with whole_folder(job.out) as folder:
+        for k, x in enumerate(job.images):
+            found = {"in": image_events(x)} | {f"layer_{i}": e for i, e in output_events(network, x).items()}
+            for i, name in [(-1, "in"), *((int(n.removeprefix("layer_")), n) for n in found if n != "in")]:
+                counts = counts_of(found[name], shape_of(network, i, *job.bench.size))
+                if not np.array_equal(counts, golden[i][k].numpy()):
+                    raise InputError(
+                        f"image {k}, {name}: events do not add up to the levels; please report this network"
+                    )
+                total += len(found[name])
+                forms = ("npy", "csv") if len(found[name]) <= MOST_ROWS else ("npy",)
+                names += [write_events(folder / f"{k}_{name}.{form}", found[name]).name for form in forms]
+        names.append(write_text(folder / "README.md", AER_WORDS.format(window=network.window)).name)
     log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
-    return {"events": total}, outputs
+    return {"events": total}, [job.out / name for name in names]

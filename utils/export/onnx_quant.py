@@ -84,6 +84,15 @@ def thresholds(by: Requantiser, bias: Array, bound: Array, common: int = 1) -> A
     return np.stack(columns, 1)
 
 
+def as_float32(steps: Array) -> Array:
+    """Thresholds as float tensors hold them: from 2^24 on, where not every integer is a float32, the next one above.
+
+    A sum in float32 is at least the threshold exactly where it is at least the next float32.
+    """
+    near = steps.astype(np.float32)
+    return np.where(near.astype(np.int64) < steps, np.nextafter(near, np.float32(np.inf)), near)
+
+
 def through_table(steps: Array, table: Array) -> Array | None:
     """Thresholds of a requantiser followed by a table that never falls; None where it does."""
     if (np.diff(table) < 0).any():
@@ -215,21 +224,16 @@ class _Writer:
         if table is not None:
             folded = through_table(steps, table.numpy())
             if folded is None:
-                before = self.steps(i, acc, steps, Grid(1, by.lo, by.hi), f"{name}_before")
+                before = self.steps(acc, steps, Grid(1, by.lo, by.hi), f"{name}_before")
                 return self.look_up(before, table.numpy(), by.lo, grid, name)
             steps, grid = folded, Grid(1, int(table.min()), int(table.max()))
-        return self.steps(i, acc, steps, grid, name)
+        return self.steps(acc, steps, grid, name)
 
-    def steps(self, i: int, acc: str, steps: Array, grid: Grid, name: str) -> str:
+    def steps(self, acc: str, steps: Array, grid: Grid, name: str) -> str:
         """A MultiThreshold."""
-        if not (steps.astype(np.float32).astype(np.int64) == steps).all():
-            raise InputError(
-                f"{place(i, self.network.spec.layers[i])}: a threshold needs more than the 24 bits of a float tensor; "
-                "use fewer --w-bit or --a-bit"
-            )
         kind = level_kind(grid)
         how = {"out_dtype": kind, "out_scale": 1.0, "out_bias": float(grid.lo), "domain": DOMAIN}
-        name = self.graph.add("MultiThreshold", [acc, self.number(steps, f"{name}_steps")], name, **how)
+        name = self.graph.add("MultiThreshold", [acc, self.number(as_float32(steps), f"{name}_steps")], name, **how)
         self.kinds[name] = kind
         return name
 
