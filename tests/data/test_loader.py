@@ -34,6 +34,15 @@ def test_worker_shows_the_epoch_that_was_set(tiny):
             assert torch.equal(image, fresh_data[Ticket(index, epoch=3)].image)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_leaves_the_numbers_alone_that_dropout_draws(tiny, workers):
+    """A resumed run starts its workers later than an unbroken one; that must not show in anything random."""
+    loader = make_loader(DetectionDataset(tiny.train, tiny, SIZE), 4, workers=workers, shuffle=True)
+    before = torch.get_rng_state()
+    list(loader), list(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_mosaic_closed_reaches_the_worker(tiny):
     dataset = DetectionDataset(tiny.train, tiny, SIZE, augment=replace(Augment.off(), mosaic=1.0))
     loader = make_loader(dataset, 6, workers=1)

@@ -119,6 +119,8 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread,
+            # Of its own: workers would be seeded by a draw from the one that dropout uses, once a sitting of a run
+            generator=torch.Generator(),
         )
         self._note(dataset.gaps.items())
 
