@@ -107,7 +107,7 @@ def test_the_network_before_the_cut_teaches_the_one_after_it(place, caplog):
     )
     assert "--t_weights weights/last_compress-baseline.pt" in run["command"] and f"--KDstr {USUAL}" in run["command"]
     page = (record.folder / "report.html").read_text()
-    assert f"trained again after the cut, taught by the baseline network (--KDstr {USUAL})" in page
+    assert f"trained again after the cut, taught by the baseline network, strategy {USUAL}" in page
     with caplog.at_level("INFO"):
         compress.run(compress.parser().parse_args(QUICK))
     assert "| finetuned (taught) " in caplog.text

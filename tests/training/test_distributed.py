@@ -74,7 +74,12 @@ def talk(group: Group):
     helper.grad = torch.full((2,), float(group.rank))
     group.add_gradients([helper])
     items = [f"{group.rank}{k}" for k in range(group.rank + 1)]
-    return group.total(group.rank + 1), group.shared(f"of {group.rank}"), group.gathered(items), helper.grad
+    norm = nn.BatchNorm2d(2)
+    for tensor in norm.state_dict().values():
+        tensor += 1 + group.rank
+    group.alike(norm)
+    told = group.total(group.rank + 1), group.shared(f"of {group.rank}"), group.gathered(items), helper.grad
+    return *told, norm.state_dict()
 
 
 def everything(group: Group):
@@ -107,9 +112,10 @@ def test_without_synchronised_batch_norm_the_losses_differ(two):
 
 
 def test_what_processes_tell_each_other(two):
-    for total, shared, gathered, gradient in (each["said"] for each in two):
+    for total, shared, gathered, gradient, norm in (each["said"] for each in two):
         assert (total, shared, gathered) == (3, "of 0", ["00", "10", "11"])
         assert torch.equal(gradient, torch.full((2,), 0.5))
+        assert [value.float().mean() for value in norm.values()] == [2, 1, 1, 2, 1]  # the first one's, counter and all
 
 
 def meet_nobody(group: Group):

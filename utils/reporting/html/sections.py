@@ -109,7 +109,7 @@ def stages(record: Record) -> str:
 
 def _taught(record: Record, name: str) -> str:
     lesson = record.metrics.get("runs", {}).get(name, {}).get("teacher")
-    return f"taught by the {stage(lesson['stage'])} network (--KDstr {lesson['strategy']})" if lesson else ""
+    return f"taught by the {stage(lesson['stage'])} network, strategy {lesson['strategy']}" if lesson else ""
 
 
 def _spikes(record: Record) -> str:
