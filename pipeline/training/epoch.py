@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.training import told
-from pipeline.training.quantised import checkpoint_of, float_network, save_integers
+from pipeline.training.quantised import checkpoint_of, float_network, save_integers, sparing
 from pipeline.training.run import Run
 from pipeline.training.sparsity import sparsity
 from pipeline.training.stages import stage_results, stage_table
@@ -96,6 +96,8 @@ def finish(run: Run) -> Record:
     metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
     if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
         metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
+    if getattr(run.args, "sparsify", 0.0):
+        metrics["mean_level"] = run.rows[-1]["levels"] / run.args.sparsify
     drawn = told.draw(run)
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
@@ -152,6 +154,7 @@ def _train(run: Run, epoch: int) -> EpochResult:
     loader, loss = run.train, detection_loss(run.heads, run.group)
     if run.teaching:
         loader, loss = run.teaching.join(loader, loss, epoch, mosaic=mosaic)
+    loss = sparing(loss, run.model, getattr(run.args, "sparsify", 0.0))
     return train_one_epoch(
         run.model,
         loader,

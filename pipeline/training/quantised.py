@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ CALIBRATION, BATCH = 128, 16  # training images that ranges start from
 BITS = 8  # of weights and activations, when the flags do not say
 
 Model = Darknet | FakeQuantised
+Loss = Callable[[Any, Any], Mapping[str, Tensor]]
 
 
 def quantised_flags(flags: cli.Parser) -> None:
@@ -47,6 +48,14 @@ def quantised_flags(flags: cli.Parser) -> None:
     add("--a-bit", type=int, default=None, help=f"bits of the activations, 2 to 8 or 16 (default: {BITS})")
     add("--bits-map", default="", help="a file of lines 'layer w a' (# comments): layers with bits of their own")
     add("--learn-scales", **on, help="scales are learned (LSQ), instead of following the ranges")
+    add("--acc-bits", type=int, default=None, help="accumulator width that the weights are made to fit, 12 to 32")
+    add(
+        "--sparsify",
+        type=cli.non_negative,
+        default=0.0,
+        metavar="LAMBDA",
+        help="push levels, which become spikes, down: adds LAMBDA times their mean share of the highest (default: 0)",
+    )
     add(
         "--progressive",
         type=int,
@@ -76,6 +85,7 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
     if not asked:
         given = {"--w-bit": "w_bit", "--a-bit": "a_bit", "--bits-map": "bits_map"}
         given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales", "--progressive": "progressive"}
+        given |= {"--sparsify": "sparsify", "--acc-bits": "acc_bits"}
         lost = [flag for flag, name in given.items() if getattr(args, name, None) not in (None, False, "")]
         if lost:
             raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
@@ -89,6 +99,7 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
         layer_bits=bits,
         equalise=not args.sparse,  # it moves gammas, which -sr pushes: those stay as they are
         correct_bias=False,  # training does that
+        acc_bits=getattr(args, "acc_bits", None),  # a run begun before there was the flag has none
     )
 
 
@@ -173,6 +184,20 @@ def timed(model: nn.Module, penalty: Callable[[int], None] | None, steps: int) -
             penalty(step)
 
     return each
+
+
+def sparing(loss: Loss, model: Model, strength: float) -> Loss:
+    """The loss with ``strength`` times the mean level of the model's pass beside it, as the term "levels"."""
+    if not strength:
+        return loss
+    assert isinstance(model, FakeQuantised)
+    model.counting = True
+
+    def both(raw: Any, batch: Any) -> Mapping[str, Tensor]:
+        terms, pushed = loss(raw, batch), strength * model.mean_level()
+        return {**terms, "levels": pushed, "total": terms["total"] + pushed}
+
+    return both
 
 
 def float_network(model: Model) -> Network:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
+from utils.quantization.lower import ACC_BITS
 from utils.quantization.scheme import BITS, Scheme
 from utils.reporting.files import free_path, shown
 from utils.reporting.tables import plain_table
@@ -22,17 +23,23 @@ SCORES = ("map50", "map", "precision", "recall", "f1")
 class Stage:
     """Epochs ``begin`` to ``end``, the end not included, of a run.
 
-    ``bits``: (the stage's name, of weights, of activations); None in a run that has no stages. Its learning rate, its
-    freezing and its average of the weights are those of a run of its length.
+    ``bits``: (the stage's name, of weights, of activations); None in a run that has no stages. Accumulators are wider
+    before the last stage by as many bits as the levels and weights are. Its learning rate, its freezing and its average
+    of the weights are those of a run of its length.
     """
 
     begin: int
     end: int
     bits: tuple[int, int, int] | None = None
+    acc_bits: int | None = None
 
     def scheme(self, wanted: Scheme) -> Scheme:
         """What the run wants in the end, with the bits of this stage."""
-        return wanted if self.bits is None else replace(wanted, w_bit=self.bits[1], a_bit=self.bits[2])
+        return (
+            wanted
+            if self.bits is None
+            else replace(wanted, w_bit=self.bits[1], a_bit=self.bits[2], acc_bits=self.acc_bits)
+        )
 
     def own(self, path: Path | str) -> Path:
         """A checkpoint's name with the stage's bits in it: last_X.pt is last_X-8.pt."""
@@ -67,7 +74,8 @@ def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, .
         )
     each, over = divmod(args.epochs, len(found))
     ends = list(accumulate(each + (n >= len(found) - over) for n in range(len(found))))
-    return tuple(Stage(begin, end, bits) for begin, end, bits in zip([0, *ends[:-1]], ends, found, strict=True))
+    wide = [_widened(wanted, w, a) for _, w, a in found]
+    return tuple(Stage(*each) for each in zip([0, *ends[:-1]], ends, found, wide, strict=True))
 
 
 def wanted_bits(args: argparse.Namespace, usual: int) -> tuple[int, int]:
@@ -131,3 +139,10 @@ def _falling(asked: Sequence[int], wanted: Scheme) -> list[tuple[int, int, int]]
         if not found or found[-1][1:] != both:
             found.append((bits, *both))
     return found
+
+
+def _widened(wanted: Scheme, w_bit: int, a_bit: int) -> int | None:
+    """Accumulator bits of a stage: each bit of a weight or a level makes the sums twice as large."""
+    if wanted.acc_bits is None:
+        return None
+    return min(ACC_BITS, wanted.acc_bits + w_bit - wanted.w_bit + a_bit - wanted.a_bit)

@@ -22,6 +22,7 @@ from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
 from utils.quantization.trained import observed_in
 from utils.reporting.record import Record, read_record
+from utils.reporting.results import read_rows
 
 COMMON = ("--data", "set.data", "--device", "cpu", "--workers", "0", "--val-interval", "1")
 BODY = (convolution(8, stride=2), convolution(8), section("shortcut", **{"from": -2}), POOL, POOL)
@@ -127,6 +128,11 @@ def test_every_stage_starts_from_the_last_one_and_keeps_its_network(place, monke
         assert all(torch.equal(kept[key], value) for key, value in network.state.items())
         assert load_model(Path(path).with_suffix(".int.pt")).integer is not None
     assert len(started) == 2
+    rates = [row["lr"] for row in read_rows(record.folder / "results.csv")]  # each stage's ends where a cosine does
+    assert [rates[epoch] for epoch in (0, 1, 3)] == pytest.approx([0.0005] * 3) and rates[2] > 0.002
+    for path in files:
+        known = observed_in(load_checkpoint(path))
+        assert known and known.state["frozen"].tolist() == [1, 1]
     stages = record.metrics["stages"]
     assert [stage["weights"] for stage in stages] == files and [stage["epochs"] for stage in stages] == [1, 1, 2]
     for stage, path in zip(stages, files, strict=True):

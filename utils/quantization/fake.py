@@ -14,6 +14,7 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
+from utils.errors import InputError
 from utils.quantization.edges import (
     IMAGE_SCALE,
     Edges,
@@ -30,6 +31,7 @@ from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import QuantisedNetwork, lower, weight_bits
 from utils.quantization.observers import EDGE_PACE, WEIGHT_PACE, EdgeScale
 from utils.quantization.scheme import Scheme
+from utils.quantization.straight import level_sum
 from utils.quantization.support import check_supported
 from utils.quantization.tables import CHARGE_BITS, tabled_layers
 from utils.quantization.walk import last_readers, move
@@ -114,11 +116,14 @@ class FakeQuantised(nn.Module):
                     fold=self.fold,
                     learn=learn,
                     share=self._share(layer),
+                    acc_bits=scheme.acc_bits,
                 )
             elif isinstance(layer, s.Shortcut) and layer.weighted:
                 self.layers[str(i)] = FakeSum(layer, width[i])
         self._load(network.state)
         self._kept: tuple[tuple[int, ...], IntegerExecutor] | None = None
+        self.counting = False  # whether a training pass adds its levels up
+        self._counted: list[tuple[Tensor, int]] = []  # of every edge: sum of |n| / hi, neurons
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Images -> raw head maps, in cfg order."""
@@ -127,6 +132,7 @@ class FakeQuantised(nn.Module):
         ranges, statistics = (bool(flag) for flag in self.frozen.tolist())
         observe = not ranges and int(self.seen) % OBSERVED == 0
         self.seen += 1
+        self._counted = []
         if observe:
             self._follow_weights()
         with torch.autocast(x.device.type, enabled=False) if self._wide else nullcontext():
@@ -141,6 +147,16 @@ class FakeQuantised(nn.Module):
         due = torch.tensor([progress >= FREEZE_RANGES, progress >= FREEZE_STATISTICS], device=self.frozen.device)
         self.frozen.copy_(torch.maximum(self.frozen, due.long()))
 
+    def mean_level(self) -> Tensor:
+        """Mean |n| / hi over all neurons of the training pass just made, with gradients; ``counting`` must be on.
+
+        In rate and stream coding a level is the number of its neuron's spikes, so this is the share of all possible
+        spikes that are fired. Image and read-outs are not among them.
+        """
+        sums, neurons = zip(*self._counted, strict=True)
+        self._counted = []
+        return torch.stack(sums).sum() / sum(neurons)
+
     def integer(self) -> IntegerNetwork:
         """The golden model of the present state.
 
@@ -148,6 +164,22 @@ class FakeQuantised(nn.Module):
             InputError: an accumulator needs more than 32 bits.
         """
         return lower(self.quantised())
+
+    def check_accumulators(self) -> None:
+        """See that the accumulators the scheme declares leave enough of every layer.
+
+        Raises:
+            InputError: half of what rounding alone leaves of a layer's weights would be lost; names it.
+        """
+        grids = self._grids()
+        for i, layer in enumerate(self._folded.layers):
+            if isinstance(layer, s.Conv) and self.scheme.acc_bits:
+                before, after = self._conv(i).kept(grids[layer.sources[0]])
+                if 2 * after < before:
+                    raise InputError(
+                        f"layer {i} (cfg line {layer.line}): accumulators of {self.scheme.acc_bits} bits leave only "
+                        f"{after:.0%} of its weights' power; use more --acc-bits or fewer --a-bit"
+                    )
 
     @torch.no_grad()
     def quantised(self) -> QuantisedNetwork:
@@ -160,7 +192,7 @@ class FakeQuantised(nn.Module):
             charges[i] = Grid(float(step), *level_bounds(CHARGE_BITS, signed=True))
         for i, layer in enumerate(self._folded.layers):
             if isinstance(layer, s.Conv):
-                weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]].scale)
+                weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]])
                 state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = weight.cpu(), bias.cpu()
             elif isinstance(layer, s.Shortcut) and layer.weighted:
                 state[f"layers.{i}.weights"] = self.layers[str(i)].weights.detach().cpu()  # type: ignore[union-attr, operator]
@@ -190,7 +222,7 @@ class FakeQuantised(nn.Module):
             given = [out[j] for j in layer.sources]
             match layer:
                 case s.Conv():
-                    y = self._conv(i)(given[0], s_in=grids[layer.sources[0]].scale, frozen=frozen)
+                    y = self._conv(i)(given[0], source=grids[layer.sources[0]], frozen=frozen)
                     out[i] = self._rounded(i, layer.activation, y, grids[i], observe) if i in grids else y
                 case s.Shortcut():
                     y = self.layers[str(i)](given) if layer.weighted else sum(given[1:], start=given[0])
@@ -222,7 +254,10 @@ class FakeQuantised(nn.Module):
             y = self.charges[f"layer{i}"](y, *level_bounds(CHARGE_BITS, signed=True), observe=observe)
         if activation not in ("relu", "relu6", "linear"):
             y = ACTIVATIONS[activation](y)
-        return self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=observe)
+        rounded = self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=observe)
+        if self.counting:
+            self._counted.append((level_sum(y, rounded, grid.scale * grid.hi), rounded.numel()))
+        return rounded
 
     def _follow_weights(self) -> None:
         for layer in self._convs():

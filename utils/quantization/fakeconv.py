@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from utils.darknet import spec as s
 from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.shortcuts import source_shares
+from utils.quantization.edges import Grid
 from utils.quantization.observers import Scale
-from utils.quantization.straight import learn_quantise, round_straight
-from utils.quantization.weights import LARGEST_BIAS, best_power, weight_levels, weight_scales
+from utils.quantization.straight import learn_quantise, next_power, round_straight
+from utils.quantization.weights import LARGEST_BIAS, LEAST_RAISE, best_power, weight_levels, weight_scales
 
+SMALLEST_UNIT = 1e-30  # of an accumulator over its input's; a channel under it is dead
 SMALLEST_GAIN = 2.0**-40  # of batch norm; a channel under it is dead, and dividing by 0 would make it NaN
 
 
@@ -27,33 +29,47 @@ class FakeConv(nn.Module):
     gain again so that batch norm can normalise by the batch; once the statistics are frozen it is a weight and a bias
     only. (Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018, section 3.2.2, arXiv
     1806.08342.)
+
+    With ``acc_bits`` the scales in use are raised, in training and after it, until no input whatever can overflow an
+    accumulator of so many bits: the bound of `weights.fit_accumulator`, on what batch norm makes of the layer now. What
+    follows the weights or learns is the scale before that.
     """
 
     def __init__(
-        self, layer: s.Conv, in_channels: int, *, style: str, bits: int, fold: bool, learn: bool, share: float
+        self,
+        layer: s.Conv,
+        in_channels: int,
+        *,
+        style: str,
+        bits: int,
+        fold: bool,
+        learn: bool,
+        share: float,
+        acc_bits: int | None = None,
     ) -> None:
         super().__init__()
         self.layer, self.bits, self.share = layer, bits, share
+        self.room = None if acc_bits is None else 2 ** (acc_bits - 1) - 1
         self.dorefa, self.fold = style == "dorefa", fold and layer.bn
         self.conv, self.bn = conv_and_bn(layer, in_channels)
         count = layer.filters if style == "google" else 1
         fixed = self.dorefa and not learn  # then it is the largest weight's, computed each time
         self.steps = Scale(torch.ones(count), power=style == "pow2", learn=learn, fixed=fixed)
 
-    def forward(self, x: Tensor, *, s_in: float, frozen: bool) -> Tensor:
+    def forward(self, x: Tensor, *, source: Grid, frozen: bool) -> Tensor:
         """One layer's sums.
 
         Args:
             x: [N,I,H,W] on a grid.
-            s_in: the scale of that grid.
+            source: that grid.
             frozen: normalise by the running statistics; a weight and a bias are then all that is left, and both are
                 rounded as the integers will have them, the bias to the unit of the accumulator.
 
         Returns:
             [N,O,H',W'], normalised.
         """
-        full = self._weight()
-        step = self._step(full)
+        full, s_in = self._weight(), source.scale
+        step = self._step(full, source)
         weight = self._rounded(full, step)
         if self.bn is None:
             return convolve(self.layer, x, weight, _to_unit(self.conv.bias, s_in * step))
@@ -91,11 +107,26 @@ class FakeConv(nn.Module):
             self.steps.move(pace)
 
     @torch.no_grad()
-    def absorbed(self, s_in: float) -> tuple[Tensor, Tensor, Tensor]:
+    def kept(self, source: Grid) -> tuple[float, float]:
+        """Share of the weights' power that rounding leaves, before and after scales are raised for the accumulator.
+
+        In the unit of the output, so that a channel that batch norm has almost switched off hardly counts.
+        """
+        weight = self._weight()
+        gain = self._gain().abs() if self.bn is not None and not self.fold else torch.ones_like(weight[:, 0, 0, 0])
+        gain = gain.view(-1, 1, 1, 1)
+        power = (weight * gain).square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+        steps = (self._own_step(weight), self._step(weight, source))
+        off = [(self._levels(weight, step) * step.view(-1, 1, 1, 1) - weight) * gain for step in steps]
+        before, after = (1 - float(each.square().sum() / power) for each in off)
+        return before, after
+
+    @torch.no_grad()
+    def absorbed(self, source: Grid) -> tuple[Tensor, Tensor, Tensor]:
         """The layer as `lower` takes it: batch norm in weight, bias and scale, exactly.
 
         Args:
-            s_in: scale of the edge it reads.
+            source: grid of the edge it reads.
 
         Returns:
             Weights [O,I/groups,k,k] on their grid and biases [O], float32; scales [O], float64, > 0. A channel whose
@@ -103,18 +134,16 @@ class FakeConv(nn.Module):
             could not hold the bias.
         """
         weight = self._weight()
-        top, step = weight_levels(self.bits), self._step(weight)
-        level = (weight / step.view(-1, 1, 1, 1) + 0.5).floor_().clamp_(-top, top)  # in float32, as in training
+        step = self._step(weight, source)
+        level = self._levels(weight, step)
         step = step.double().expand(len(weight))
         value = level.double() * step.view(-1, 1, 1, 1)
-        if self.bn is None:
-            assert self.conv.bias is not None
-            bias = self.conv.bias.double()
-        else:
-            gain, bias = self._gain().double(), self._shift().double()
-            if not self.fold:
-                value, step = value * gain.view(-1, 1, 1, 1), step * gain.abs()
-        least = bias.abs() / (s_in * LARGEST_BIAS)
+        bias = self._bias().double()
+        if self.bn is not None and not self.fold:
+            gain = self._gain().double()
+            value, step = value * gain.view(-1, 1, 1, 1), step * gain.abs()
+        largest = LARGEST_BIAS if self.room is None else min(LARGEST_BIAS, self.room - 1)
+        least = bias.abs() / (source.scale * largest)
         live = step > torch.finfo(torch.float32).tiny
         step = torch.where(live, step, step.max().clamp_min(torch.finfo(torch.float32).tiny))
         if not self.steps.power:
@@ -137,8 +166,46 @@ class FakeConv(nn.Module):
         assert self.bn is not None and self.bn.running_mean is not None
         return self.bn.bias - self.bn.running_mean * self._gain()
 
-    def _step(self, weight: Tensor) -> Tensor:
+    def _bias(self) -> Tensor:
+        """What the integers add, in the value's unit, [O]."""
+        if self.bn is not None:
+            return self._shift()
+        assert self.conv.bias is not None
+        return self.conv.bias
+
+    def _levels(self, weight: Tensor, step: Tensor) -> Tensor:
+        """Integers in the weight's own float32, as in training; not for gradients."""
+        top = weight_levels(self.bits)
+        return (weight / step.view(-1, 1, 1, 1) + 0.5).floor_().clamp_(-top, top)
+
+    def _step(self, weight: Tensor, source: Grid) -> Tensor:
         """The scales in use, [O] or [1]."""
+        step = self._own_step(weight)
+        return step if self.room is None else self._fitted(weight.detach(), step, source)
+
+    @torch.no_grad()
+    def _fitted(self, weight: Tensor, step: Tensor, source: Grid) -> Tensor:
+        """Scales raised until the accumulators fit: each channel's own where the integers have one for each.
+
+        What batch norm adds to a channel that it has switched off has no say; `absorbed` takes care of it.
+        """
+        assert self.room is not None
+        bias, gain = self._bias().double().abs(), torch.ones(len(weight), device=weight.device)
+        if self.bn is not None and not self.fold:
+            step, gain = step.expand(len(weight)), self._gain().abs()
+        while True:
+            unit = gain * step.double()
+            held = torch.where(unit > SMALLEST_UNIT, bias / (source.scale * unit) + 1, 0.0)  # 1: however it is rounded
+            sums = self._levels(weight, step).abs().flatten(1).sum(1, dtype=torch.float64)
+            over = (sums * source.reach + held) / self.room
+            if not bool((over > 1).any()):
+                return step
+            over = over if len(step) > 1 else over.amax(0, keepdim=True)
+            raised = torch.where(over > 1, step * over.clamp_min(LEAST_RAISE), step).float()
+            step = next_power(raised) if self.steps.power else raised
+
+    def _own_step(self, weight: Tensor) -> Tensor:
+        """The scales by the weights alone."""
         if self.steps.fixed:
             largest = weight.detach().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
             return (largest / weight_levels(self.bits)).view(1)

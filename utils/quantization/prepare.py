@@ -51,7 +51,8 @@ def prepare(
             tanhs of its weights, then, and channels are even already (no gain passes a tanh exactly).
 
     Raises:
-        InputError: the network has a layer without integer form, or there are no images.
+        InputError: the network has a layer without integer form, or there are no images, or the accumulators that the
+            scheme declares are too narrow for a layer.
     """
     images = list(batches)
     if not images:
@@ -75,7 +76,9 @@ def prepare(
     for group in edges.gates:
         scales[group] = gate_scale(scheme, bits[edges.members()[group][0]])
     charges = {i: grid.scale for i, grid in charge_grids(spec, before, real).items()}
-    return FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+    model = FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+    model.check_accumulators()
+    return model
 
 
 def _squashed(network: Network) -> Network:

@@ -54,6 +54,20 @@ def round_straight(x: Tensor, scale: Tensor, top: int) -> Tensor:
     return passed + (level * step - passed).detach()
 
 
+def level_sum(x: Tensor, y: Tensor, unit: float) -> Tensor:
+    """The sum of |y| / unit in float32, as a term of a loss that wants fewer of them.
+
+    Its gradient goes straight to ``x``, of which ``y`` is the rounding: sign(y) / unit, also where ``y`` was clipped.
+    What is 0 stays, and no scale is moved: a larger one would make all levels small.
+
+    Args:
+        x: what was rounded, any shape.
+        y: its grid values.
+        unit: what one of them counts, > 0.
+    """
+    return _LevelSum.apply(x, y.detach(), unit)  # type: ignore[no-untyped-call]
+
+
 def next_power(scale: Tensor) -> Tensor:
     """The least power of two that is not below each scale; as `ranges.power_of_two`, exact.
 
@@ -80,6 +94,19 @@ class _Fake(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
         (inside,) = ctx.saved_tensors
         return given[0] * inside, None, None, None
+
+
+class _LevelSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, unit: float) -> Tensor:
+        ctx.save_for_backward(y)
+        ctx.unit = unit
+        return torch.linalg.vector_norm(y, 1, dtype=torch.float32) / unit
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        return y.sign().mul_(given[0] / ctx.unit), None, None
 
 
 class _Learned(torch.autograd.Function):
