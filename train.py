@@ -7,7 +7,7 @@
   python3 train.py --weights weights/slim_prune_0.8.pt --KDstr 4 --t_weights weights/last.pt    with a teacher
   python3 train.py --weights weights/slim_prune_0.8.pt --quantized pow2 --w-bit 4 --a-bit 4 --epochs 10    to integers
   python3 train.py --weights weights/last.pt --quantized google --w-bit 4 --a-bit 3 --progressive --epochs 30    8, 4, 3
-  python3 train.py --weights weights/last.pt --quantized pow2 --a-bit 4 --sparsify 10 --acc-bits 20    few spikes, narrow
+  python3 train.py --weights weights/last.pt --quantized pow2 --a-bit 4 --sparsify 10 --acc-bits 20    few spikes
   python3 train.py --resume                                     go on with the run that was cut
   torchrun --nproc_per_node=2 -- train.py -sr --s 0.001         two processes; the first one writes
   torchrun --nnodes=2 --node_rank=0 --master_addr=HOST --master_port=29500 --nproc_per_node=2 -- train.py
