@@ -6,12 +6,14 @@
   python3 convert_snn.py --mode stream                            all layers at once; mAP at every step
   python3 convert_snn.py --mode stream --early-exit 20            answers after 20 steps, as good as it is by then
   python3 convert_snn.py --mode stream --neuron signed            the neurons of Fast-SNN at T = L, to compare
+  python3 convert_snn.py --mode stream --neuron unsigned --finetune    layer by layer, as Fast-SNN does
   python3 convert_snn.py --mode rate --timesteps 128 --percentile 99.999 --channel-wise --reset subtract
 
 phase: a layer waits for its window of L steps, then fires as many spikes as its level says; exact. stream: every layer
 runs in every step, signed neurons take back what was too early; exact once nothing fires any more. rate: float weights
-and firing rates, as older converters do; approximate. Leaves weights/<name>.snn.pt, which test.py and detect.py run in
-its mode, and in runs/convert_snn the record, pictures and tables.
+and firing rates, as older converters do; approximate. --finetune brings modes that are not exact nearer, on training
+images; the exact ones need none, and their rows stand beside. Leaves weights/<name>.snn.pt, which test.py and detect.py
+run in its mode, and in runs/convert_snn the record, pictures and tables.
 """
 
 from __future__ import annotations

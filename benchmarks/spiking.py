@@ -30,11 +30,11 @@ import torch
 import convert_snn
 from benchmarks.pruning import spread
 from benchmarks.spiking_rows import Row, bits_rows, rate_rows, speed, whole
-from benchmarks.spiking_tables import Seed, bars_table, layers_table, leave_files, modes_table, plot_tradeoff
+from benchmarks.spiking_tables import Seed, bars_table, leave_files, modes_table, plot_tradeoff
 from benchmarks.spiking_training import coco_rows, integers_in, stages_of, trained
 from pipeline.bench import FLOAT, RUNS, Bench, open_bench
 from pipeline.converting.flags import settle_flags
-from pipeline.converting.outcome import Sample
+from pipeline.converting.outcome import Sample, operations_table
 from utils import cli
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
@@ -168,7 +168,7 @@ def all_modes(args: argparse.Namespace) -> None:
     bits = 4 if 4 in args.bits else args.bits[0]
     row = seeds[0].row((bits, "phase"))
     assert row is not None and row.cost is not None
-    log.info(layers_table(f"{bits} bits in phase mode, {seeds[0].name}: where the operations are", row.cost))
+    log.info(operations_table(f"{bits} bits in phase mode, {seeds[0].name}: where the operations are", row.cost))
     network = encode(integers_of(bench, args, len(seeds) - 1)[bits])
     timing = speed(network, next(sample.inputs())[:8])
     log.info(plain_table(f"speed at {bits} bits, ms an image", [["", "ms", ""], *timing]))

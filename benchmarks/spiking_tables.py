@@ -95,26 +95,6 @@ def _bar(bits: int, promise: str, bar: float | None, values: list[float], form: 
     return [str(bits), promise, "-" if bar is None else f"{bar:g}", spread(values, form), verdict]
 
 
-def layers_table(title: str, cost: Cost) -> str:
-    """Which layers the synaptic operations are done in."""
-    heading = ["layer", "neurons", "spikes a neuron", "kSOPs in it", "share", "kMACs", "of pixels", "SOP/MAC"]
-    total = max(1.0, cost.sops)
-    lines = [
-        [
-            str(i),
-            f"{c.neurons:,}",
-            f"{c.spikes / c.neurons:.2f}" if c.neurons else "reads out",
-            f"{c.sops / 1e3:.1f}",
-            f"{c.sops / total:.1%}",
-            f"{c.macs / 1e3:.1f}",
-            f"{c.input_macs / 1e3:.1f}",
-            f"{c.sops / (c.macs - c.input_macs):.2f}" if c.macs > c.input_macs else "-",
-        ]
-        for i, c in cost.layers.items()
-    ]
-    return plain_table(title, [heading, *lines])
-
-
 def leave_files(folder: Path, seeds: Sequence[Seed]) -> None:
     """spiking.csv of all seeds, and the first one's pictures."""
     write_rows(folder / "spiking.csv", [{"seed": seed.name} | row.record() for seed in seeds for row in seed.rows])

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.bench import Bench
 from pipeline.converting.flags import settle_flags
-from pipeline.converting.outcome import Outcome, cost_lines, cost_numbers, pictures
+from pipeline.converting.outcome import Outcome, cost_lines, cost_numbers, operations_table, pictures
 from pipeline.converting.rate import rate
 from pipeline.converting.stream import snn_path, stream
 from pipeline.quantise import bits_of, float_row, quantise
@@ -67,7 +67,7 @@ def phase(bench: Bench, folder: Path) -> Outcome:
     cost = spikes_of(bench, spiking)
     rows["quantised"]["energy_pj"] = cost.energy.ann_int8
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
-    told = [spiking.describe(), *told, *cost_lines(cost)]
+    told = [spiking.describe(), *told, *cost_lines(cost), operations_table("where the operations are", cost)]
     shown = dict(measured)
     if bench.loaded.network is not None:
         shown = {"float": bench.score(bench.loaded.predictor), **shown}

@@ -50,10 +50,24 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     add("--images", type=cli.positive, default=64, help="stream and rate: validation images that are simulated")
     add("--curve", type=cli.positive, nargs="+", default=None, help="stream and rate: steps at which mAP is measured")
     add("--stepwise", type=cli.whole, default=2, help="phase: images of the literal step-by-step proof")
+    add("--finetune", action="store_true", help="stream with limited steps or other neurons, and rate: layer by layer")
+    add("--finetune-images", type=cli.positive, default=16, help="training images that --finetune sees")
+    add("--finetune-iterations", type=cli.positive, default=8, help="of each layer")
     if any(action.dest == "percentile" for action in flags._actions):
         flags.set_defaults(percentile=None)
     else:
         add("--percentile", type=float, default=None, help="rate: share of the values that fits (default: 99.999)")
+
+
+def _settle_tuning(args: argparse.Namespace) -> None:
+    if not args.finetune:
+        return
+    limited = args.timesteps or args.early_exit or (args.neuron or "traced") != "traced"
+    if args.mode == "phase" or (args.mode == "stream" and not limited):
+        what = "phase mode is exact" if args.mode == "phase" else "a stream that runs until it is settled is exact"
+        raise InputError(f"--finetune: {what}, there is nothing to tune; leave it away")
+    if args.early_exit:
+        args.timesteps = args.early_exit  # what is tuned for these steps is nothing later
 
 
 def settle_flags(bench: Bench) -> None:
@@ -68,6 +82,7 @@ def settle_flags(bench: Bench) -> None:
     for name, modes in ONLY.items():
         if getattr(args, name) and args.mode not in modes.split(" or "):
             raise InputError(f"--{name.replace('_', '-')}: is for --mode {modes}, this is {args.mode}; leave it away")
+    _settle_tuning(args)
     args.percentile = args.percentile or (PERCENTILE if args.mode == "rate" else RANGE_PERCENTILE)
     args.neuron = args.neuron or "traced"
     args.schedule, args.reset = args.schedule or "spread", args.reset or "subtract"

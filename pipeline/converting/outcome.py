@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from pipeline.report import compare
 from utils.data.loader import Batch
 from utils.detection.evaluate import Metrics, Predictor, evaluate
 from utils.reporting.plots import plot_bars
+from utils.reporting.results import write_rows
 from utils.reporting.tables import plain_table
-from utils.spiking.counting import Cost
+from utils.spiking.counting import Cost, LayerCost
 from utils.spiking.mismatch import Mismatch
 
 Rows = dict[str, dict[str, Any]]
@@ -96,7 +97,46 @@ def cost_lines(cost: Cost) -> list[str]:
         "energy of the arithmetic, uJ a frame, 45 nm (Horowitz, ISSCC 2014): dense fp32 {} and int8 {}, "
         "spikes with fp32 constants {} and with integer ones {}".format(*micro),
         cost.break_even,
+        heaviest(cost),
     ]
+
+
+def heaviest(cost: Cost) -> str:
+    """The layers in which half of the accumulates are done."""
+    order, seen, found = sorted(cost.layers, key=lambda i: -cost.layers[i].sops), 0.0, []
+    while order and seen < cost.sops / 2:
+        found.append(order.pop(0))
+        seen += cost.layers[found[-1]].sops
+    share = seen / max(1.0, cost.sops)
+    which = ", ".join(f"{i} ({ratio(cost.layers[i])} a synapse)" for i in found)
+    pixels = cost.input_macs / max(1, cost.macs)
+    return (
+        f"{share:.0%} of the accumulates are in layers {which}; {pixels:.0%} of the dense MACs read pixels: no spikes"
+    )
+
+
+def ratio(layer: LayerCost) -> str:
+    """Spikes a synapse of a layer; of one that has none that spikes reach, a dash."""
+    return f"{layer.sops / (layer.macs - layer.input_macs):.2f}" if layer.macs > layer.input_macs else "-"
+
+
+def operations_table(title: str, cost: Cost) -> str:
+    """Which layers the synaptic operations are done in."""
+    heading = ["layer", "neurons", "spikes a neuron", "kSOPs in it", "share", "kMACs", "of pixels", "SOP/MAC"]
+    lines = [
+        [
+            str(i),
+            f"{c.neurons:,}",
+            f"{c.spikes / c.neurons:.2f}" if c.neurons else "reads out",
+            f"{c.sops / 1e3:.1f}",
+            f"{c.sops / max(1.0, cost.sops):.1%}",
+            f"{c.macs / 1e3:.1f}",
+            f"{c.input_macs / 1e3:.1f}",
+            ratio(c),
+        ]
+        for i, c in cost.layers.items()
+    ]
+    return plain_table(title, [heading, *lines])
 
 
 def cost_numbers(cost: Cost) -> dict[str, float]:
@@ -131,6 +171,7 @@ def pictures(bench: Bench, shown: dict[str, Metrics], cost: Cost, folder: Path) 
         folder / "detections.jpg",
         plot_bars(folder / "spikes.png", spikes, title="Spikes a neuron, by layer", unit="spikes a frame"),
         plot_energy(folder / "energy.png", joules),
+        write_rows(folder / "operations.csv", [{"layer": i, **asdict(each)} for i, each in cost.layers.items()]),
     ]
 
 

@@ -22,6 +22,16 @@ from pipeline.converting.outcome import (
     pictures,
 )
 from pipeline.converting.stream import snn_path
+from pipeline.converting.tuning import (
+    mode_row,
+    modes_table,
+    phase_row,
+    tuned_line,
+    tuned_rate,
+    tuning_meta,
+    tuning_table,
+)
+from pipeline.quantise import quantise
 from utils.darknet import spec as s
 from utils.darknet.network import Network
 from utils.detection.evaluate import Metrics
@@ -30,6 +40,7 @@ from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
 from utils.spiking import mismatch
 from utils.spiking.counting import Cost, cost_of
+from utils.spiking.encode import encode
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
@@ -51,13 +62,15 @@ def rate(bench: Bench, folder: Path) -> Outcome:
         raise InputError(
             f"{bench.loaded.path}: holds no float network, which --mode rate normalises; give the one it was made of"
         )
-    made, args = normalised(bench, network), bench.args
-    sample, executor = Sample.of(bench, args.images), RateExecutor(made)
+    converted, args = normalised(bench, network), bench.args
+    sample = Sample.of(bench, args.images)
+    made = tuned_rate(bench, converted, network) if args.finetune else converted
+    executor = RateExecutor(made)
     points = curve_points(made.timesteps, args.curve, [made.timesteps])
     run = simulate(sample, executor, network, points)
     curve = {t: sample.score_heads([each[t] for each in run.heads]) for t in points}
     cost = cost_of_rate(made, run, bench.size)
-    path = save_rate(snn_path(bench), made, bench.manifest.names, bench.meta)
+    path = save_rate(snn_path(bench), made, bench.manifest.names, bench.meta | tuning_meta(bench))
     measured = {"float": sample.score(bench.loaded.predictor), "spiking": curve[made.timesteps]}
     rows: Rows = {
         "float": bench.numbers(bench.loaded.predictor, measured["float"], bench.loaded.spec, bench.loaded.path),
@@ -65,11 +78,32 @@ def rate(bench: Bench, folder: Path) -> Outcome:
     }
     rows["spiking"] |= cost_numbers(cost) | {"steps": made.timesteps, "exact": False, "images": sample.images}
     told = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
+    if args.finetune:
+        before = simulate(sample, RateExecutor(converted), network, (made.timesteps,))
+        rows = _beside(bench, sample, converted, before, rows)
+        told += [
+            tuned_line(before.mismatches, run.mismatches),
+            tuning_table(before.mismatches, run.mismatches, "spikes"),
+            modes_table(rows),
+        ]
     told.append(mismatch_table(run.mismatches, "spikes"))
     outputs = [path, *_files(folder, run, curve, rows), *pictures(bench, measured, cost, folder)]
     how = "channel" if args.channel_wise else "layer"
     title = f"rates of {made.timesteps} steps, a scale a {how}, {args.percentile} %, reset {made.reset}; {sample.said}"
     return Outcome(title, rows, measured, told, outputs)
+
+
+def _beside(bench: Bench, sample: Sample, converted: RateNetwork, before: Simulated, rows: Rows) -> Rows:
+    """The rows, and those of what was not tuned: the same rates, and phase mode, for which integers are calibrated."""
+    score = sample.score_heads([each[converted.timesteps] for each in before.heads])
+    cost, spiking = cost_of_rate(converted, before, bench.size), rows.pop("spiking")
+    phase = phase_row(sample, encode(quantise(bench)))
+    return {
+        **rows,
+        "phase": phase,
+        "converted": mode_row(score, cost, converted.timesteps, exact=False),
+        "spiking": spiking,
+    }
 
 
 def normalised(bench: Bench, network: Network) -> RateNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from pipeline.converting.outcome import (
     mismatch_table,
     peak_bytes,
     pictures,
+)
+from pipeline.converting.tuning import (
+    mode_row,
+    modes_table,
+    phase_row,
+    tuned_line,
+    tuned_stream,
+    tuning_meta,
+    tuning_table,
 )
 from pipeline.quantise import bits_of, quantise
 from utils.detection.evaluate import Metrics
@@ -44,17 +54,18 @@ def stream(bench: Bench, folder: Path) -> Outcome:
     Raises:
         InputError: a layer cannot stream, or the settled network differs from its integers, which would be our mistake.
     """
-    network = encode(quantise(bench, folder))
+    converted = network = encode(quantise(bench, folder))
     executor = simulator(bench, network).to(bench.device)
     sample = Sample.of(bench, bench.args.images)
     limit = executor.steps or executor.bound
     points = curve_points(limit, bench.args.curve, [t for t in (network.window, bench.args.early_exit, limit) if t])
-    seen = [
-        observe(executor, x, points)
-        for x in tqdm(sample.inputs(), total=len(sample.batches), desc="stream", delay=2, leave=False, disable=None)
-    ]
+    before = None
+    if bench.args.finetune:
+        before, network = watched(executor, sample, (limit,), converted), tuned_stream(bench, executor)
+        executor = simulator(bench, network).to(bench.device)
+    seen = watched(executor, sample, points, converted)
     curve = {t: sample.score_heads([each.heads[t] for each in seen]) for t in points}
-    golden = sample.score(IntegerExecutor(network.integer))
+    golden = sample.score(IntegerExecutor(converted.integer))
     every = join(seen)
     answer = bench.args.early_exit or limit
     told = judge(executor, every, golden, curve[limit], sample)
@@ -64,11 +75,51 @@ def stream(bench: Bench, folder: Path) -> Outcome:
     rows["quantised"]["energy_pj"] = cost.energy.ann_int8
     rows["spiking"] |= cost_numbers(cost) | _numbers(executor, every, answer)
     told += times(executor, every, network) + cost_lines(cost) + memory(every, network, bench.size)
+    if before is not None:
+        rows = _beside(bench, sample, converted, before, rows)
+        told += _tuned(before, every, rows)
     told += [] if every.exact else [mismatch_table(every.mismatches)]
     outputs = [path, *files(folder, executor, every, curve), *pictures(bench, measured, cost, folder)]
     outputs += _pictures(folder, executor, every, curve, rows, next(sample.inputs()))
     title = f"{bits_of(network.integer)}, as integers and as spikes that stream; {sample.said}"
     return Outcome(title, rows, measured, told, outputs)
+
+
+def watched(
+    executor: StreamExecutor, sample: Sample, points: Sequence[int], golden: SpikingNetwork
+) -> list[Observation]:
+    """What the simulation of each batch saw; counts should be the levels of ``golden``."""
+    batches = tqdm(sample.inputs(), total=len(sample.batches), desc="stream", delay=2, leave=False, disable=None)
+    return [observe(executor, x, points, golden=golden.integer) for x in batches]
+
+
+def _beside(bench: Bench, sample: Sample, network: SpikingNetwork, before: list[Observation], rows: Rows) -> Rows:
+    """The rows, and those of what was not tuned: the same neurons, phase mode, the settled stream."""
+    every, settled = join(before), StreamExecutor(network, schedule=bench.args.schedule)
+    seen = watched(settled, sample, (settled.bound,), network)
+    (last,) = before[0].heads
+    scores = [
+        sample.score_heads([each.heads[t] for each in part]) for part, t in ((before, last), (seen, settled.bound))
+    ]
+    final = join(seen)
+    beside = {
+        "phase": phase_row(sample, network),
+        "settled": mode_row(
+            scores[1], cost_of_stream(network, final, bench.size), max(final.settled.values()), exact=final.exact
+        ),
+        "converted": mode_row(scores[0], cost_of_stream(network, every, bench.size), every.steps, exact=every.exact),
+    }
+    spiking = rows.pop("spiking")
+    return {**rows, **beside, "spiking": spiking}
+
+
+def _tuned(before: list[Observation], after: Observation, rows: Rows) -> list[str]:
+    every = join(before)
+    return [
+        tuned_line(every.mismatches, after.mismatches),
+        tuning_table(every.mismatches, after.mismatches),
+        modes_table(rows),
+    ]
 
 
 def simulator(bench: Bench, network: SpikingNetwork) -> StreamExecutor:
@@ -135,7 +186,7 @@ def save(bench: Bench, network: SpikingNetwork) -> Path:
     args = bench.args
     steps = args.early_exit or args.timesteps or (None if args.neuron == "traced" else network.window)
     run = Run("stream", steps, args.neuron, args.schedule)
-    return save_spiking(snn_path(bench), network, bench.manifest.names, bench.meta, run)
+    return save_spiking(snn_path(bench), network, bench.manifest.names, bench.meta | tuning_meta(bench), run)
 
 
 def snn_path(bench: Bench) -> Path:

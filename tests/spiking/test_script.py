@@ -13,6 +13,7 @@ import export
 import pipeline.bench
 from models import Darknet, load_model, network_of
 from pipeline.converting.outcome import Sample
+from pipeline.converting.tuning import tuning_images
 from tests.scenes import write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
@@ -132,9 +133,58 @@ def test_rate_normalises_and_says_that_it_is_not_exact(place, convert, caplog):
         convert("--weights", record.paths("*.snn.pt")[0].as_posix())
 
 
+TUNED = ["--finetune", "--finetune-images", "4", "--finetune-iterations", "2"]
+
+
+def test_fine_tuning_shows_before_and_after_and_the_exact_modes_beside(place, convert, caplog):
+    caplog.set_level("INFO")
+    record = convert("--mode", "stream", "--neuron", "unsigned", "--a-bit", "2", *TUNED, "--name", "f")
+    rows = record.metrics
+    assert list(rows) == ["float", "quantised", "phase", "settled", "converted", "spiking"]
+    assert rows["phase"]["map50"] == rows["settled"]["map50"] == rows["quantised"]["map50"]
+    assert rows["settled"]["exact"] is True and rows["converted"]["exact"] is rows["spiking"]["exact"] is False
+    assert rows["converted"]["steps"] == rows["spiking"]["steps"] == 3
+    for told in ("before and after fine-tuning", "modes that need none", "fine-tuned on 4 training images"):
+        assert told in caplog.text
+    loaded = load_model(place / record.paths("*.snn.pt")[0])
+    assert isinstance(loaded.predictor, StreamExecutor) and loaded.predictor.rule == "unsigned"
+    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    assert Sample.of(bench, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
+
+
+def test_rates_are_fine_tuned_and_read_back(place, convert):
+    record = convert("--mode", "rate", "--timesteps", "6", *TUNED, "--name", "g")
+    rows = record.metrics
+    assert list(rows) == ["float", "phase", "converted", "spiking"]
+    loaded = load_model(place / record.paths("*.snn.pt")[0])
+    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    assert isinstance(loaded.predictor, RateExecutor)
+    assert Sample.of(bench, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
+
+
+def test_an_early_exit_is_what_is_tuned_for(place, convert):
+    record = convert("--mode", "stream", "--early-exit", "2", "--a-bit", "2", *TUNED, "--name", "h")
+    predictor = load_model(place / record.paths("*.snn.pt")[0]).predictor
+    assert isinstance(predictor, StreamExecutor) and predictor.steps == 2
+    assert record.metrics["spiking"]["steps"] == record.metrics["converted"]["steps"] == 2
+
+
+def test_fine_tuning_sees_training_images_only(place, convert):
+    words = [*HERE, "--weights", "net.pt", *TUNED]
+    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args(words))
+    seen = tuning_images(bench)
+    own = torch.cat(bench.training_images(6))
+    others = torch.cat([batch.images.float() / 255 for batch in bench.valid])
+    assert len(seen) == 4 and len(own) == 6
+    assert all(any(torch.equal(x, y) for y in own) for x in seen)
+    assert not any(torch.equal(x, y) for x in seen for y in others)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["--finetune"], "--finetune: phase mode is exact, there is nothing to tune"),
+        (["--mode", "stream", "--finetune"], "--finetune: a stream that runs until it is settled is exact"),
         (["--early-exit", "3"], "--early-exit: is for --mode stream, this is phase"),
         (["--mode", "rate", "--neuron", "signed"], "--neuron: is for --mode stream, this is rate"),
         (["--mode", "stream", "--reset", "zero"], "--reset: is for --mode rate, this is stream"),

@@ -61,6 +61,11 @@ def _sum(parts: Sequence[Mismatch]) -> Mismatch:
     return Mismatch(neurons, wrong, own, mean, max(part.largest for part in parts))
 
 
+def overall(layers: Mapping[int, Mismatch]) -> Mismatch:
+    """All layers as one."""
+    return _sum(list(layers.values()))
+
+
 def is_exact(layers: Mapping[int, Mismatch]) -> bool:
     """No neuron of any layer is off."""
     return all(layer.wrong == 0 for layer in layers.values())

@@ -11,6 +11,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.shapes import channels, sizes
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.integer import IntegerNetwork
 from utils.spiking.encode import SpikingNetwork
 from utils.spiking.mismatch import Mismatch, is_exact, mismatch, together
 from utils.spiking.stream import Spikes, State, StreamExecutor
@@ -46,7 +47,11 @@ class Observation:
 
 
 def observe(
-    executor: StreamExecutor, x: Tensor, points: Collection[int] = (), also: Collection[int] = ()
+    executor: StreamExecutor,
+    x: Tensor,
+    points: Collection[int] = (),
+    also: Collection[int] = (),
+    golden: IntegerNetwork | None = None,
 ) -> Observation:
     """Simulate images [N,C,H,W] of n / 255 as ``forward`` does, and keep what happens on the way.
 
@@ -55,8 +60,10 @@ def observe(
         x: the images.
         points: steps whose read-outs are kept.
         also: steps of which everything is kept, in ``earlier``.
+        golden: whose levels the counts should be; by default those of the executor's own integers.
     """
-    return join([_Watched(executor, part, points, also).observation() for part in x.split(executor.together(x))])
+    parts = x.split(executor.together(x))
+    return join([_Watched(executor, part, points, also, golden).observation() for part in parts])
 
 
 def join(parts: Sequence[Observation]) -> Observation:
@@ -79,12 +86,19 @@ def join(parts: Sequence[Observation]) -> Observation:
 class _Watched:
     """A simulation of some images, and what it has seen so far."""
 
-    def __init__(self, executor: StreamExecutor, x: Tensor, points: Collection[int], also: Collection[int]) -> None:
+    def __init__(
+        self,
+        executor: StreamExecutor,
+        x: Tensor,
+        points: Collection[int],
+        also: Collection[int],
+        golden: IntegerNetwork | None,
+    ) -> None:
         network = executor.spiking.integer
         size, width = sizes(network.spec, *x.shape[2:]), channels(network.spec)
         edges = [i for i in network.grids if i >= 0]
         self.executor, self.x, self.points, self.also = executor, x, points, also
-        self.golden = IntegerExecutor(network).to(x.device).levels(x)
+        self.golden = IntegerExecutor(golden or network).to(x.device).levels(x)
         self.activity = {i: torch.zeros(width[i], *size[i], dtype=torch.float64, device=x.device) for i in edges}
         self.settled = dict.fromkeys((i for i in edges if i in network.ops), 0)
         self.heads: dict[int, list[Tensor]] = {}

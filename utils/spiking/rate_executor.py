@@ -46,7 +46,7 @@ class RateExecutor(nn.Module):
     @torch.no_grad()
     def run(self, x: Tensor, points: Collection[int]) -> RateRun:
         """Simulate ``steps``; the read-outs at each of ``points`` too."""
-        run = _Run(self.rate, x)
+        run = RateState(self.rate, x)
         heads: dict[int, list[Tensor]] = {}
         for t in range(1, self.steps + 1):
             run.step()
@@ -74,8 +74,8 @@ class RateRun:
     activity: dict[int, Tensor]
 
 
-class _Run:
-    """The state of one simulation; constant in T."""
+class RateState:
+    """The state of a simulation of images ``x``; constant in T. ``count`` and ``total`` of the neurons, ``charge``."""
 
     def __init__(self, rate: RateNetwork, x: Tensor) -> None:
         self.rate, self.x = rate, x.float()
@@ -89,28 +89,32 @@ class _Run:
         self.device = x.device
 
     def step(self) -> None:
-        spec, out = self.rate.spec, {-1: self.x}
-        for i, layer in enumerate(spec.layers):
-            if isinstance(layer, s.Head):
-                continue
-            given = [out[j] for j in layer.sources]
-            pure = all(j in self.lit for j in layer.sources)
-            match layer:
-                case s.Conv() | s.Shortcut():
-                    current = self.still[i] if i in self.still else self._current(i, layer, given)
-                    if pure:
-                        self.still[i] = current
-                    if i in readouts(spec):
-                        self.charge[i] = self.charge.get(i, torch.zeros_like(current)) + current
-                    else:
-                        out[i] = self._fire(i, layer, current)
-                case s.MaxPool() if not pure:
-                    out[i] = self._pool(i, layer, given[0])
-                case _:
-                    out[i] = move(layer, given, -torch.inf)
-            if pure and i in out and not isinstance(layer, s.Conv | s.Shortcut):
-                self.lit.add(i)
+        """All layers, once."""
+        out = {-1: self.x}
+        for i, layer in enumerate(self.rate.spec.layers):
+            carried = None if isinstance(layer, s.Head) else self.advance(i, [out[j] for j in layer.sources])
+            if carried is not None:
+                out[i] = carried
         self._count(out)
+
+    def advance(self, i: int, given: list[Tensor]) -> Tensor | None:
+        """A step of one layer: what its sources carry in, what it carries out; a read-out nothing."""
+        layer = self.rate.spec.layers[i]
+        pure = all(j in self.lit for j in layer.sources)
+        match layer:
+            case s.Conv() | s.Shortcut():
+                current = self.still[i] if i in self.still else self._current(i, layer, given)
+                if pure:
+                    self.still[i] = current
+                if i not in readouts(self.rate.spec):
+                    return self._fire(i, layer, current)
+                self.charge[i] = self.charge.get(i, torch.zeros_like(current)) + current
+                return None
+            case s.MaxPool() if not pure:
+                return self._pool(i, layer, given[0])
+        if pure:
+            self.lit.add(i)
+        return move(layer, given, -torch.inf)
 
     def _current(self, i: int, layer: s.Conv | s.Shortcut, given: list[Tensor]) -> Tensor:
         if isinstance(layer, s.Shortcut):

@@ -145,17 +145,20 @@ class StreamExecutor(nn.Module):
         """One step of all layers, in place; returns what every edge carried."""
         spikes: Spikes = {-1: None}
         for i, layer in enumerate(self.spiking.spec.layers):
-            if isinstance(layer, s.Head):
-                continue
-            given = [spikes[j] for j in layer.sources]
-            if i not in self.spiking.integer.ops:
-                spikes[i] = self._relay(i, layer, given, state)
-                continue
-            charged = self._integrate(i, layer, given, state)
-            if i not in self._readouts:
-                spikes[i] = self._fire(i, state) if charged or i not in state.silent else None
+            if not isinstance(layer, s.Head):
+                spikes[i] = self.advance(i, [spikes[j] for j in layer.sources], state)
         state.t += 1
         return spikes
+
+    def advance(self, i: int, given: list[Tensor | None], state: State) -> Tensor | None:
+        """The present step of one layer: what its sources carry in, what it carries out."""
+        layer = self.spiking.spec.layers[i]
+        if i not in self.spiking.integer.ops:
+            return self._relay(i, layer, given, state)
+        charged = self._integrate(i, layer, given, state)
+        if i in self._readouts or not (charged or i not in state.silent):
+            return None
+        return self._fire(i, state)
 
     def read(self, state: State) -> list[Tensor]:
         """The heads as the membranes of the read-outs give them now."""
