@@ -69,7 +69,7 @@ def test_accumulator_too_narrow_for_a_layer_is_refused_with_the_remedy():
     wide = cfg_text(("convolutional", CONV | {"filters": 64}), ("convolutional", CONV | {"filters": 64}))
     with pytest.raises(
         InputError,
-        match=r"layer 1 \(cfg line \d+\): accumulators of 12 bits leave only \d+% of its weights' power; use more",
+        match=r"layer 0 \(cfg line 6\): accumulators of 12 bits leave only \d+% of its weights' power; use more",
     ):
         prepare(random_network(wide), [random_images()], Scheme(w_bit=8, a_bit=8, acc_bits=12))
 
