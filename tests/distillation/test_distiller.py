@@ -88,6 +88,26 @@ def test_doubled_batch_leaves_the_value(name):
 
 
 @pytest.mark.parametrize("name", EXACT)
+def test_what_processes_make_of_their_shares_averages_to_the_whole_batch(name):
+    student, teacher, x = network(cfg()), network(cfg(), seed=1), images(4)
+    targets = torch.cat((TARGETS, torch.tensor([[2, 1, 0.4, 0.3, 0.3, 0.4]])))  # the shares have 3 and 1, image 3 none
+    _, whole = taught(student, teacher, (name,), x, targets)
+    shares = [(x[k::2], targets[targets[:, 0] % 2 == k] * torch.tensor([0.5, 1, 1, 1, 1, 1])) for k in range(2)]
+    shares[1][1][:, 0] = 0
+    counts = []
+    for part, own in shares:
+        listener = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda v: counts.append(v) or v)
+        again(listener, student, part, own)
+    assert TERMS[name].boxes <= (len(set(counts)) == 2), "each counts its own"
+    mean = sum(counts) / max(1, len(counts))  # attention counts once a head, the others once
+    values = []
+    for part, own in shares:
+        distiller = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda _: mean)
+        values.append(again(distiller, student, part, own)[f"kd_{name}"])
+    torch.testing.assert_close(sum(values) / 2, whole[f"kd_{name}"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_duplicated_targets_leave_the_value(name):
     student, teacher, x = network(cfg()), network(cfg(), seed=1), images()
     distiller, once = taught(student, teacher, (name,), x)
