@@ -161,6 +161,28 @@ def test_read_outs_on_the_way_are_those_of_a_shorter_run():
     assert torch.equal(seen.heads[500][0], IntegerExecutor(network.integer)(x)[0])
 
 
+def test_what_was_seen_earlier_is_what_a_shorter_run_sees():
+    network, x = spiking(CHAIN, 4), random_images(2)
+    seen = observe(StreamExecutor(network), x, points=(3, 15), also=(3, 15, 500))
+    for steps in (3, 15):
+        earlier, short = seen.earlier[steps], observe(StreamExecutor(network, steps=steps), x)
+        assert (earlier.steps, earlier.settled, earlier.mismatches) == (steps, short.settled, short.mismatches)
+        assert all(torch.equal(earlier.activity[i], short.activity[i]) for i in short.activity)
+    assert not seen.earlier[3].exact and seen.earlier[500].exact and seen.earlier[500].steps == seen.steps
+    assert list(seen.earlier[3].heads) == [3]
+
+
+def test_charge_that_is_spread_has_all_arrived_after_a_window_and_never_runs_ahead():
+    network, x = spiking(LEAKY, 3), random_images(1)
+    executor = StreamExecutor(network)
+    state = executor.begin(x)
+    total = state.waiting[0].long()
+    for t in range(1, executor.arrival + 1):
+        executor.step(state)
+        assert torch.equal(state.charge[0].long(), total * t // executor.arrival)  # in Python's and int64's own floor
+    assert executor.arrival == network.window and torch.equal(state.charge[0].long(), total)
+
+
 def test_a_video_goes_on_from_the_frame_before_and_is_as_exact():
     network = spiking(cfg_text(("convolutional", CONV), ("maxpool", {"size": 2, "stride": 1}), ("convolutional", CONV)))
     executor, frames = StreamExecutor(network), random_images(3, seed=5)
