@@ -171,6 +171,15 @@ def test_off_is_off():
     assert lesson("--KDstr", "cwd") == Lesson("baseline", "cwd")
 
 
+def test_unlabelled_images_are_grey_where_the_labelled_are(place):
+    words = [*HERE, *TEACHER, "--KDstr", "1", "--t_data", "bare", "--gray-scale", "--name", "grey"]
+    job = pipeline.training.run.assemble(train.parser().parse_args(words))
+    for loader in (job.train, job.teaching.extra):
+        images = next(iter(loader)).images
+        assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
+        assert images.float().std() > 1
+
+
 def test_unlabelled_images_stand_behind_the_labelled_and_change_every_epoch(place):
     words = [
         *HERE,

@@ -53,6 +53,22 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(adam):
     )
 
 
+def test_what_a_scaler_learned_is_kept():
+    def parts():
+        model = toy_model()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=3)
+        return {"model": model, "optimizer": make_optimizer(model, lr=0.05), "scaler": scaler}
+
+    first, again, other = parts(), parts(), parts()
+    train(loader=ToyLoader(batch=3), epochs=1, **first)  # four steps: it has grown once, and counts to the next time
+    assert first["scaler"].get_scale() == 2.0**21
+    restore(through_a_file(capture(Progress(epochs=1), **first)), **again)
+    assert again["scaler"].state_dict() == first["scaler"].state_dict() != other["scaler"].state_dict()
+    del other["scaler"]
+    with pytest.raises(InputError, match="choice of --ema or precision"):
+        restore(through_a_file(capture(Progress(epochs=1), **first)), **other)
+
+
 def stop_at_epoch(epoch: int, keep: dict, parts: dict):
     """A loss that captures the run when ``epoch`` epochs (of 6 batches) are done and then is killed within the next."""
     from tests.training.toy import toy_loss

@@ -56,7 +56,9 @@ def toy_loss(outputs, batch) -> dict[str, torch.Tensor]:
     return {"total": total}
 
 
-def train(model, loader, *, epochs=1, start=0, optimizer=None, ema=None, loss=toy_loss, **options) -> list[EpochResult]:
+def train(
+    model, loader, *, epochs=1, start=0, optimizer=None, ema=None, loss=toy_loss, scaler=None, **options
+) -> list[EpochResult]:
     """Epochs ``start`` … ``epochs`` of a run whose schedule is that of ``epochs``, in fp32."""
     optimizer = optimizer or make_optimizer(model, lr=0.05)
     settings = Options(**options)
@@ -66,7 +68,16 @@ def train(model, loader, *, epochs=1, start=0, optimizer=None, ema=None, loss=to
         loader.epoch = epoch
         results.append(
             train_one_epoch(
-                model, loader, loss, optimizer, schedule, epoch=epoch, precision=CPU, options=settings, ema=ema
+                model,
+                loader,
+                loss,
+                optimizer,
+                schedule,
+                epoch=epoch,
+                precision=CPU,
+                options=settings,
+                ema=ema,
+                scaler=scaler,
             )
         )
     return results
