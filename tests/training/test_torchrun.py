@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import torch
+import torch.multiprocessing as mp
 
-from models import load_model
+import pipeline.training.epoch
+import utils.training.device
+import test as test_script
+import train
 from tests.scenes import write_scenes
 from tests.training.test_train_script import cfg
 from utils.darknet.network import load_checkpoint
+from utils.distillation.strategies import terms_of
 from utils.reporting.record import read_record
 from utils.reporting.results import read_rows
 
@@ -50,7 +58,7 @@ def command(processes: int, *words: str) -> list[str]:
 
 
 def run(processes: int, *words: str) -> None:
-    done = subprocess.run(command(processes, *words), capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command(processes, *words), capture_output=True, text=True, timeout=240, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -99,10 +107,109 @@ def rank_of(pid: int) -> str:
     return values.get("RANK", "")
 
 
-def test_a_teacher_and_rounding_work_in_two_processes(place):
-    run(1, "--epochs", "1", "--name", "teacher")
-    words = ["--quantized", "google", "--KDstr", "3+cwd", "--t_weights", "weights/last_teacher.pt", "--epochs", "2"]
-    run(2, *words, "--name", "both")
-    rows = read_rows(place / "runs/train-both/results.csv")
-    assert len(rows) == 2 and rows[-1]["map50"] is not None and any(key.startswith("kd_") for key in rows[0])
-    assert load_model("weights/last_both.pt").integer is not None
+# What follows calls train.py's own door in two processes, one run after the other, so that torch is loaded once.
+
+TAUGHT = ["--t_weights", "weights/last_teacher.pt", "--val-interval", "1"]
+JOBS = [  # flags, and the batch at which both processes are interrupted
+    (["--epochs", "6", "--lr", "0.1", "--name", "teacher"], 0),
+    (["--epochs", "2", "--KDstr", "2+5+objectness+cwd", "--sync-bn", "--lr", "0.02", *TAUGHT, "--name", "two"], 0),
+    (["--epochs", "3", "--KDstr", "3+mgd", "-sr", "--s", "0.01", "--cfg", "drop.cfg", *TAUGHT, "--name", "whole"], 0),
+    (["--epochs", "3", "--KDstr", "3+mgd", "-sr", "--s", "0.01", "--cfg", "drop.cfg", *TAUGHT, "--name", "cut"], 6),
+    (["--resume", "weights/last_cut.pt"], 0),
+    (["--epochs", "2", "--quantized", "google", "--KDstr", "3+cwd", *TAUGHT, "--name", "rounded"], 0),
+]
+
+
+def train_all(rank: int, folder: str, ports: list[int]) -> None:
+    """All jobs in one of two processes."""
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
+    for port, (words, cut) in zip(ports, JOBS, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        torch.manual_seed(port)  # a new process knows nothing of the old one
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+            plain(patch)
+            if cut:
+                patch.setattr(pipeline.training.epoch, "detection_loss", interrupted(cut))
+            train.run(train.parser().parse_args([*FLAGS, *words]))
+
+
+def plain(patch) -> None:
+    """No pictures; and fp32, because bf16 makes a hundredth of what two processes add up in another order."""
+    patch.setattr(utils.training.device, "cpu_multiplies_bf16", lambda: False)
+    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
+        patch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+
+
+def interrupted(batch: int):
+    """The loss, which interrupts the run at the n-th batch."""
+    make, calls = pipeline.training.epoch.detection_loss, []
+
+    def made(*given):
+        loss = make(*given)
+
+        def counted(raw, targets):
+            calls.append(1)
+            if len(calls) == batch:
+                raise KeyboardInterrupt
+            return loss(raw, targets)
+
+        return counted
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder in which all jobs were run by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    write_scenes(folder, train=16, valid=5, shape=(40, 80), cfg=cfg().replace("[dropout]\nprobability=0.2\n", ""))
+    (folder / "drop.cfg").write_text(cfg())
+    ports = []
+    with ExitStack() as stack:
+        for _ in JOBS:
+            free = stack.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        mp.spawn(train_all, args=(str(folder), ports), nprocs=2)
+    return folder
+
+
+def rows_of(folder: Path, name: str) -> list[dict]:
+    return read_rows(folder / f"runs/train-{name}/results.csv")
+
+
+def test_a_teacher_says_to_two_processes_what_it_says_to_one(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    plain(monkeypatch)
+    words = [*JOBS[1][0][:-1], "one"]
+    train.run(train.parser().parse_args([*FLAGS, *words]))
+    one, two = rows_of(trained, "one"), rows_of(trained, "two")
+    terms = [key for key in one[0] if key.startswith("kd_") or key in ("total", "box", "objectness", "classification")]
+    assert len(terms) == 4 + len(terms_of("2+5+objectness+cwd"))
+    for a, b in zip(one, two, strict=True):
+        assert {key: b[key] for key in terms} == pytest.approx({key: a[key] for key in terms}, rel=1e-4)
+
+
+def test_dropout_masks_and_adapters_go_on_in_both_processes_where_they_were_cut(trained):
+    assert len(rows_of(trained, "cut")) == 3
+    whole, cut = (load_checkpoint(trained / f"weights/last_{name}.pt").network.state for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    clock = {"images_per_second", "wait_share", "seconds"}
+    same = [[{k: v for k, v in row.items() if k not in clock} for row in rows_of(trained, n)] for n in ("whole", "cut")]
+    assert same[0] == same[1]
+
+
+@pytest.mark.parametrize("name", ["teacher", "two", "rounded"])
+def test_what_two_processes_measured_together_is_what_the_saved_network_scores(trained, monkeypatch, name):
+    monkeypatch.chdir(trained)
+    weights = f"weights/last_{name}{'.int' if name == 'rounded' else ''}.pt"
+    words = ["--data", "set.data", "--weights", weights, "--device", "cpu", "--workers", "0", "--batch-size", "4"]
+    found = test_script.run(test_script.parser().parse_args(words)).metrics
+    last = rows_of(trained, name)[-1]
+    keys = ("map50", "map", "precision", "recall")
+    assert {key: found[key] for key in keys} == pytest.approx({key: last[key] for key in keys}, abs=1e-4)
+    assert name != "teacher" or last["map50"] > 0
