@@ -16,9 +16,9 @@ import torch
 import torch.multiprocessing as mp
 
 import pipeline.training.epoch
-import utils.training.device
 import test as test_script
 import train
+import utils.training.device
 from tests.scenes import write_scenes
 from tests.training.test_train_script import cfg
 from utils.darknet.network import load_checkpoint
