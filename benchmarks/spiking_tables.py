@@ -85,7 +85,8 @@ def bars_table(seeds: Sequence[Seed], images: int) -> str:
         lines.append([str(bits), "phase = integers, to the last digit", "all", f"{equal} of {len(measured)}", verdict])
         costs = [row.cost for seed in seeds if (row := seed.row((bits, "phase"))) is not None and row.cost]
         ratios = [cost.sops_per_mac for cost in costs]
-        lines.append(_bar(bits, "SOP/MAC in phase mode", MOST_SOPS.get(bits), ratios, "{:.2f}"))
+        if ratios:
+            lines.append(_bar(bits, "SOP/MAC in phase mode", MOST_SOPS.get(bits), ratios, "{:.2f}"))
     return plain_table("bars", lines)
 
 
