@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
+import utils.distillation.distiller as distillation
 from tests.distillation.nets import TARGETS, again, cfg, images, network, taught
 from utils.detection.loss import YoloLoss
 from utils.distillation.distiller import Distiller, tapped
@@ -39,6 +41,18 @@ def test_different_networks_have():
     for name, value in values.items():
         assert value.isfinite() and value > 1e-5, name
         assert gradient(value, student.parameters()).abs().max() > 0, name
+
+
+def test_a_term_counts_as_its_gain_says(monkeypatch):
+    student, teacher, x = network(cfg()), network(cfg(), seed=1), images()
+    _, values = taught(student, teacher, EXACT, x)
+    monkeypatch.setattr(
+        distillation, "TERMS", {name: replace(term, gain=3 * term.gain) for name, term in TERMS.items()}
+    )
+    _, thrice = taught(student, teacher, EXACT, x)
+    assert {name: value.item() for name, value in thrice.items()} == pytest.approx(
+        {name: 3 * value.item() for name, value in values.items()}, rel=1e-5
+    )
 
 
 def test_generator_of_what_was_not_hidden_reaches_its_minimum_of_zero():

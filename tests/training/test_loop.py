@@ -121,6 +121,29 @@ def test_images_reach_the_model_scaled_to_one_and_in_channels_last():
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_step_moves_the_weights_by_the_gradient_of_the_mean_loss_of_an_image():
+    model, plain, loader = toy_model(), toy_model(), ToyLoader(images=6, batch=6)
+    batch = next(iter(loader))
+    outputs = plain.train()(batch.images.float() / 255)
+    toy_loss(outputs, batch)["total"].backward()
+    gradients = [parameter.grad for parameter in plain.parameters()]
+    weights = [parameter.detach().clone() for parameter in plain.parameters()]
+    train(
+        model, loader, optimizer=torch.optim.SGD([{"params": model.parameters(), "initial_lr": 0.3}], lr=0.3), clip=1e9
+    )
+    moved = [before - after.detach() for before, after in zip(weights, model.parameters(), strict=True)]
+    rate = 0.3 * Schedule(steps=1, warmup=2).rate(0, 1.0)
+    for gradient, step in zip(gradients, moved, strict=True):
+        assert torch.allclose(step, rate * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_model_that_was_measured_trains_again():
+    model = toy_model().eval()
+    before = model[1].running_mean.clone()
+    train(model, ToyLoader())
+    assert model.training and not torch.equal(model[1].running_mean, before)
+
+
 def test_throughput_counts_the_waiting():
     result = train(toy_model(), ToyLoader())[0]
     assert result.images_per_second == pytest.approx(12 / result.seconds) and 0 < result.wait_share < 1
