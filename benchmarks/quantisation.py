@@ -18,6 +18,7 @@ import argparse
 import logging
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,17 +152,22 @@ def line(name: str, found: list[dict[str, Record]]) -> list[str]:
     ]
 
 
-def coco_rows(folder: Path) -> list[list[str]]:
-    """Both COCO networks, float and in 8 bits, on coco128's validation images."""
+def coco_runs(folder: Path, script: str, *flags: str) -> Iterator[tuple[str, Record]]:
+    """What a script makes of both COCO networks at 8 bits, on coco128's images."""
     images = folder.resolve() / "coco128"
     lists = [f"{split} = {images / 'images' / part}" for split, part in (("train", "train"), ("valid", "val"))]
     text = "\n".join(["classes = 80", *lists, f"names = {images / 'coco.names'}"])
     data = write_text(Path("runs") / "coco128.data", text + "\n")
-    rows = [["network", "bits", "mAP@.5", "mAP@.5:.95", "points", "on disk"]]
     for name, stem in COCO.items():
         path = folder.resolve() / stem
-        words = ["--cfg", f"{path}.cfg", "--weights", f"{path}.weights", "--data", str(data), "--w-bit", "8"]
-        record = run_script("quantize", [*words, "--a-bit", "8", "--batch-size", "16", "--name", f"coco-{name}"])
+        words = ["--cfg", f"{path}.cfg", "--weights", f"{path}.weights", "--data", str(data), "--batch-size", "16"]
+        yield name, run_script(script, [*words, "--w-bit", "8", "--a-bit", "8", *flags, "--name", f"coco-{name}"])
+
+
+def coco_rows(folder: Path) -> list[list[str]]:
+    """Both COCO networks, float and in 8 bits, on coco128's validation images."""
+    rows = [["network", "bits", "mAP@.5", "mAP@.5:.95", "points", "on disk"]]
+    for name, record in coco_runs(folder, "quantize"):
         before, after = record.metrics["float"], record.metrics["quantised"]
         for bits, metrics in (("float", before), ("8", after)):
             points = "" if metrics is before else f"{100 * (after['map50'] - before['map50']):+.2f}"

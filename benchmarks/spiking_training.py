@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 
 from benchmarks.pruning import run_script, sha256_of
-from benchmarks.quantisation import COCO
+from benchmarks.quantisation import coco_runs
 from models import load_model
 from utils.errors import InputError
-from utils.files import write_text
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import sha256
 from utils.reporting.record import Record
@@ -50,16 +49,9 @@ def stages_of(record: Record) -> dict[int, IntegerNetwork]:
 
 def coco_rows(folder: Path) -> list[list[str]]:
     """Both COCO networks as floats, as 8-bit integers and as spikes in phase mode, on coco128's validation images."""
-    images = folder.resolve() / "coco128"
-    lists = [f"{split} = {images / 'images' / part}" for split, part in (("train", "train"), ("valid", "val"))]
-    text = "\n".join(["classes = 80", *lists, f"names = {images / 'coco.names'}"])
-    data = write_text(Path("runs") / "coco128.data", text + "\n")
     rows = [["network", "", "mAP@.5", "points", "SOP/MAC", "", f"bar: at most {MOST_POINTS_COCO} points under float"]]
-    for name, stem in COCO.items():
-        path = folder.resolve() / stem
-        words = ["--cfg", f"{path}.cfg", "--weights", f"{path}.weights", "--data", str(data), "--batch-size", "16"]
-        words += ["--w-bit", "8", "--a-bit", "8", "--mode", "phase", "--name", f"coco-{name}"]
-        metrics = run_script("convert_snn", words).metrics
+    for name, record in coco_runs(folder, "convert_snn", "--mode", "phase"):
+        metrics = record.metrics
         before = metrics["float"]["map50"]
         for stage, row in metrics.items():
             lost, equal = 100 * (before - row["map50"]), row["map50"] == metrics["quantised"]["map50"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.export.nets import QUICK, export, lowered, small
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.export import verify
 from utils.export.layers import shift_of
 from utils.quantization.calibrate import calibrate
@@ -18,7 +18,6 @@ from utils.quantization.histogram import float_edges
 from utils.quantization.integer import IntConv
 from utils.quantization.lower import lower
 
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 SHIFTS = replace(QUICK, style="pow2")
 
 

@@ -19,6 +19,14 @@ SIDE = 16
 ACTIVATIONS = ("relu", "leaky", "linear", "relu6")
 CURVED = ("logistic", "mish", "swish", "h_swish", "hard_sigmoid")  # by table
 NORMALIZATIONS = ("none", "relu", "softmax")
+CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
+LEAKY = CONV | {"activation": "leaky"}
+GATED = (  # a gate over the layer before it
+    ("avgpool", {}),
+    ("convolutional", {"filters": 3, "size": 1, "activation": "relu"}),
+    ("convolutional", {"filters": 8, "size": 1, "activation": "logistic"}),
+    ("scale_channels", {"from": -4, "activation": "linear"}),
+)
 
 
 def cfg_text(*sections: Section, side: int = SIDE, image_channels: int = 3) -> str:

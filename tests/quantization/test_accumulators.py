@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import build
-from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network, rich_cfg
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.exact import accumulator_bounds
@@ -20,7 +20,6 @@ from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.quantization.weights import fit_accumulator, round_half_up, round_weights, weight_scales
 
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 TEXT = cfg_text(*[("convolutional", CONV)] * 3)
 
 

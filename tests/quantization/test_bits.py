@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.quantization.random_nets import cfg_text
+from tests.quantization.random_nets import CONV, cfg_text
 from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 from utils.quantization.bits import (
@@ -18,8 +18,6 @@ from utils.quantization.bits import (
     write_bits_map,
 )
 from utils.quantization.scheme import BITS, Scheme
-
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 
 
 @given(st.dictionaries(st.integers(0, 200), st.tuples(st.sampled_from(BITS), st.sampled_from(BITS)), max_size=9))

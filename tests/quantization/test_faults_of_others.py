@@ -9,7 +9,7 @@ import torch
 
 from models import build
 from tests.conftest import ROOT
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.fold import fold_bn
@@ -21,8 +21,6 @@ from utils.quantization.integer import IntConv
 from utils.quantization.intfile import integer_of, to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 
 
 @pytest.mark.parametrize("name", ["depthwise", "ghost", "mobile"])

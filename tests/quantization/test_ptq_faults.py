@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.fold import fold_bn
 from utils.darknet.spec import Conv
 from utils.quantization.bias import correct_bias
@@ -24,7 +24,6 @@ from utils.quantization.ranges import METHODS, power_of_two
 from utils.quantization.scheme import STYLES, Scheme
 from utils.quantization.weights import weight_scales
 
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 CHAIN = cfg_text(("convolutional", CONV), ("convolutional", CONV))
 
 

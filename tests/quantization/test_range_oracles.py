@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import build
 from tests.conftest import ROOT
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, GATED, LEAKY, cfg_text, random_images, random_network
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.expand import expand
@@ -22,15 +22,6 @@ from utils.quantization.histogram import Histogram, collect, collect_both, float
 from utils.quantization.ranges import METHODS, channel_steps, choose_scales, power_of_two, squared_errors
 from utils.quantization.scheme import RANGE_METHODS, Scheme
 from utils.quantization.tables import charge_grid
-
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
-LEAKY = CONV | {"activation": "leaky"}
-GATED = (
-    ("avgpool", {}),
-    ("convolutional", {"filters": 3, "size": 1, "activation": "relu"}),
-    ("convolutional", {"filters": 8, "size": 1, "activation": "logistic"}),
-    ("scale_channels", {"from": -4, "activation": "linear"}),
-)
 
 
 def member(values: np.ndarray, lo: int, hi: int, counts: np.ndarray | None = None) -> tuple[Tensor, Tensor, int, int]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from tests.quantization.random_nets import CONV, GATED, LEAKY, cfg_text, random_images, random_network, rich_cfg
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.expand import expand
 from utils.darknet.spec import Conv
@@ -26,16 +26,6 @@ from utils.quantization.scheme import Scheme
 from utils.quantization.sensitivity import Cost, Row, Unit, descend, relative_error, sensitivity, units_of
 from utils.quantization.tables import tabled_layers
 from utils.quantization.weights import round_weights, weight_scales
-
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
-LEAKY = CONV | {"activation": "leaky"}
-GATED = (
-    ("avgpool", {}),
-    ("convolutional", {"filters": 3, "size": 1, "activation": "relu"}),
-    ("convolutional", {"filters": 8, "size": 1, "activation": "logistic"}),
-    ("scale_channels", {"from": -4, "activation": "linear"}),
-)
-
 
 # ------------------------------------------------------------------------------------------ equalising, biases
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import build
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
@@ -25,7 +25,6 @@ from utils.quantization.refit import refit, sample_positions
 from utils.quantization.scheme import Scheme
 
 BARE = Scheme(equalise=False, refit=False, correct_bias=False)
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 
 
 def equalised(network: Network) -> Network:

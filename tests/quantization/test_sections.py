@@ -16,7 +16,7 @@ from models import build
 from tests.conftest import ROOT
 from tests.export.nets import narrow
 from tests.quantization import oracle
-from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network, rich_cfg
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.expand import expand
@@ -35,7 +35,6 @@ from utils.quantization.support import readouts
 QUICK = Scheme(a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
 TINY = sorted(path.stem for path in (ROOT / "tests" / "cfgs").glob("*.cfg"))
 SHIPPED = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 GATE = (
     ("avgpool", {}),
     ("convolutional", {"filters": 3, "size": 1, "activation": "relu"}),

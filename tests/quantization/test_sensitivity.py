@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.counts import count
 from utils.quantization.bits import bit_operations, packed_bytes, weight_counts
 from utils.quantization.calibrate import calibrate
@@ -32,7 +32,6 @@ from utils.quantization.sensitivity import (
 )
 
 EIGHT = Scheme(w_bit=8, a_bit=8)
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 TEXT = cfg_text(
     ("convolutional", CONV),  # 0
     ("maxpool", {"size": 2, "stride": 2}),  # 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
@@ -11,8 +11,6 @@ from utils.quantization.edges import Grid
 from utils.quantization.lower import lower_conv
 from utils.quantization.scheme import Scheme
 from utils.quantization.support import check_supported, outer_layers, readouts
-
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 
 
 @pytest.mark.parametrize("activation", ["mish", "swish", "h_swish", "relu"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network, rich_cfg
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network, rich_cfg
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
@@ -22,7 +22,6 @@ from utils.spiking.neurons import Neuron
 from utils.spiking.phase import PhaseExecutor
 from utils.spiking.stepwise import StepwiseExecutor
 
-CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
 UNEVEN = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "activation": "relu"}  # a transposed kernel of even size
 
 

@@ -32,9 +32,9 @@ TERMS = {
     "seen_box": Term(2.0, OUTPUTS),  # 0.17
     "worse_box": Term(0.4, OUTPUTS, boxes=True),  # 0.76
     "box": Term(1.0, OUTPUTS, boxes=True),  # 0.43
-    "attention": Term(3.0, FEATURES),  # 0.032; see below
+    "attention": Term(3.0, FEATURES),  # 0.032; see above
     "object_attention": Term(3.0, FEATURES, boxes=True),  # 0.027
-    "cwd": Term(1.0, FEATURES),  # 0.028; see below
+    "cwd": Term(1.0, FEATURES),  # 0.028; see above
     "mgd": Term(1.0, FEATURES),  # 0.026, while its generator knows nothing
 }
 STRATEGIES = {  # the first five are 1 to 5
