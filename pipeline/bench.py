@@ -125,9 +125,9 @@ def show_grey(args: argparse.Namespace, *, grey: bool) -> None:
         args.gray_scale = True
 
 
-def output_of(record: Record | None) -> Path | None:
-    """The network a run left behind, if it is still there."""
-    paths = record.paths("*.pt") if record else []
+def output_of(record: Record | None, *patterns: str) -> Path | None:
+    """The network a run left behind, if it is still there: what fits the patterns (all of ours), earlier ones first."""
+    paths = [path for pattern in patterns or ("*.pt",) for path in record.paths(pattern)] if record else []
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.bench import Bench, newest, open_bench
+from pipeline.bench import Bench, newest, open_bench, output_of
 from pipeline.report import begin
 from pipeline.spike_export import write_aer_form, write_nir_form
 from utils.detection.decode import decode
@@ -82,8 +82,7 @@ def integers_of(record: Record | None) -> Path | None:
     """The integers a run left behind, if they are still there: packed, or spikes that are made of them."""
     if record is None or record.args.get("mode") == "rate":
         return None
-    paths = [*record.paths("*.int.pt"), *record.paths("*.snn.pt")]
-    return next((path for path in paths if path.is_file()), None)
+    return output_of(record, "*.int.pt", "*.snn.pt")
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, QUICK, chance, rich, shipped, small
 from tests.export.test_numpy_executor import SHIPPED, SMALL, manifest_of
+from tests.quantization.promised import bit_operations
 from tests.quantization.random_nets import random_images
 from utils.darknet.counts import count
 from utils.darknet.spec import Conv
 from utils.export.costs import cost_of, shapes
 from utils.export.formats import word_of
-from utils.quantization.bits import bit_operations, level_bits, operations_by_layer
+from utils.quantization.bits import operations_by_layer
 from utils.quantization.edges import Grid
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate
 
@@ -85,7 +86,7 @@ def test_products_of_gates_are_neither_macs_nor_bit_operations(tmp_path):
 
 @given(lo=st.integers(-(2**15), 0), hi=st.integers(1, 2**15 - 1))
 def test_the_bits_of_a_level_are_those_of_the_word_it_is_stored_in(lo, hi):
-    bits = level_bits(Grid(1.0, lo, hi))
+    bits = Grid(1.0, lo, hi).bits
     assert bits == word_of(lo, hi).bits
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if lo < 0 else (0, 2**bits - 1)
     assert low <= lo and hi <= high

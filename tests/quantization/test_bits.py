@@ -4,14 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.quantization.promised import bit_operations, input_bits
 from tests.quantization.random_nets import CONV, cfg_text
 from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 from utils.quantization.bits import (
     as_written,
-    bit_operations,
     check_layers,
-    input_bits,
     packed_bytes,
     read_bits_map,
     weight_counts,

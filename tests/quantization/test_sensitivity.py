@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.quantization.promised import bit_operations
 from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.counts import count
-from utils.quantization.bits import bit_operations, packed_bytes, weight_counts
+from utils.quantization.bits import packed_bytes, weight_counts
 from utils.quantization.calibrate import calibrate
 from utils.quantization.edges import edge_bits, trace_edges
 from utils.quantization.executor import IntegerExecutor

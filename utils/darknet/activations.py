@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,3 +51,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "h_swish": F.hardswish,
 }
+
+
+@cache
+def keeps_zero(name: str) -> bool:
+    """Whether an activation makes 0 of 0."""
+    return not bool(ACTIVATIONS[name](torch.zeros(1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from utils.darknet.kernels import weight_shape
 from utils.darknet.shapes import channels, densities, sizes
 from utils.darknet.spec import Conv, Kernel, Layer, ModelSpec, Shortcut, SqueezeExcite, TransposedConv
 
@@ -61,11 +62,10 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
         macs = 0
         match layer:
             case Conv():
-                products = layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2 * area
+                products = math.prod(weight_shape(layer, wide[layer.sources[0]])) * area
                 macs = round(products * dense[layer.sources[0]])
             case TransposedConv():
-                kernel = wide[layer.sources[0]] * (layer.filters // layer.groups) * layer.size**2
-                macs = kernel * math.prod(maps[layer.sources[0]])
+                macs = math.prod(weight_shape(layer, wide[layer.sources[0]])) * math.prod(maps[layer.sources[0]])
             case SqueezeExcite():
                 macs = params
             case Shortcut() if layer.weighted:
@@ -83,7 +83,7 @@ def parameters(spec: ModelSpec) -> int:
 def _parameters(layer: Layer, given: int, width: int) -> int:
     match layer:
         case Kernel():
-            return layer.filters * (given // layer.groups * layer.size**2 + (2 if layer.bn else 1))
+            return math.prod(weight_shape(layer, given)) + layer.filters * (2 if layer.bn else 1)
         case SqueezeExcite():
             return 2 * given * layer.squeeze
         case Shortcut() if layer.weighted:

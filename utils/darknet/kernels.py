@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from utils.darknet.spec import Kernel, TransposedConv
+from utils.darknet.spec import Kernel, Layer, TransposedConv
+
+KERNEL_AXES = 4
 
 
 def weight_shape(layer: Kernel, in_channels: int) -> tuple[int, int, int, int]:
@@ -15,14 +17,19 @@ def weight_shape(layer: Kernel, in_channels: int) -> tuple[int, int, int, int]:
     return (*ends, layer.size, layer.size)
 
 
-def out_first(layer: Kernel, weight: Tensor) -> Tensor:
-    """A layer's stored weight as [out, in / groups, k, k]; shared with it where it lies so already."""
-    return _turned(weight, layer.groups) if isinstance(layer, TransposedConv) else weight
+def out_first(layer: Layer, tensor: Tensor) -> Tensor:
+    """A layer's stored tensor with its outputs on the first axis; shared with it where they lie there already.
+
+    A kernel is [out, in / groups, k, k] then; biases, batch norm and matrices are as they are stored.
+    """
+    if isinstance(layer, TransposedConv) and tensor.dim() == KERNEL_AXES:
+        return _turned(tensor, layer.groups)
+    return tensor
 
 
-def as_stored(layer: Kernel, weight: Tensor) -> Tensor:
+def as_stored(layer: Layer, tensor: Tensor) -> Tensor:
     """The inverse of `out_first`."""
-    return _turned(weight, layer.groups).contiguous() if isinstance(layer, TransposedConv) else weight
+    return out_first(layer, tensor).contiguous() if isinstance(layer, TransposedConv) else tensor
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:

@@ -238,8 +238,8 @@ def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[
         case s.Reorg():
             return f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
         case s.Upsample():
-            name = f"{'spread' if layer.zeros else 'upsample'}(&map_{name}"
-            return f"    {name}, {layer.stride}, {given[0]}, {to});\n"
+            kind = "spread" if layer.zeros else "upsample"
+            return f"    {kind}(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
         case s.Route():
             lines, done = [], 0
             for j, source in zip(layer.sources, given, strict=True):

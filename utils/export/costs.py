@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.darknet.shapes import channels, densities, sizes
 from utils.darknet.spec import Conv, Shortcut
-from utils.quantization.bits import level_bits, operations_by_layer
+from utils.quantization.bits import operations_by_layer
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 from utils.quantization.packing import packed_size
 
@@ -86,7 +86,7 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
 def bits_of(network: IntegerNetwork, i: int) -> int:
     """Bits of a level on edge ``i``; of an accumulator where it has no levels."""
     grid = network.grids.get(i)
-    return level_bits(grid) if grid else 32
+    return grid.bits if grid else 32
 
 
 def table_of(op: IntegerOp) -> Tensor | None:

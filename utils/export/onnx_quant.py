@@ -105,9 +105,7 @@ def through_table(steps: Array, table: Array) -> Array | None:
 
 def level_kind(grid: Grid) -> str:
     """The smallest integer type that holds the levels, as qonnx calls it."""
-    if grid.lo >= 0:
-        return f"UINT{grid.hi.bit_length()}"
-    return f"INT{max(grid.hi.bit_length(), (-grid.lo - 1).bit_length()) + 1}"
+    return f"{'UINT' if grid.lo >= 0 else 'INT'}{grid.bits}"
 
 
 class _Writer:

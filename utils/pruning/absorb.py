@@ -73,11 +73,8 @@ def zeroed(net: Network, plan: Plan) -> Network:
             continue
         gone = ~plan.alive[wires.outputs[i]]
         if gone.any():
-            rows = (
-                net.state[key] if isinstance(layer, s.SqueezeExcite) or layer.bn else out_first(layer, net.state[key])
-            )
-            rows = rows.index_fill(0, gone.nonzero().flatten().to(rows.device), 0.0)
-            new[key] = rows if isinstance(layer, s.SqueezeExcite) or layer.bn else as_stored(layer, rows)
+            rows = out_first(layer, net.state[key])
+            new[key] = as_stored(layer, rows.index_fill(0, gone.nonzero().flatten().to(rows.device), 0.0))
     return Network(net.spec, new)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.activations import ACTIVATIONS, keeps_zero
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
@@ -208,7 +208,7 @@ def _levels(net: Network, wires: Wires, marked: Tensor) -> State:
 def _only_added(spec: s.ModelSpec, i: int, layer: s.Kernel) -> bool:
     readers = [reader for reader in spec.layers if i in reader.sources]
     added = (isinstance(r, s.Shortcut) and r.weights_type == "none" and i > min(r.sources) for r in readers)
-    return float(ACTIVATIONS[layer.activation](torch.zeros(1))) == 0 and all(added)
+    return keeps_zero(layer.activation) and all(added)
 
 
 @cache
@@ -258,8 +258,8 @@ def _loaded(net: Network, plan: Plan, wires: Wires) -> tuple[Network, Plan, list
         usable = columns[sent[source][columns].abs() >= FAINTEST]
         key = f"layers.{i}.conv.weight" if isinstance(layer, s.Kernel) else f"layers.{i}.fc1.weight"
         if len(columns):
-            kernel = out_first(layer, new[key]) if isinstance(layer, s.Kernel) else new[key]
-            loads.append(_Load(i, key, columns, _weights(kernel, lost[source], sent[source], columns, usable)))
+            rows = out_first(layer, new[key])
+            loads.append(_Load(i, key, columns, _weights(rows, lost[source], sent[source], columns, usable)))
         if isinstance(layer, s.Kernel) and not len(usable) and lost[source].any():
             mean = through_kernel(new, i, layer, lost[source]) * share(pattern[source])
             new.update(shifted(new, i, layer, mean))
@@ -268,8 +268,6 @@ def _loaded(net: Network, plan: Plan, wires: Wires) -> tuple[Network, Plan, list
 
 def _put(layer: s.Layer, tensor: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
     """A reader's ``tensor`` with other ``weights`` [C_out, columns, ...] for some of its inputs."""
-    if not isinstance(layer, s.Kernel):
-        return tensor.index_copy(1, columns.to(tensor.device), weights)
     return as_stored(layer, out_first(layer, tensor).index_copy(1, columns.to(tensor.device), weights))
 
 

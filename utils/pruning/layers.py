@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.activations import ACTIVATIONS, keeps_zero
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 from utils.errors import InputError
-from utils.pruning.absorb import through_kernel
+from utils.pruning.absorb import shifted, through_kernel
 from utils.pruning.blocks import blocks, shorten
 from utils.pruning.layer_plan import LayerPlan
 
@@ -71,7 +71,7 @@ def silence_layers(net: Network, plan: LayerPlan) -> Network:
         for i in ends:
             layer = layers[i]
             assert isinstance(layer, s.Kernel | s.ScaleChannels | s.Shortcut)
-            if ACTIVATIONS[layer.activation](torch.zeros(1)).any():
+            if not keeps_zero(layer.activation):
                 layers[i] = replace(layer, activation="linear")
             if isinstance(layer, s.Kernel):
                 for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
@@ -103,9 +103,8 @@ def absorb_layers(net: Network, plan: LayerPlan) -> Network:
         given = [c if (c := sent.get((i, j))) is not None else shift[j] for j in layer.sources]
         if isinstance(layer, s.Kernel):
             offset = through_kernel(net.state, i, layer, given[0])
-            key, sign = (f"layers.{i}.bn.running_mean", -1) if layer.bn else (f"layers.{i}.conv.bias", 1)
             if offset.any():
-                new[key] = net.state[key] + sign * offset.to(net.state[key])
+                new.update(shifted(net.state, i, layer, offset))
         else:
             shift[i] = _carried(layer, given, shift[i])
     return Network(net.spec, new)
@@ -146,7 +145,7 @@ def _constant(net: Network, j: int, inside: Collection[int]) -> Tensor | None:
         gamma, beta = (net.state[f"layers.{j}.bn.{name}"].detach().cpu().double() for name in ("weight", "bias"))
         values = ACTIVATIONS[layer.activation](beta[:, None] + gamma[:, None] * NODES)
         return values @ PROBABILITIES / PROBABILITIES.sum()
-    if not isinstance(layer, s.Route | s.Upsample) or (isinstance(layer, s.Upsample) and layer.zeros):
+    if not isinstance(layer, s.Route) and not (isinstance(layer, s.Upsample) and not layer.zeros):
         return None
     parts = [_constant(net, k, inside) for k in layer.sources]
     known = [part for part in parts if part is not None]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.activations import keeps_zero
 from utils.darknet.shapes import channels
 
 Pattern = tuple[int, ...]  # the upsamplings since the zeros came in; of nearest neighbours with a minus sign
@@ -40,9 +38,9 @@ def patterns(spec: s.ModelSpec) -> tuple[dict[int, Pattern], dict[int, tuple[int
                 found[i] = (*given[0], layer.stride if spreads else -layer.stride) if given[0] or spreads else ()
                 stopped = ()
             case s.ScaleChannels():
-                stopped = stopped if given[0] or not _keeps_zero(layer.activation) else ()
+                stopped = stopped if given[0] or not keeps_zero(layer.activation) else ()
             case s.Shortcut() | s.Route():
-                kept = not isinstance(layer, s.Shortcut) or _keeps_zero(layer.activation)
+                kept = not isinstance(layer, s.Shortcut) or keeps_zero(layer.activation)
                 stopped = () if kept and len(set(given)) == 1 else stopped
             case s.SqueezeExcite() | s.Dropout() | s.Head():
                 stopped = ()
@@ -54,7 +52,3 @@ def patterns(spec: s.ModelSpec) -> tuple[dict[int, Pattern], dict[int, tuple[int
 def share(pattern: Pattern) -> float:
     """What of a constant's map is not zero: its mean, of a constant of 1."""
     return 1 / math.prod(stride**2 for stride in pattern if stride > 0)
-
-
-def _keeps_zero(activation: str) -> bool:
-    return not bool(ACTIVATIONS[activation](torch.zeros(1)))

@@ -62,19 +62,17 @@ def silence(net: Network, plan: Plan) -> Network:
     for i, layer in enumerate(net.spec.layers):
         if isinstance(layer, s.Kernel):
             gone = ~plan.keep[wires.outputs[i]]
-            for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.bias",):
-                new[f"layers.{i}.{name}"] = _zero(new[f"layers.{i}.{name}"], 0, gone)
-            if not layer.bn:
-                new[f"layers.{i}.conv.weight"] = _zero_kernel(new, i, layer, 0, gone)
+            for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
+                new[f"layers.{i}.{name}"] = _zero(layer, new[f"layers.{i}.{name}"], 0, gone)
     quiet = Network(net.spec, new)
     sent = constants(quiet, plan.keep, wires)
     for i, layer in enumerate(net.spec.layers):
         given = wires.outputs[layer.sources[0]]
         noisy = torch.isin(given, given[sent[layer.sources[0]] != 0])  # with a channel all that share its wire
         if isinstance(layer, s.Kernel) and layer.groups == 1:
-            new[f"layers.{i}.conv.weight"] = _zero_kernel(new, i, layer, 1, noisy)
+            new[f"layers.{i}.conv.weight"] = _zero(layer, new[f"layers.{i}.conv.weight"], 1, noisy)
         elif isinstance(layer, s.SqueezeExcite):
-            new[f"layers.{i}.fc1.weight"] = _zero(new[f"layers.{i}.fc1.weight"], 1, noisy)
+            new[f"layers.{i}.fc1.weight"] = _zero(layer, new[f"layers.{i}.fc1.weight"], 1, noisy)
     return Network(net.spec, new)
 
 
@@ -109,13 +107,9 @@ def _cut_convolution(state: State, i: int, pair: tuple[s.Layer, s.Layer], stay: 
     """The tensors of a layer; ``pair`` is the layer before and after."""
     before, after = pair
     assert isinstance(before, s.Kernel) and isinstance(after, s.Kernel)
-    new = {}
     key = f"layers.{i}.conv.weight"
-    if stay.all() and (before.groups > 1 or read.all()):
-        new[key] = state[key]
-    else:
-        weight = _pick(out_first(before, state[key]), 0, stay)
-        new[key] = as_stored(after, weight if before.groups > 1 else _pick(weight, 1, read))
+    weight = _pick(out_first(before, state[key]), 0, stay)
+    new = {key: as_stored(after, weight if before.groups > 1 else _pick(weight, 1, read))}
     for name in PER_CHANNEL:
         key = f"layers.{i}.{name}"
         if key in state:
@@ -129,13 +123,8 @@ def _pick(tensor: Tensor, axis: int, stay: Tensor) -> Tensor:
     return tensor.index_select(axis, stay.nonzero().flatten().to(tensor.device))
 
 
-def _zero_kernel(state: State, i: int, layer: s.Kernel, axis: int, gone: Tensor) -> Tensor:
-    """The kernel of layer ``i`` with 0 for outputs (axis 0) or inputs (axis 1) that are ``gone``."""
-    weight = state[f"layers.{i}.conv.weight"]
-    return as_stored(layer, _zero(out_first(layer, weight), axis, gone)) if gone.any() else weight
-
-
-def _zero(tensor: Tensor, axis: int, gone: Tensor) -> Tensor:
+def _zero(layer: s.Layer, tensor: Tensor, axis: int, gone: Tensor) -> Tensor:
+    """A layer's tensor with 0 for outputs (axis 0) or inputs (axis 1) that are ``gone``."""
     if not gone.any():
         return tensor
-    return tensor.index_fill(axis, gone.nonzero().flatten().to(tensor.device), 0.0)
+    return as_stored(layer, out_first(layer, tensor).index_fill(axis, gone.nonzero().flatten().to(tensor.device), 0.0))

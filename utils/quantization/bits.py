@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.darknet import spec as s
+from utils.darknet.kernels import weight_shape
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.files import write_text
-from utils.quantization.edges import IMAGE_BITS, Grid, edge_bits, trace_edges
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.lower import weight_bits
 from utils.quantization.packing import packed_size
@@ -97,7 +98,7 @@ def weight_counts(spec: s.ModelSpec) -> dict[int, int]:
     """Convolution -> how many weights it has."""
     wide = channels(spec)
     return {
-        i: layer.filters * (wide[layer.sources[0]] // layer.groups) * layer.size**2
+        i: math.prod(weight_shape(layer, wide[layer.sources[0]]))
         for i, layer in enumerate(spec.layers)
         if isinstance(layer, s.Conv)
     }
@@ -113,47 +114,15 @@ def packed_bytes(spec: s.ModelSpec, scheme: Scheme) -> int:
     return total
 
 
-def input_bits(spec: s.ModelSpec, scheme: Scheme) -> dict[int, int]:
-    """Convolution -> bits of the levels that it reads."""
-    edges = trace_edges(spec)
-    bits = edge_bits(edges, scheme)
-    group = {edges.group[i]: wide for i, wide in bits.items()} | {edges.group[-1]: IMAGE_BITS}
-    return {i: group[edges.group[layer.sources[0]]] for i, layer in enumerate(spec.layers) if isinstance(layer, s.Conv)}
-
-
-def bit_operations(spec: s.ModelSpec, scheme: Scheme, macs: Mapping[int, int]) -> int:
-    """BOPs of one image that a scheme promises: each multiply-accumulate counts its weight's bits times its input's.
-
-    Of the convolutions alone: elementwise products, of gates and weighted sums, are few and left out everywhere.
-
-    Args:
-        spec: the folded network.
-        scheme: the bits.
-        macs: layer -> multiply-accumulates.
-
-    Source: Baskin et al., UNIQ, ACM TOCS 2021, section 4.2, without its term for the accumulator.
-    """
-    weights = {i: weight_bits(spec, i, scheme) for i in weight_counts(spec)}
-    return sum(_operations(macs, weights, input_bits(spec, scheme)).values())
-
-
 def operations_by_layer(network: IntegerNetwork, macs: Mapping[int, int]) -> dict[int, int]:
     """BOPs of one image of an integer network, of each convolution that is in ``macs``; in the bits of its own words.
 
     They are those of its scheme but where a concat joins signed and unsigned levels, which takes one bit more, or an
-    activation ends early, which may take fewer.
+    activation ends early, which may take fewer. Elementwise products, of gates and weighted sums, are few and left out
+    everywhere.
+
+    Source: Baskin et al., UNIQ, ACM TOCS 2021, section 4.2, without its term for the accumulator.
     """
     convs = {i: op for i, op in network.ops.items() if isinstance(op, IntConv) and i in macs}
-    reads = {i: level_bits(network.grids[network.spec.layers[i].sources[0]]) for i in convs}
-    return _operations(macs, {i: op.w_bit for i, op in convs.items()}, reads)
-
-
-def level_bits(grid: Grid) -> int:
-    """The bits of the smallest word that holds the levels of a grid."""
-    if grid.lo >= 0:
-        return max(1, grid.hi.bit_length())
-    return max(grid.hi.bit_length(), (-grid.lo - 1).bit_length()) + 1
-
-
-def _operations(macs: Mapping[int, int], weights: Mapping[int, int], reads: Mapping[int, int]) -> dict[int, int]:
-    return {i: macs[i] * weights[i] * bits for i, bits in reads.items()}
+    reads = {i: network.grids[network.spec.layers[i].sources[0]].bits for i in convs}
+    return {i: macs[i] * op.w_bit * reads[i] for i, op in convs.items()}

@@ -34,6 +34,13 @@ class Grid:
         """The largest |n|."""
         return max(-self.lo, self.hi)
 
+    @property
+    def bits(self) -> int:
+        """Of the smallest word that holds the levels."""
+        if self.lo >= 0:
+            return max(1, self.hi.bit_length())
+        return max(self.hi.bit_length(), (-self.lo - 1).bit_length()) + 1
+
 
 @dataclass(frozen=True)
 class Edges:
