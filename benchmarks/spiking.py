@@ -135,7 +135,7 @@ def integers_of(bench: Bench, args: argparse.Namespace, number: int) -> dict[int
     return {bits: found[bits] for bits in args.bits}
 
 
-def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, Bench, Sample]:
+def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, dict[int, IntegerNetwork], Sample]:
     """Everything of one network."""
     bench = bench_of(args, number)
     sample, networks = Sample.of(bench, args.images), integers_of(bench, args, number)
@@ -150,7 +150,7 @@ def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, Bench, Sample
     if not args.no_compare:
         made, curves = rate_rows(bench, sample, args.channel_wise)
         seed.rows, seed.curves = seed.rows + made, seed.curves | curves
-    return seed, bench, sample
+    return seed, networks, sample
 
 
 def all_modes(args: argparse.Namespace) -> None:
@@ -158,19 +158,18 @@ def all_modes(args: argparse.Namespace) -> None:
     folder = new_run_folder(RUNS, "bench_spiking", "")
     seeds: list[Seed] = []
     for number in range(len(args.weights)):
-        seed, bench, sample = one_seed(args, number)
+        seed, networks, sample = one_seed(args, number)
         seeds.append(seed)
         leave_files(folder, seeds)
     log.info(modes_table(f"{' '.join(args.weights)}, {sample.said}", seeds))
     cost = next(row.cost for row in seeds[0].rows if row.cost)
     log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", cost.energy.ann_fp32 / 1e6, cost.energy.ann_int8 / 1e6)
-    log.info(bars_table(seeds, len(bench.valid.dataset)))  # type: ignore[arg-type]
+    log.info(bars_table(seeds, len(sample.bench.valid.dataset)))  # type: ignore[arg-type]
     bits = 4 if 4 in args.bits else args.bits[0]
     row = seeds[0].row((bits, "phase"))
     assert row is not None and row.cost is not None
     log.info(operations_table(f"{bits} bits in phase mode, {seeds[0].name}: where the operations are", row.cost))
-    network = encode(integers_of(bench, args, len(seeds) - 1)[bits])
-    timing = speed(network, next(sample.inputs())[:8])
+    timing = speed(encode(networks[bits]), next(sample.inputs())[:8])
     log.info(plain_table(f"speed at {bits} bits, ms an image", [["", "ms", ""], *timing]))
 
 

@@ -152,8 +152,9 @@ def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Ro
     assert network is not None
     images, rows = bench.training_images(bench.args.calibration), []
     curve: list[tuple[int, float]] = []
+    converted = normalise(network, images, timesteps=RATE_STEPS[-1], channel_wise=channel_wise)
     for steps in RATE_STEPS:
-        made = normalise(network, images, timesteps=steps, channel_wise=channel_wise)
+        made = replace(converted, timesteps=steps)
         points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
         run = simulate(sample, RateExecutor(made), network, points)
         curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]

@@ -79,21 +79,21 @@ def bars_table(seeds: Sequence[Seed], images: int) -> str:
     for bits in seeds[0].whole:
         measured = [seed.whole[bits] for seed in seeds]
         points, bar = [each.points for each in measured], MOST_POINTS.get(bits)
-        lines.append(_bar(bits, f"points under float, all {images} images", bar, points, "{:.2f}"))
+        lines.append(_bar(bits, f"points under float, all {images} images", bar, points))
         equal = sum(each.equal for each in measured)
         verdict = "holds" if equal == len(measured) else "FAILS"
         lines.append([str(bits), "phase = integers, to the last digit", "all", f"{equal} of {len(measured)}", verdict])
         costs = [row.cost for seed in seeds if (row := seed.row((bits, "phase"))) is not None and row.cost]
         ratios = [cost.sops_per_mac for cost in costs]
         if ratios:
-            lines.append(_bar(bits, "SOP/MAC in phase mode", MOST_SOPS.get(bits), ratios, "{:.2f}"))
+            lines.append(_bar(bits, "SOP/MAC in phase mode", MOST_SOPS.get(bits), ratios))
     return plain_table("bars", lines)
 
 
-def _bar(bits: int, promise: str, bar: float | None, values: list[float], form: str) -> list[str]:
+def _bar(bits: int, promise: str, bar: float | None, values: list[float]) -> list[str]:
     mean = sum(values) / len(values)
     verdict = "" if bar is None else "holds" if mean <= bar else "misses"
-    return [str(bits), promise, "-" if bar is None else f"{bar:g}", spread(values, form), verdict]
+    return [str(bits), promise, "-" if bar is None else f"{bar:g}", spread(values, "{:.2f}"), verdict]
 
 
 def leave_files(folder: Path, seeds: Sequence[Seed]) -> None:
@@ -101,7 +101,7 @@ def leave_files(folder: Path, seeds: Sequence[Seed]) -> None:
     write_rows(folder / "spiking.csv", [{"seed": seed.name} | row.record() for seed in seeds for row in seed.rows])
     first = seeds[0]
     plot_accuracy_over_time(folder / "map_over_time.png", first.curves, {"float": first.floating})
-    costs = {(row.bits, row.mode): row.cost for row in first.rows if row.cost is not None}
+    costs = {row.key: row.cost for row in first.rows if row.cost is not None}
     layers = {
         f"{bits} bits": {i: c.spikes / max(1, c.neurons) for i, c in cost.layers.items() if c.spikes}
         for (bits, mode), cost in costs.items()

@@ -96,7 +96,7 @@ def finish(run: Run) -> Record:
     metrics["best"] = {key: best[key] for key in ("epoch", "map50", "map", "precision", "recall", "f1")}
     if run.args.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
         metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
-    if getattr(run.args, "sparsify", 0.0):
+    if run.args.sparsify:
         metrics["mean_level"] = run.rows[-1]["levels"] / run.args.sparsify
     drawn = told.draw(run)
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
@@ -154,7 +154,7 @@ def _train(run: Run, epoch: int) -> EpochResult:
     loader, loss = run.train, detection_loss(run.heads, run.group)
     if run.teaching:
         loader, loss = run.teaching.join(loader, loss, epoch, mosaic=mosaic)
-    loss = sparing(loss, run.model, getattr(run.args, "sparsify", 0.0))
+    loss = sparing(loss, run.model, run.args.sparsify)
     return train_one_epoch(
         run.model,
         loader,
@@ -189,7 +189,7 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     if not run.group.leads:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
-    if getattr(run.args, "tensorboard", False):  # a run begun before there was the flag has none
+    if run.args.tensorboard:
         write_scalars(run.record.folder / "tensorboard", run.rows[-1])
     if run.metrics and (better or last):
         told.picture_validation(run)

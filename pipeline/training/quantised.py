@@ -81,12 +81,12 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
     Raises:
         InputError: bits that do not exist, or flags of quantisation without one.
     """
-    asked = "pow2" if getattr(args, "fpga", False) else getattr(args, "quantized", None)
+    asked = "pow2" if args.fpga else args.quantized
     if not asked:
         given = {"--w-bit": "w_bit", "--a-bit": "a_bit", "--bits-map": "bits_map"}
         given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales", "--progressive": "progressive"}
         given |= {"--sparsify": "sparsify", "--acc-bits": "acc_bits"}
-        lost = [flag for flag, name in given.items() if getattr(args, name, None) not in (None, False, "")]
+        lost = [flag for flag, name in given.items() if getattr(args, name) not in (None, False, "")]
         if lost:
             raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
         return None
@@ -99,7 +99,7 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
         layer_bits=bits,
         equalise=not args.sparse,  # it moves gammas, which -sr pushes: those stay as they are
         correct_bias=False,  # training does that
-        acc_bits=getattr(args, "acc_bits", None),  # a run begun before there was the flag has none
+        acc_bits=args.acc_bits,
     )
 
 

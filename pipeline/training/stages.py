@@ -57,7 +57,7 @@ def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, .
     Raises:
         InputError: the stages do not fall, there is only one, or there are more of them than epochs.
     """
-    asked = getattr(args, "progressive", None)
+    asked = args.progressive
     if asked is None or wanted is None:
         return (Stage(0, args.epochs),)
     found = _falling(asked or STAGES, wanted)
@@ -80,7 +80,7 @@ def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, .
 
 def wanted_bits(args: argparse.Namespace, usual: int) -> tuple[int, int]:
     """Bits of weights and activations in the end; those that nobody names are the last stage's, or as ``usual``."""
-    stages = getattr(args, "progressive", None)
+    stages = args.progressive
     if stages is not None and args.w_bit is None and args.a_bit is None:
         usual = (stages or STAGES)[-1]
     return (usual if args.w_bit is None else args.w_bit, usual if args.a_bit is None else args.a_bit)

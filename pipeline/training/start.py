@@ -86,7 +86,7 @@ def tell_unused_keys(spec: ModelSpec) -> None:
 
 def _other_activation(args: argparse.Namespace, start: Start) -> Start:
     """The start with --act in its cfg."""
-    act = getattr(args, "act", None)
+    act = args.act
     if not act:
         return start
     spec, changed = rewrite_activations(start.network.spec, act)

@@ -105,10 +105,10 @@ def teaching_of(
     Raises:
         InputError: flags are missing or contradict each other, or nothing can be distilled.
     """
-    kd, weights = getattr(args, "kd", ""), getattr(args, "t_weights", "")
+    kd, weights = args.kd, args.t_weights
     terms = terms_of(kd)
     if not terms:
-        if weights or getattr(args, "t_data", ""):
+        if weights or args.t_data:
             raise InputError(
                 "--t_weights, --t_data: a teacher without a strategy; add --KDstr 1 to 5, or cwd, mgd, ..."
             )
@@ -131,7 +131,7 @@ def teaching_of(
         terms,
         weight=args.kd_weight,
         autocast=precision.autocast,
-        mean=group.mean if group.size > 1 else None,
+        mean=group.mean,
     )
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, kd, ", ".join(distiller.terms), distiller.told)
@@ -211,7 +211,7 @@ def _unlabelled(
             cache=args.cache,
             seed=args.seed + 1,
             channels=student.channels,
-            grey=getattr(args, "gray_scale", False),
+            grey=args.gray_scale,
             unreadable="replace",
         )
     log.info("%s: %d unlabelled images, the teacher's alone", place, len(images))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pipeline.training.run import Run
+from pipeline.training.stages import SCORES
 from utils.data.dataset import Sample
 from utils.data.loader import Batch, collate
 from utils.detection.pictures import batch_mosaic, comparison_grid, save_picture, truth_as_boxes
 from utils.reporting.plots import plot_gammas, plot_results
 from utils.training.loop import EpochResult
 
-SCORES = ("map50", "map", "precision", "recall", "f1")
 QUANTILES = 200  # |gamma| is kept as so many quantiles an epoch, enough for a histogram
 SHOWN = 8  # validation images in the picture
 MOST = 30  # boxes drawn in an image, the best; an untrained network finds hundreds

@@ -29,10 +29,10 @@ def train(args: argparse.Namespace) -> Record:
     if not group.leads:
         logging.getLogger().setLevel(logging.WARNING)
     saved = cut_run(args) if args.resume else None
-    if saved:  # the flags it began with, but this machine's
+    if saved:  # the flags it began with, but this machine's; those it did not know yet are as they are here
         here = {"device": args.device, "workers": args.workers, "resume": args.resume, "sync_bn": args.sync_bn}
-        args = argparse.Namespace(**(saved.training["args"] | here))
-    if getattr(args, "tensorboard", False):
+        args = argparse.Namespace(**(vars(args) | saved.training["args"] | here))
+    if args.tensorboard:
         check_installed()
     with joined(group, cuda=select_device(args.device or group.device).type == "cuda"):
         job = assemble(args, saved, group)

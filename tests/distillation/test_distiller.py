@@ -110,13 +110,13 @@ def test_what_processes_make_of_their_shares_averages_to_the_whole_batch(name):
     shares[1][1][:, 0] = 0
     counts = []
     for part, own in shares:
-        listener = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda v: counts.append(v) or v)
+        listener = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda v: counts.append(float(v)) or v)
         again(listener, student, part, own)
     assert TERMS[name].boxes <= (len(set(counts)) == 2), "each counts its own"
     mean = sum(counts) / max(1, len(counts))  # attention counts once a head, the others once
     values = []
     for part, own in shares:
-        distiller = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda _: mean)
+        distiller = Distiller(student.spec, teacher, teacher.spec, (name,), mean=lambda _: torch.tensor(mean))
         values.append(again(distiller, student, part, own)[f"kd_{name}"])
     torch.testing.assert_close(sum(values) / 2, whole[f"kd_{name}"], rtol=1e-4, atol=1e-6)
 

@@ -55,7 +55,7 @@ class Distiller:
         *,
         weight: float = 1.0,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
-        mean: Callable[[float], float] | None = None,
+        mean: o.Mean = o.alone,
     ) -> None:
         kinds = [TERMS[name].compares for name in terms]
         self.pairs = pair_heads(student, structure)
@@ -63,7 +63,7 @@ class Distiller:
         can = any(pair.order for pair in self.pairs)
         self.terms = tuple(name for name in terms if can or TERMS[name].compares != OUTPUTS)
         self.told = told(self.pairs, kinds, len(student.heads))
-        self.weight, self._autocast, self._mean = weight, autocast, mean or float
+        self.weight, self._autocast, self._mean = weight, autocast, mean
         self._heads = tuple(_heads_of(spec) for spec in (student, structure))
         self._teacher = teacher.eval().requires_grad_(False)
         self._seen: dict[int, Tensor] = {}
@@ -185,7 +185,7 @@ def tapped(network: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tens
             handle.remove()
 
 
-def _output_term(name: str, views: Sequence[View], targets: Tensor, mean: Callable[[float], float]) -> Tensor:
+def _output_term(name: str, views: Sequence[View], targets: Tensor, mean: o.Mean) -> Tensor:
     match name:
         case "class":
             return o.class_term(views)

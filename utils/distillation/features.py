@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from utils.distillation.outputs import SMALLEST, Mean, softened_kl
+from utils.distillation.outputs import SMALLEST, Mean, alone, softened_kl
 
 MASKED = 0.65  # share of the cells that masked generation hides, that of one-stage detectors in the paper
 
@@ -26,7 +26,7 @@ def attention(features: Tensor) -> Tensor:
     return magnitude / magnitude.mean((1, 2), keepdim=True).clamp(min=SMALLEST)
 
 
-def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, mean: Mean = float) -> Tensor:
+def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, mean: Mean = alone) -> Tensor:
     """Softened KL of two attention maps over their cells, mean over the images.
 
     Args:
@@ -40,7 +40,8 @@ def attention_term(student: Tensor, teacher: Tensor, mask: Tensor | None = None,
     if mask is None:
         return softened_kl(s.flatten(1), t.flatten(1)).mean()
     values = softened_kl((s * mask).flatten(1), (t * mask).flatten(1))
-    return values.sum() / (mean(int(mask.flatten(1).any(1).sum())) or 1)
+    found = mean(mask.flatten(1).any(1).sum().float())
+    return values.sum() / torch.where(found > 0, found, torch.ones_like(found))
 
 
 def channel_term(student: Tensor, teacher: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,12 @@ from utils.detection.loss import Matches
 
 TEMPERATURE = 3.0  # the reference's, throughout
 SMALLEST = 1e-6
-Mean = Callable[[float], float]
+Mean = Callable[[Any], Any]  # of a number, or of a tensor of one, which no device has to be waited for
+
+
+def alone(value: Any) -> Any:
+    """The mean over a single process."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def objectness_term(views: Sequence[View]) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def seen_class_term(views: Sequence[View], mean: Mean = float) -> Tensor:
+def seen_class_term(views: Sequence[View], mean: Mean = alone) -> Tensor:
     """KL of the classes, each cell as important as the teacher's objectness there.
 
     Source: Mehta and Ozturk, Object detection at 200 Frames Per Second, 2018, section 3.2 (arXiv 1805.06361); a KL in
@@ -81,7 +87,7 @@ def seen_class_term(views: Sequence[View], mean: Mean = float) -> Tensor:
     return _by_objectness(views, [_class_kl(v) for v in views], mean)
 
 
-def seen_box_term(views: Sequence[View], mean: Mean = float) -> Tensor:
+def seen_box_term(views: Sequence[View], mean: Mean = alone) -> Tensor:
     """‖s - t‖² / 2 of the boxes, each cell as important as the teacher's objectness there.
 
     That is the KL of two Gaussians of unit variance. Where the teacher sees nothing its boxes were never trained, and
@@ -90,13 +96,13 @@ def seen_box_term(views: Sequence[View], mean: Mean = float) -> Tensor:
     return _by_objectness(views, [_distance(_boxes(view, 0), _boxes(view, 1)) / 2 for view in views], mean)
 
 
-def direct_box_term(views: Sequence[View], mean: Mean = float) -> Tensor:
+def direct_box_term(views: Sequence[View], mean: Mean = alone) -> Tensor:
     """‖s - t‖² of the boxes, mean over the positives."""
     distances = [_distance(_hits(view, 0), _hits(view, 1)) for view in views]
     return torch.cat(distances).sum() / _positives(views, mean)
 
 
-def worse_box_term(views: Sequence[View], targets: Tensor, mean: Mean = float) -> Tensor:
+def worse_box_term(views: Sequence[View], targets: Tensor, mean: Mean = alone) -> Tensor:
     """‖s - gt‖² of those positives where the student is worse than the teacher, mean over all positives.
 
     Source: Chen et al., Learning Efficient Object Detection Models with Knowledge Distillation, NIPS 2017, equation 4,
@@ -166,4 +172,4 @@ def _by_objectness(views: Sequence[View], values: Sequence[Tensor], mean: Mean) 
     """
     weights = [scores(view.teacher[..., 4:], view.heads[1])[..., 0] for view in views]
     total = torch.stack([(w * value).sum() for w, value in zip(weights, values, strict=True)]).sum()
-    return total / max(1.0, mean(float(torch.stack([w.sum() for w in weights]).sum())))
+    return total / mean(torch.stack([w.sum() for w in weights]).sum()).clamp(min=1)

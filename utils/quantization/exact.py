@@ -55,6 +55,11 @@ def accumulator_bounds(weight: Tensor, bias: Tensor, reach: int) -> Tensor:
     return weight.to(torch.int64).abs().flatten(1).sum(1) * reach + bias.to(torch.int64).abs()
 
 
+def accumulator_bits(weight: Tensor, bias: Tensor, reach: int) -> int:
+    """The width, sign included, that holds whatever any input can cause."""
+    return int(accumulator_bounds(weight, bias, reach).max()).bit_length() + 1
+
+
 def _slices(weight: Tensor, reach: int, groups: int) -> list[slice]:
     """Slices of input channels, each safe in float32; none if it takes more than ``MAX_SLICES`` or there are groups."""
     if groups > 1:

@@ -14,7 +14,7 @@ from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bounds
+from utils.quantization.exact import accumulator_bits
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
@@ -138,7 +138,7 @@ def lower_conv(
     scale = source.scale * w_scale.double()  # [O] value of one accumulator unit
     w = round_weights(weight, w_scale, bits)
     b = round_half_up(bias.double() / scale)
-    needed = int(accumulator_bounds(w, b, source.reach).max()).bit_length() + 1
+    needed = accumulator_bits(w, b, source.reach)
     if needed > acc_bits:
         raise InputError(
             f"layer {i} (cfg line {layer.line}): its accumulator needs {needed} bits of {acc_bits}; "

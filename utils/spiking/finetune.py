@@ -21,14 +21,14 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
-from utils.quantization.exact import ExactConv, accumulator_bounds
+from utils.quantization.exact import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv
 from utils.quantization.lower import ACC_BITS
 from utils.quantization.walk import last_readers
-from utils.quantization.weights import weight_levels
+from utils.quantization.weights import round_half_up, weight_levels
 from utils.spiking.encode import SpikingNetwork, encode
-from utils.spiking.stream import State, StreamExecutor
+from utils.spiking.stream import State, StreamExecutor, arriving
 
 STEP = 0.5  # of the way that takes the mean error away; weights and biases share it
 JUDGES = 3  # of so many images one only judges
@@ -136,6 +136,8 @@ def tune(task: Task, weight: Tensor, bias: Tensor, iterations: int) -> Found:
     """The best weights and bias of every output channel, by the images that judge."""
     fit, judge = _roles(task.wanted)
     w, b = weight.float(), bias.double()
+    x, wanted = task.received[fit], task.wanted[fit]
+    power = convolve(task.layer, x.square(), torch.ones_like(w))  # of what a channel reads, position by position
     best, kept = torch.full((len(bias),), torch.inf, dtype=torch.float64, device=bias.device), (weight, bias)
     for k in range(iterations + 1):
         now = task.snap(w, b) if k else (weight, bias)
@@ -145,29 +147,29 @@ def tune(task: Task, weight: Tensor, bias: Tensor, iterations: int) -> Found:
         rows = better.view(-1, 1, 1, 1)
         kept = (torch.where(rows, now[0], kept[0]), torch.where(better, now[1], kept[1]))
         best = torch.where(better, score, best)
-        if not bool(error.any()):
+        if k == iterations or not bool(error.any()):
             break
-        back = _step(task, *now, error, fit)
+        back = _step(task, *now, error[fit], x, wanted, power)
         w, b = w - back[0], b - back[1]
     return Found(*kept, task.fire(*kept))
 
 
-def _step(task: Task, weight: Tensor, bias: Tensor, error: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:
+def _step(
+    task: Task, weight: Tensor, bias: Tensor, error: Tensor, x: Tensor, wanted: Tensor, power: Tensor
+) -> tuple[Tensor, Tensor]:
     """Down the slope of the squared error of the spikes, as far as a channel's inputs allow without overshooting.
 
     The slope is that of the staircase the neuron stands for. Where it is flat nothing passes, except where the neuron
     left it: there it fired too early, or too late.
     """
-    layer, x, error = task.layer, task.received[fit], error[fit]
     with torch.enable_grad():
         w = weight.float().requires_grad_()
-        acc = convolve(layer, x, w, bias.float() * task.times)
+        acc = convolve(task.layer, x, w, bias.float() * task.times)
         value = task.value(acc.detach())
         level = (value + 0.5).floor().clamp(task.low, task.high)
         inside = (value > task.low - 0.5) & (value < task.high + 0.5)
-        live = (inside | (error + task.wanted[fit] != level)).float()
+        live = (inside | (error + wanted != level)).float()
         (slope,) = torch.autograd.grad(acc, w, error * live)
-    power = convolve(layer, x.square(), torch.ones_like(w.detach()))  # of what a channel reads, position by position
     reach = task.unit.to(slope) * STEP / (power * live).sum((0, 2, 3)).clamp_min(1.0)
     mean = (error * live).sum((0, 2, 3)).double() / live.sum((0, 2, 3)).clamp_min(1.0)
     return slope * reach.view(-1, 1, 1, 1), task.unit * mean * STEP / task.times
@@ -202,8 +204,8 @@ def _tuned(
 
     def snap(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         w = weight.add(0.5).floor_().clamp_(-top, top).to(op.weight.dtype)
-        b = bias.double().add(0.5).floor_().clamp_(-INT32, INT32).to(op.bias.dtype)
-        fits = _acc_bits(w, b, network.reach_into(i)) <= widest
+        b = _whole(bias, op.bias)
+        fits = accumulator_bits(w, b, network.reach_into(i)) <= widest
         return (w, b) if fits else (op.weight, op.bias)
 
     task = Task(
@@ -218,12 +220,8 @@ def _tuned(
         unit=unit,
     )
     found = tune(task, op.weight, op.bias, iterations)
-    bits = _acc_bits(found.weight, found.bias, network.reach_into(i))
+    bits = accumulator_bits(found.weight, found.bias, network.reach_into(i))
     return replace(op, weight=found.weight, bias=found.bias, acc_bits=bits), found.train
-
-
-def _acc_bits(weight: Tensor, bias: Tensor, reach: int) -> int:
-    return int(accumulator_bounds(weight, bias, reach).max()).bit_length() + 1
 
 
 def _fired(executor: StreamExecutor, i: int, given: Train, weight: Tensor, bias: Tensor, like: Tensor) -> Train:
@@ -235,8 +233,7 @@ def _fired(executor: StreamExecutor, i: int, given: Train, weight: Tensor, bias:
     train: Train = []
     for t, spikes in enumerate(given):
         if t < executor.arrival:
-            now, then = ((constant * k).div_(executor.arrival).floor_() for k in (t + 1, t))
-            charge += now - then
+            charge += arriving(constant, t, executor.arrival)
         if spikes is not None:
             charge += conv(spikes.float())
         fired = neuron.fire(charge, count)
@@ -251,9 +248,13 @@ def _read_out(executor: StreamExecutor, i: int, given: Train, golden: Trace) -> 
     conv = ExactConv(layer, op.weight, op.bias, network.reach_into(i))
     received = summed(given, golden.levels[layer.sources[0]])
     error = conv(received).double() - golden.accumulators[i].double()
-    bias = unbiased(op.bias.double(), error).add(0.5).floor_().clamp_(-INT32, INT32).to(op.bias.dtype)
-    bits = _acc_bits(op.weight, bias, network.reach_into(i))
+    bias = _whole(unbiased(op.bias.double(), error), op.bias)
+    bits = accumulator_bits(op.weight, bias, network.reach_into(i))
     return replace(op, bias=bias, acc_bits=bits) if bits <= (network.scheme.acc_bits or ACC_BITS) else op
+
+
+def _whole(bias: Tensor, like: Tensor) -> Tensor:
+    return round_half_up(bias).clamp_(-INT32, INT32).to(like.dtype)
 
 
 def unbiased(bias: Tensor, error: Tensor) -> Tensor:

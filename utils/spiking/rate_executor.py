@@ -86,6 +86,7 @@ class RateState:
         self.pools: dict[int, tuple[Tensor, Tensor]] = {}
         self.still: dict[int, Tensor] = {}  # currents that only the image makes: the same in every step
         self.lit = {-1}  # edges that carry the image and nothing else
+        self.read = frozenset(readouts(rate.spec))
         self.device = x.device
 
     def step(self) -> None:
@@ -106,7 +107,7 @@ class RateState:
                 current = self.still[i] if i in self.still else self._current(i, layer, given)
                 if pure:
                     self.still[i] = current
-                if i not in readouts(self.rate.spec):
+                if i not in self.read:
                     return self._fire(i, layer, current)
                 self.charge[i] = self.charge.get(i, torch.zeros_like(current)) + current
                 return None

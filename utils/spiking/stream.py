@@ -26,6 +26,15 @@ Spikes = dict[int, Tensor | None]  # edge -> what it carries in one step, float3
 Watch = Callable[["State", Spikes], None]
 
 
+def arriving(total: Tensor, t: int, steps: int) -> Tensor:
+    """What of a whole charge comes in step ``t``, so that floor(total * (t + 1) / steps) is there by its end.
+
+    Exact: what is divided is below 2^53, so that no quotient rounds up to an integer.
+    """
+    now, then = ((total * k).div_(steps).floor_() for k in (t + 1, t))
+    return now - then
+
+
 @dataclass
 class State:
     """What a streaming network holds between two steps.
@@ -201,10 +210,8 @@ class StreamExecutor(nn.Module):
         """Charge what arrives in this step; whether anything did."""
         charge, before = state.charge[i], state.t
         arrives = i in state.waiting and before < self.arrival
-        if arrives:  # in all floor(waiting * (t + 1) / L) by the end of step t
-            # exact: what is divided is below 2^53, so that no quotient rounds up to an integer
-            now, then = ((state.waiting[i] * k).div_(self.arrival).floor_() for k in (before + 1, before))
-            charge += now - then
+        if arrives:
+            charge += arriving(state.waiting[i], before, self.arrival)
         if all(x is None for x in given):
             return arrives
         op = self.spiking.integer.ops[i]

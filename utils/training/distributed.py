@@ -21,6 +21,7 @@ from torch.autograd import Function
 from utils.errors import InputError
 
 T = TypeVar("T")
+Value = TypeVar("Value", float, Tensor)
 
 PATIENCE = timedelta(minutes=10)  # for the slowest process: the first one writes and draws while the others wait
 
@@ -46,15 +47,19 @@ class Group:
         """The device of this process, as ``--device`` says it; nothing where there is one process or no GPU."""
         return str(self.local) if self.size > 1 and torch.cuda.is_available() else ""
 
-    def total(self, value: float) -> float:
-        """The sum over all processes."""
+    def total(self, value: Value) -> Value:
+        """The sum over all processes; a tensor stays on its device, and nobody waits for it."""
         if self.size == 1:
             return value
+        if isinstance(value, Tensor):
+            both = value.detach().to(torch.float64, copy=True)
+            dist.all_reduce(both)
+            return both.to(value.dtype)
         each = torch.tensor(value, dtype=torch.float64, device=_device())
         dist.all_reduce(each)
         return float(each)
 
-    def mean(self, value: float) -> float:
+    def mean(self, value: Value) -> Value:
         """The mean over all processes."""
         return self.total(value) / self.size
 
