@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -92,7 +92,7 @@ def test_eval_of_a_random_graph_after_training_is_what_numpy_computes(seed, sche
         model = trained(random_network(rich_cfg(seed) if rich_one else seed), images, scheme, learn=learn)
     except InputError as error:
         assert "joins the image" in str(error)
-        return
+        reject()  # too many of those fail hypothesis' health check
     check_fake(model, random_images(1, seed=seed + 1), tmp_path_factory.mktemp("net"))
 
 

@@ -144,6 +144,7 @@ def test_fine_tuning_shows_before_and_after_and_the_exact_modes_beside(place, co
     assert rows["phase"]["map50"] == rows["settled"]["map50"] == rows["quantised"]["map50"]
     assert rows["settled"]["exact"] is True and rows["converted"]["exact"] is rows["spiking"]["exact"] is False
     assert rows["converted"]["steps"] == rows["spiking"]["steps"] == 3
+    assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
     for told in ("before and after fine-tuning", "modes that need none", "fine-tuned on 4 training images"):
         assert told in caplog.text
     loaded = load_model(place / record.paths("*.snn.pt")[0])
@@ -156,6 +157,7 @@ def test_rates_are_fine_tuned_and_read_back(place, convert):
     record = convert("--mode", "rate", "--timesteps", "6", *TUNED, "--name", "g")
     rows = record.metrics
     assert list(rows) == ["float", "phase", "converted", "spiking"]
+    assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
     loaded = load_model(place / record.paths("*.snn.pt")[0])
     bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
     assert isinstance(loaded.predictor, RateExecutor)
