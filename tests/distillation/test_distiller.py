@@ -121,6 +121,18 @@ def test_what_processes_make_of_their_shares_averages_to_the_whole_batch(name):
     torch.testing.assert_close(sum(values) / 2, whole[f"kd_{name}"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["seen_class", "seen_box", *(name for name, term in TERMS.items() if term.boxes)])
+def test_what_is_counted_is_counted_over_all_processes(name):
+    student, teacher, x = network(cfg()), network(cfg(), seed=1), images()
+    values = []
+    for counted in (8.0, 16.0):
+        own = Distiller(
+            student.spec, teacher, teacher.spec, (name,), mean=lambda _, counted=counted: torch.tensor(counted)
+        )
+        values.append(again(own, student, x)[f"kd_{name}"])
+    torch.testing.assert_close(values[0], 2 * values[1])
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_duplicated_targets_leave_the_value(name):
     student, teacher, x = network(cfg()), network(cfg(), seed=1), images()

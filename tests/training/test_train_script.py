@@ -260,6 +260,22 @@ def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkey
     assert record.metrics["map50"] == read_rows(record.folder / "results.csv")[-1]["map50"]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch):
+    def killed(run_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.training.told, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("--epochs", "2")
+    cut = load_checkpoint("weights/last.pt")
+    for name in ("tensorboard", "progressive", "sparsify", "acc_bits", "act", "t_data"):
+        del cut.training["args"][name]
+    save_checkpoint("weights/last.pt", cut)
+    assert run("--resume").finished
+
+
 def test_full_disk_is_told_the_last_checkpoint_survives_and_the_run_goes_on_from_it(place, undrawn, monkeypatch):
     """The disk is full from the second epoch on: no file may grow beyond 4 kB."""
     run("--epochs", "3", "--val-interval", "1", "--name", "whole")
