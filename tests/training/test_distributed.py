@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
 import time
 from collections.abc import Callable
 from itertools import zip_longest
@@ -16,27 +15,19 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from tests.training.shares import tickets
+from tests.training.together import PROCESSES, free_ports, run_together
 from tests.training.toy import ToyBatch, ToyLoader, toy_model, train
 from utils.training.distributed import Group, SyncBatchNorm, from_environment, joined, synchronised
-
-PROCESSES = 2
 
 
 def run_in_two(function: Callable[[Group], object], folder) -> list[object]:
     """What the function returns in each of two processes of a gloo group."""
-    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        patch.setenv("MASTER_ADDR", "127.0.0.1")
-        patch.setenv("MASTER_PORT", str(port))
-        free.close()
-        mp.spawn(_one, args=(function, str(folder)), nprocs=PROCESSES)  # raises where one of them fails
+    run_together(_one, function, str(folder), free_ports(1)[0])  # raises where one of them fails
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(PROCESSES)]
 
 
-def _one(rank: int, function: Callable[[Group], object], folder: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
+def _one(rank: int, function: Callable[[Group], object], folder: str, port: int) -> None:
+    os.environ["MASTER_PORT"] = str(port)
     group = from_environment()
     with joined(group, cuda=False):
         torch.save(function(group), f"{folder}/{rank}.pt")
@@ -116,6 +107,21 @@ def test_what_processes_tell_each_other(two):
         assert (total, shared, gathered) == (3, "of 0", ["00", "10", "11"])
         assert torch.equal(gradient, torch.full((2,), 0.5))
         assert [value.float().mean() for value in norm.values()] == [2, 1, 1, 2, 1]  # the first one's, counter and all
+
+
+def train_often(rank: int, ports: list[int]) -> None:
+    """The wrapped model outlives its group every time, as it does in a function that trains."""
+    for port in ports:
+        os.environ["MASTER_PORT"] = str(port)
+        group = from_environment()
+        with joined(group, cuda=False):
+            shared = group.wrap(toy_model())
+            shared(torch.ones(2, 3, 8, 8)).sum().backward()
+            group.alike(shared)
+
+
+def test_a_wrapped_model_that_outlives_its_group_never_hangs_the_end():
+    run_together(train_often, free_ports(20), seconds=90)
 
 
 def meet_nobody(group: Group):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 import pipeline.training.epoch
 import test as test_script
@@ -21,6 +19,7 @@ import train
 import utils.training.device
 from tests.scenes import write_scenes
 from tests.training.test_train_script import cfg
+from tests.training.together import free_ports, run_together
 from utils.darknet.network import load_checkpoint
 from utils.distillation.strategies import terms_of
 from utils.reporting.record import read_record
@@ -123,8 +122,6 @@ JOBS = [  # flags, and the batch at which both processes are interrupted
 def train_all(rank: int, folder: str, ports: list[int]) -> None:
     """All jobs in one of two processes."""
     os.chdir(folder)
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
     for port, (words, cut) in zip(ports, JOBS, strict=True):
         os.environ["MASTER_PORT"] = str(port)
         torch.manual_seed(port)  # a new process knows nothing of the old one
@@ -166,15 +163,9 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     write_scenes(folder, train=16, valid=5, shape=(40, 80), cfg=cfg().replace("[dropout]\nprobability=0.2\n", ""))
     (folder / "drop.cfg").write_text(cfg())
-    ports = []
-    with ExitStack() as stack:
-        for _ in JOBS:
-            free = stack.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        mp.spawn(train_all, args=(str(folder), ports), nprocs=2)
+        run_together(train_all, str(folder), free_ports(len(JOBS)))
     return folder
 
 

@@ -99,7 +99,23 @@ class Group:
         if self.size == 1:
             return model
         devices = [self.local] if next(model.parameters()).is_cuda else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+        return _Averaged(model, device_ids=devices)
+
+
+class _Averaged(nn.parallel.DistributedDataParallel):
+    """DistributedDataParallel that never holds a process group's last reference.
+
+    Its reducer would destroy the group with Python's lock held, and gloo's destructor waits for a thread that needs
+    the lock to drop a tensor: a run that was finished then hung at its end, one time in a few.
+    """
+
+    logger: Any
+    reducer: Any
+
+    def __del__(self) -> None:
+        self.logger = self.reducer = (
+            None  # while self.process_group, whose destructor gives the lock away, still stands
+        )
 
 
 def from_environment() -> Group:
