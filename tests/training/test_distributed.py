@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable
 from itertools import zip_longest
@@ -111,6 +112,7 @@ def test_what_processes_tell_each_other(two):
 
 def train_often(rank: int, ports: list[int]) -> None:
     """The wrapped model outlives its group every time, as it does in a function that trains."""
+    sys.setswitchinterval(60.0)  # a thread of gloo that wants Python's lock waits for it until somebody waits for gloo
     for port in ports:
         os.environ["MASTER_PORT"] = str(port)
         group = from_environment()
@@ -118,10 +120,11 @@ def train_often(rank: int, ports: list[int]) -> None:
             shared = group.wrap(toy_model())
             shared(torch.ones(2, 3, 8, 8)).sum().backward()
             group.alike(shared)
+            group.shared(None)
 
 
 def test_a_wrapped_model_that_outlives_its_group_never_hangs_the_end():
-    run_together(train_often, free_ports(20), seconds=90)
+    run_together(train_often, free_ports(24), seconds=60)
 
 
 def meet_nobody(group: Group):
