@@ -21,8 +21,9 @@ class Cost:
     ``macs``: multiply-accumulates of kernels and weighted sums, the padding's included, as an array of multipliers does
     them, but not the zeros' that an upsample put between values. ``products``: those of gates, which nobody adds up.
     ``adds``: those of shortcuts and averages. ``bops``: of convolutions, MACs times the bits of both factors
-    (``operations_by_layer``). ``weight_bytes``: packed weights, int32 biases, 16-bit gains, tables. ``buffer_bytes``:
-    the kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole output map, packed.
+    (``operations_by_layer``). ``weight_bytes``: packed weights, int32 biases, gains of 16 or 32 bits, tables.
+    ``buffer_bytes``: the kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole
+    output map, packed.
     ``on_chip_bytes``: weights and row buffer together.
     """
 
@@ -95,7 +96,8 @@ def table_of(op: IntegerOp) -> Tensor | None:
 
 
 def constant_bytes(op: IntegerOp, bits: int) -> int:
-    """16-bit gains of the requantisation, and the table of levels of ``bits`` bits."""
-    gains = 2 * len(op.requantiser.m) if op.requantiser is not None else 0
+    """Gains of the requantisation, of 16 or 32 bits, and the table of levels of ``bits`` bits."""
+    by = op.requantiser
+    gains = 0 if by is None else (2 if int(by.m.max()) < 2**16 else 4) * len(by.m)
     table = table_of(op)
     return gains + (0 if table is None else packed_size(len(table), bits))

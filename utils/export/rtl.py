@@ -11,7 +11,6 @@ from utils.export.formats import word_of
 from utils.export.make import run_make
 
 FIXED = Path(__file__).with_name("rtl")
-GAIN_BITS = 17  # a gain has 16 bits, and a sign
 LONGEST = 2_000_000  # clock cycles that an export simulates by itself, some 20 s
 LONGEST_SPIKES = 300_000  # cycles of neurons; of a layer that takes more, every so manieth output is replayed
 
@@ -86,7 +85,7 @@ def parameters(manifest: dict[str, Any], layer: dict[str, Any]) -> str:
         "PLAIN": plain.bits + (not plain.signed), "TABLED": int("table" in layer),
         "WINDOW": window(manifest, layer), "SPIKE_EVERY": spike_every(manifest, layer),
         "TRAINED": int(train is not None),
-        "WEIGHT": layer["weights"]["bits"], "ACC": layer["acc_bits"], "GAIN": GAIN_BITS,
+        "WEIGHT": layer["weights"]["bits"], "ACC": layer["acc_bits"], "GAIN": by["gain_bits"] + 1,
         "F": by["f"], "LO": by["lo"], "HI": by["hi"],
     }  # fmt: skip
     files = {

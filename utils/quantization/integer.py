@@ -20,8 +20,9 @@ CACHED_VALUES = 2**16  # float64 values that fit a core's second-level cache a f
 class Requantiser:
     """n = clip((acc * m + 2^(f-1)) >> f, lo, hi), with ``m_neg`` in place of ``m`` where acc < 0.
 
-    ``m`` and ``m_neg`` are int32 [O], one gain a channel; the gains are at most 16 bits, so the product fits int64, and
-    float64, with room to spare. They differ for leaky only: a monotone staircase with a kink at 0.
+    ``m`` and ``m_neg`` are int32 [O], one gain a channel, of at most 16 bits, or as many more as keep every product
+    below 2^48: it fits int64, and float64, with room to spare. They differ for leaky only: a monotone staircase with a
+    kink at 0.
     """
 
     m: Tensor

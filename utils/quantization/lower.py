@@ -14,7 +14,7 @@ from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bits
+from utils.quantization.exact import accumulator_bits, accumulator_bounds
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
@@ -22,8 +22,10 @@ from utils.quantization.support import outer_layers
 from utils.quantization.tables import make_table
 from utils.quantization.weights import round_half_up, round_weights
 
-GAIN_BITS = 16  # of the largest m of a layer
-LARGEST_SHIFT = 46  # acc * m + 2^(f-1) stays below 2^48, exact in float64 too
+GAIN_BITS = 16  # of the largest m of a layer, where all its channels are much alike
+PRECISION = 4  # more bits than a level has, of the smallest m: rounding it moves no level by over 1/32
+PRODUCT_BITS = 48  # |acc * m| + 2^(f-1) stays below 2^48, exact in float64 too
+LARGEST_SHIFT = PRODUCT_BITS - 2
 ACC_BITS = 32
 
 
@@ -147,26 +149,48 @@ def lower_conv(
     op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=needed)
     if target is None:
         return replace(op, scale=scale)
-    by, table = _activate(scale, layer.activation, target, charge)
+    by, table = _activate(scale, layer.activation, target, charge, accumulator_bounds(w, b, source.reach))
     return replace(op, requantiser=by, table=table)
 
 
-def _activate(unit: Tensor, activation: str, target: Grid, charge: Grid | None) -> tuple[Requantiser, Tensor | None]:
+def _activate(
+    unit: Tensor, activation: str, target: Grid, charge: Grid | None, bounds: Tensor | None = None
+) -> tuple[Requantiser, Tensor | None]:
     """Requantiser and table from an accumulator of ``unit`` [O]; without a ``charge`` grid the gains are all."""
     if charge is None:
-        return make_requantiser(unit / target.scale, SLOPES.get(activation, 1.0), target), None
-    return make_requantiser(unit / charge.scale, 1.0, charge), make_table(activation, charge, target)
+        return make_requantiser(unit / target.scale, SLOPES.get(activation, 1.0), target, bounds), None
+    return make_requantiser(unit / charge.scale, 1.0, charge, bounds), make_table(activation, charge, target)
 
 
-def make_requantiser(ratio: Tensor, slope: float, target: Grid) -> Requantiser:
+def make_requantiser(ratio: Tensor, slope: float, target: Grid, bounds: Tensor | None = None) -> Requantiser:
     """Integer gains m and one shift f with m * 2^-f = ``ratio`` [O], the accumulator's unit over the level's.
 
-    f is as large as lets the largest m keep 16 bits. ReLU needs nothing of its own: its grid starts at level 0.
+    f is as large as lets the largest m keep 16 bits, and larger where channels are so unlike each other that the
+    smallest m would be coarse (docs/decisions/011). ReLU needs nothing of its own: its grid starts at level 0.
+
+    Args:
+        ratio: float64, > 0.
+        slope: of what is negative.
+        target: the levels' grid.
+        bounds: the largest |acc| of every channel, int64 [O]; None: all gains have 16 bits.
     """
-    f = min(gain_shift(float(ratio.max())), LARGEST_SHIFT)
-    m = round_half_up(ratio * 2.0**f).clamp_(max=2**GAIN_BITS - 1)
+    bits = GAIN_BITS if bounds is None else _gain_bits(ratio, target, bounds)
+    f = min(gain_shift(float(ratio.max()), bits), LARGEST_SHIFT)
+    m = round_half_up(ratio * 2.0**f).clamp_(max=2**bits - 1)
     m_neg = round_half_up(m.double() * slope)
     return reduce(Requantiser(m=m.to(torch.int32), m_neg=m_neg.to(torch.int32), f=f, lo=target.lo, hi=target.hi))
+
+
+def _gain_bits(ratio: Tensor, target: Grid, bounds: Tensor) -> int:
+    """Bits of the largest m that leave the smallest one enough, as far as an int32 and the product's width allow.
+
+    A channel that never reaches half a level has no say.
+    """
+    heard = ratio[bounds * ratio >= 0.5]
+    spread = math.frexp(float(ratio.max() / heard.min()))[1] if len(heard) else 0
+    wanted = target.bits + PRECISION + spread
+    room = PRODUCT_BITS - (int(bounds.max()).bit_length() + 1)
+    return max(GAIN_BITS, min(wanted, room, 31))
 
 
 def reduce(by: Requantiser) -> Requantiser:
@@ -181,9 +205,9 @@ def reduce(by: Requantiser) -> Requantiser:
     return by
 
 
-def gain_shift(largest: float) -> int:
-    """The f that brings ``largest`` * 2^f into [2^15, 2^16)."""
-    return GAIN_BITS - math.frexp(largest)[1]
+def gain_shift(largest: float, bits: int = GAIN_BITS) -> int:
+    """The f that brings ``largest`` * 2^f into [2^(bits-1), 2^bits)."""
+    return bits - math.frexp(largest)[1]
 
 
 def lower_shortcut(
