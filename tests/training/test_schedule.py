@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.training.toy import ToyLoader, toy_model, train
+from utils.quantization.observers import Scale
 from utils.training.ema import Ema
 from utils.training.optim import make_optimizer
 from utils.training.schedule import Schedule
@@ -69,6 +70,17 @@ def test_only_kernels_decay_and_every_parameter_is_in_one_group():
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     kernels = {id(m.weight) for m in model if isinstance(m, nn.Conv2d | nn.Linear)}
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == kernels
+
+
+def test_learned_grids_move_by_hundredths_of_adams_steps_and_freely_by_gradients():
+    grid = Scale(torch.full((4,), 0.02), learn=True)
+    optimizer = make_optimizer(grid, lr=0.01, adam=True)
+    for _ in range(20):  # always the same way, which Adam takes for a reason to go on
+        grid.scale.grad = torch.ones(4)
+        optimizer.step()
+    assert bool((grid.scale > 0.0175).all()) and bool((grid.scale < 0.0185).all())
+    (free,) = make_optimizer(Scale(torch.ones(4), learn=True), lr=0.01).param_groups
+    assert (free["name"], free["initial_lr"], free["weight_decay"]) == ("step", 0.01, 0.0)
 
 
 def test_average_of_a_constant_state_is_that_state_and_ramp_is_closed_form():

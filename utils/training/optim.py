@@ -8,18 +8,20 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+STEP_SHARE = 0.01  # of the rate, for scales under Adam, whose steps are as large as the rate; scales are hundredths
+
 
 def parameter_groups(model: nn.Module, *, decay: float) -> list[dict[str, Any]]:
-    """Three groups: ``weight`` (kernels, with decay), ``scale`` (BN gammas) and ``bias``, both without.
+    """Groups: ``weight`` (kernels, with decay), ``scale`` (BN gammas), ``bias``, and ``step`` (learned grids), without.
 
     Gammas carry no decay: next to an L1 penalty it would only blur which of them are wanted. Frozen parameters and
     empty groups are left out.
     """
-    groups: dict[str, list[nn.Parameter]] = {"weight": [], "scale": [], "bias": []}
+    groups: dict[str, list[nn.Parameter]] = {"weight": [], "scale": [], "bias": [], "step": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            kind = "bias" if name.rpartition(".")[2] == "bias" else "weight" if parameter.ndim > 1 else "scale"
-            groups[kind].append(parameter)
+            kind = {"bias": "bias", "scale": "step"}.get(name.rpartition(".")[2])
+            groups[kind or ("weight" if parameter.ndim > 1 else "scale")].append(parameter)
     return [
         {"name": kind, "params": found, "weight_decay": decay if kind == "weight" else 0.0}
         for kind, found in groups.items()
@@ -38,5 +40,5 @@ def make_optimizer(
         else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
     )
     for group in optimizer.param_groups:
-        group["initial_lr"] = lr
+        group["lr"] = group["initial_lr"] = lr * STEP_SHARE if adam and group["name"] == "step" else lr
     return optimizer
