@@ -21,7 +21,7 @@ def grid_of(bits: int, signed: bool) -> Grid:
 @given(
     bits=st.integers(2, 8),
     signed=st.booleans(),
-    acc_bits=st.integers(14, 24),
+    acc_bits=st.integers(14, 23),  # beyond, products of 48 bits leave a spread of 2^12 less than it wants
     spread=st.integers(0, 12),
     typical=st.floats(1e-7, 1e-2),
     seed=st.integers(0, 2**31),
