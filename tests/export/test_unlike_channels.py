@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
 
 from tests.export.nets import export
 from tests.export.test_c99 import check as check_c
 from tests.export.test_numpy_executor import check_equal
+from tests.export.test_one_network import SIMULATOR, TOOLS
 from tests.export.test_rtl import check as check_rtl
 from tests.export.unlike import unlike, unlike_quantised
 from tests.spiking.test_equality import assert_equal_everywhere
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
 from utils.spiking.encode import encode
-
-TOOLS = bool(shutil.which("cc") and shutil.which("make"))
-SIMULATOR = bool(shutil.which("iverilog") and shutil.which("make"))
 
 
 def test_a_silent_channel_takes_no_precision_from_the_others():

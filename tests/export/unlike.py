@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.export.nets import QUICK
+from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.network import Network
 from utils.quantization.calibrate import calibrate
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import QuantisedNetwork, lower
-from utils.quantization.scheme import Scheme
 
-CONV = {"filters": 8, "size": 3, "pad": 1, "stride": 1, "batch_normalize": 1, "activation": "relu"}
+NORMED = CONV | {"stride": 1, "batch_normalize": 1}
 CFG = cfg_text(
-    ("convolutional", CONV),
-    ("convolutional", CONV | {"groups": 8}),
-    ("convolutional", CONV | {"size": 1, "activation": "linear"}),
+    ("convolutional", NORMED),
+    ("convolutional", NORMED | {"groups": 8}),
+    ("convolutional", NORMED | {"size": 1, "activation": "linear"}),
 )
 
 
@@ -29,11 +31,10 @@ def unlike_float() -> Network:
     return Network(network.spec, state)
 
 
-def unlike_quantised(a_bit: int = 4) -> tuple[QuantisedNetwork, Tensor]:
+def unlike_quantised() -> tuple[QuantisedNetwork, Tensor]:
     """On its grids, and images for it."""
     images = random_images(2)
-    scheme = Scheme(a_bit=a_bit, equalise=False, correct_bias=False, ranges="minmax")
-    return calibrate(unlike_float(), [images], scheme), images
+    return calibrate(unlike_float(), [images], replace(QUICK, a_bit=4)), images
 
 
 def unlike() -> tuple[IntegerNetwork, Tensor]:

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.export.costs import constant_bytes
-from utils.quantization.edges import Grid
+from utils.quantization.edges import Grid, level_bounds
 from utils.quantization.integer import IntGate, Requantiser
 from utils.quantization.lower import PRODUCT_BITS, make_requantiser
 
 
 def grid_of(bits: int, signed: bool) -> Grid:
-    return Grid(1.0, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else Grid(1.0, 0, 2**bits - 1)
+    return Grid(1.0, *level_bounds(bits, signed=signed))
 
 
 @settings(max_examples=200, deadline=None)

@@ -23,8 +23,7 @@ class Cost:
     ``adds``: those of shortcuts and averages. ``bops``: of convolutions, MACs times the bits of both factors
     (``operations_by_layer``). ``weight_bytes``: packed weights, int32 biases, gains of 16 or 32 bits, tables.
     ``buffer_bytes``: the kernel's rows of the input, what a layer that streams must hold. ``output_bytes``: the whole
-    output map, packed.
-    ``on_chip_bytes``: weights and row buffer together.
+    output map, packed. ``on_chip_bytes``: weights and row buffer together.
     """
 
     macs: int = 0
@@ -98,6 +97,6 @@ def table_of(op: IntegerOp) -> Tensor | None:
 def constant_bytes(op: IntegerOp, bits: int) -> int:
     """Gains of the requantisation, of 16 or 32 bits, and the table of levels of ``bits`` bits."""
     by = op.requantiser
-    gains = 0 if by is None else (2 if int(by.m.max()) < 2**16 else 4) * len(by.m)
+    gains = 0 if by is None else (2 if by.gain_bits <= 16 else 4) * len(by.m)
     table = table_of(op)
     return gains + (0 if table is None else packed_size(len(table), bits))

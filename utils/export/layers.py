@@ -154,8 +154,7 @@ def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: T
 def _requantiser(i: int, op: IntegerOp, grid: Grid, target: Target) -> dict[str, Any]:
     by = op.requantiser
     assert by is not None
-    numbers: dict[str, Any] = {"f": by.f, "lo": by.lo, "hi": by.hi, "shift": shift_of(by.m, by.f)}
-    numbers["gain_bits"] = int(by.m.max()).bit_length()
+    numbers = {"f": by.f, "lo": by.lo, "hi": by.hi, "shift": shift_of(by.m, by.f), "gain_bits": by.gain_bits}
     entry = {"requantise": numbers, "m": target.write(i, "m", by.m, INT32)}
     if bent(by):
         numbers["shift_neg"] = shift_of(by.m_neg, by.f)

@@ -57,7 +57,12 @@ def accumulator_bounds(weight: Tensor, bias: Tensor, reach: int) -> Tensor:
 
 def accumulator_bits(weight: Tensor, bias: Tensor, reach: int) -> int:
     """The width, sign included, that holds whatever any input can cause."""
-    return int(accumulator_bounds(weight, bias, reach).max()).bit_length() + 1
+    return width_of(accumulator_bounds(weight, bias, reach))
+
+
+def width_of(bounds: Tensor) -> int:
+    """The width, sign included, of accumulators that go from -bounds to bounds."""
+    return int(bounds.max()).bit_length() + 1
 
 
 def _slices(weight: Tensor, reach: int, groups: int) -> list[slice]:

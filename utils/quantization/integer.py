@@ -31,6 +31,11 @@ class Requantiser:
     lo: int
     hi: int
 
+    @property
+    def gain_bits(self) -> int:
+        """Bits of the largest m; no m_neg has more."""
+        return int(self.m.max()).bit_length()
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntConv:

@@ -14,7 +14,7 @@ from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bits, accumulator_bounds
+from utils.quantization.exact import accumulator_bounds, width_of
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
@@ -140,7 +140,8 @@ def lower_conv(
     scale = source.scale * w_scale.double()  # [O] value of one accumulator unit
     w = round_weights(weight, w_scale, bits)
     b = round_half_up(bias.double() / scale)
-    needed = accumulator_bits(w, b, source.reach)
+    bounds = accumulator_bounds(w, b, source.reach)
+    needed = width_of(bounds)
     if needed > acc_bits:
         raise InputError(
             f"layer {i} (cfg line {layer.line}): its accumulator needs {needed} bits of {acc_bits}; "
@@ -149,7 +150,7 @@ def lower_conv(
     op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=needed)
     if target is None:
         return replace(op, scale=scale)
-    by, table = _activate(scale, layer.activation, target, charge, accumulator_bounds(w, b, source.reach))
+    by, table = _activate(scale, layer.activation, target, charge, bounds)
     return replace(op, requantiser=by, table=table)
 
 
@@ -189,7 +190,7 @@ def _gain_bits(ratio: Tensor, target: Grid, bounds: Tensor) -> int:
     heard = ratio[bounds * ratio >= 0.5]
     spread = math.frexp(float(ratio.max() / heard.min()))[1] if len(heard) else 0
     wanted = target.bits + PRECISION + spread
-    room = PRODUCT_BITS - (int(bounds.max()).bit_length() + 1)
+    room = PRODUCT_BITS - width_of(bounds)
     return max(GAIN_BITS, min(wanted, room, 31))
 
 

@@ -113,9 +113,8 @@ class _Averaged(nn.parallel.DistributedDataParallel):
     reducer: Any
 
     def __del__(self) -> None:
-        self.logger = self.reducer = (
-            None  # while self.process_group, whose destructor gives the lock away, still stands
-        )
+        # While self.process_group still stands: its own destructor gives the lock away.
+        self.logger = self.reducer = None
 
 
 def from_environment() -> Group:
