@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.export.unlike import unlike
 from tests.quantization.random_nets import cfg_text, random_images, random_network
 from tests.spiking.test_equality import CONV, spiking
 from utils.darknet.network import Network
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
+from utils.quantization.lower import PRODUCT_BITS
 from utils.quantization.weights import weight_levels
 from utils.spiking import finetune, mismatch
-from utils.spiking.encode import SpikingNetwork
+from utils.spiking.encode import SpikingNetwork, encode
 from utils.spiking.finetune import finetune_stream
 from utils.spiking.finetune_rate import finetune_rate
 from utils.spiking.mismatch import Mismatch
@@ -53,6 +57,26 @@ def test_later_layers_come_nearer_to_their_levels_on_images_never_seen(cfg, rule
     assert before[0] == after[0], "a layer that reads pixels is not tuned"
     assert after[max(before)].mean < before[max(before)].mean
     assert mismatch.overall(after).mean < 0.99 * mismatch.overall(before).mean
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_bias_that_wide_gains_would_carry_out_of_the_products_width_is_not_taken(wide, monkeypatch):
+    integer, images = unlike()
+    ops = dict(integer.ops)
+    if not wide:
+        narrow = ops[1].requantiser
+        ops[1] = replace(ops[1], requantiser=replace(narrow, m=narrow.m >> 8, m_neg=narrow.m_neg >> 8, f=narrow.f - 8))
+    assert (ops[1].requantiser.gain_bits > 16) is wide
+
+    def greedy(task, weight, bias, iterations):
+        weight, bias = task.snap(weight.float(), torch.full(bias.shape, 2.0**30))  # 32 bits hold it
+        return finetune.Found(weight, bias, task.fire(weight, bias))
+
+    monkeypatch.setattr(finetune, "tune", greedy)
+    network = encode(replace(integer, ops=ops))
+    found = finetune_stream(StreamExecutor(network, steps=4), images).integer.ops[1]
+    assert torch.equal(found.bias, ops[1].bias) is wide
+    assert found.acc_bits + found.requantiser.gain_bits <= PRODUCT_BITS
 
 
 @pytest.mark.parametrize("cfg", [CHAIN, GRAPH, LEAKY], ids=["chain", "graph", "leaky"])

@@ -24,7 +24,7 @@ from utils.darknet.modules import convolve
 from utils.quantization.exact import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv
-from utils.quantization.lower import ACC_BITS
+from utils.quantization.lower import ACC_BITS, PRODUCT_BITS
 from utils.quantization.walk import last_readers
 from utils.quantization.weights import round_half_up, weight_levels
 from utils.spiking.encode import SpikingNetwork, encode
@@ -200,7 +200,7 @@ def _tuned(
     assert by is not None
     top, unit = weight_levels(op.w_bit), 2.0**by.f / by.m.clamp_min(1).double()
     gains = [m.float().view(1, -1, 1, 1) * 2.0**-by.f for m in (by.m, by.m_neg)]
-    widest = network.scheme.acc_bits or ACC_BITS
+    widest = min(network.scheme.acc_bits or ACC_BITS, PRODUCT_BITS - by.gain_bits)
 
     def snap(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         w = weight.add(0.5).floor_().clamp_(-top, top).to(op.weight.dtype)
