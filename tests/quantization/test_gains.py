@@ -41,6 +41,17 @@ def test_no_gain_moves_a_level_by_more_than_a_32nd(bits, signed, acc_bits, sprea
     assert int(by.m.max()) < 2**31
 
 
+@settings(max_examples=200, deadline=None)
+@given(acc_bits=st.integers(14, 31), spread=st.integers(0, 30), largest=st.floats(1e-6, 1.0))
+def test_no_product_passes_48_bits_however_wide_the_accumulators(acc_bits, spread, largest):
+    bounds = torch.tensor([2 ** (acc_bits - 1) - 1] * 2)
+    by = make_requantiser(
+        torch.tensor([largest, largest / 2**spread], dtype=torch.float64), 0.1, grid_of(8, True), bounds
+    )
+    assert int((by.m.long() * bounds).max()) + 2 ** max(by.f - 1, 0) < 2**PRODUCT_BITS
+    assert int(by.m.max()) < 2**31
+
+
 def test_channels_that_are_alike_keep_gains_of_16_bits():
     ratio, bounds = torch.tensor([0.003, 0.002], dtype=torch.float64), torch.tensor([2**15, 2**15])
     by = make_requantiser(ratio, 1.0, grid_of(8, signed=False), bounds)
