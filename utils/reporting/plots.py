@@ -56,7 +56,7 @@ def plot_results(path: Path | str, rows: Sequence[Mapping[str, Any]], title: str
         if name in ("validation", "sparsity: share of the channels"):
             axis.set_ylim(-0.02, 1.02)
         if len(columns) > 1:
-            axis.legend(frameon=False)
+            axis.legend(framealpha=0.8, edgecolor="none")  # curves may run below it
     return _save(figure, path)
 
 
