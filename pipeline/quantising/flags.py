@@ -31,7 +31,12 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     on = {"action": "store_true"}
     add("--cfg", default=None, help="structure of .weights; a .pt carries its own")
     add("--weights", default="", help="what to convert (default: the newest pruned or trained network)")
-    add("--w-bit", type=int, default=8, help="bits of the weights, 2 to 8, or 16; the outer layers' are 8 at least")
+    add(
+        "--w-bit",
+        type=int,
+        default=8,
+        help="bits of the weights, 2 to 8, or 16; outer and depthwise layers have 8 at least",
+    )
     add("--a-bit", type=int, default=4, help="bits of the activations, 2 to 8, or 16")
     add(
         "--style",

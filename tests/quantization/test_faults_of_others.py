@@ -28,7 +28,9 @@ def test_depthwise_left_in_float(name):
     """The reference quantised [convolutional] only; [depthwise], [se] and what is beside them stayed float."""
     spec = read_cfg(ROOT / f"tests/cfgs/{name}.cfg")
     x = random_images(1, side=64)
-    integer = lower(calibrate(random_network(write_cfg(spec)), [x], Scheme(w_bit=4, a_bit=4, equalise=False)))
+    integer = lower(
+        calibrate(random_network(write_cfg(spec)), [x], Scheme(w_bit=4, outer_bit=4, a_bit=4, equalise=False))
+    )
     convs = [i for i, layer in enumerate(integer.spec.layers) if isinstance(layer, s.Conv)]
     depthwise = [i for i in convs if integer.conv(i)[0].groups == integer.conv(i)[0].filters > 1]
     assert depthwise

@@ -8,9 +8,10 @@ from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.edges import Grid
-from utils.quantization.lower import lower_conv
+from utils.quantization.integer import IntConv
+from utils.quantization.lower import lower, lower_conv
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import check_supported, outer_layers, readouts
+from utils.quantization.support import check_supported, depthwise_layers, outer_layers, readouts
 
 
 @pytest.mark.parametrize("activation", ["mish", "swish", "h_swish", "relu"])
@@ -87,3 +88,18 @@ def test_the_outer_layers_are_those_at_the_image_and_at_the_heads():
         cfg_text(("maxpool", {"size": 2, "stride": 2}), ("convolutional", CONV), ("convolutional", CONV)), "test"
     )
     assert outer_layers(spec) == {1, 3} and readouts(spec) == (3,)
+
+
+def test_depthwise_layers_are_those_of_a_channel_a_filter_and_keep_eight_bits_of_weight():
+    few = {"filters": 8, "size": 3, "pad": 1, "activation": "relu"}
+    kinds = [few, few | {"groups": 8}, few | {"groups": 8, "filters": 16}, few | {"groups": 4}]
+    network = random_network(cfg_text(*(("convolutional", kind) for kind in kinds)))
+    assert depthwise_layers(network.spec) == {1, 2}
+
+    def bits(**words) -> list[int]:
+        ops = lower(calibrate(network, [random_images()], Scheme(w_bit=4, **words))).ops
+        return [op.w_bit for op in ops.values() if isinstance(op, IntConv)]
+
+    assert bits() == [8, 8, 8, 4, 8]  # the first and the last read the image and are read out
+    assert bits(layer_bits=((1, 3, 4),)) == [8, 3, 8, 4, 8]
+    assert bits(outer_bit=2) == [4] * 5

@@ -18,7 +18,7 @@ from utils.quantization.exact import accumulator_bounds, width_of
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import outer_layers
+from utils.quantization.support import depthwise_layers, outer_layers
 from utils.quantization.tables import make_table
 from utils.quantization.weights import round_half_up, round_weights
 
@@ -98,11 +98,12 @@ def lower_other(
 
 
 def weight_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int:
-    """Weight bits of layer ``i``: its own, or the outer layers', or everybody's."""
+    """Weight bits of layer ``i``: its own, or those of outer and depthwise layers, or everybody's."""
     own = scheme.own_bits(i)
     if own:
         return own[0]
-    return max(scheme.outer_bit, scheme.w_bit) if i in outer_layers(spec) else scheme.w_bit
+    fragile = i in outer_layers(spec) or i in depthwise_layers(spec)
+    return max(scheme.outer_bit, scheme.w_bit) if fragile else scheme.w_bit
 
 
 def lower_conv(

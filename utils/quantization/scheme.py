@@ -19,9 +19,10 @@ class Scheme:
     Args:
         style: "google": a weight scale for each output channel; "dorefa": one for each layer; "pow2": one for each
             layer, and every scale, of activations too, is a power of two, so that requantising is a shift.
-        w_bit: weight bits of all layers but the outer ones.
+        w_bit: weight bits of all layers but the outer and the depthwise ones.
         a_bit: bits of every activation edge; the image always has 8.
-        outer_bit: weight bits of the layers that read the image and of the heads; they are few and fragile.
+        outer_bit: weight bits, if more, of the layers that read the image, of the heads and of depthwise layers; they
+            are few and fragile (docs/decisions/012).
         ranges: how the largest level is chosen: "mse", "percentile", "minmax" or "cosine".
         percentile: share of the values, in percent, that "percentile" does not clip.
         equalise: even out the channels' ranges first (exact for positively homogeneous activations).

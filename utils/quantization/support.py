@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.darknet import spec as s
-from utils.darknet.shapes import strides
+from utils.darknet.shapes import channels, strides
 from utils.errors import InputError
 
 BENT = ("linear", "relu", "relu6", "leaky", "leaky_pow2")  # what a gain on each side of 0, and clipping, can do
@@ -24,6 +24,16 @@ def outer_layers(spec: s.ModelSpec) -> frozenset[int]:
         if image & set(layer.sources):
             (outer if isinstance(layer, s.Kernel) else image).add(i)
     return frozenset(outer)
+
+
+def depthwise_layers(spec: s.ModelSpec) -> frozenset[int]:
+    """Convolutions of which every filter reads one channel."""
+    width = channels(spec)
+    return frozenset(
+        i
+        for i, layer in enumerate(spec.layers)
+        if isinstance(layer, s.Kernel) and 1 < layer.groups == width[layer.sources[0]]
+    )
 
 
 def check_supported(spec: s.ModelSpec) -> None:
