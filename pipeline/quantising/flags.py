@@ -48,6 +48,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     add("--FPGA", dest="style", action="store_const", const="pow2", help="the same as --style pow2")
     add("--ranges", choices=RANGE_METHODS, default="mse", help="how activation ranges are chosen")
     add("--percentile", type=float, default=99.99, help="share that --ranges percentile does not clip, in per cent")
+    add("--range-scale", type=float, default=1.0, help="ranges so many times as wide: above 1 fewer, coarser levels")
     add("--calibration", type=cli.positive, default=128, help="training images that ranges are measured on")
     add("--no-equalise", **on, help="leave the channels' ranges as they are (default: evened out where it is exact)")
     add("--no-bias-correction", **on, help="leave the biases as they are (default: each channel keeps its mean)")
@@ -108,6 +109,7 @@ def scheme_of(args: argparse.Namespace, spec: ModelSpec) -> Scheme:
         a_bit=args.a_bit if args.bits is None else FULL,
         ranges=args.ranges,
         percentile=args.percentile,
+        range_scale=args.range_scale,
         equalise=not args.no_equalise,
         correct_bias=not args.no_bias_correction,
         style=args.style,

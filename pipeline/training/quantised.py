@@ -44,10 +44,17 @@ def quantised_flags(flags: cli.Parser) -> None:
     add("--quantized", type=style, default=None, help="train for integers: google (1), dorefa (2) or pow2")
     add("--FPGA", dest="fpga", **on, help="scales that are powers of two; the same as --quantized pow2")
     add("--BN_Fold", "--BN_Flod", dest="bn_fold", **on, help="quantise folded weights (pow2: always)")
-    add("--w-bit", type=int, default=None, help=f"bits of the weights, 2 to 8 or 16 (default: {BITS})")
+    add(
+        "--w-bit",
+        type=int,
+        default=None,
+        help=f"bits of the weights, 2 to 8 or 16; outer and depthwise layers have 8 at least (default: {BITS})",
+    )
     add("--a-bit", type=int, default=None, help=f"bits of the activations, 2 to 8 or 16 (default: {BITS})")
     add("--bits-map", default="", help="a file of lines 'layer w a' (# comments): layers with bits of their own")
     add("--learn-scales", **on, help="scales are learned (LSQ), instead of following the ranges")
+    add("--range-scale", type=float, default=1.0, help="ranges so many times as wide: above 1 fewer, coarser levels")
+    add("--no-equalise", **on, help="do not even channels out first: small ones get few levels, and spikes fewer")
     add("--acc-bits", type=int, default=None, help="accumulator width that the weights are made to fit, 12 to 32")
     add(
         "--sparsify",
@@ -85,8 +92,9 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
     if not asked:
         given = {"--w-bit": "w_bit", "--a-bit": "a_bit", "--bits-map": "bits_map"}
         given |= {"--BN_Fold": "bn_fold", "--learn-scales": "learn_scales", "--progressive": "progressive"}
-        given |= {"--sparsify": "sparsify", "--acc-bits": "acc_bits"}
+        given |= {"--sparsify": "sparsify", "--acc-bits": "acc_bits", "--no-equalise": "no_equalise"}
         lost = [flag for flag, name in given.items() if getattr(args, name) not in (None, False, "")]
+        lost += ["--range-scale"] if args.range_scale != 1 else []
         if lost:
             raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
         return None
@@ -97,7 +105,8 @@ def scheme_of(args: argparse.Namespace) -> Scheme | None:
         w_bit=w_bit,
         a_bit=a_bit,
         layer_bits=bits,
-        equalise=not args.sparse,  # it moves gammas, which -sr pushes: those stay as they are
+        range_scale=args.range_scale,
+        equalise=not (args.sparse or args.no_equalise),  # it moves gammas, which -sr pushes: those stay as they are
         correct_bias=False,  # training does that
         acc_bits=args.acc_bits,
     )

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.quantization.random_nets import cfg_text, random_images, random_network
+from tests.quantization.random_nets import GATED, LEAKY, cfg_text, random_images, random_network
 from utils.darknet.cfg import parse_cfg
 from utils.quantization.edges import edge_bits, level_bounds, make_grids, trace_edges
 from utils.quantization.histogram import Histogram, collect, float_edges
-from utils.quantization.ranges import METHODS, channel_steps, squared_errors
+from utils.quantization.ranges import METHODS, channel_steps, choose_scales, squared_errors
 from utils.quantization.scheme import Scheme
 
 CONV = {"filters": 4, "size": 3, "pad": 1}
@@ -140,3 +140,14 @@ def test_every_method_gives_a_usable_scale_whatever_the_values(values, method, b
     values = torch.tensor(values if signed else [abs(v) for v in values]).sort().values
     scale = METHODS[method]([(values, torch.ones(len(values)), lo, hi)], Scheme())
     assert 0 < scale < float("inf")
+
+
+@pytest.mark.parametrize("style", ["google", "pow2"])
+def test_range_scale_widens_every_range_but_those_of_the_image_and_of_gates(style):
+    network = random_network(cfg_text(("convolutional", LEAKY), *GATED))
+    edges = trace_edges(network.spec)
+    histograms = collect(network, [random_images()], edges.producers)
+    plain, wide = (choose_scales(edges, histograms, Scheme(style=style, range_scale=scale)) for scale in (1, 2))
+    given = {edges.group[-1], *edges.gates}
+    assert len(given) == 2 and len(plain) > 2
+    assert wide == {group: scale * (1 if group in given else 2) for group, scale in plain.items()}

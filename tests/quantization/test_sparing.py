@@ -56,3 +56,26 @@ def test_pushed_levels_fall(learn):
         return spikes_by_the_integers(model, x)
 
     assert after(100.0) < 0.85 * after(0.0)
+
+
+def edges_after(*, push: float = 0.0, **words) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scales of the edges before some training in style google, whose ranges are not frozen, and after it."""
+    model = trained(random_network(cfg_text(*SECTIONS)), 0, a_bit=4, **words)
+    model.frozen.zero_()
+    model.counting = push > 0
+    before = torch.cat([edge.scale.clone() for edge in model.edges.values()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(20):
+        task = sum(head.square().mean() for head in model(random_images()))
+        (task + (push * model.mean_level() if push else 0)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return before, torch.cat([edge.scale for edge in model.edges.values()])
+
+
+def test_ranges_do_not_follow_levels_that_are_pushed_down_nor_widened_ones_back():
+    before, after = edges_after()
+    assert not torch.equal(before, after)  # they do follow, otherwise
+    for words in ({"push": 1.0}, {"range_scale": 1.5}):
+        before, after = edges_after(**words)
+        assert torch.equal(before, after)

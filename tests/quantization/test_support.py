@@ -64,6 +64,8 @@ def test_an_accumulator_beyond_32_bits_is_refused_by_name():
         ({"w_bit": 9}, "--w-bit: 9 bits"),
         ({"ranges": "max"}, "--ranges: 'max' is unknown; use one of mse, percentile, minmax"),
         ({"percentile": 20}, "--percentile: 20 is not in"),
+        ({"range_scale": 0.2}, r"--range-scale: 0.2 is not in 0.25..4"),
+        ({"range_scale": float("nan")}, "--range-scale: nan is not in"),
     ],
 )
 def test_a_scheme_out_of_range_names_the_flag(choice, message):

@@ -171,6 +171,8 @@ def test_bits_of_layers_come_from_a_file_and_its_mistakes_name_the_line(place):
     [
         (["--w-bit", "4"], "--w-bit: only quantised training has that; add --quantized"),
         (["--BN_Fold"], "--BN_Fold: only quantised training has that"),
+        (["--range-scale", "2"], "--range-scale: only quantised training has that"),
+        (["--quantized", "google", "--range-scale", "5"], r"--range-scale: 5.0 is not in 0.25..4"),
         (["--quantized", "google", "--a-bit", "9"], "--a-bit: 9 bits; use 2 to 8, or 16"),
     ],
 )

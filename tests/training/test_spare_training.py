@@ -41,6 +41,16 @@ def test_sparsify_lowers_levels_and_tells_its_term(place):
     assert pushed.metrics["mean_level"] == pytest.approx(rows[-1]["levels"] / 20)
 
 
+def test_wider_ranges_lower_levels_and_are_told_in_the_scheme_as_channels_left_uneven_are(place):
+    for name, words in (("plain", []), ("wide", ["--range-scale", "2"]), ("uneven", ["--no-equalise"])):
+        quantised(name, *words)
+        integer = load_model(f"weights/last_{name}.pt").integer
+        assert integer is not None
+        assert integer.scheme.range_scale == 1 + (name == "wide") and integer.scheme.equalise == (name != "uneven")
+    assert mean_level("wide") < 0.8 * mean_level("plain")
+    assert not same("uneven", "plain")
+
+
 def test_sparsify_of_nothing_is_no_sparsify(place):
     quantised("without")
     quantised("zero", "--sparsify", "0")
@@ -74,6 +84,7 @@ def test_stages_before_the_last_have_wider_accumulators(place):
     [
         (["--sparsify", "1"], "--sparsify: only quantised training has that"),
         (["--acc-bits", "16"], "--acc-bits: only quantised training has that"),
+        (["--no-equalise"], "--no-equalise: only quantised training has that"),
         (["--quantized", "google", "--acc-bits", "11"], "--acc-bits: 11 bits; use 12 to 32"),
     ],
 )

@@ -66,8 +66,9 @@ class FakeQuantised(nn.Module):
 
     Args:
         network: float, without [se] (`expand`); with batch norm where the cfg has it.
-        scheme: bits and style. In style google the scales of edges follow the ranges; in dorefa and pow2, where a
-            small drift would double a scale, edges keep those they start with, and the network adapts.
+        scheme: bits and style. In style google the scales of edges follow the ranges, unless they are wider or
+            narrower on purpose; in dorefa and pow2, where a small drift would double a scale, edges keep those they
+            start with, and the network adapts.
         start: scales to begin with.
         fold: quantise the weights with batch norm's gain in them; without, the gain joins the scales at the end.
             Powers of two can not take a gain, so there it is always on.
@@ -96,7 +97,7 @@ class FakeQuantised(nn.Module):
         self.frozen: Tensor
         self.seen: Tensor
         self.counts = dict(start.counts)
-        power, keeps = scheme.style == "pow2", scheme.style != "google" and not learn
+        power, keeps = scheme.style == "pow2", (scheme.style != "google" or scheme.range_scale != 1) and not learn
         self.edges, self.charges, self.layers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for group in self.traced.members():
             given = group == self.traced.group[-1] or group in self.traced.gates
@@ -122,7 +123,7 @@ class FakeQuantised(nn.Module):
                 self.layers[str(i)] = FakeSum(layer, width[i])
         self._load(network.state)
         self._kept: tuple[tuple[int, ...], IntegerExecutor] | None = None
-        self.counting = False  # whether a training pass adds its levels up
+        self.counting = False  # whether a training pass adds its levels up; scales of edges keep still then
         self._counted: list[tuple[Tensor, int]] = []  # of every edge: sum of |n| / hi, neurons
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -254,7 +255,8 @@ class FakeQuantised(nn.Module):
             y = self.charges[f"layer{i}"](y, *level_bounds(CHARGE_BITS, signed=True), observe=observe)
         if activation not in ("relu", "relu6", "linear"):
             y = ACTIVATIONS[activation](y)
-        rounded = self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=observe)
+        follow = observe and not self.counting  # smaller levels on a smaller grid would be as large as before
+        rounded = self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=follow)
         if self.counting:
             self._counted.append((level_sum(y, rounded, grid.scale * grid.hi), rounded.numel()))
         return rounded

@@ -31,7 +31,7 @@ def choose_scales(edges: Edges, histograms: dict[int, Histogram], scheme: Scheme
             scales[group] = gate_scale(scheme, bits[producers[0]])
             continue
         members = [(*histograms[i].merged(), *level_bounds(bits[i], edges.signed[i])) for i in producers]
-        scales[group] = method(members, scheme)
+        scales[group] = scheme.range_scale * method(members, scheme)
         if scheme.style == "pow2":
             scales[group] = power_of_two(scales[group])
     return scales

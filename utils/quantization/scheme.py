@@ -25,6 +25,7 @@ class Scheme:
             are few and fragile (docs/decisions/012).
         ranges: how the largest level is chosen: "mse", "percentile", "minmax" or "cosine".
         percentile: share of the values, in percent, that "percentile" does not clip.
+        range_scale: every calibrated range is taken so many times; above 1 levels are fewer, and so are spikes.
         equalise: even out the channels' ranges first (exact for positively homogeneous activations).
         refit: fit each layer's weights to the quantised inputs it really gets. Off: it lowers the heads' mean error but
             also flattens rare, strong answers, and on the one trained network measured it cost AP.
@@ -40,6 +41,7 @@ class Scheme:
     outer_bit: int = 8
     ranges: str = "mse"
     percentile: float = 99.99
+    range_scale: float = 1.0
     equalise: bool = True
     refit: bool = False
     correct_bias: bool = True
@@ -62,6 +64,8 @@ class Scheme:
             raise InputError(f"--ranges: {self.ranges!r} is unknown; use one of {', '.join(RANGE_METHODS)}")
         if not 50 < self.percentile <= 100:
             raise InputError(f"--percentile: {self.percentile} is not in (50, 100]")
+        if not 0.25 <= self.range_scale <= 4:
+            raise InputError(f"--range-scale: {self.range_scale} is not in 0.25..4; at 2 levels are half as many")
 
     def own_bits(self, i: int) -> tuple[int, int] | None:
         """(weight, activation) bits of a layer that departs from the rest."""
