@@ -39,20 +39,25 @@ def test_gradient_goes_straight_to_what_fires_and_is_even():
     assert x.grad is not None and x.grad.tolist() == pytest.approx([v / 1.5 for v in (-1, -1, 0, 1, 1, 1, 1)])
 
 
+def train_on(model: FakeQuantised, x: torch.Tensor, strength: float) -> None:
+    """Twenty steps, nothing frozen, that push levels down where they are counted."""
+    model.frozen.zero_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(20):
+        task = sum(head.square().mean() for head in model(x))
+        (task + (strength * model.mean_level() if model.counting else 0)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 @pytest.mark.parametrize("learn", [False, True])
 def test_pushed_levels_fall(learn):
     x = random_images()
 
     def after(strength: float) -> float:
         model = trained(random_network(cfg_text(*SECTIONS)), 0, style="dorefa", a_bit=4, learn=learn)
-        model.frozen.zero_()
         model.counting = True
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        for _ in range(20):
-            task = sum(head.square().mean() for head in model(x))
-            (task + strength * model.mean_level()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        train_on(model, x, strength)
         return spikes_by_the_integers(model, x)
 
     assert after(100.0) < 0.85 * after(0.0)
@@ -61,15 +66,9 @@ def test_pushed_levels_fall(learn):
 def edges_after(*, push: float = 0.0, **words) -> tuple[torch.Tensor, torch.Tensor]:
     """The scales of the edges before some training in style google, whose ranges are not frozen, and after it."""
     model = trained(random_network(cfg_text(*SECTIONS)), 0, a_bit=4, **words)
-    model.frozen.zero_()
     model.counting = push > 0
     before = torch.cat([edge.scale.clone() for edge in model.edges.values()])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for _ in range(20):
-        task = sum(head.square().mean() for head in model(random_images()))
-        (task + (push * model.mean_level() if push else 0)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    train_on(model, random_images(), push)
     return before, torch.cat([edge.scale for edge in model.edges.values()])
 
 

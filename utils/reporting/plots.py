@@ -56,8 +56,8 @@ def plot_results(path: Path | str, rows: Sequence[Mapping[str, Any]], title: str
         if name in ("validation", "sparsity: share of the channels"):
             axis.set_ylim(-0.02, 1.02)
         if len(columns) > 1:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}  # inside it would hide curves
-            axis.legend(frameon=False, fontsize="small", **below)
+            # Below the axis; inside it would hide curves.
+            axis.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return _save(figure, path)
 
 
