@@ -22,7 +22,7 @@ import convert_snn
 import quantize
 import slim_prune
 import train
-from pipeline.chain import Lesson, Stage, check_start, run_chain
+from pipeline.pipeline import Stage, TeacherSpec, check_start, run_chain
 from pipeline.sweep import add_sweep_flags, run_sweep, watch_parent
 from pipeline.training.flags import strategy
 from utils import cli
@@ -59,7 +59,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
     first = ["--epochs", args.epochs, *(["--cfg", args.cfg] if args.cfg else [])]
     first += ["--weights", args.weights] if args.weights else []
     first += ["-pt"] if args.weights or args.pretrained else []
-    teacher = Lesson("baseline", args.kd) if terms_of(args.kd) else None
+    teacher = TeacherSpec("baseline", args.kd) if terms_of(args.kd) else None
     bits = ["--w-bit", args.w_bit, "--a-bit", args.a_bit]
     return [
         Stage("baseline", train, first, [Path(path) for path in (args.cfg, args.weights) if path]),

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import FLOAT, open_bench
 from pipeline.convert import spikes_script
 from pipeline.converting import flags as spikes
 from pipeline.quantise import add_flags
+from pipeline.session import FLOAT, open_session
 from utils import cli
 from utils.reporting.record import Record
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Record:
     """Convert as the flags say."""
-    return spikes_script(open_bench(args, scripts=FLOAT))
+    return spikes_script(open_session(args, scripts=FLOAT))
 
 
 if __name__ == "__main__":

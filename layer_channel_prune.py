@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import open_bench
 from pipeline.pruning.flags import blocks_flag, floor_flag, prune_parser
 from pipeline.pruning.run import prune
 from pipeline.pruning.strategy import Strategy
+from pipeline.session import open_session
 from utils import cli
-from utils.pruning.plan import Tie
+from utils.pruning.plan import ShortcutRule
 from utils.reporting.record import Record
 
 
@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> Record:
     """Prune as the flags say."""
     return prune(
-        open_bench(args, scripts="train", sparse=True),
-        Strategy("layer_channel_prune", Tie.ANY, floor=args.layer_keep, blocks=args.shortcuts),
+        open_session(args, scripts="train", sparse=True),
+        Strategy("layer_channel_prune", ShortcutRule.ANY, floor=args.layer_keep, blocks=args.shortcuts),
     )
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import open_bench
 from pipeline.pruning.flags import blocks_flag, prune_parser
 from pipeline.pruning.run import prune
 from pipeline.pruning.strategy import Strategy
+from pipeline.session import open_session
 from utils import cli
 from utils.reporting.record import Record
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Record:
     """Prune as the flags say."""
-    return prune(open_bench(args, scripts="train", sparse=True), Strategy("layer_prune", None, blocks=args.shortcuts))
+    return prune(open_session(args, scripts="train", sparse=True), Strategy("layer_prune", None, blocks=args.shortcuts))
 
 
 if __name__ == "__main__":

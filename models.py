@@ -14,17 +14,17 @@ from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.modules import conv_and_bn
-from utils.darknet.moves import insert_zeros, reorg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
+from utils.darknet.reorder import insert_zeros, reorg
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import source_shares
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.int_checkpoint import integer_of
 from utils.quantization.integer import IntegerNetwork
-from utils.quantization.intfile import integer_of
-from utils.quantization.trained import as_integers
-from utils.spiking.snnfile import open_spiking
+from utils.quantization.qat_checkpoint import as_integers
+from utils.spiking.snn_checkpoint import open_spiking
 
 
 class ConvBlock(nn.Module):
@@ -96,7 +96,7 @@ class Darknet(nn.Module):
         out, heads = {-1: x}, []
         for i, layer in enumerate(self.spec.layers):
             out[i] = self._step(i, layer, [out[j] for j in layer.sources])
-            if isinstance(layer, s.Head):
+            if isinstance(layer, s.Output):
                 heads.append(out[i])
             for j in set(layer.sources):
                 if self._last_reader[j] == i:

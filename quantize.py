@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import FLOAT, open_bench
 from pipeline.quantise import add_flags, quantise_script
+from pipeline.session import FLOAT, open_session
 from utils import cli
 from utils.reporting.record import Record
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Record:
     """Quantise as the flags say."""
-    return quantise_script(open_bench(args, scripts=FLOAT))
+    return quantise_script(open_session(args, scripts=FLOAT))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import open_bench
 from pipeline.pruning.flags import floor_flag, prune_parser
 from pipeline.pruning.run import prune
 from pipeline.pruning.strategy import Strategy
+from pipeline.session import open_session
 from utils import cli
-from utils.pruning.plan import Tie
+from utils.pruning.plan import ShortcutRule
 from utils.reporting.record import Record
 
 
@@ -31,7 +31,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Record:
     """Prune as the flags say."""
-    return prune(open_bench(args, scripts="train", sparse=True), Strategy("slim_prune", Tie.ANY, floor=args.layer_keep))
+    return prune(
+        open_session(args, scripts="train", sparse=True),
+        Strategy("slim_prune", ShortcutRule.ANY, floor=args.layer_keep),
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.bench import ANY, open_bench
 from pipeline.report import benchmark, report_test
+from pipeline.session import ANY, open_session
 from utils import cli
 from utils.reporting.record import Record
 
@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Record:
     """Measure as the flags say."""
-    bench = open_bench(args, scripts=ANY)
-    return benchmark(bench) if args.task == "benchmark" else report_test(bench)
+    session = open_session(args, scripts=ANY)
+    return benchmark(session) if args.task == "benchmark" else report_test(session)
 
 
 if __name__ == "__main__":

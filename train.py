@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.training.flags import train_parser
-from pipeline.training.whole import train
+from pipeline.training.train_loop import train
 from utils import cli
 from utils.reporting.record import Record
 

@@ -27,8 +27,8 @@ from utils.cli import fraction, positive
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Network
 from utils.darknet.weights import tensors
-from utils.pruning.carrier import Beta, appoint, settle_and_cut
-from utils.pruning.plan import Plan, Tie, plan_channels
+from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
+from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 from utils.darknet.counts import parameters
 from utils.darknet.counts import count
 from utils.pruning.target import percent_for
@@ -88,13 +88,13 @@ def main() -> None:
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
     size, full = (args.img_size, args.img_size), random_network(args.cfg)
-    aligned = to_budget(full, size, macs=args.macs, tie=Tie.KEEP, multiple=16)
+    aligned = to_budget(full, size, macs=args.macs, tie=ShortcutRule.KEEP, multiple=16)
     same = float(count(aligned.spec, size).macs)
     nets = {
         "full": full,
-        "slim": to_budget(full, size, params=args.params, tie=Tie.ANY, floor=0.1),
+        "slim": to_budget(full, size, params=args.params, tie=ShortcutRule.ANY, floor=0.1),
         "multiple 16": aligned,
-        "multiple 1": to_budget(full, size, macs=same, tie=Tie.KEEP),
+        "multiple 1": to_budget(full, size, macs=same, tie=ShortcutRule.KEEP),
     }
     timers = {name: timer(net, size, args.repeats) for name, net in nets.items()}
     turns = [{name: turn() for name, turn in timers.items()} for _ in range(args.turns + 2)][2:]  # two build kernels

@@ -28,11 +28,11 @@ import torch
 
 from benchmarks.pruned_latency import timer
 from models import load_model
-from pipeline.bench import RUNS, output_of
+from pipeline.session import RUNS, output_of
 from utils import cli
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
-from utils.pruning.plan import Tie
+from utils.pruning.plan import ShortcutRule
 from utils.pruning.preflight import safe_percent
 from utils.reporting.files import sha256
 from utils.reporting.record import Record, latest_record
@@ -83,7 +83,7 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Record]:
     weights = output_of(run_script("train", words))
     if weights is None:
         raise InputError("the sparse network is gone; delete its folder in runs/")
-    safe = safe_percent(load_checkpoint(weights).network, tie=Tie.ANY, floor=0.1)
+    safe = safe_percent(load_checkpoint(weights).network, tie=ShortcutRule.ANY, floor=0.1)
     records = {}
     for row in [*args.rows, *([SAFE] if safe > 0 else [])]:
         name, *flags = row.replace("safe", f"{safe:g}").split()

@@ -73,8 +73,12 @@ def steps() -> Iterator[tuple[str, list[str]]]:
                      *(["--timesteps", "16"] if mode == "rate" else []), "--a-bit", "4", "--name", mode]  # fmt: skip
     yield "test", ["test.py", "--weights", "weights/last_google.pt", "--data", "small.data"]
     yield "detect", ["detect.py", "--weights", "weights/last.pt", "--save-txt", "--conf-thres", "0.1"]
-    for form in ("fpga", "c", "onnx", "qonnx", "nir", "aer"):
-        weights = "weights/last_pow2.int.pt" if form in ("qonnx", "fpga") else "weights/slim_prune_0.8.snn.pt"
+    yield "one-scale", ["train.py", *SMALL, "--cfg", "cfg/yolov2-tiny.cfg", "-pt", "--act", "relu", "--img-size", "96",
+                        "--name", "v2"]  # fmt: skip
+    yield "one-scale-spikes", ["convert_snn.py", "--weights", "weights/last_v2.pt", "--data", "small.data"]
+    chosen = {"fpga": "last_pow2.int.pt", "qonnx": "last_pow2.int.pt", "nir": "last_v2.snn.pt"}
+    for form in ("fpga", "c", "onnx", "qonnx", "aer", "nir"):
+        weights = f"weights/{chosen.get(form, 'slim_prune_0.8.snn.pt')}"
         yield f"export-{form}", ["export.py", form, "--weights", weights, "--data", "small.data", "--golden", "1",
                                  "--out", f"export/{form}"]  # fmt: skip
 
@@ -177,13 +181,14 @@ def main() -> None:
     flags.add_argument("--write", type=Path, help="where the fingerprints go")
     flags.add_argument("--against", type=Path, help="fingerprints to compare with")
     flags.add_argument("--only", nargs="+", help="names of steps; the networks they start from must be among them")
-    flags.add_argument("--keep", type=Path, help="run in this new folder and leave it")
+    flags.add_argument("--keep", type=Path, help="run in this folder and leave it; with --only: go on in it")
     args = flags.parse_args()
     place = (args.keep or Path(tempfile.mkdtemp(prefix="same-"))).absolute()
     place.mkdir(parents=True, exist_ok=True)
     tree = args.tree.absolute()
     try:
-        prepare(tree, place)
+        if not (place / "cfg").exists():  # --keep with a folder of an earlier call: go on in it
+            prepare(tree, place)
         for name, words in steps():
             if args.only is None or name in args.only:
                 print(name, flush=True)

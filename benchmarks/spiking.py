@@ -32,9 +32,9 @@ from benchmarks.pruning import spread
 from benchmarks.spiking_rows import Row, bits_rows, rate_rows, speed, whole
 from benchmarks.spiking_tables import Seed, bars_table, leave_files, modes_table, plot_tradeoff
 from benchmarks.spiking_training import coco_rows, integers_in, stages_of, trained
-from pipeline.bench import FLOAT, RUNS, Bench, open_bench
+from pipeline.session import FLOAT, RUNS, Session, open_session
 from pipeline.converting.flags import settle_flags
-from pipeline.converting.outcome import Sample, operations_table
+from pipeline.converting.result import ValidationSample, operations_table
 from utils import cli
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
@@ -44,8 +44,8 @@ from utils.quantization.scheme import Scheme
 from utils.reporting.record import new_run_folder
 from utils.reporting.results import write_rows
 from utils.reporting.tables import plain_table
-from utils.spiking.counting import measure
-from utils.spiking.encode import encode
+from utils.spiking.synops import measure
+from utils.spiking.spike_schedule import encode
 from utils.spiking.phase import PhaseExecutor
 
 log = logging.getLogger(__name__)
@@ -103,21 +103,21 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"{flag}: {len(given)} for {count} networks of --weights; give one a seed")
 
 
-def bench_of(args: argparse.Namespace, number: int) -> Bench:
+def bench_of(args: argparse.Namespace, number: int) -> Session:
     """The float network of a seed, and the data.
 
     Raises:
         InputError: it is no float network.
     """
     words = ["--weights", args.weights[number], "--data", args.data, "--device", args.device, "--workers", "0"]
-    bench = open_bench(convert_snn.parser().parse_args([*words, "--seed", str(args.seeds[number])]), scripts=FLOAT)
-    settle_flags(bench)
-    if bench.loaded.network is None:
+    session = open_session(convert_snn.parser().parse_args([*words, "--seed", str(args.seeds[number])]), scripts=FLOAT)
+    settle_flags(session)
+    if session.loaded.network is None:
         raise InputError(f"{args.weights[number]}: is no float network; give the one that was quantised")
-    return bench
+    return session
 
 
-def integers_of(bench: Bench, args: argparse.Namespace, number: int) -> dict[int, IntegerNetwork]:
+def integers_of(session: Session, args: argparse.Namespace, number: int) -> dict[int, IntegerNetwork]:
     """Of each number of bits: trained if there is such a network, else calibrated.
 
     Raises:
@@ -129,26 +129,26 @@ def integers_of(bench: Bench, args: argparse.Namespace, number: int) -> dict[int
     found |= {bits: integers_in(files[number]) for bits, files in args.trained}
     for bits in args.bits:
         if bits not in found:
-            assert bench.loaded.network is not None
-            images = bench.training_images(bench.args.calibration)
-            found[bits] = lower(calibrate(bench.loaded.network, images, Scheme(w_bit=args.w_bit, a_bit=bits)))
+            assert session.loaded.network is not None
+            images = session.training_images(session.args.calibration)
+            found[bits] = lower(calibrate(session.loaded.network, images, Scheme(w_bit=args.w_bit, a_bit=bits)))
     return {bits: found[bits] for bits in args.bits}
 
 
-def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, dict[int, IntegerNetwork], Sample]:
+def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, dict[int, IntegerNetwork], ValidationSample]:
     """Everything of one network."""
-    bench = bench_of(args, number)
-    sample, networks = Sample.of(bench, args.images), integers_of(bench, args, number)
-    floating = bench.score(bench.loaded.predictor).map50
-    seed = Seed(args.weights[number], [Row(None, "float", sample.score(bench.loaded.predictor).map50)])
+    session = bench_of(args, number)
+    sample, networks = ValidationSample.of(session, args.images), integers_of(session, args, number)
+    floating = session.score(session.loaded.predictor).map50
+    seed = Seed(args.weights[number], [Row(None, "float", sample.score(session.loaded.predictor).map50)])
     for bits, integer in networks.items():
         log.info("%s: %d bits", seed.name, bits)
-        made, curves = bits_rows(bench, sample, integer, bits, args.schedule, compare=not args.no_compare)
+        made, curves = bits_rows(session, sample, integer, bits, args.schedule, compare=not args.no_compare)
         seed.rows += made
         seed.curves |= {f"{rule}, {bits} bits": c for rule, c in curves.items() if bits == 4 or rule == "traced"}
-        seed.whole[bits] = whole(bench, integer, floating)
+        seed.whole[bits] = whole(session, integer, floating)
     if not args.no_compare:
-        made, curves = rate_rows(bench, sample, args.channel_wise)
+        made, curves = rate_rows(session, sample, args.channel_wise)
         seed.rows, seed.curves = seed.rows + made, seed.curves | curves
     return seed, networks, sample
 
@@ -164,7 +164,7 @@ def all_modes(args: argparse.Namespace) -> None:
     log.info(modes_table(f"{' '.join(args.weights)}, {sample.said}", seeds))
     cost = next(row.cost for row in seeds[0].rows if row.cost)
     log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", cost.energy.ann_fp32 / 1e6, cost.energy.ann_int8 / 1e6)
-    log.info(bars_table(seeds, len(sample.bench.valid.dataset)))  # type: ignore[arg-type]
+    log.info(bars_table(seeds, len(sample.session.valid.dataset)))  # type: ignore[arg-type]
     bits = 4 if 4 in args.bits else args.bits[0]
     row = seeds[0].row((bits, "phase"))
     assert row is not None and row.cost is not None
@@ -178,14 +178,14 @@ def spikes_against_map(args: argparse.Namespace) -> None:
     folder = new_run_folder(RUNS, "bench_sparsify", "")
     found: list[dict[str, float]] = []
     for number, seed in enumerate(args.seeds):
-        bench = bench_of(args, number)
-        sample, floating = Sample.of(bench, args.images), bench.score(bench.loaded.predictor).map50
+        session = bench_of(args, number)
+        sample, floating = ValidationSample.of(session, args.images), session.score(session.loaded.predictor).map50
         for strength in args.sparsify:
             flags = f"{args.sparsify_flags} --sparsify {strength:g}"
             phase = PhaseExecutor(
                 encode(next(iter(stages_of(trained(args, seed, args.start[number], flags)).values())))
             )
-            cost, score = measure(phase, sample.inputs()), bench.score(phase).map50
+            cost, score = measure(phase, sample.inputs()), session.score(phase).map50
             numbers = {"map50": score, "points": 100 * (score - floating), "float": floating, "spikes": cost.spikes}
             numbers |= {"sops": cost.sops, "sops_per_mac": cost.sops_per_mac, "energy_pj": cost.energy.spiking_int8}
             found.append({"lambda": strength, "seed": seed, **numbers})

@@ -10,20 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.bench import Bench
-from pipeline.converting.outcome import Sample, curve_points
 from pipeline.converting.rate import cost_of_rate, simulate
+from pipeline.converting.result import ValidationSample, curve_points
 from pipeline.converting.stream import cost_of_stream
+from pipeline.session import Session
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.counting import Cost, measure
-from utils.spiking.encode import SpikingNetwork, encode
 from utils.spiking.observe import Observation, join, observe
 from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
 from utils.spiking.stream import StreamExecutor
+from utils.spiking.synops import SpikeCost, measure
 
 RATE_STEPS = (16, 64, 256)
 REPEATS = 5
@@ -41,7 +41,7 @@ class Row:
     map50: float
     steps: int | None = None
     exact: bool | None = None
-    cost: Cost | None = None
+    cost: SpikeCost | None = None
 
     @property
     def key(self) -> tuple[int | None, str]:
@@ -78,14 +78,20 @@ class Whole:
         return 100 * (self.floating - self.integers)
 
 
-def whole(bench: Bench, integer: IntegerNetwork, floating: float) -> Whole:
+def whole(session: Session, integer: IntegerNetwork, floating: float) -> Whole:
     """Integers and phase mode on all validation images; ``floating``: the mAP@.5 of the float network there."""
-    golden, spiking = bench.score(IntegerExecutor(integer)), bench.score(PhaseExecutor(encode(integer)))
+    golden, spiking = session.score(IntegerExecutor(integer)), session.score(PhaseExecutor(encode(integer)))
     return Whole(floating, golden.map50, golden.record() == spiking.record())
 
 
 def bits_rows(
-    bench: Bench, sample: Sample, integer: IntegerNetwork, bits: int, schedule: str, *, compare: bool = True
+    session: Session,
+    sample: ValidationSample,
+    integer: IntegerNetwork,
+    bits: int,
+    schedule: str,
+    *,
+    compare: bool = True,
 ) -> tuple[list[Row], Curves]:
     """Everything that runs on integers; ``compare``: the neurons of Fast-SNN too."""
     network = encode(integer)
@@ -97,29 +103,29 @@ def bits_rows(
         Row(bits, "integers", golden.map50),
         Row(bits, "phase", found.map50, network.latency, exact, measure(phase, sample.inputs())),
     ]
-    made, curve = traced_rows(bench, sample, network, schedule, bits)
+    made, curve = traced_rows(session, sample, network, schedule, bits)
     rows, curves = rows + made, {"traced": curve}
     if not compare:
         return rows, curves
     neurons = [op.requantiser for op in integer.ops.values() if op.requantiser is not None]
-    if all(by.hi >= network.window for by in neurons):  # none can pass its end in L steps, all that "traced" forbids
+    if all(by.qmax >= network.window for by in neurons):  # none can pass its end in L steps, all that "traced" forbids
         rows.append(replace(made[0], mode="signed, T = L"))
     else:
-        rows.append(window_row(bench, sample, network, "signed", schedule, bits)[0])
-    if all(by.lo == 0 for by in neurons):  # leaky: unsigned neurons could not
-        row, curves["unsigned"] = window_row(bench, sample, network, "unsigned", schedule, bits)
+        rows.append(window_row(session, sample, network, "signed", schedule, bits)[0])
+    if all(by.qmin == 0 for by in neurons):  # leaky: unsigned neurons could not
+        row, curves["unsigned"] = window_row(session, sample, network, "unsigned", schedule, bits)
         rows.append(row)
     return rows, curves
 
 
 def traced_rows(
-    bench: Bench, sample: Sample, network: SpikingNetwork, schedule: str, bits: int
+    session: Session, sample: ValidationSample, network: SpikingNetwork, schedule: str, bits: int
 ) -> tuple[list[Row], list[tuple[int, float]]]:
     """Exact neurons after L steps and when settled, from one simulation."""
     window, executor = network.window, StreamExecutor(network, schedule=schedule)
     curve, every = _streamed(sample, executor, window)
     early, taken = every.earlier[window], max(every.settled.values())
-    first, final = (cost_of_stream(network, seen, bench.size) for seen in (early, every))
+    first, final = (cost_of_stream(network, seen, session.size) for seen in (early, every))
     rows = [
         Row(bits, "stream, T = L", curve[window], window, early.exact, first),
         Row(bits, "stream, settled", curve[executor.bound], taken, every.exact, final),
@@ -128,16 +134,16 @@ def traced_rows(
 
 
 def window_row(
-    bench: Bench, sample: Sample, network: SpikingNetwork, rule: str, schedule: str, bits: int
+    session: Session, sample: ValidationSample, network: SpikingNetwork, rule: str, schedule: str, bits: int
 ) -> tuple[Row, list[tuple[int, float]]]:
     """Other neurons after L steps, which is how Fast-SNN runs them."""
     window = network.window
     curve, every = _streamed(sample, StreamExecutor(network, rule=rule, steps=window, schedule=schedule), window)
-    cost = cost_of_stream(network, every, bench.size)
+    cost = cost_of_stream(network, every, session.size)
     return Row(bits, f"{rule}, T = L", curve[window], window, every.exact, cost), list(curve.items())
 
 
-def _streamed(sample: Sample, executor: StreamExecutor, window: int) -> tuple[dict[int, float], Observation]:
+def _streamed(sample: ValidationSample, executor: StreamExecutor, window: int) -> tuple[dict[int, float], Observation]:
     """mAP@.5 by step, in order, and what was seen; everything at L steps too."""
     last = executor.steps or executor.bound
     points = {*curve_points(min(last, 4 * window), None, [window]), last}
@@ -146,11 +152,11 @@ def _streamed(sample: Sample, executor: StreamExecutor, window: int) -> tuple[di
     return curve, join(seen)
 
 
-def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Row], Curves]:
+def rate_rows(session: Session, sample: ValidationSample, channel_wise: bool) -> tuple[list[Row], Curves]:
     """Rates; each T is a simulation of its own, because its costs are."""
-    network = bench.loaded.network
+    network = session.loaded.network
     assert network is not None
-    images, rows = bench.training_images(bench.args.calibration), []
+    images, rows = session.training_images(session.args.calibration), []
     curve: list[tuple[int, float]] = []
     converted = normalise(network, images, timesteps=RATE_STEPS[-1], channel_wise=channel_wise)
     for steps in RATE_STEPS:
@@ -158,7 +164,7 @@ def rate_rows(bench: Bench, sample: Sample, channel_wise: bool) -> tuple[list[Ro
         points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
         run = simulate(sample, RateExecutor(made), network, points)
         curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]
-        rows.append(Row(None, f"rate, T = {steps}", curve[-1][1], steps, False, cost_of_rate(made, run, bench.size)))
+        rows.append(Row(None, f"rate, T = {steps}", curve[-1][1], steps, False, cost_of_rate(made, run, session.size)))
     return rows, {"rate": curve}
 
 

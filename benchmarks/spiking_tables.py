@@ -15,7 +15,7 @@ from utils.reporting.plots import BLUE, DPI
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_energy, plot_layer_bars
 from utils.reporting.tables import plain_table
-from utils.spiking.counting import Cost
+from utils.spiking.synops import SpikeCost
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _line(seeds: Sequence[Seed], key: tuple[int | None, str]) -> list[str]:
     rows = [row for _, row in found]
     lost = [100 * (row.map50 - seed.floating) for seed, row in found]
 
-    def of(value: Callable[[Cost], float], form: str) -> str:
+    def of(value: Callable[[SpikeCost], float], form: str) -> str:
         return spread([value(row.cost) for row in rows if row.cost], form)
 
     exact = [row.exact for row in rows if row.exact is not None]

@@ -24,8 +24,8 @@ from utils.cli import fraction
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Network
 from utils.darknet.weights import tensors
-from utils.pruning.carrier import Beta, settle_and_cut
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.plan import ShortcutRule, plan_channels
 
 SECONDS, TIMES = 3.0, 2.5
 FLOOR = 0.1  # that of slim_prune.py
@@ -39,7 +39,7 @@ def surgery(job: tuple[str, float]) -> dict[str, float]:
     make = torch.Generator().manual_seed(0)
     net = Network(spec, {key: torch.rand(shape, generator=make) for _, key, shape in tensors(spec)})
     began = [time.perf_counter()]
-    plan = plan_channels(net, percent=percent, tie=Tie.ANY, floor=FLOOR)
+    plan = plan_channels(net, percent=percent, tie=ShortcutRule.ANY, floor=FLOOR)
     began.append(time.perf_counter())
     small, _ = settle_and_cut(net, plan, Beta.CARRIER)
     began.append(time.perf_counter())

@@ -20,9 +20,9 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 import torch
 
 from models import Darknet
+from utils.darknet.spec import Detect
 from utils.cli import positive
 from utils.darknet.cfg import read_cfg
-from utils.darknet.spec import Head
 from utils.detection.loss import YoloLoss
 from utils.training.device import Precision, select_device, select_precision
 
@@ -33,7 +33,7 @@ def stepper(cfg: str, size: int, batch: int, precision: Precision, layout: torch
     spec = read_cfg(cfg)
     model = Darknet(spec).train().to(precision.device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, nesterov=True)
-    loss = YoloLoss([layer for layer in spec.layers if isinstance(layer, Head)])
+    loss = YoloLoss([layer for layer in spec.layers if isinstance(layer, Detect)])
     images = torch.rand(batch, 3, size, size).to(precision.device).to(memory_format=layout)
     targets = torch.rand(4 * batch, 6) * 0.5 + 0.2
     targets[:, 0], targets[:, 1] = torch.arange(4 * batch) % batch, 0

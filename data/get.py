@@ -20,9 +20,9 @@ from pathlib import Path
 DATA = Path(__file__).parent
 sys.path.insert(0, str(DATA.parent))  # so that it runs from anywhere
 
-from utils.data import coco, others, voc  # noqa: E402
+from utils.data import coco, visdrone_bdd100k, voc  # noqa: E402
 from utils.data.download import download, need_room  # noqa: E402
-from utils.data.lists import Annotated, Findings, write_lists  # noqa: E402
+from utils.data.label_writer import Annotated, Findings, write_lists  # noqa: E402
 from utils.data.unpack import unpack  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 
@@ -100,7 +100,9 @@ def read_dior(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str
 
 def read_visdrone(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
     """VisDrone's train against its val."""
-    return {split: others.read_visdrone(place / f"VisDrone2019-DET-{split}", found) for split in ("train", "val")}
+    return {
+        split: visdrone_bdd100k.read_visdrone(place / f"VisDrone2019-DET-{split}", found) for split in ("train", "val")
+    }
 
 
 def read_bdd100k(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
@@ -109,7 +111,9 @@ def read_bdd100k(place: Path, found: Findings, names: Sequence[str]) -> Mapping[
     def images(split: str) -> list[Annotated]:
         labels = place / "labels" / f"bdd100k_labels_images_{split}.json"
         newer = place / "labels" / "det_20" / f"det_{split}.json"
-        return others.read_bdd100k(newer if newer.is_file() else labels, place / "images" / "100k" / split, found)
+        return visdrone_bdd100k.read_bdd100k(
+            newer if newer.is_file() else labels, place / "images" / "100k" / split, found
+        )
 
     return {split: images(split) for split in ("train", "val")}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import Loaded, load_model
-from pipeline.bench import ANY, RUNS, heads_of, image_size, newest, show_grey
+from pipeline.session import ANY, RUNS, heads_of, image_size, newest, show_grey
 from utils.cli import DATA
 from utils.data.manifest import read_manifest
 from utils.data.sample import prepare_if_sample
@@ -31,7 +31,7 @@ from utils.detection.pictures import draw_boxes, save_picture
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
-from utils.spiking.carried import CarriedStream
+from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
 from utils.training.device import select_device
 
@@ -41,7 +41,7 @@ SOURCE = "data/digits/images/valid/0000?.jpg"
 
 
 @dataclass
-class Album:
+class ResultWriter:
     """Where the pictures of a run go, and the boxes it found."""
 
     folder: Path
@@ -161,7 +161,7 @@ def detect(args: argparse.Namespace) -> Record:
     record = start_record(
         folder, script="detect", args=vars(args), device=str(device), seed=args.seed, inputs=[weights]
     )
-    album, counts = Album(folder, names, listed=args.save_json), dict.fromkeys(names, 0)
+    album, counts = ResultWriter(folder, names, listed=args.save_json), dict.fromkeys(names, 0)
     images = 0
     try:
         for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
@@ -174,8 +174,8 @@ def detect(args: argparse.Namespace) -> Record:
                 counts[names[int(label)]] += 1
     finally:
         album.close()
-    told = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
-    log.info("%d frames: %s; pictures in %s", images, told, folder)
+    message = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
+    log.info("%d frames: %s; pictures in %s", images, message, folder)
     if carried is not None:
         log.info("%.1f steps a frame, %d for the first", statistics.mean(carried.taken), carried.taken[0])
     return finish_record(record, metrics={"images": images, "boxes": len(album.rows)}, outputs=album.outputs)

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.bench import Bench, newest, open_bench, output_of
 from pipeline.report import begin
+from pipeline.session import Session, newest, open_session, output_of
 from pipeline.spike_export import write_aer_form, write_nir_form
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
 from utils.errors import InputError
 from utils.export.formats import FORMS
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
-from utils.export.package import Manifest, Options, export_network
+from utils.export.package import HandOffOptions, Manifest, export_network
 from utils.export.targets import TARGETS, check_target
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
@@ -64,17 +64,17 @@ def export_script(args: argparse.Namespace) -> Record:
     float_network = f"{args.weights}: is a float network; quantise it: quantize.py --weights {args.weights}"
     if not args.weights.endswith(".pt"):
         raise InputError(float_network)
-    bench = open_bench(args)
-    if bench.loaded.integer is None:
+    session = open_session(args)
+    if session.loaded.integer is None:
         rate = f"{args.weights}: spikes in rate mode, which has no integers; convert_snn.py --mode phase has"
-        raise InputError(rate if bench.loaded.kind == "spiking" else float_network)
+        raise InputError(rate if session.loaded.kind == "spiking" else float_network)
     if args.target:
-        check_target(bench.loaded.integer, args.target)
-    images = golden_images(bench, args.golden)
-    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
+        check_target(session.loaded.integer, args.target)
+    images = golden_images(session, args.golden)
+    stem = session.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
     out = Path(args.out) if args.out else free_path(FOLDER / "-".join(filter(None, (stem, args.name))))
-    record = begin(bench, "export")
-    metrics, outputs = WRITERS[args.form](Job(bench, bench.loaded.integer, images, stem, out))
+    record = begin(session, "export")
+    metrics, outputs = WRITERS[args.form](Job(session, session.loaded.integer, images, stem, out))
     return finish_record(record, metrics=metrics, outputs=outputs)
 
 
@@ -89,7 +89,7 @@ def integers_of(record: Record | None) -> Path | None:
 class Job:
     """What a writer gets: an integer network, images [N,C,H,W] of n / 255 for golden vectors, a name, a free path."""
 
-    bench: Bench
+    session: Session
     integer: IntegerNetwork
     images: Tensor
     stem: str
@@ -98,12 +98,12 @@ class Job:
 
 def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
     """The forms "fpga" and "c": a folder; returns the record's metrics and outputs."""
-    args, out = job.bench.args, job.out
-    options = Options(
+    args, out = job.session.args, job.out
+    options = HandOffOptions(
         name=job.stem,
         forms=FORMS if args.form == "fpga" else ("npy",),
         tile=args.tile if args.form == "fpga" else None,
-        spiking=job.bench.loaded.kind == "spiking",
+        spiking=job.session.loaded.kind == "spiking",
         git=git_state(),
     )
 
@@ -117,8 +117,8 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
 
     manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
-    told = [f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")]
-    log.info("%s MACs and %s bit operations an image, %s bytes of weights", *told)
+    message = [f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")]
+    log.info("%s MACs and %s bit operations an image, %s bytes of weights", *message)
     log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
     numbers = {"macs": totals["macs"], "bops": totals["bops"], "bytes": totals["weight_bytes"]}
     return numbers, [out / "manifest.json", out / "verify.py"]
@@ -126,7 +126,7 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
 
 def write_onnx(job: Job) -> tuple[dict[str, Any], list[Path]]:
     """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
-    args = job.bench.args
+    args = job.session.args
     options = OnnxOptions(form=args.form, name=job.stem, git=git_state(), target=args.target)
     report = export_onnx(job.out, job.integer, job.images, options)
     return {"bytes": report["bytes"]}, [job.out / FILES[args.form], job.out / "report.json"]
@@ -143,9 +143,9 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def golden_images(bench: Bench, count: int) -> Tensor:
+def golden_images(session: Session, count: int) -> Tensor:
     """The first validation images, [N,C,H,W] of n / 255."""
-    dataset = bench.valid.dataset
+    dataset = session.valid.dataset
     most = len(dataset)  # type: ignore[arg-type]
     if not 1 <= count <= most:
         raise InputError(f"--golden: {count} images of {most}; use 1 to {most}")
@@ -169,11 +169,11 @@ def write_boxes(job: Job, folder: Path) -> None:
 
     Of the integers, and not of the file's own executor: spikes in stream mode may be read out before they settle.
     """
-    bench, images = job.bench, job.images
-    raw = IntegerExecutor(job.integer).to(bench.device)(images.to(bench.device))
+    session, images = job.session, job.images
+    raw = IntegerExecutor(job.integer).to(session.device)(images.to(session.device))
     size = (images.shape[2], images.shape[3])
-    names: Any = bench.loaded.names or bench.manifest.names
-    found = non_max_suppression(decode(raw, bench.heads, size), conf=CONFIDENCE, iou=OVERLAP)
+    names: Any = session.loaded.names or session.manifest.names
+    found = non_max_suppression(decode(raw, session.heads, size), conf=CONFIDENCE, iou=OVERLAP)
     for k, boxes in enumerate(found):
         rows = [
             {"class": int(row[5]), "name": names[int(row[5])], "score": round(row[4], 6), "xyxy": row[:4]}

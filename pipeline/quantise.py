@@ -6,17 +6,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench import WEIGHTS, Bench
-from pipeline.quantising.auto import choose_bits
 from pipeline.quantising.flags import add_flags, scheme_of
+from pipeline.quantising.mixed_precision import choose_bits
 from pipeline.quantising.sizes import FLOAT_BITS, operations_of, size_table, sizes_of
 from pipeline.report import begin, compare
+from pipeline.session import WEIGHTS, Session
 from utils.darknet.network import save_checkpoint
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.integer import IntegerNetwork
-from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import lower
 from utils.reporting.files import free_path
 from utils.reporting.record import Record, finish_record
@@ -28,82 +28,84 @@ __all__ = ["add_flags", "bits_of", "float_row", "quantise", "quantise_script", "
 log = logging.getLogger(__name__)
 
 
-def quantise(bench: Bench, folder: Path | None = None) -> IntegerNetwork:
+def quantise(session: Session, folder: Path | None = None) -> IntegerNetwork:
     """Fold, calibrate on training images, lower to integers; a quantised network comes back as it is.
 
     Args:
-        bench: the network, the data and the flags.
+        session: the network, the data and the flags.
         folder: where ``--bits auto`` leaves its table and picture; by default nowhere.
 
     Raises:
         InputError: a layer has no integer form, an accumulator does not fit, or no bits meet what was asked.
     """
-    if bench.loaded.integer is not None:
-        log.info("%s is quantised already; its own bits and scales stay", bench.loaded.path)
-        return bench.loaded.integer
-    assert bench.loaded.network is not None
-    scheme = scheme_of(bench.args, bench.loaded.spec)
-    images = bench.training_images(bench.args.calibration)
-    if bench.args.bits == "auto":
-        scheme = choose_bits(bench, scheme, images, folder)
-    return lower(calibrate(bench.loaded.network, images, scheme))
+    if session.loaded.integer is not None:
+        log.info("%s is quantised already; its own bits and scales stay", session.loaded.path)
+        return session.loaded.integer
+    assert session.loaded.network is not None
+    scheme = scheme_of(session.args, session.loaded.spec)
+    images = session.training_images(session.args.calibration)
+    if session.args.bits == "auto":
+        scheme = choose_bits(session, scheme, images, folder)
+    return lower(calibrate(session.loaded.network, images, scheme))
 
 
-def save_integer(bench: Bench, integer: IntegerNetwork, kind: str, suffix: str) -> Path:
+def save_integer(session: Session, integer: IntegerNetwork, kind: str, suffix: str) -> Path:
     """``weights/<stem><suffix>``, under a name that nobody has taken."""
-    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
-    stem = f"{stem}_{bench.args.name}" if bench.args.name else stem
+    stem = (
+        session.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
+    )
+    stem = f"{stem}_{session.args.name}" if session.args.name else stem
     path = free_path(WEIGHTS / f"{stem}{suffix}")
-    return save_checkpoint(path, to_checkpoint(integer, kind, bench.manifest.names, bench.meta))
+    return save_checkpoint(path, to_checkpoint(integer, kind, session.manifest.names, session.meta))
 
 
-def quantise_script(bench: Bench) -> Record:
+def quantise_script(session: Session) -> Record:
     """quantize.py: the integer network, measured and saved.
 
     Raises:
         InputError: the file holds packed integers already, or whatever ``quantise`` refuses.
     """
-    if bench.loaded.kind == "quantised":
-        raise InputError(f"{bench.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
-    record = begin(bench, "quantize")
-    integer = quantise(bench, record.folder)
-    path = save_integer(bench, integer, "quantised", ".int.pt")
+    if session.loaded.kind == "quantised":
+        raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
+    record = begin(session, "quantize")
+    integer = quantise(session, record.folder)
+    path = save_integer(session, integer, "quantised", ".int.pt")
     try:
-        return _measured(bench, record, integer, path)
+        return _measured(session, record, integer, path)
     except BaseException:
         path.unlink()  # what was not measured is not left about as if it had been
         raise
 
 
-def _measured(bench: Bench, record: Record, integer: IntegerNetwork, path: Path) -> Record:
-    rows = float_row(bench)
+def _measured(session: Session, record: Record, integer: IntegerNetwork, path: Path) -> Record:
+    rows = float_row(session)
     executor = IntegerExecutor(integer)
-    metrics = bench.score(executor)
-    row = bench.numbers(executor, metrics, integer.spec, path)
-    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": operations_of(bench, integer)}
+    metrics = session.score(executor)
+    row = session.numbers(executor, metrics, integer.spec, path)
+    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": operations_of(session, integer)}
     rows["quantised"] = row
-    sizes = sizes_of(bench, integer)
+    sizes = sizes_of(session, integer)
     log.info(comparison_table(f"quantised to {bits_of(integer)}", rows))
     log.info(size_table(sizes, rows))
     row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
-    compare(bench, {"quantised": metrics}, record.folder / "detections.jpg")
+    compare(session, {"quantised": metrics}, record.folder / "detections.jpg")
     log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
     pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
     return finish_record(record, metrics=rows, outputs=[path, *pictures])
 
 
-def float_row(bench: Bench) -> dict[str, dict[str, Any]]:
+def float_row(session: Session) -> dict[str, dict[str, Any]]:
     """The network as it came, when it is a float one."""
-    loaded = bench.loaded
+    loaded = session.loaded
     if loaded.network is None:
         return {}
-    row = bench.numbers(loaded.predictor, bench.score(loaded.predictor), loaded.spec, loaded.path)
+    row = session.numbers(loaded.predictor, session.score(loaded.predictor), loaded.spec, loaded.path)
     return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}
 
 
 def bits_of(integer: IntegerNetwork) -> str:
     """``8-bit weights, 4-bit activations``, with what departs from it."""
     scheme = integer.scheme
-    told = f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations"
-    told += f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
-    return told if scheme.style == "google" else f"{told}, {scheme.style}"
+    message = f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations"
+    message += f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
+    return message if scheme.style == "google" else f"{message}, {scheme.style}"

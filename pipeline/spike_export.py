@@ -13,8 +13,8 @@ from utils.export.package import whole_folder
 from utils.files import write_text
 from utils.quantization.executor import IntegerExecutor
 from utils.spiking.aer import counts_of, image_events, output_events, shape_of, write_events
-from utils.spiking.encode import encode
 from utils.spiking.nir_export import write_nir
+from utils.spiking.spike_schedule import encode
 
 if TYPE_CHECKING:
     from pipeline.export import Job
@@ -37,7 +37,7 @@ def write_nir_form(job: Job) -> tuple[dict[str, Any], list[Path]]:
         InputError: the network has something that NIR cannot hold; names the layer.
     """
     network = encode(job.integer)
-    path = write_nir(job.out / f"{job.stem}.nir", network, *job.bench.size)
+    path = write_nir(job.out / f"{job.stem}.nir", network, *job.session.size)
     log.info("%s: %s; read-outs are settled after %d steps", path, network.describe(), network.latency)
     return {"bytes": path.stat().st_size, "steps": network.latency}, [path]
 
@@ -54,7 +54,7 @@ def write_aer_form(job: Job) -> tuple[dict[str, Any], list[Path]]:
         for k, x in enumerate(job.images):
             found = {"in": image_events(x)} | {f"layer_{i}": e for i, e in output_events(network, x).items()}
             for i, name in [(-1, "in"), *((int(n.removeprefix("layer_")), n) for n in found if n != "in")]:
-                counts = counts_of(found[name], shape_of(network, i, *job.bench.size))
+                counts = counts_of(found[name], shape_of(network, i, *job.session.size))
                 if not np.array_equal(counts, golden[i][k].numpy()):
                     raise InputError(
                         f"image {k}, {name}: events do not add up to the levels; please report this network"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.bench import Bench
 from pipeline.pruning.show import all_gammas
 from pipeline.report import compare, pr_rows, separate
+from pipeline.session import Session
 from utils.darknet.network import Network
 from utils.detection.evaluate import Metrics
 from utils.pruning.scores import gammas
@@ -22,7 +22,7 @@ from utils.reporting.html.report import PICTURES, write_report
 from utils.reporting.plots import plot_channels, plot_gammas, plot_results
 from utils.reporting.record import Record, write_record
 from utils.reporting.results import read_rows, write_rows
-from utils.spiking.counting import Cost
+from utils.spiking.synops import SpikeCost
 
 BINS = np.geomspace(1e-6, 10.0, 85)  # of |gamma|: twelve a decade
 
@@ -35,14 +35,14 @@ class Measured:
     metrics: Metrics
     network: Network
     integer: IntegerNetwork | None = None
-    cost: Cost | None = None
+    cost: SpikeCost | None = None
 
 
-def leave(bench: Bench, records: Mapping[str, Record], found: Mapping[str, Measured], folder: Path) -> list[Path]:
+def leave(session: Session, records: Mapping[str, Record], found: Mapping[str, Measured], folder: Path) -> list[Path]:
     """Write tables and pictures of the stages.
 
     Args:
-        bench: any stage's: the validation images.
+        session: any stage's: the validation images.
         records: stage -> the record of its run.
         found: stage -> its network, measured.
         folder: of the chain's record.
@@ -52,9 +52,9 @@ def leave(bench: Bench, records: Mapping[str, Record], found: Mapping[str, Measu
     before, after = floats["sparse"], floats["pruned"]
     sets = {name: all_gammas(floats[name]) for name in ("baseline", "sparse", "pruned")}
     rows, spiking = epochs(records), found["spiking"]
-    compare(bench, _named(measured, {"finetuned": "float", "quantised": "quantised", "spiking": "spiking"}),
+    compare(session, _named(measured, {"finetuned": "float", "quantised": "quantised", "spiking": "spiking"}),
             folder / "detections.jpg")  # fmt: skip
-    told = {"baseline": "baseline", "finetuned": "fine-tuned", "spiking": "spiking"}
+    message = {"baseline": "baseline", "finetuned": "fine-tuned", "spiking": "spiking"}
     return [
         folder / "detections.jpg",
         plot_results(folder / "curves.png", _numbers(rows), "baseline, sparse, fine-tuned, one after the other"),
@@ -66,7 +66,7 @@ def leave(bench: Bench, records: Mapping[str, Record], found: Mapping[str, Measu
         *([write_rows(folder / "layers.csv", layers(spiking.integer, spiking.cost))] if spiking.integer else []),
         write_rows(folder / "pr_curves.csv", pr_rows(measured)),
         write_rows(folder / "classes.csv", classes(measured)),
-        *separate(bench, _named(measured, told), folder / PICTURES),
+        *separate(session, _named(measured, message), folder / PICTURES),
     ]
 
 
@@ -117,7 +117,7 @@ def channels(before: Network, after: Network) -> list[dict[str, Any]]:
     ]
 
 
-def layers(integer: IntegerNetwork, cost: Cost | None) -> list[dict[str, Any]]:
+def layers(integer: IntegerNetwork, cost: SpikeCost | None) -> list[dict[str, Any]]:
     """A row a layer that computes: bits of weights and activations; neurons, spikes and accumulates of a frame."""
     rows = []
     for i, op in integer.ops.items():
@@ -128,7 +128,7 @@ def layers(integer: IntegerNetwork, cost: Cost | None) -> list[dict[str, Any]]:
                 "layer": i,
                 "kind": type(integer.spec.layers[i]).__name__.lower(),
                 "w_bit": getattr(op, "w_bit", None),
-                "a_bit": (grid.hi - grid.lo).bit_length() if grid else None,
+                "a_bit": (grid.qmax - grid.qmin).bit_length() if grid else None,
                 "neurons": spent.neurons if fires and spent else None,
                 "spikes": spent.spikes if fires and spent else None,
                 "sops": spent.sops if spent else None,
@@ -158,11 +158,11 @@ def _named(measured: Mapping[str, Metrics], names: Mapping[str, str]) -> dict[st
     return {title: measured[name] for name, title in names.items()}
 
 
-def about(bench: Bench, network: str) -> dict[str, Any]:
+def about(session: Session, network: str) -> dict[str, Any]:
     """What was compressed, for the report's first lines."""
     return {
         "network": network,
-        "data": bench.manifest.path.stem,
-        "valid_images": len(bench.valid.dataset),
-        "size": list(bench.size),
+        "data": session.manifest.path.stem,
+        "valid_images": len(session.valid.dataset),
+        "size": list(session.size),
     }

@@ -15,9 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench import RUNS
-from pipeline.chain import SHARED, Stage, fingerprint_of_data, finished_chain, flag_words
-from pipeline.engine import Engine, run_all, started
+from pipeline.job_runner import JobRunner, run_all, started
+from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, flag_words
+from pipeline.session import RUNS
 from utils import cli
 from utils.data.sample import prepare_if_sample
 from utils.errors import InputError
@@ -45,7 +45,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Unit:
+class SweepUnit:
     """Stages that some points share, or the rest of one point's: run in one go, after another unit.
 
     ``until`` is its last stage, None the whole chain with its comparison. ``points`` are numbers of points.
@@ -88,10 +88,10 @@ def run_sweep(args: argparse.Namespace, flags: argparse.ArgumentParser, stages: 
     record = _record(args, points, prints)
     log.info("%d points, %d of them finished before; %s", len(points), len(points) - len(left), record.folder)
     units = plan(args.name or "sweep", [stages(point.args) for point in points], points, left)
-    engine = Engine(args.engine, args.jobs)
+    engine = JobRunner(args.engine, args.jobs)
     with started(engine) as submit:
 
-        def start(unit: Unit) -> Any:
+        def start(unit: SweepUnit) -> Any:
             words = command(script, points[unit.points[0]].args, unit)
             return submit(words, str(record.folder / f"{unit.name}.log"))
 
@@ -136,7 +136,7 @@ def replaced(values: Mapping[str, str]) -> str:
     return "-".join(f"{name}{value}".replace("/", "_").replace("\\", "_") for name, value in values.items())
 
 
-def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], left: Sequence[int]) -> list[Unit]:
+def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], left: Sequence[int]) -> list[SweepUnit]:
     """What to run, in an order that can be followed: common stages first.
 
     Args:
@@ -145,9 +145,9 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
         points: all points.
         left: numbers of those to run.
     """
-    said = {i: [_told(points[i].args, stage, first=k == 0) for k, stage in enumerate(chains[i])] for i in left}
+    said = {i: [_message(points[i].args, stage, first=k == 0) for k, stage in enumerate(chains[i])] for i in left}
     varied = [key for key in points[0].values if len({point.values[key] for point in points}) > 1]
-    units: list[Unit] = []
+    units: list[SweepUnit] = []
 
     def grow(members: Sequence[int], done: int, after: str | None) -> None:
         depth, chain = done, chains[members[0]]
@@ -155,22 +155,22 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
             depth += 1
         if len(members) == 1 or depth == len(chain):
             for i in members:  # several only where their flags mean the same: one after the other, the first does all
-                units.append(Unit(_unit_name(name, points[i], varied), None, (i,), after))
+                units.append(SweepUnit(_unit_name(name, points[i], varied), None, (i,), after))
                 after = units[-1].name
             return
         if depth > done:
             common = [key for key in varied if len({points[i].values[key] for i in members}) == 1]
             after, before = _unit_name(name, points[members[0]], common), after
-            units.append(Unit(after, chain[depth - 1].name, tuple(members), before))
-        for told in dict.fromkeys(said[i][depth] for i in members):
-            grow([i for i in members if said[i][depth] == told], depth, after)
+            units.append(SweepUnit(after, chain[depth - 1].name, tuple(members), before))
+        for message in dict.fromkeys(said[i][depth] for i in members):
+            grow([i for i in members if said[i][depth] == message], depth, after)
 
     if left:
         grow(left, 0, None)
     return units
 
 
-def _told(args: argparse.Namespace, stage: Stage, *, first: bool) -> str:
+def _message(args: argparse.Namespace, stage: Stage, *, first: bool) -> str:
     """What a stage's outcome depends on, but the network it is given."""
     shared = [getattr(args, name) for name in SHARED]
     own = [stage.name, *map(str, stage.flags), *map(str, stage.files), str(stage.teacher)]
@@ -182,10 +182,10 @@ def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:
     return f"{name}-{values}" if values else name
 
 
-def command(script: Path, args: argparse.Namespace, unit: Unit) -> list[str]:
+def command(script: Path, args: argparse.Namespace, unit: SweepUnit) -> list[str]:
     """The command line of a unit."""
-    told = {**vars(args), "name": unit.name, "until": unit.until, "sweep": None, "jobs": None}
-    words = [word for name, value in told.items() for word in flag_words(name, value)]
+    message = {**vars(args), "name": unit.name, "until": unit.until, "sweep": None, "jobs": None}
+    words = [word for name, value in message.items() for word in flag_words(name, value)]
     return [sys.executable, str(script.resolve()), *words]
 
 
@@ -202,8 +202,8 @@ def watch_parent() -> None:
 
 def _record(args: argparse.Namespace, points: Sequence[Point], prints: Mapping[str, str]) -> Record:
     """The record of this sweep: in the folder of an earlier sitting of it, or a new one."""
-    told = [{k: v for k, v in vars(point.args).items() if k not in HERE} for point in points]
-    print_ = hashlib.sha256(json.dumps([told, sorted(prints.items())], default=str).encode()).hexdigest()
+    message = [{k: v for k, v in vars(point.args).items() if k not in HERE} for point in points]
+    print_ = hashlib.sha256(json.dumps([message, sorted(prints.items())], default=str).encode()).hexdigest()
     before = [path.parent for path in sorted(RUNS.glob(f"sweep*/{FILE}"))]
     same = [folder for folder in before if read_record(folder).args.get("fingerprint") == print_]
     folder = same[0] if same else new_run_folder(RUNS, "sweep", args.name)

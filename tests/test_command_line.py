@@ -113,10 +113,10 @@ def nothing_lost(before: dict, after: dict) -> None:
     assert all(name.startswith("runs/") and name.endswith((".json", ".csv", ".jpg")) for name in after.keys() - before)
 
 
-def one_line(script: str, code: int, err: str, told: str) -> None:
+def one_line(script: str, code: int, err: str, message: str) -> None:
     assert code == 2, err
     assert len(err.splitlines()) == 1 and err.startswith(f"{script}.py: "), err
-    assert re.search(told, err), err
+    assert re.search(message, err), err
 
 
 @pytest.mark.parametrize("script", ALL)
@@ -150,7 +150,7 @@ NO_CFG = r"nowhere\.cfg: .*; check "
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--weights", "nowhere.pt"], r"nowhere\.pt: no such .*; check"),
         (["--weights", "weights/cut.pt"], CUT_CHECKPOINT),
@@ -161,12 +161,12 @@ NO_CFG = r"nowhere\.cfg: .*; check "
     ],
     ids=["no weights", "cut checkpoint", "no .weights", "no cfg", "dangling route", "cut .weights"],
 )
-def test_a_network_that_is_not_there_or_damaged(typed, script, words, told):
-    if script == "compress" and told == CUT_WEIGHTS:
+def test_a_network_that_is_not_there_or_damaged(typed, script, words, message):
+    if script == "compress" and message == CUT_WEIGHTS:
         pytest.skip("by chance as long as weights for one class, whose heads it would replace")
     source = ["--source", "images/valid/1.png"] if script == "detect" else []
     code, _, err = typed(script, "--data", "set.data", *HERE, *words, *source)
-    one_line(script, code, err, told)
+    one_line(script, code, err, message)
 
 
 @pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "detect"])
@@ -212,7 +212,7 @@ def test_pictures_found_before_a_corrupt_one_are_kept(typed, place):
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "told"),
+    ("script", "words", "message"),
     [
         ("train", ["--lr", "abc"], "argument --lr: must be a number from 0 up, got abc; see --help"),
         ("train", ["--img-size", "30"], "--img-size: 30x30 px do not divide by"),
@@ -222,9 +222,9 @@ def test_pictures_found_before_a_corrupt_one_are_kept(typed, place):
         ("quantize", [*NET, "--w-bit", "1"], "w_bit=1|--w-bit"),
     ],
 )
-def test_a_number_out_of_range(typed, script, words, told):
+def test_a_number_out_of_range(typed, script, words, message):
     code, _, err = typed(script, "--data", "set.data", *HERE, *SHORT.get(script, []), *words)
-    one_line(script, code, err, told)
+    one_line(script, code, err, message)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -62,8 +62,8 @@ def test_a_full_disk_is_one_line_and_the_earlier_file_survives(tmp_path, name):
     assert len(before) > 4000
     with files_of_at_most(4000), pytest.raises(InputError, match="nothing there was changed") as caught:
         WRITERS[name](path)
-    told = str(caught.value)
-    assert told.startswith(f"{path}: ") and "File too large" in told and "\n" not in told
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "File too large" in message and "\n" not in message
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [name]
 
 

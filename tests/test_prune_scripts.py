@@ -15,7 +15,7 @@ import pipeline.pruning.measure
 import slim_prune
 import train
 from models import Darknet, build
-from pipeline.pruning.strategy import Step
+from pipeline.pruning.strategy import CutStep
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.counts import count
@@ -178,7 +178,7 @@ def test_finetuned_and_iterative_pruning_end_in_a_network_that_the_next_script_t
 
 
 def test_the_steps_of_iterative_pruning_add_up():
-    steps = [Step(number, 3) for number in (1, 2, 3)]
+    steps = [CutStep(number, 3) for number in (1, 2, 3)]
     assert math.prod(1 - step.percent(0.6) for step in steps) == pytest.approx(0.4)
     assert sum(step.blocks(5) for step in steps) == 5 and min(step.blocks(5) for step in steps) == 1
     assert steps[2].budget(0.3, 1000) == pytest.approx(300) == steps[2].budget(300, 1000)
@@ -191,15 +191,15 @@ def test_iterative_pruning_reaches_its_target_once_not_again_in_every_step(place
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "told"),
+    ("script", "words", "message"),
     [
         ("layer_prune", ["--shortcuts", "1"], "1 blocks are fewer than the steps; raise --shortcuts"),
         ("slim_prune", ["--percent", "auto"], "ask for one cut"),
         ("slim_prune", ["--search", "3", "--target-macs", "0.5"], "ask for one cut"),
     ],
 )
-def test_iterative_pruning_that_does_not_add_up_is_refused(place, script, words, told):
-    with pytest.raises(InputError, match=f"--iterative 2: .*{told}"):
+def test_iterative_pruning_that_does_not_add_up_is_refused(place, script, words, message):
+    with pytest.raises(InputError, match=f"--iterative 2: .*{message}"):
         run(script, *words, "--finetune", "1", "--iterative", "2")
 
 

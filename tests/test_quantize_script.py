@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import convert_snn
-import pipeline.bench
+import pipeline.session
 import quantize
 from models import Darknet, load_model
-from pipeline.bench import Bench, open_bench
 from pipeline.quantise import quantise, quantise_script
-from pipeline.quantising import auto
+from pipeline.quantising import mixed_precision
 from pipeline.quantising.flags import Budget, scheme_of
+from pipeline.session import Session, open_session
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.counts import count
@@ -29,7 +29,7 @@ from utils.quantization.bits import packed_bytes, read_bits_map
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
 from utils.quantization.scheme import Scheme
-from utils.quantization.sensitivity import Step
+from utils.quantization.sensitivity import DescentStep
 from utils.reporting.record import Record
 
 COMMON = ["--data", "set.data", "--weights", "net.pt", "--device", "cpu", "--workers", "0"]
@@ -40,7 +40,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """A folder with a data set and net.pt, a network of random weights; latencies are not timed."""
     monkeypatch.chdir(tmp_path)
     timing = SimpleNamespace(median=1.0, low=1.0, high=1.0)
-    monkeypatch.setattr(pipeline.bench, "measure_latency", lambda *_, **__: timing)
+    monkeypatch.setattr(pipeline.session, "measure_latency", lambda *_, **__: timing)
     write_scenes(tmp_path)
     save_network(CFG)
     return tmp_path
@@ -61,8 +61,8 @@ def run(*words: str) -> Record:
     return quantize.run(parsed(*words))
 
 
-def bench(*words: str) -> Bench:
-    return open_bench(parsed(*words))
+def session(*words: str) -> Session:
+    return open_session(parsed(*words))
 
 
 def left(record: Record) -> Path:
@@ -88,8 +88,8 @@ def test_what_could_not_be_scored_leaves_no_file(place, monkeypatch):
             raise InputError("the disk is full")
         return score(self, predictor)
 
-    score = Bench.score
-    monkeypatch.setattr(Bench, "score", fail)
+    score = Session.score
+    monkeypatch.setattr(Session, "score", fail)
     with pytest.raises(InputError, match="disk is full"):
         run()
     assert not list(Path("weights").glob("*"))
@@ -102,7 +102,7 @@ def test_packed_integers_are_not_packed_again(place):
 
 
 def test_a_network_trained_quantised_is_packed_as_it_is(place):
-    given = bench()
+    given = session()
     integer = quantise(given)
     trained = replace(given, loaded=replace(given.loaded, kind="trained", network=None, integer=integer))
     packed = load_model(left(quantise_script(trained)))
@@ -140,7 +140,7 @@ def test_automatic_bits_leave_a_table_a_picture_and_a_map_that_makes_the_same_ne
 
 
 def test_bits_are_chosen_without_a_look_at_the_validation_images(place, monkeypatch):
-    given = bench("--bits", "auto", "--budget", "size=0.6", "--max-drop", "0.9")
+    given = session("--bits", "auto", "--budget", "size=0.6", "--max-drop", "0.9")
     monkeypatch.setattr(type(given.valid), "__iter__", _training_only(given, type(given.valid).__iter__))
     integer = quantise(given)
     full = Scheme(w_bit=8, a_bit=8)
@@ -150,7 +150,7 @@ def test_bits_are_chosen_without_a_look_at_the_validation_images(place, monkeypa
     assert all(a == 8 for _, _, a in integer.scheme.layer_bits)  # activations take no bytes
 
 
-def _training_only(given: Bench, iterate):
+def _training_only(given: Session, iterate):
     def guarded(loader):
         assert loader.dataset is not given.valid.dataset, "validation images were read"
         return iterate(loader)
@@ -164,35 +164,35 @@ class FakeJudge:
     allowed = 0.01
 
     def __init__(self) -> None:
-        self.trials: list[Step] = []
+        self.trials: list[DescentStep] = []
 
-    def accepts(self, step: Step) -> bool:
+    def accepts(self, step: DescentStep) -> bool:
         self.trials.append(step)
         return step.damage <= self.allowed
 
-    def drop_of(self, step: Step) -> float:
+    def drop_of(self, step: DescentStep) -> float:
         return step.damage
 
 
-def steps(*damages: float) -> list[Step]:
-    return [Step({}, 1 - i / len(damages), damage) for i, damage in enumerate(damages)]
+def steps(*damages: float) -> list[DescentStep]:
+    return [DescentStep({}, 1 - i / len(damages), damage) for i, damage in enumerate(damages)]
 
 
 @pytest.mark.parametrize("good", range(1, 12))
 def test_the_cheapest_within_the_drop_is_found_in_few_trials(good):
     judge = FakeJudge()
     path = steps(*[0.001] * good, *[0.5] * (12 - good))
-    assert auto._cheapest(path, judge) is path[good - 1]
+    assert mixed_precision._cheapest(path, judge) is path[good - 1]
     assert len(judge.trials) <= 5
 
 
 def test_bits_that_cost_too_much_are_refused_with_what_they_cost():
     with pytest.raises(InputError, match=r"--max-drop 0.01: 8 bits everywhere cost 0.2000 of mAP@.5 on training"):
-        auto._cheapest(steps(0.2, 0.3, 0.4), FakeJudge())
+        mixed_precision._cheapest(steps(0.2, 0.3, 0.4), FakeJudge())
     with pytest.raises(InputError, match=r"--budget size=0.5: costs 0.3000 of mAP@.5 .* --max-drop 0.01; raise one"):
-        auto._meet(steps(0.0, 0.3), FakeJudge(), Budget("size", 0.5))
+        mixed_precision._meet(steps(0.0, 0.3), FakeJudge(), Budget("size", 0.5))
     with pytest.raises(InputError, match=r"--budget bops=0.1: at the fewest bits 0.500 of 8 bits is left"):
-        auto._meet(steps(0.0, 0.0), FakeJudge(), Budget("bops", 0.1))
+        mixed_precision._meet(steps(0.0, 0.0), FakeJudge(), Budget("bops", 0.1))
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 
 import compress
 from models import Darknet, network_of
-from pipeline import chain, sweep
-from pipeline.chain import Stage, check_start
-from pipeline.engine import Engine, run_all, started
-from pipeline.sweep import Unit, command, plan, points_of
+from pipeline import pipeline, sweep
+from pipeline.job_runner import JobRunner, run_all, started
+from pipeline.pipeline import Stage, check_start
+from pipeline.sweep import SweepUnit, command, plan, points_of
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
-from tests.test_chain import QUICK
+from tests.test_pipeline import QUICK
 from utils.darknet.cfg import read_cfg
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
@@ -94,7 +94,7 @@ def test_the_teacher_can_be_swept_and_is_part_of_what_a_point_is():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["percent"], "percent: is not FLAG=VALUE,VALUE"),
         (["percent=0.5,"], "is not FLAG=VALUE,VALUE"),
@@ -106,8 +106,8 @@ def test_the_teacher_can_be_swept_and_is_part_of_what_a_point_is():
         (["data=a/b,a_b"], "two points would have one name"),
     ],
 )
-def test_what_cannot_be_swept_is_told(words, told):
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_swept_is_told(words, message):
+    with pytest.raises(InputError, match=message):
         points("--sweep", *words)
 
 
@@ -160,8 +160,8 @@ def stubbed(tmp_path, monkeypatch):
     def finish(args, fingerprint, records, commands, teachers):
         row = {"map50": 0.9 - args.percent / 3 + args.a_bit / 100, "map": 0.1, "params": 1, "macs": 2,
                "bytes": int(1e6 * (1 - args.percent) * args.a_bit), "energy_pj": 1e6 * args.a_bit}  # fmt: skip
-        told = {**vars(args), "fingerprint": fingerprint}
-        record = start_record(new_run_folder("runs", "compress", args.name), script="compress", args=told)
+        message = {**vars(args), "fingerprint": fingerprint}
+        record = start_record(new_run_folder("runs", "compress", args.name), script="compress", args=message)
         first = {**row, "map50": 0.95, "bytes": 9e6, "energy_pj": 2e8}
         return finish_record(record, metrics={"stages": {"baseline": first, "spiking": row}})
 
@@ -171,7 +171,7 @@ def stubbed(tmp_path, monkeypatch):
             future: Future[str] = Future()
             try:
                 args = parsed(*words[2:])
-                chain.run_chain(args, stages(args))
+                pipeline.run_chain(args, stages(args))
                 future.set_result("")
             except InputError as error:
                 future.set_result(str(error))
@@ -179,7 +179,7 @@ def stubbed(tmp_path, monkeypatch):
 
         yield submit
 
-    monkeypatch.setattr(chain, "_finish", finish)
+    monkeypatch.setattr(pipeline, "_finish", finish)
     monkeypatch.setattr(sweep, "started", here)
 
     def run(*words):
@@ -251,10 +251,10 @@ def future(result):
 
 def test_what_waits_for_a_failed_unit_is_not_begun():
     units = [
-        Unit("a", "sparse", (0, 1, 2)),
-        Unit("b", None, (0,), "a"),
-        Unit("c", "x", (1, 2), "a"),
-        Unit("d", None, (1,), "c"),
+        SweepUnit("a", "sparse", (0, 1, 2)),
+        SweepUnit("b", None, (0,), "a"),
+        SweepUnit("c", "x", (1, 2), "a"),
+        SweepUnit("d", None, (1,), "c"),
     ]
     begun = []
 
@@ -274,19 +274,19 @@ def python(code):
 
 
 def test_a_process_that_fails_or_is_killed_is_told_in_a_line(tmp_path):
-    with started(Engine("processes", 2)) as submit:
-        told = [
+    with started(JobRunner("processes", 2)) as submit:
+        message = [
             submit(python("import os; print(os.environ['OMP_NUM_THREADS'])"), str(tmp_path / "one.log")),
             submit(python("import sys; print('x'); sys.exit('compress.py: net.cfg line 3: bad; mend it')"), str(tmp_path / "two.log")),
             submit(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), str(tmp_path / "three.log")),
         ]  # fmt: skip
-        results = [each.result() for each in told]
+        results = [each.result() for each in message]
     assert results == ["", "net.cfg line 3: bad; mend it", f"ended by SIGKILL; see {tmp_path / 'three.log'}"]
-    assert (tmp_path / "one.log").read_text() == f"{Engine('processes', 2).threads}\n"
+    assert (tmp_path / "one.log").read_text() == f"{JobRunner('processes', 2).threads}\n"
 
 
 def test_the_engine_ends_what_runs_when_it_is_interrupted(tmp_path):
-    with pytest.raises(KeyboardInterrupt), started(Engine("processes", 1)) as submit:
+    with pytest.raises(KeyboardInterrupt), started(JobRunner("processes", 1)) as submit:
         running = submit(python("import time; time.sleep(60)"), str(tmp_path / "log"))
         while not running.running() or not (tmp_path / "log").exists():
             time.sleep(0.01)
@@ -301,7 +301,7 @@ def test_points_end_when_their_sweep_is_killed(tmp_path):
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.sweep import watch_parent\nwatch_parent()\n"
     )
     child += "open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'born')\nimport time; time.sleep(60)"
-    parent = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.engine import run_command\n"
+    parent = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.job_runner import run_command\n"
     parent += f"run_command([sys.executable, '-c', {child!r}], 'log', 1, {str(tmp_path)!r})"
     driver = subprocess.Popen(python(parent))
     deadline = time.monotonic() + 60
@@ -318,13 +318,13 @@ def test_points_end_when_their_sweep_is_killed(tmp_path):
 
 def test_without_ray_asking_for_it_names_the_file_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"--engine ray: .*requirements-sweep\.txt"), started(Engine("ray")):
+    with pytest.raises(InputError, match=r"--engine ray: .*requirements-sweep\.txt"), started(JobRunner("ray")):
         pass
 
 
 def test_ray_runs_commands_too(tmp_path):
     pytest.importorskip("ray")
-    with started(Engine("auto", 2)) as submit:
+    with started(JobRunner("auto", 2)) as submit:
         results = [submit(python(f"import sys; sys.exit({code})"), str(tmp_path / "log")).result() for code in (0, 3)]
     assert results[0] == "" and results[1]
 

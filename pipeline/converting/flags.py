@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipeline.bench import Bench
+from pipeline.session import Session
 from utils import cli
 from utils.errors import InputError
-from utils.spiking.firing import RULES
 from utils.spiking.rate import PERCENTILE, RESETS
-from utils.spiking.snnfile import MODES
+from utils.spiking.snn_checkpoint import MODES
 from utils.spiking.stream import SCHEDULES
+from utils.spiking.stream_neuron import RULES
 
 RANGE_PERCENTILE = 99.99
 RATE_STEPS = 128
@@ -70,15 +70,15 @@ def _settle_tuning(args: argparse.Namespace) -> None:
         args.timesteps = args.early_exit  # what is tuned for these steps is nothing later
 
 
-def settle_flags(bench: Bench) -> None:
+def settle_flags(session: Session) -> None:
     """Refuse flags of another mode, and fill in the defaults that depend on it.
 
     Raises:
         InputError: a flag does nothing in this mode.
     """
-    args = bench.args
-    if bench.loaded.kind == "spiking" and bench.loaded.integer is None:
-        raise InputError(f"{bench.loaded.path}: holds firing rates, not integers; give the network it was made of")
+    args = session.args
+    if session.loaded.kind == "spiking" and session.loaded.integer is None:
+        raise InputError(f"{session.loaded.path}: holds firing rates, not integers; give the network it was made of")
     for name, modes in ONLY.items():
         if getattr(args, name) and args.mode not in modes.split(" or "):
             raise InputError(f"--{name.replace('_', '-')}: is for --mode {modes}, this is {args.mode}; leave it away")

@@ -9,20 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.bench import Bench
 from pipeline.converting.flags import RATE_STEPS
-from pipeline.converting.outcome import (
-    Outcome,
-    Rows,
-    Sample,
-    cost_lines,
-    cost_numbers,
-    curve_points,
-    mismatch_table,
-    pictures,
-)
-from pipeline.converting.stream import snn_path
-from pipeline.converting.tuning import (
+from pipeline.converting.layerwise_calibration import (
     mode_row,
     modes_table,
     phase_row,
@@ -31,7 +19,19 @@ from pipeline.converting.tuning import (
     tuning_meta,
     tuning_table,
 )
+from pipeline.converting.result import (
+    ConversionResult,
+    Rows,
+    ValidationSample,
+    cost_lines,
+    cost_numbers,
+    curve_points,
+    mismatch_table,
+    pictures,
+)
+from pipeline.converting.stream import snn_path
 from pipeline.quantise import quantise
+from pipeline.session import Session
 from utils.darknet import spec as s
 from utils.darknet.network import Network
 from utils.detection.evaluate import Metrics
@@ -39,65 +39,65 @@ from utils.errors import InputError
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
 from utils.spiking import mismatch
-from utils.spiking.counting import Cost, cost_of
-from utils.spiking.encode import encode
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
-from utils.spiking.snnfile import save_rate
+from utils.spiking.snn_checkpoint import save_rate
+from utils.spiking.spike_schedule import encode
+from utils.spiking.synops import SpikeCost, cost_of
 
 log = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
 
 
-def rate(bench: Bench, folder: Path) -> Outcome:
+def rate(session: Session, folder: Path) -> ConversionResult:
     """Normalise, simulate T steps, measure, save.
 
     Raises:
         InputError: the network is an integer one, or has a layer that cannot spike.
     """
-    network = bench.loaded.network
+    network = session.loaded.network
     if network is None:
         raise InputError(
-            f"{bench.loaded.path}: holds no float network, which --mode rate normalises; give the one it was made of"
+            f"{session.loaded.path}: holds no float network, which --mode rate normalises; give the one it was made of"
         )
-    converted, args = normalised(bench, network), bench.args
-    sample = Sample.of(bench, args.images)
-    made = tuned_rate(bench, converted, network) if args.finetune else converted
+    converted, args = normalised(session, network), session.args
+    sample = ValidationSample.of(session, args.images)
+    made = tuned_rate(session, converted, network) if args.finetune else converted
     executor = RateExecutor(made)
     points = curve_points(made.timesteps, args.curve, [made.timesteps])
     run = simulate(sample, executor, network, points)
     curve = {t: sample.score_heads([each[t] for each in run.heads]) for t in points}
-    cost = cost_of_rate(made, run, bench.size)
-    path = save_rate(snn_path(bench), made, bench.manifest.names, bench.meta | tuning_meta(bench))
-    measured = {"float": sample.score(bench.loaded.predictor), "spiking": curve[made.timesteps]}
+    cost = cost_of_rate(made, run, session.size)
+    path = save_rate(snn_path(session), made, session.manifest.names, session.meta | tuning_meta(session))
+    measured = {"float": sample.score(session.loaded.predictor), "spiking": curve[made.timesteps]}
     rows: Rows = {
-        "float": bench.numbers(bench.loaded.predictor, measured["float"], bench.loaded.spec, bench.loaded.path),
-        "spiking": bench.numbers(executor, measured["spiking"], made.spec, path),
+        "float": session.numbers(session.loaded.predictor, measured["float"], session.loaded.spec, session.loaded.path),
+        "spiking": session.numbers(executor, measured["spiking"], made.spec, path),
     }
     rows["spiking"] |= cost_numbers(cost) | {"steps": made.timesteps, "exact": False, "images": sample.images}
-    told = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
+    message = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
     if args.finetune:
         before = simulate(sample, RateExecutor(converted), network, (made.timesteps,))
-        rows = _beside(bench, sample, converted, before, rows)
-        told += [
+        rows = _beside(session, sample, converted, before, rows)
+        message += [
             tuned_line(before.mismatches, run.mismatches),
             tuning_table(before.mismatches, run.mismatches, "spikes"),
             modes_table(rows),
         ]
-    told.append(mismatch_table(run.mismatches, "spikes"))
-    outputs = [path, *_files(folder, run, curve, rows), *pictures(bench, measured, cost, folder)]
+    message.append(mismatch_table(run.mismatches, "spikes"))
+    outputs = [path, *_files(folder, run, curve, rows), *pictures(session, measured, cost, folder)]
     how = "channel" if args.channel_wise else "layer"
     title = f"rates of {made.timesteps} steps, a scale a {how}, {args.percentile} %, reset {made.reset}; {sample.said}"
-    return Outcome(title, rows, measured, told, outputs)
+    return ConversionResult(title, rows, measured, message, outputs)
 
 
-def _beside(bench: Bench, sample: Sample, converted: RateNetwork, before: Simulated, rows: Rows) -> Rows:
+def _beside(session: Session, sample: ValidationSample, converted: RateNetwork, before: Simulated, rows: Rows) -> Rows:
     """The rows, and those of what was not tuned: the same rates, and phase mode, for which integers are calibrated."""
     score = sample.score_heads([each[converted.timesteps] for each in before.heads])
-    cost, spiking = cost_of_rate(converted, before, bench.size), rows.pop("spiking")
-    phase = phase_row(sample, encode(quantise(bench)))
+    cost, spiking = cost_of_rate(converted, before, session.size), rows.pop("spiking")
+    phase = phase_row(sample, encode(quantise(session)))
     return {
         **rows,
         "phase": phase,
@@ -106,12 +106,12 @@ def _beside(bench: Bench, sample: Sample, converted: RateNetwork, before: Simula
     }
 
 
-def normalised(bench: Bench, network: Network) -> RateNetwork:
+def normalised(session: Session, network: Network) -> RateNetwork:
     """The network of rates that the flags ask for, normalised on training images."""
-    args = bench.args
+    args = session.args
     return normalise(
         network,
-        bench.training_images(args.calibration),
+        session.training_images(args.calibration),
         timesteps=args.timesteps or RATE_STEPS,
         percentile=args.percentile,
         channel_wise=args.channel_wise,
@@ -134,7 +134,7 @@ class Simulated:
         return mismatch.together(self.parts)
 
 
-def simulate(sample: Sample, executor: RateExecutor, network: Network, points: tuple[int, ...]) -> Simulated:
+def simulate(sample: ValidationSample, executor: RateExecutor, network: Network, points: tuple[int, ...]) -> Simulated:
     """All images of the sample."""
     seen = Simulated()
     for x in tqdm(sample.inputs(), total=len(sample.batches), desc="rate", delay=2, leave=False, disable=None):
@@ -147,7 +147,7 @@ def simulate(sample: Sample, executor: RateExecutor, network: Network, points: t
     return seen
 
 
-def cost_of_rate(made: RateNetwork, seen: Simulated, size: tuple[int, int]) -> Cost:
+def cost_of_rate(made: RateNetwork, seen: Simulated, size: tuple[int, int]) -> SpikeCost:
     """Costs of the spikes of T steps; float weights, one membrane a neuron."""
     from utils.darknet.shapes import channels, sizes
 

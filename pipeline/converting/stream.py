@@ -10,19 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.bench import WEIGHTS, Bench
-from pipeline.converting.outcome import (
-    Outcome,
-    Rows,
-    Sample,
-    cost_lines,
-    cost_numbers,
-    curve_points,
-    mismatch_table,
-    peak_bytes,
-    pictures,
-)
-from pipeline.converting.tuning import (
+from pipeline.converting.layerwise_calibration import (
     mode_row,
     modes_table,
     phase_row,
@@ -31,7 +19,19 @@ from pipeline.converting.tuning import (
     tuning_meta,
     tuning_table,
 )
+from pipeline.converting.result import (
+    ConversionResult,
+    Rows,
+    ValidationSample,
+    cost_lines,
+    cost_numbers,
+    curve_points,
+    mismatch_table,
+    peak_bytes,
+    pictures,
+)
 from pipeline.quantise import bits_of, quantise
+from pipeline.session import WEIGHTS, Session
 from utils.detection.evaluate import Metrics
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -39,63 +39,65 @@ from utils.reporting.files import free_path
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars, plot_raster
 from utils.spiking import mismatch
-from utils.spiking.counting import Cost, cost_of, weight_bytes, work_of
-from utils.spiking.encode import SpikingNetwork, encode
 from utils.spiking.observe import Observation, hardware_state_bits, join, observe, raster
-from utils.spiking.snnfile import Run, executor_of, save_spiking
+from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, save_spiking
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
+from utils.spiking.synops import SpikeCost, cost_of, weight_bytes, work_of
 
 log = logging.getLogger(__name__)
 
 
-def stream(bench: Bench, folder: Path) -> Outcome:
+def stream(session: Session, folder: Path) -> ConversionResult:
     """Integers, neurons that stream, accuracy over time, costs, a file.
 
     Raises:
         InputError: a layer cannot stream, or the settled network differs from its integers, which would be our mistake.
     """
-    converted = network = encode(quantise(bench, folder))
-    executor = simulator(bench, network).to(bench.device)
-    sample = Sample.of(bench, bench.args.images)
+    converted = network = encode(quantise(session, folder))
+    executor = simulator(session, network).to(session.device)
+    sample = ValidationSample.of(session, session.args.images)
     limit = executor.steps or executor.bound
-    points = curve_points(limit, bench.args.curve, [t for t in (network.window, bench.args.early_exit, limit) if t])
+    points = curve_points(limit, session.args.curve, [t for t in (network.window, session.args.early_exit, limit) if t])
     before = None
-    if bench.args.finetune:
-        before, network = watched(executor, sample, (limit,), converted), tuned_stream(bench, executor)
-        executor = simulator(bench, network).to(bench.device)
+    if session.args.finetune:
+        before, network = watched(executor, sample, (limit,), converted), tuned_stream(session, executor)
+        executor = simulator(session, network).to(session.device)
     seen = watched(executor, sample, points, converted)
     curve = {t: sample.score_heads([each.heads[t] for each in seen]) for t in points}
     golden = sample.score(IntegerExecutor(converted.integer))
     every = join(seen)
-    answer = bench.args.early_exit or limit
-    told = judge(executor, every, golden, curve[limit], sample)
-    cost = cost_of_stream(network, every, bench.size)
-    path = save(bench, network)
-    rows, measured = _rows(bench, sample, network, golden, curve[answer], path)
+    answer = session.args.early_exit or limit
+    message = judge(executor, every, golden, curve[limit], sample)
+    cost = cost_of_stream(network, every, session.size)
+    path = save(session, network)
+    rows, measured = _rows(session, sample, network, golden, curve[answer], path)
     rows["quantised"]["energy_pj"] = cost.energy.ann_int8
     rows["spiking"] |= cost_numbers(cost) | _numbers(executor, every, answer)
-    told += times(executor, every, network) + cost_lines(cost) + memory(every, network, bench.size)
+    message += times(executor, every, network) + cost_lines(cost) + memory(every, network, session.size)
     if before is not None:
-        rows = _beside(bench, sample, converted, before, rows)
-        told += _tuned(before, every, rows)
-    told += [] if every.exact else [mismatch_table(every.mismatches)]
-    outputs = [path, *files(folder, executor, every, curve), *pictures(bench, measured, cost, folder)]
+        rows = _beside(session, sample, converted, before, rows)
+        message += _tuned(before, every, rows)
+    message += [] if every.exact else [mismatch_table(every.mismatches)]
+    outputs = [path, *files(folder, executor, every, curve), *pictures(session, measured, cost, folder)]
     outputs += _pictures(folder, executor, every, curve, rows, next(sample.inputs()))
     title = f"{bits_of(network.integer)}, as integers and as spikes that stream; {sample.said}"
-    return Outcome(title, rows, measured, told, outputs)
+    return ConversionResult(title, rows, measured, message, outputs)
 
 
 def watched(
-    executor: StreamExecutor, sample: Sample, points: Sequence[int], golden: SpikingNetwork
+    executor: StreamExecutor, sample: ValidationSample, points: Sequence[int], golden: SpikingNetwork
 ) -> list[Observation]:
     """What the simulation of each batch saw; counts should be the levels of ``golden``."""
     batches = tqdm(sample.inputs(), total=len(sample.batches), desc="stream", delay=2, leave=False, disable=None)
     return [observe(executor, x, points, golden=golden.integer) for x in batches]
 
 
-def _beside(bench: Bench, sample: Sample, network: SpikingNetwork, before: list[Observation], rows: Rows) -> Rows:
+def _beside(
+    session: Session, sample: ValidationSample, network: SpikingNetwork, before: list[Observation], rows: Rows
+) -> Rows:
     """The rows, and those of what was not tuned: the same neurons, phase mode, the settled stream."""
-    every, settled = join(before), StreamExecutor(network, schedule=bench.args.schedule)
+    every, settled = join(before), StreamExecutor(network, schedule=session.args.schedule)
     seen = watched(settled, sample, (settled.bound,), network)
     (last,) = before[0].heads
     scores = [
@@ -105,9 +107,9 @@ def _beside(bench: Bench, sample: Sample, network: SpikingNetwork, before: list[
     beside = {
         "phase": phase_row(sample, network),
         "settled": mode_row(
-            scores[1], cost_of_stream(network, final, bench.size), max(final.settled.values()), exact=final.exact
+            scores[1], cost_of_stream(network, final, session.size), max(final.settled.values()), exact=final.exact
         ),
-        "converted": mode_row(scores[0], cost_of_stream(network, every, bench.size), every.steps, exact=every.exact),
+        "converted": mode_row(scores[0], cost_of_stream(network, every, session.size), every.steps, exact=every.exact),
     }
     spiking = rows.pop("spiking")
     return {**rows, **beside, "spiking": spiking}
@@ -122,14 +124,16 @@ def _tuned(before: list[Observation], after: Observation, rows: Rows) -> list[st
     ]
 
 
-def simulator(bench: Bench, network: SpikingNetwork) -> StreamExecutor:
+def simulator(session: Session, network: SpikingNetwork) -> StreamExecutor:
     """The executor the flags ask for; neurons that never settle for good run one window, as Fast-SNN does."""
-    args = bench.args
+    args = session.args
     steps = args.timesteps or (None if args.neuron == "traced" else network.window)
     return StreamExecutor(network, rule=args.neuron, steps=steps, schedule=args.schedule)
 
 
-def judge(executor: StreamExecutor, seen: Observation, golden: Metrics, last: Metrics, sample: Sample) -> list[str]:
+def judge(
+    executor: StreamExecutor, seen: Observation, golden: Metrics, last: Metrics, sample: ValidationSample
+) -> list[str]:
     """Whether the spikes are the integers, in words.
 
     Raises:
@@ -151,12 +155,14 @@ def judge(executor: StreamExecutor, seen: Observation, golden: Metrics, last: Me
 
 def times(executor: StreamExecutor, seen: Observation, network: SpikingNetwork) -> list[str]:
     """Steps until exact, beside the bound and what phase mode takes."""
-    slowest, told = max(seen.settled.values()), [f"window L = {network.window} steps"]
+    slowest, message = max(seen.settled.values()), [f"window L = {network.window} steps"]
     if executor.rule == "traced":
-        told = [f"every layer is settled by step {executor.bound}, whatever the image; {told[0]}"]
+        message = [f"every layer is settled by step {executor.bound}, whatever the image; {message[0]}"]
     if seen.exact:
-        told.append(f"smallest exact T: {slowest} steps for all {seen.images} images (phase mode: {network.latency})")
-    return told
+        message.append(
+            f"smallest exact T: {slowest} steps for all {seen.images} images (phase mode: {network.latency})"
+        )
+    return message
 
 
 def memory(seen: Observation, network: SpikingNetwork, size: tuple[int, int]) -> list[str]:
@@ -168,7 +174,7 @@ def memory(seen: Observation, network: SpikingNetwork, size: tuple[int, int]) ->
     ]
 
 
-def cost_of_stream(network: SpikingNetwork, seen: Observation, size: tuple[int, int]) -> Cost:
+def cost_of_stream(network: SpikingNetwork, seen: Observation, size: tuple[int, int]) -> SpikeCost:
     """Costs of all spikes that were fired, those that took others back too."""
     counts = {i: activity[None].cpu() for i, activity in seen.activity.items()}
     counts[-1] = torch.zeros(1, network.spec.channels, *size)
@@ -181,33 +187,37 @@ def cost_of_stream(network: SpikingNetwork, seen: Observation, size: tuple[int, 
     )
 
 
-def save(bench: Bench, network: SpikingNetwork) -> Path:
+def save(session: Session, network: SpikingNetwork) -> Path:
     """``weights/<stem>.snn.pt``, which remembers how it is to be run."""
-    args = bench.args
+    args = session.args
     steps = args.early_exit or args.timesteps or (None if args.neuron == "traced" else network.window)
-    run = Run("stream", steps, args.neuron, args.schedule)
-    return save_spiking(snn_path(bench), network, bench.manifest.names, bench.meta | tuning_meta(bench), run)
+    run = ExecutionMode("stream", steps, args.neuron, args.schedule)
+    return save_spiking(snn_path(session), network, session.manifest.names, session.meta | tuning_meta(session), run)
 
 
-def snn_path(bench: Bench) -> Path:
+def snn_path(session: Session) -> Path:
     """A name that nobody has taken."""
-    stem = bench.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
-    stem = f"{stem}_{bench.args.name}" if bench.args.name else stem
+    stem = (
+        session.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
+    )
+    stem = f"{stem}_{session.args.name}" if session.args.name else stem
     return free_path(WEIGHTS / f"{stem}.snn.pt")
 
 
 def _rows(
-    bench: Bench, sample: Sample, network: SpikingNetwork, golden: Metrics, spiking: Metrics, path: Path
+    session: Session, sample: ValidationSample, network: SpikingNetwork, golden: Metrics, spiking: Metrics, path: Path
 ) -> tuple[Rows, dict[str, Metrics]]:
     measured, rows = {}, {}
-    loaded, spec = bench.loaded, network.spec
+    loaded, spec = session.loaded, network.spec
     if loaded.network is not None:
         measured["float"] = sample.score(loaded.predictor)
-        rows["float"] = bench.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)
+        rows["float"] = session.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)
     measured |= {"quantised": golden, "spiking": spiking}
-    rows["quantised"] = bench.numbers(IntegerExecutor(network.integer), golden, spec, path)
-    run = Run("stream", bench.args.early_exit or bench.args.timesteps, bench.args.neuron, bench.args.schedule)
-    rows["spiking"] = bench.numbers(executor_of(network, run), spiking, spec, path)
+    rows["quantised"] = session.numbers(IntegerExecutor(network.integer), golden, spec, path)
+    run = ExecutionMode(
+        "stream", session.args.early_exit or session.args.timesteps, session.args.neuron, session.args.schedule
+    )
+    rows["spiking"] = session.numbers(executor_of(network, run), spiking, spec, path)
     return rows, measured
 
 

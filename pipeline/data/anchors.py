@@ -63,7 +63,7 @@ def anchors_of(spec: s.ModelSpec) -> list[tuple[float, float]]:
     found = []
     for i in sorted(spec.heads, key=lambda i: (stride[i], i)):
         head = spec.layers[i]
-        assert isinstance(head, s.Head)
+        assert isinstance(head, s.Detect)
         factor = float(stride[i]) if isinstance(head, s.Region) else 1.0
         found += [(width * factor, height * factor) for width, height in head.own_anchors]
     return found
@@ -78,7 +78,7 @@ def with_anchors(spec: s.ModelSpec, anchors: np.ndarray) -> s.ModelSpec:
     whole = tuple((float(width), float(height)) for width, height in anchors)
     for i in sorted(spec.heads, key=lambda i: (stride[i], i)):
         head = layers[i]
-        assert isinstance(head, s.Head)
+        assert isinstance(head, s.Detect)
         own = tuple(range(taken, taken + len(head.own_anchors)))
         taken += len(own)
         if isinstance(head, s.Yolo):
@@ -91,7 +91,7 @@ def with_anchors(spec: s.ModelSpec, anchors: np.ndarray) -> s.ModelSpec:
     return replace(spec, layers=tuple(layers))
 
 
-def heads_by_stride(spec: s.ModelSpec) -> list[s.Head]:
+def heads_by_stride(spec: s.ModelSpec) -> list[s.Detect]:
     """The heads, the finest first."""
     stride = strides(spec)
     return [spec.layers[i] for i in sorted(spec.heads, key=lambda i: (stride[i], i))]  # type: ignore[misc]
@@ -109,5 +109,5 @@ def _table(title: str, before: Fit, after: Fit, ratio: float) -> str:
     return plain_table(title, rows)
 
 
-def _text(head: s.Head) -> str:
+def _text(head: s.Detect) -> str:
     return ", ".join(f"{width:g}x{height:g}" for width, height in head.own_anchors)

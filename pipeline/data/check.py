@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.bench import RUNS
+from pipeline.session import RUNS
 from utils.data import transforms
+from utils.data.dataset_stats import SPLITS, Seen, Survey, survey
 from utils.data.images import UnreadableImageError, read_image
 from utils.data.manifest import Manifest, read_manifest
 from utils.data.sample import prepare_if_sample
-from utils.data.survey import SPLITS, Seen, Survey, survey
 from utils.detection.pictures import batch_mosaic, save_picture
 from utils.files import write_text, writing
 from utils.reporting.record import finish_record, new_run_folder, start_record
@@ -29,7 +29,7 @@ COLOURS = {"train": "#2166ac", "valid": "#d6604d"}
 
 
 @dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """What was found; ``errors`` would stop a training."""
 
     text: str
@@ -38,7 +38,7 @@ class Report:
     folder: Path
 
 
-def check(data: Path) -> Report:
+def check(data: Path) -> DatasetReport:
     """Look at every image and label of a set; pictures, all problems and a record go to ``runs/check-NAME``.
 
     Raises:
@@ -51,14 +51,14 @@ def check(data: Path) -> Report:
     record = start_record(folder, script="check", args={"data": str(data)}, inputs=inputs)
     found = survey(manifest)
     errors, warnings = found.errors, found.warnings
-    problems = [*(f"error: {told}" for told in errors), *(f"warning: {told}" for told in warnings)]
-    outputs = [write_text(folder / "problems.txt", "".join(f"{told}\n" for told in problems))]
+    problems = [*(f"error: {message}" for message in errors), *(f"warning: {message}" for message in warnings)]
+    outputs = [write_text(folder / "problems.txt", "".join(f"{message}\n" for message in problems))]
     outputs += draw(found, folder)
     splits = {split: split_numbers(found, split) for split in SPLITS}
     finish_record(record, metrics={"splits": splits, "errors": len(errors), "warnings": len(warnings)}, outputs=outputs)
     verdict = f"{len(errors)} errors, {len(warnings)} warnings; pictures and all of them in {folder}"
-    told = [*_some("error", errors), *_some("warning", warnings), verdict]
-    return Report("\n".join([*tables(found), *told]), errors, warnings, folder)
+    message = [*_some("error", errors), *_some("warning", warnings), verdict]
+    return DatasetReport("\n".join([*tables(found), *message]), errors, warnings, folder)
 
 
 def split_numbers(found: Survey, split: str) -> dict[str, int]:
@@ -110,7 +110,7 @@ def _median(sizes: Any) -> str:
 
 def _some(kind: str, lines: Sequence[str]) -> list[str]:
     more = [f"{kind}: {len(lines) - LINES} more, see problems.txt"] if len(lines) > LINES else []
-    return [f"{kind}: {told}" for told in lines[:LINES]] + more
+    return [f"{kind}: {message}" for message in lines[:LINES]] + more
 
 
 def draw(found: Survey, folder: Path) -> list[Path]:

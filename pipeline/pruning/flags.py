@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from utils import cli
-from utils.pruning.carrier import Beta
+from utils.pruning.bias_carrier import Beta
 from utils.pruning.criteria import CRITERIA
 from utils.pruning.layer_plan import By
 

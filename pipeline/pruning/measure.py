@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models import build
-from pipeline.bench import Bench
+from pipeline.session import Session
 from utils.darknet.counts import count
 from utils.darknet.network import Network
 from utils.data.loader import Batch
@@ -30,13 +30,13 @@ SECONDS = 1.5  # of timing a batch size
 class Measure:
     """Metrics on the validation images, statistics on training images."""
 
-    bench: Bench
+    session: Session
 
     @cached_property
     def batches(self) -> list[Batch]:
         """Training images and their boxes, for the statistics; none when ``--recalibrate 0``."""
-        wanted = self.bench.args.recalibrate * RECALIBRATION_BATCH
-        return list(self.bench.training_batches(-(-wanted // self.bench.valid.batch_size)))
+        wanted = self.session.args.recalibrate * RECALIBRATION_BATCH
+        return list(self.session.training_batches(-(-wanted // self.session.valid.batch_size)))
 
     @cached_property
     def images(self) -> list[Tensor]:
@@ -45,12 +45,12 @@ class Measure:
 
     def map50(self, net: Network) -> float:
         """mAP@.5 on the validation images."""
-        return float(self.bench.score(build(net)).record()["map50"])
+        return float(self.session.score(build(net)).record()["map50"])
 
     def row(self, net: Network, path: Path | None = None) -> dict[str, Any]:
         """A moment's column: scores, counts, bytes on disk."""
-        counts = count(net.spec, self.bench.size)
-        row = {**self.bench.score(build(net)).record(), "params": counts.params, "macs": counts.macs}
+        counts = count(net.spec, self.session.size)
+        row = {**self.session.score(build(net)).record(), "params": counts.params, "macs": counts.macs}
         return {**row, "bytes": path.stat().st_size if path else None}
 
     def latencies(self, net: Network) -> dict[str, Any]:
@@ -59,11 +59,11 @@ class Measure:
         for batch, name in ((1, "latency_ms"), (8, "latency8_ms")):
             latency = measure_latency(
                 build(net),
-                self.bench.size,
+                self.session.size,
                 batch=batch,
                 channels=net.spec.channels,
                 seconds=SECONDS,
-                device=self.bench.device,
+                device=self.session.device,
             )
             log.info("latency at batch %d: %s", batch, latency)
             row |= {name: latency.median, f"{name}_spread": [latency.low, latency.high]}
@@ -71,7 +71,7 @@ class Measure:
 
     def recalibrated(self, net: Network) -> Network:
         """The network with batch norm statistics measured on training images."""
-        return recalibrate(net, build, self.images, device=self.bench.device) if self.images else net
+        return recalibrate(net, build, self.images, device=self.session.device) if self.images else net
 
     def better(self, cut: Network) -> tuple[Network, bool]:
         """The cut network with new batch norm statistics, or with its old ones; and whether they are new.
@@ -83,12 +83,12 @@ class Measure:
             return cut, False
         measured = self.recalibrated(cut)
         old, new = (self._training_map50(each) for each in (cut, measured))
-        told = (
+        message = (
             "mAP@.5 on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are kept"
         )
-        log.info(told, sum(len(each.images) for each in self.batches), old, new, "new" if new > old else "old")
+        log.info(message, sum(len(each.images) for each in self.batches), old, new, "new" if new > old else "old")
         return (measured if new > old else cut), new > old
 
     def _training_map50(self, net: Network) -> float:
-        heads, names, device = self.bench.heads, self.bench.manifest.names, self.bench.device
+        heads, names, device = self.session.heads, self.session.manifest.names, self.session.device
         return evaluate(build(net).to(device), self.batches, heads, names, device=device, progress=False).map50

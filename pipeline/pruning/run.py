@@ -1,4 +1,4 @@
-"""A prune script from its bench to its record: decide, cut, recalibrate, measure, fine-tune, save."""
+"""A prune script from its session to its record: decide, cut, recalibrate, measure, fine-tune, save."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench import WEIGHTS, Bench, output_of
 from pipeline.pruning.flags import AUTO
 from pipeline.pruning.measure import Measure
 from pipeline.pruning.show import measure_sensitivity, pictures, tell_groups, tell_layers, tell_residuals
-from pipeline.pruning.strategy import Decider, Step, Strategy
+from pipeline.pruning.strategy import CutStep, PruningPlanner, Strategy
 from pipeline.report import begin
+from pipeline.session import WEIGHTS, Session, output_of
 from pipeline.training.flags import finetune_flags, train_parser
-from pipeline.training.whole import train
+from pipeline.training.train_loop import train
 from utils.darknet.cfg import write_cfg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
@@ -52,18 +52,18 @@ class Cut:
         return {new: old for old, new in shorten(self.full.spec, self.layers.gone).number.items()}
 
 
-def prune(bench: Bench, strategy: Strategy) -> Record:
-    """Cut the bench's network as the strategy decides; nothing is written when it would not survive.
+def prune(session: Session, strategy: Strategy) -> Record:
+    """Cut the session's network as the strategy decides; nothing is written when it would not survive.
 
     Raises:
         InputError: the checkpoint is no float one, or the percent empties a layer or is more than the network survives.
     """
-    args, full = bench.args, bench.loaded.network
+    args, full = session.args, session.loaded.network
     if full is None:
-        raise InputError(f"{bench.loaded.path}: a {bench.loaded.kind} network; prune the float one it was made of")
+        raise InputError(f"{session.loaded.path}: a {session.loaded.kind} network; prune the float one it was made of")
     check_steps(args, strategy)
-    measure = Measure(bench)
-    decider = Decider(measure, strategy, full, full, Step(total=args.iterative))
+    measure = Measure(session)
+    decider = PruningPlanner(measure, strategy, full, full, CutStep(total=args.iterative))
     if args.explain:
         tell_groups(full)
     if strategy.tie is not None and getattr(args, "sensitivity", False):
@@ -71,25 +71,25 @@ def prune(bench: Bench, strategy: Strategy) -> Record:
     if strategy.tie is not None:
         tell_layers(decider.found)
     done = decide(decider)
-    record = begin(bench, strategy.script)
-    metrics = {"before": measure.row(full, bench.loaded.path) | measure.latencies(full)}
+    record = begin(session, strategy.script)
+    metrics = {"before": measure.row(full, session.loaded.path) | measure.latencies(full)}
     files: list[Path] = []
     for step in range(1, args.iterative + 1):
         if step > 1:
             latest = load_checkpoint(files[0]).network
-            now = Step(step, args.iterative)
+            now = CutStep(step, args.iterative)
             done = decide(replace(decider, full=latest, step=now, force=True))  # too late to refuse
         small, columns = settle_and_measure(measure, done)
         last = step == args.iterative
         stem = stem_of(args, strategy, done) + ("" if last else f"_step{step}")
-        files = save(bench, small, stem)
+        files = save(session, small, stem)
         columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | (measure.latencies(small) if last else {})
         metrics |= columns
         if args.finetune:
-            tuned = finetune(bench, files[0], sparse=not last)
+            tuned = finetune(session, files[0], sparse=not last)
             metrics["finetuned"] = measure.row(load_checkpoint(tuned).network, tuned)
             files = [tuned, *files]
-    log.info(comparison_table(", ".join([strategy.script, *told(args, strategy, done)]), metrics))
+    log.info(comparison_table(", ".join([strategy.script, *message(args, strategy, done)]), metrics))
     final = load_checkpoint(files[0]).network
     threshold = done.channels.threshold if done.channels else None
     drawn = pictures(done.full, final, done.names, threshold, record.folder)
@@ -114,7 +114,7 @@ def check_steps(args: argparse.Namespace, strategy: Strategy) -> None:
         raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
 
 
-def decide(decider: Decider) -> Cut:
+def decide(decider: PruningPlanner) -> Cut:
     """What goes, and the network without it."""
     full, strategy = decider.full, decider.strategy
     plan = decider.plan() if strategy.tie is not None else None
@@ -126,7 +126,7 @@ def decide(decider: Decider) -> Cut:
     layers = None
     if strategy.blocks:
         blocks = decider.step.blocks(strategy.blocks)
-        layers = plan_layers(small, n=blocks, score=decider.score, by=By[decider.bench.args.by.upper()])
+        layers = plan_layers(small, n=blocks, score=decider.score, by=By[decider.session.args.by.upper()])
         log.info("%s", layers)
         silenced = silence_layers(silenced, layers)
         small = drop(absorb_layers(small, layers), layers)
@@ -142,11 +142,11 @@ def settle_and_measure(measure: Measure, done: Cut) -> tuple[Network, dict[str, 
     return small, columns
 
 
-def finetune(bench: Bench, weights: Path, *, sparse: bool) -> Path:
+def finetune(session: Session, weights: Path, *, sparse: bool) -> Path:
     """The fine-tune preset of train.py on a pruned network; sparse where it will be pruned again."""
-    args = bench.args
+    args = session.args
     words = ["--weights", str(weights), "--data", str(args.data), "--epochs", str(args.finetune), *finetune_flags()]
-    words += ["--img-size", *map(str, bench.size), "--seed", str(args.seed), "--cache", args.cache]
+    words += ["--img-size", *map(str, session.size), "--seed", str(args.seed), "--cache", args.cache]
     words += ["--name", weights.stem, "--device", args.device, *(["-sr", "--prune", "1"] if sparse else [])]
     words += ["--batch-size", str(args.batch_size)] if args.batch_size else []
     words += ["--workers", str(args.workers)] if args.workers is not None else []
@@ -155,7 +155,7 @@ def finetune(bench: Bench, weights: Path, *, sparse: bool) -> Path:
     return left
 
 
-def told(args: argparse.Namespace, strategy: Strategy, done: Cut) -> list[str]:
+def message(args: argparse.Namespace, strategy: Strategy, done: Cut) -> list[str]:
     """How much was cut, as words: a percent or a search, and a number of blocks."""
     words = []
     if done.channels is not None:
@@ -166,19 +166,19 @@ def told(args: argparse.Namespace, strategy: Strategy, done: Cut) -> list[str]:
 
 def stem_of(args: argparse.Namespace, strategy: Strategy, done: Cut) -> str:
     """``slim_prune_0.8[_NAME]``, ``layer_prune_1``, ``layer_channel_prune_0.6_1``, ``slim_prune_search20``."""
-    words = told(args, strategy, done)
+    words = message(args, strategy, done)
     parts = [word.removeprefix("percent ").removesuffix(" blocks").replace(" ", "") for word in words]
     return "_".join([strategy.script, *parts, *([args.name] if args.name else [])])
 
 
-def save(bench: Bench, small: Network, stem: str) -> list[Path]:
+def save(session: Session, small: Network, stem: str) -> list[Path]:
     """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
     files, number = _files(stem), 1
     while any(path.exists() for path in files):
         number += 1
         files = _files(f"{stem}-{number}")
-    meta = {"script": "prune", **bench.meta}
-    save_checkpoint(files[0], Checkpoint(small, bench.manifest.names, meta=meta))
+    meta = {"script": "prune", **session.meta}
+    save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
     write_weights(files[1], small)
     write_text(files[2], write_cfg(small.spec))
     return files

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from models import build
 from pipeline.pruning.measure import Measure
-from pipeline.pruning.strategy import Decider
+from pipeline.pruning.strategy import PruningPlanner
 from pipeline.report import begin
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.files import write_text
-from utils.pruning.carrier import Beta, residuals
+from utils.pruning.bias_carrier import Beta, residuals
 from utils.pruning.explain import HEADING, explain
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import Preflight
 from utils.pruning.scores import gammas
 from utils.pruning.sensitivity import sensitivity
-from utils.pruning.wires import trace
 from utils.reporting.plots import plot_channels, plot_gammas
 from utils.reporting.pruning_plots import plot_sensitivity
 from utils.reporting.record import Record, finish_record
@@ -54,10 +54,10 @@ def tell_layers(found: Preflight) -> None:
 
 def tell_residuals(measure: Measure, full: Network, plan: Plan) -> None:
     """What ``--beta bias`` (or drop) leaves in each layer that loses constants."""
-    beta = Beta(measure.bench.args.beta)
+    beta = Beta(measure.session.args.beta)
     if beta is Beta.CARRIER:
         return
-    images = measure.images[:RESIDUAL_BATCHES] or measure.bench.training_images(1)
+    images = measure.images[:RESIDUAL_BATCHES] or measure.session.training_images(1)
     rows = [["layer", "cfg line", "largest error"]]
     for i, value in residuals(full, plan, images, build, beta).items():
         rows.append([str(i), str(full.spec.layers[i].line), f"{value:.2e}"])
@@ -90,10 +90,10 @@ def all_gammas(network: Network) -> Tensor:
     return torch.cat([values.flatten() for values in gammas(network).values()])
 
 
-def measure_sensitivity(decider: Decider) -> Record:
+def measure_sensitivity(decider: PruningPlanner) -> Record:
     """``--sensitivity``: mAP@.5 against percent, layer by layer, uncalibrated: a csv and a picture."""
-    measure, bench = decider.measure, decider.bench
-    record = begin(bench, decider.strategy.script)
+    measure, session = decider.measure, decider.session
+    record = begin(session, decider.strategy.script)
     before = measure.map50(decider.full)
     rows = sensitivity(
         decider.full,

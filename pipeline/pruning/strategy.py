@@ -8,16 +8,16 @@ from functools import cached_property
 from typing import Any
 
 from models import build
-from pipeline.bench import Bench
 from pipeline.pruning.flags import AUTO
 from pipeline.pruning.measure import Measure
+from pipeline.session import Session
 from pipeline.training.epoch import detection_loss
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning import criteria
-from utils.pruning.carrier import Beta, appoint, settle_and_cut
-from utils.pruning.plan import Plan, Tie, plan_channels
+from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
+from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
@@ -34,14 +34,14 @@ class Strategy:
     """What becomes of a shortcut's wires (None: no channel goes), the least kept, the rounding, how many blocks go."""
 
     script: str
-    tie: Tie | None
+    tie: ShortcutRule | None
     floor: float = 0.0
     multiple: int = 1
     blocks: int = 0
 
 
 @dataclass(frozen=True)
-class Step:
+class CutStep:
     """One of the ``total`` cuts of ``--iterative``, counted from 1, which together cut what the flags ask for."""
 
     number: int = 1
@@ -63,7 +63,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Decider:
+class PruningPlanner:
     """A strategy before one network: what the flags ask of it.
 
     ``first`` is the network before all cuts of ``--iterative``; ``force`` goes on where the gammas say that it will not
@@ -74,27 +74,27 @@ class Decider:
     strategy: Strategy
     full: Network
     first: Network
-    step: Step = Step()
+    step: CutStep = CutStep()
     force: bool = False
 
     @property
-    def bench(self) -> Bench:
+    def session(self) -> Session:
         """Data and flags."""
-        return self.measure.bench
+        return self.measure.session
 
     @cached_property
     def score(self) -> Score:
         """The judge that ``--score`` names."""
-        name = self.bench.args.score
+        name = self.session.args.score
         if name == "taylor":
-            return taylor_of(self.bench, self.full).score
-        return criteria.random(self.bench.args.seed) if name == "random" else criteria.CRITERIA[name]
+            return taylor_of(self.session, self.full).score
+        return criteria.random(self.session.args.seed) if name == "random" else criteria.CRITERIA[name]
 
     @cached_property
     def asked(self) -> dict[str, Any]:
         """The strategy as the planner takes it."""
         rules = {"tie": self.strategy.tie, "floor": self.strategy.floor, "multiple": self.strategy.multiple}
-        return {**rules, "score": self.score, "scope": parse_scope(self.bench.args.scope, self.full.spec)}
+        return {**rules, "score": self.score, "scope": parse_scope(self.session.args.scope, self.full.spec)}
 
     def plan(self) -> Plan:
         """Which channels stay.
@@ -102,7 +102,7 @@ class Decider:
         Raises:
             InputError: the network would not survive it, or a budget is out of reach.
         """
-        args = self.bench.args
+        args = self.session.args
         if args.search:
             return self._searched(args)
         percent = self._percent(args)
@@ -120,7 +120,7 @@ class Decider:
 
     def judged(self, percent: float) -> Preflight:
         """The pre-flight, told; |gamma| says nothing about what other scores cut, so only emptied layers stop those."""
-        args = self.bench.args
+        args = self.session.args
         sparse = args.score == "gamma"
         found = check(self.full, percent=percent, force=args.force or self.force or not sparse, **self.asked)
         log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable, "
@@ -134,11 +134,11 @@ class Decider:
 
     def settled(self, net: Network, plan: Plan) -> tuple[Network, Plan]:
         """The cut network and the plan it was cut by, carriers included."""
-        return settle_and_cut(net, plan, Beta(self.bench.args.beta))
+        return settle_and_cut(net, plan, Beta(self.session.args.beta))
 
     def _percent(self, args: Any) -> float:
         if args.target_macs is not None or args.target_params is not None:
-            size, spec = self.bench.size, self.first.spec
+            size, spec = self.session.size, self.first.spec
             macs = self.step.budget(args.target_macs, count(spec, size).macs)
             params = self.step.budget(args.target_params, parameters(spec))
             found = percent_for(self.full, plan_of=self._whole_plan, macs=macs, params=params, size=size)
@@ -161,12 +161,12 @@ class Decider:
     def _whole_plan(self, percent: float) -> Plan:
         """Carriers included: they count in a budget."""
         plan = self.planned(percent)
-        return appoint(self.full, plan) if Beta(self.bench.args.beta) is Beta.CARRIER else plan
+        return appoint(self.full, plan) if Beta(self.session.args.beta) is Beta.CARRIER else plan
 
     def _searched(self, args: Any) -> Plan:
         if args.target_macs is None:
             raise InputError("--search: needs a budget; add --target-macs 0.5 for half of the MACs")
-        full = count(self.full.spec, self.bench.size).macs
+        full = count(self.full.spec, self.session.size).macs
         asked = self.asked if args.score != "gamma" else {**self.asked, "score": criteria.l1}
         found = search(
             self.full,
@@ -175,7 +175,7 @@ class Decider:
             delta=args.delta,
             measure=self.measure.map50,
             recalibrate=self.measure.recalibrated,
-            macs=lambda spec: count(spec, self.bench.size).macs,
+            macs=lambda spec: count(spec, self.session.size).macs,
             seed=args.seed,
             make=self.made,
             **asked,
@@ -187,14 +187,14 @@ class Decider:
         return found.plan
 
 
-def taylor_of(bench: Bench, net: Network) -> criteria.TaylorScore:
+def taylor_of(session: Session, net: Network) -> criteria.TaylorScore:
     """Gradients of the detection loss on training images, batch norm in eval mode."""
-    model = build(net).to(bench.device)
-    loss = detection_loss(bench.heads)
+    model = build(net).to(session.device)
+    loss = detection_loss(session.heads)
     collected = criteria.TaylorScore()
-    for batch in bench.training_batches(TAYLOR_BATCHES):
+    for batch in session.training_batches(TAYLOR_BATCHES):
         model.zero_grad(set_to_none=True)
-        images = batch.images.to(bench.device).float() / 255
+        images = batch.images.to(session.device).float() / 255
         loss(model(images), batch)["total"].backward()
         collected.collect(model)
     return collected

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from pipeline.bench import Bench
+from pipeline.session import Session
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.quantization.bits import operations_by_layer
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.integer import IntConv, IntegerNetwork
-from utils.quantization.intfile import to_checkpoint
 from utils.quantization.lower import weight_bits
 from utils.quantization.weights import weight_levels
 from utils.reporting.files import file_bytes
@@ -46,21 +46,21 @@ def written_bytes(checkpoint: Checkpoint) -> int:
         return file_bytes(save_checkpoint(Path(folder) / "network.pt", checkpoint))
 
 
-def sizes_of(bench: Bench, integer: IntegerNetwork) -> dict[str, int]:
+def sizes_of(session: Session, integer: IntegerNetwork) -> dict[str, int]:
     """``float``, where the float network is known, then ``8``, ``4`` and ``2`` bits: bytes of files without history."""
-    names, meta = bench.manifest.names, {"size": list(bench.size)}
+    names, meta = session.manifest.names, {"size": list(session.size)}
     sizes = {}
-    if bench.loaded.network is not None:
-        network: Network = bench.loaded.network
+    if session.loaded.network is not None:
+        network: Network = session.loaded.network
         sizes["float"] = written_bytes(Checkpoint(network, names, meta=meta))
     for bits in BITS:
         sizes[str(bits)] = written_bytes(to_checkpoint(with_weight_bits(integer, bits), "quantised", names, meta))
     return sizes
 
 
-def operations_of(bench: Bench, integer: IntegerNetwork) -> int:
+def operations_of(session: Session, integer: IntegerNetwork) -> int:
     """BOPs of one image, as the manifest of a hand-off counts them."""
-    macs = {layer.layer: layer.macs for layer in count(integer.spec, bench.size).layers}
+    macs = {layer.layer: layer.macs for layer in count(integer.spec, session.size).layers}
     return sum(operations_by_layer(integer, macs).values())
 
 

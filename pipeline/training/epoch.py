@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.training import told
+from pipeline.training import epoch_report
 from pipeline.training.quantised import checkpoint_of, float_network, save_integers, sparing
 from pipeline.training.run import Run
 from pipeline.training.sparsity import sparsity
 from pipeline.training.stages import stage_results, stage_table
 from utils.darknet.counts import count
 from utils.darknet.network import save_checkpoint
-from utils.darknet.spec import Head
+from utils.darknet.spec import Detect
 from utils.detection.evaluate import Metrics, evaluate, measure
 from utils.detection.loss import YoloLoss
 from utils.reporting.files import file_bytes
@@ -39,14 +39,14 @@ WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
 def one_epoch(run: Run, epoch: int) -> Run:
     """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
     began = time.perf_counter()
-    if epoch == 0 and run.group.leads:
-        told.picture_training(run)
+    if epoch == 0 and run.group.is_main:
+        epoch_report.picture_training(run)
     result = _train(run, epoch)
     last = epoch + 1 == run.stage.end
     due = not run.args.notest and (epoch + 1) % validation_interval(run) == 0
     run.metrics = validate(run) if due or last else None
-    run.rows.append(told.row(run, epoch, result) | (_sparsity(run, epoch) if run.args.sparse else {}))
-    log.info(told.line(run))
+    run.rows.append(epoch_report.row(run, epoch, result) | (_sparsity(run, epoch) if run.args.sparse else {}))
+    log.info(epoch_report.line(run))
     _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
     return run
 
@@ -54,11 +54,11 @@ def one_epoch(run: Run, epoch: int) -> Run:
 def validate(run: Run) -> Metrics:
     """COCO metrics of the averaged weights, in fp32, as test.py measures them; each process looks at its images."""
     device, names = run.precision.device, run.manifest.names
-    run.group.alike(run.evaluated)  # what is measured is what the first process saves
+    run.group.broadcast(run.evaluated)  # what is measured is what the first process saves
     found = evaluate(run.evaluated, run.valid, run.heads, names, device=device, progress=False)
     if run.group.size == 1:
         return found
-    all_of_them = sorted(run.group.gathered(found.detections), key=lambda image: image.index)
+    all_of_them = sorted(run.group.all_gather(found.detections), key=lambda image: image.index)
     return measure(all_of_them, names, timing=found.timing)
 
 
@@ -72,7 +72,7 @@ def validation_interval(run: Run) -> int:
     return run.args.val_interval or max(1, math.ceil(share / VALIDATION_SHARE))
 
 
-def detection_loss(heads: list[Head], group: Group | None = None) -> Callable[[Any, Any], Mapping[str, Tensor]]:
+def detection_loss(heads: list[Detect], group: Group | None = None) -> Callable[[Any, Any], Mapping[str, Tensor]]:
     """The YOLO loss as the training loop calls it; of a group whose processes share each batch."""
     loss = YoloLoss(heads, mean=group.mean if group and group.size > 1 else None)
     return lambda raw, batch: vars(loss(raw, batch.targets, tuple(batch.images.shape[-2:])))
@@ -86,7 +86,7 @@ def finish(run: Run) -> Record:
     run.valid.close()
     if run.teaching:
         run.teaching.close()
-    if not run.group.leads:
+    if not run.group.is_main:
         run.group.shared(None)
         return read_record(run.record.folder)
     counts = count(run.model.spec, run.size)
@@ -98,7 +98,7 @@ def finish(run: Run) -> Record:
         metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
     if run.args.sparsify:
         metrics["mean_level"] = run.rows[-1]["levels"] / run.args.sparsify
-    drawn = told.draw(run)
+    drawn = epoch_report.draw(run)
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
     integers = save_integers(run.evaluated, run.last, run.manifest.names, _meta(run))
@@ -114,7 +114,7 @@ def leave_stage(run: Run) -> None:
     if run.metrics is None:  # resumed between two stages
         run.metrics = validate(run)
     path = run.file("last")
-    if run.group.leads and not path.exists():
+    if run.group.is_main and not path.exists():
         save_integers(run.evaluated, path, run.manifest.names, _meta(run), again=True)
         save(run, path)
 
@@ -172,8 +172,8 @@ def _train(run: Run, epoch: int) -> EpochResult:
 def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
     """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
     offered, row = sparsity(float_network(run.evaluated), run.args.prune)
-    run.gammas.append(told.gamma_row(epoch, offered))
-    if run.group.leads:
+    run.gammas.append(epoch_report.gamma_row(epoch, offered))
+    if run.group.is_main:
         write_rows(run.record.folder / "gammas.csv", run.gammas)
     return row
 
@@ -185,14 +185,14 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     spent = run.progress.seconds + seconds
     run.progress = Progress(epochs=epoch + 1, best=max(value, run.progress.best), seconds=spent)
     kept = last or not run.args.nosave
-    ranks = run.group.gathered([random_state()]) if kept and run.group.size > 1 else []
-    if not run.group.leads:
+    ranks = run.group.all_gather([random_state()]) if kept and run.group.size > 1 else []
+    if not run.group.is_main:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
     if run.args.tensorboard:
         write_scalars(run.record.folder / "tensorboard", run.rows[-1])
     if run.metrics and (better or last):
-        told.picture_validation(run)
+        epoch_report.picture_validation(run)
     if better and kept:
         save(run, run.best)
     if kept:

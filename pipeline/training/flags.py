@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.training.quantised import quantised_flags
 from utils import cli
-from utils.darknet.act import CHOICES
+from utils.darknet.replace_activation import CHOICES
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models import Darknet, network_of
-from pipeline.bench import dataset_of
+from pipeline.session import dataset_of
 from pipeline.training.stages import wanted_bits
 from utils import cli
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
@@ -20,10 +20,10 @@ from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.quantization.bits import check_layers, read_bits_map
 from utils.quantization.fake import FakeQuantised
-from utils.quantization.intfile import to_checkpoint
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.prepare import prepare, resume, thawed
+from utils.quantization.qat_checkpoint import observed_in, to_trained
 from utils.quantization.scheme import STYLES, Scheme
-from utils.quantization.trained import observed_in, to_trained
 from utils.reporting.files import free_path
 
 log = logging.getLogger(__name__)

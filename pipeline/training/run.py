@@ -12,17 +12,17 @@ from typing import Any
 import torch
 
 from models import build
-from pipeline.bench import RUNS, WEIGHTS, batch_size, heads_of, image_size, show_grey
-from pipeline.training.learner import STEPS, learner_of, with_teacher
+from pipeline.session import RUNS, WEIGHTS, batch_size, heads_of, image_size, show_grey
+from pipeline.training.build_optimizer import STEPS, learner_of, with_teacher
+from pipeline.training.init_weights import InitialNetwork, start_of, tell_unused_keys
 from pipeline.training.quantised import LR as QUANTISED_LR
 from pipeline.training.quantised import Model, given_checkpoint, lowered, model_of, scheme_of
-from pipeline.training.stages import Stage, stage_names, stages_of, told
-from pipeline.training.start import Start, start_of, tell_unused_keys
-from pipeline.training.teacher import Teaching, teaching_of
+from pipeline.training.stages import BitStage, message, stage_names, stages_of
+from pipeline.training.teacher import DistillationContext, teaching_of
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
-from utils.darknet.spec import Head, ModelSpec
+from utils.darknet.spec import Detect, ModelSpec
 from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader, scales
 from utils.data.manifest import Manifest, read_manifest
@@ -37,9 +37,9 @@ from utils.reporting.record import Record, new_run_folder, read_record, start_re
 from utils.reporting.results import read_rows
 from utils.reporting.tables import number
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.distributed import Group, in_turn
+from utils.training.distributed import Group, main_first
 from utils.training.ema import Ema
-from utils.training.loop import Options
+from utils.training.loop import EpochOptions
 from utils.training.resume import Progress, restore, seed_all, set_random_state
 from utils.training.schedule import Schedule
 
@@ -64,13 +64,13 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     schedule: Schedule
-    options: Options
+    options: EpochOptions
     record: Record
     files: dict[str, str]  # folder, best, last, and those of stages
-    stages: tuple[Stage, ...]
-    stage: Stage  # the present one
+    stages: tuple[BitStage, ...]
+    stage: BitStage  # the present one
     progress: Progress = field(default_factory=Progress)
-    teaching: Teaching | None = None
+    teaching: DistillationContext | None = None
     group: Group = field(default_factory=Group)
     before: float = 0.0  # seconds of earlier sittings
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Run:
     metrics: Metrics | None = None
 
     @property
-    def heads(self) -> list[Head]:
+    def heads(self) -> list[Detect]:
         """The detection heads, in cfg order."""
         return heads_of(self.model.spec)
 
@@ -117,7 +117,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: G
         InputError: data, cfg, weights or flags are wrong or contradict each other.
     """
     group = group or Group()
-    in_turn(group, lambda: prepare_if_sample(args.data))
+    main_first(group, lambda: prepare_if_sample(args.data))
     manifest = read_manifest(args.data)
     seed_all(args.seed)
     start = _start(args, manifest, saved)
@@ -136,7 +136,7 @@ def assemble(args: argparse.Namespace, saved: Checkpoint | None = None, group: G
     args.lr = lr  # saved with the flags, so that a resumed run goes on at its rate
     learner = learner_of(args, made, stage, train, precision, group)
     teaching = teaching_of(args, spec, manifest, size, precision, train.batch_size, group)
-    files = saved.training["files"] if saved else group.shared(_new_files(args.name, stages) if group.leads else {})
+    files = saved.training["files"] if saved else group.shared(_new_files(args.name, stages) if group.is_main else {})
     given = (*start.files, *(teaching.files if teaching else ()))
     run = Run(
         args=args,
@@ -169,7 +169,7 @@ def next_stage(run: Run) -> Run:
     progress = replace(run.progress, best=Progress().best)
     run = replace(run, **with_teacher(learner, run.teaching, args.lr), stage=stage, progress=progress)
     _own_seed(run)
-    log.info("%s, %d steps", told(stage, run.stages), run.schedule.steps)
+    log.info("%s, %d steps", message(stage, run.stages), run.schedule.steps)
     return run
 
 
@@ -213,9 +213,9 @@ def loaders(
     return train, valid
 
 
-def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> Start:
+def _start(args: argparse.Namespace, manifest: Manifest, saved: Checkpoint | None) -> InitialNetwork:
     if saved:
-        return Start(saved.network, (), scratch=False)
+        return InitialNetwork(saved.network, (), scratch=False)
     start = start_of(args, manifest)
     tell_unused_keys(start.network.spec)
     return replace(start, network=initial_gammas(start.network)) if args.sparse and start.scratch else start
@@ -232,7 +232,7 @@ def _record(
     again: bool,
 ) -> Record:
     """A new record; that of a resumed run keeps the inputs it began with. The first process writes it, all have it."""
-    if not group.leads:
+    if not group.is_main:
         group.shared(None)
         return read_record(folder)
     inputs = [manifest.path, manifest.train, manifest.valid, *given]
@@ -245,7 +245,7 @@ def _record(
     return record
 
 
-def _new_files(name: str, stages: Sequence[Stage]) -> dict[str, str]:
+def _new_files(name: str, stages: Sequence[BitStage]) -> dict[str, str]:
     """The run's folder and its checkpoints, all under names nobody has."""
     suffix, folder = f"_{name}" if name else "", new_run_folder(RUNS, "train", name)
     best, last = (free_path(WEIGHTS / f"{kind}{suffix}.pt") for kind in ("best", "last"))
@@ -279,4 +279,4 @@ def _tell(run: Run, lr: float) -> None:
     )
     log.info("%d steps of %s at a rate of %g", run.schedule.steps, type(run.optimizer).__name__, lr)
     if run.stage.bits:
-        log.info(told(run.stage, run.stages))
+        log.info(message(run.stage, run.stages))

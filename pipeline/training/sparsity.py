@@ -14,20 +14,20 @@ from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.pruning.blocks import layer_gammas
 from utils.pruning.layer_plan import plan_layers
-from utils.pruning.penalty import Schedule as Strength
 from utils.pruning.penalty import SparsityPenalty, reach
-from utils.pruning.plan import Tie
+from utils.pruning.penalty import StrengthSchedule as Strength
+from utils.pruning.plan import ShortcutRule
 from utils.pruning.preflight import NEAR_ZERO, QUANTILES, judge, report
 from utils.pruning.scores import gammas
 from utils.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
-TIES = {0: Tie.KEEP, 1: Tie.ANY}  # --prune of the channel strategies -> which gammas they can cut
+TIES = {0: ShortcutRule.KEEP, 1: ShortcutRule.ANY}  # --prune of the channel strategies -> which gammas they can cut
 BLOCKS = 2  # --prune of layer pruning
 
 
-def prunable(spec: ModelSpec, prune: int) -> Tie | Mapping[int, Tensor]:
+def prunable(spec: ModelSpec, prune: int) -> ShortcutRule | Mapping[int, Tensor]:
     """What ``--prune`` pushes: a tie's channels, or the last gammas of every residual block.
 
     Raises:
@@ -43,8 +43,8 @@ def sparsity(network: Network, prune: int) -> tuple[dict[int, Tensor], dict[str,
         offered = {i: values[pushed[i]] for i, values in gammas(network).items() if i in pushed}
         sizes = torch.cat(list(offered.values()))
         scores = sorted(row.score for row in plan_layers(network, n=0).rows)
-        told = {f"gamma_q{round(100 * share):02d}": float(sizes.quantile(share)) for share in QUANTILES}
-        return offered, {"near_zero": float((sizes < NEAR_ZERO).float().mean()), "weakest_block": scores[0], **told}
+        message = {f"gamma_q{round(100 * share):02d}": float(sizes.quantile(share)) for share in QUANTILES}
+        return offered, {"near_zero": float((sizes < NEAR_ZERO).float().mean()), "weakest_block": scores[0], **message}
     asked = judge(network, tie=TIES[prune])
     found = report(asked)
     shares = {"near_zero": found.near_zero, "safe_percent": found.safe, "survivable_percent": found.survivable}

@@ -20,7 +20,7 @@ SCORES = ("map50", "map", "precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
-class Stage:
+class BitStage:
     """Epochs ``begin`` to ``end``, the end not included, of a run.
 
     ``bits``: (the stage's name, of weights, of activations); None in a run that has no stages. Accumulators are wider
@@ -47,7 +47,7 @@ class Stage:
         return Path(path).with_name(f"{Path(path).stem}-{self.bits[0]}.pt")
 
 
-def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, ...]:
+def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[BitStage, ...]:
     """The stages of a run; one where the flags ask for none.
 
     At a stage of b bits weights and activations have b, neither fewer than it is to have in the end; a stage that
@@ -59,7 +59,7 @@ def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, .
     """
     asked = args.progressive
     if asked is None or wanted is None:
-        return (Stage(0, args.epochs),)
+        return (BitStage(0, args.epochs),)
     found = _falling(asked or STAGES, wanted)
     if len(found) == 1:
         raise InputError(
@@ -75,7 +75,7 @@ def stages_of(args: argparse.Namespace, wanted: Scheme | None) -> tuple[Stage, .
     each, over = divmod(args.epochs, len(found))
     ends = list(accumulate(each + (n >= len(found) - over) for n in range(len(found))))
     wide = [_widened(wanted, w, a) for _, w, a in found]
-    return tuple(Stage(*each) for each in zip([0, *ends[:-1]], ends, found, wide, strict=True))
+    return tuple(BitStage(*each) for each in zip([0, *ends[:-1]], ends, found, wide, strict=True))
 
 
 def wanted_bits(args: argparse.Namespace, usual: int) -> tuple[int, int]:
@@ -86,14 +86,14 @@ def wanted_bits(args: argparse.Namespace, usual: int) -> tuple[int, int]:
     return (usual if args.w_bit is None else args.w_bit, usual if args.a_bit is None else args.a_bit)
 
 
-def stage_names(stages: Sequence[Stage], last: Path, best: Path) -> dict[str, str]:
+def stage_names(stages: Sequence[BitStage], last: Path, best: Path) -> dict[str, str]:
     """Free names for the checkpoints of all stages but the last, whose names are the run's."""
     kinds = {"last": last, "best": best}
     own = [(f"{kind}-{s.bits[0]}", s.own(path)) for s in stages[:-1] if s.bits for kind, path in kinds.items()]
     return {key: str(free_path(path)) for key, path in own}
 
 
-def told(stage: Stage, stages: Sequence[Stage]) -> str:
+def message(stage: BitStage, stages: Sequence[BitStage]) -> str:
     """A stage in words."""
     assert stage.bits is not None
     _, w, a = stage.bits
@@ -102,7 +102,7 @@ def told(stage: Stage, stages: Sequence[Stage]) -> str:
 
 
 def stage_results(
-    stages: Sequence[Stage], rows: Sequence[Mapping[str, Any]], files: Mapping[str, str]
+    stages: Sequence[BitStage], rows: Sequence[Mapping[str, Any]], files: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """What each stage came to, for the record: bits, epochs, its last validation, the best one, its checkpoint."""
     found = []

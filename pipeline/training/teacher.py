@@ -43,7 +43,7 @@ class Mixed(Batch):
 
 
 @dataclass(frozen=True)
-class Teaching:
+class DistillationContext:
     """The teacher as the training loop calls it, the files it came from, and batches of unlabelled images."""
 
     distiller: Distiller
@@ -99,7 +99,7 @@ def teaching_of(
     precision: Precision,
     batch_size: int,
     group: Group,
-) -> Teaching | None:
+) -> DistillationContext | None:
     """The teacher the flags name; None where they name none.
 
     Raises:
@@ -134,12 +134,12 @@ def teaching_of(
         mean=group.mean,
     )
     precision.place(distiller.helpers)
-    log.info("teacher %s, --KDstr %s (%s): %s", path, kd, ", ".join(distiller.terms), distiller.told)
+    log.info("teacher %s, --KDstr %s (%s): %s", path, kd, ", ".join(distiller.terms), distiller.message)
     files = (path, *([Path(args.t_cfg)] if args.t_cfg else []))
-    return Teaching(distiller, files, _unlabelled(args, manifest, size, student, batch_size, group))
+    return DistillationContext(distiller, files, _unlabelled(args, manifest, size, student, batch_size, group))
 
 
-def add_helpers(optimizer: Optimizer, teaching: Teaching | None, lr: float) -> None:
+def add_helpers(optimizer: Optimizer, teaching: DistillationContext | None, lr: float) -> None:
     """Give the optimizer what trains along with the network, at a share of its rate."""
     if teaching and teaching.parameters():
         rate = lr * HELPERS_SHARE if isinstance(optimizer, torch.optim.SGD) else lr

@@ -8,7 +8,7 @@ from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, write_cfg
-from utils.darknet.moves import reorg
+from utils.darknet.reorder import reorg
 from utils.darknet.shapes import channels, granularity, sizes, strides
 from utils.errors import InputError
 

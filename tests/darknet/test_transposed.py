@@ -21,8 +21,8 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.kernels import as_stored, out_first
-from utils.darknet.moves import insert_zeros
 from utils.darknet.network import Network
+from utils.darknet.reorder import insert_zeros
 from utils.darknet.shapes import densities, sizes, strides
 from utils.darknet.weights import read_weights, write_weights
 from utils.errors import InputError

@@ -106,11 +106,11 @@ def test_large_anchors_go_to_the_heads_of_large_stride(name):
     areas = {
         stride[i]: [w * h for w, h in head.own_anchors]
         for i in changed.heads
-        if isinstance(head := changed.layers[i], s.Head)
+        if isinstance(head := changed.layers[i], s.Detect)
     }
     order = [area for key in sorted(areas) for area in areas[key]]
     assert order == sorted(order) and channels(changed) == channels(spec)
-    unchanged = [i for i, layer in enumerate(spec.layers) if not isinstance(layer, s.Head)]
+    unchanged = [i for i, layer in enumerate(spec.layers) if not isinstance(layer, s.Detect)]
     assert all(changed.layers[i] == spec.layers[i] for i in unchanged) and changed.net == spec.net
 
 
@@ -128,12 +128,12 @@ def test_command_writes_a_cfg_that_fits_better_and_never_overwrites(tmp_path, ca
     cfg.write_text(CFG)
     words = ["anchors", str(data), "--cfg", str(cfg), "--out", str(out), "--generations", "100"]
     assert main(words) == 0
-    told, before, after = capsys.readouterr().out, read_cfg(cfg), read_cfg(out)
+    message, before, after = capsys.readouterr().out, read_cfg(cfg), read_cfg(out)
     assert cfg.read_text() == CFG and anchors_of(after) != anchors_of(before)
     dataset = DetectionDataset(data.parent / "list.txt", read_manifest(data), (64, 64))
     for spec in (before, after):
         iou, recall, _ = brute_force(box_sizes(dataset), np.array(anchors_of(spec)), 2.5)
-        assert f"{iou:.4f}" in told and f"{recall:.4f}" in told
+        assert f"{iou:.4f}" in message and f"{recall:.4f}" in message
     assert brute_force(box_sizes(dataset), np.array(anchors_of(after)), 2.5)[0] > 0.9
     assert main(words) == 2 and f"{out}: exists already" in capsys.readouterr().err
 

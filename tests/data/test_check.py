@@ -10,8 +10,8 @@ import pytest
 
 from tests.data.conftest import write_set
 from utils.data.__main__ import main
+from utils.data.dataset_stats import survey
 from utils.data.manifest import read_manifest
-from utils.data.survey import survey
 
 ROWS = {"train": 6, "valid": 3}
 
@@ -40,13 +40,13 @@ def check(capsys, code: int = 0) -> str:
 
 
 def test_clean_set_is_counted_and_drawn(place, capsys):
-    told = check(capsys)
-    assert "0 errors, 0 warnings; pictures and all of them in runs/check-set" in told
+    message = check(capsys)
+    assert "0 errors, 0 warnings; pictures and all of them in runs/check-set" in message
     record = json.loads((place / "runs/check-set/record.json").read_text())
     numbers = record["metrics"]["splits"]
     assert [numbers[s]["images"] for s in ROWS] == [6, 3] and [numbers[s]["boxes"] for s in ROWS] == [12, 6]
     assert numbers["train"]["boxes under 32x32 px"] == 6 and numbers["train"]["boxes from 32x32 px"] == 6
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in message.splitlines() if line.startswith("|")]
     assert ["cat", "9", "6", "5", "3"] in cells and ["dog", "3", "3", "1", "1"] in cells
     assert ["images, px (median)", "100x60", "100x60"] in cells
     for name in ("classes.png", "boxes.png", "samples.jpg"):
@@ -61,7 +61,7 @@ def spoil_labels(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (spoil_labels, ["0.txt:1: class 2 of 2", "0.txt:3: cy = 1.5 is outside 0..1", "0.txt:4: 'x 1 2' is not"]),
         (lambda place: (place / "images/valid/1.jpg").write_bytes(b"no"), ["valid/1.jpg: a corrupt image"]),
@@ -77,13 +77,13 @@ def spoil_labels(place: Path) -> None:
         ),
     ],
 )
-def test_what_would_stop_a_training_is_an_error_and_all_of_it_is_told(place, capsys, damage, told):
+def test_what_would_stop_a_training_is_an_error_and_all_of_it_is_told(place, capsys, damage, message):
     damage(place)
     out = check(capsys, code=2)
-    for text in told:
+    for text in message:
         assert any(line.startswith("error: ") and text in line for line in out.splitlines()), text
         assert text in (place / "runs/check-set/problems.txt").read_text()
-    assert f"{len(told)} errors" in out
+    assert f"{len(message)} errors" in out
 
 
 def test_right_rows_of_a_wrong_file_are_counted(place):
@@ -104,7 +104,7 @@ def recode(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (copy, ["train and valid share an image (the same bytes): ", "train/2.jpg", "valid/1.jpg"]),
         (recode, ["train and valid share an image (the same pixels): ", "train/2.jpg", "valid/1.png"]),
@@ -140,10 +140,10 @@ def recode(place: Path) -> None:
         ),
     ],
 )
-def test_what_somebody_should_know_is_one_warning(place, capsys, damage, told):
+def test_what_somebody_should_know_is_one_warning(place, capsys, damage, message):
     damage(place)
     warnings = [line for line in check(capsys).splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 1 and all(text in warnings[0] for text in told), warnings
+    assert len(warnings) == 1 and all(text in warnings[0] for text in message), warnings
 
 
 def test_a_list_that_is_missing_is_one_line(place, capsys):
@@ -162,7 +162,7 @@ def test_many_problems_are_cut_on_the_terminal_but_not_in_the_file(place, capsys
 
 def test_grey_set_of_one_list_reports_every_image_as_shared(tmp_path):
     found = survey(write_set(tmp_path / "set", count=2))
-    assert not found.errors and sum("share an image" in told for told in found.warnings) == 1
+    assert not found.errors and sum("share an image" in message for message in found.warnings) == 1
 
 
 def test_real_photographs_have_the_published_counts(shared_data, tmp_path, monkeypatch, capsys):

@@ -96,8 +96,8 @@ def test_crowd_shapeless_and_empty_boxes_are_counted_and_left_out(tmp_path, capl
         found = convert([write(tmp_path, values)], [tmp_path / "pictures"], tmp_path / "out")
     assert (found.boxes, found.crowd, found.shapeless, found.empty, found.clipped) == (2, 1, 1, 1, 1)
     assert "annotation 4: a box without area (20 20 20 32.5)" in caplog.text
-    for told in ("1 crowd regions (skipped)", "1 with a segmentation but no box", "1 without area (skipped)"):
-        assert told in str(found)
+    for message in ("1 crowd regions (skipped)", "1 with a segmentation but no box", "1 without area (skipped)"):
+        assert message in str(found)
     np.testing.assert_allclose(
         labels(tmp_path / "out", "0"), [[0, 0.35, 0.35, 0.5, 0.5], [0, 0.95, 55 / 60, 0.1, 10 / 60]], atol=1e-6
     )
@@ -129,7 +129,7 @@ def test_an_image_scaled_after_it_was_annotated_keeps_its_shares(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda v: v.pop("categories"), "no list 'categories', so no COCO detection json"),
         (
@@ -144,11 +144,11 @@ def test_an_image_scaled_after_it_was_annotated_keeps_its_shares(tmp_path):
         (lambda v: v.update(annotations=[]), "no object in any annotation"),
     ],
 )
-def test_file_that_contradicts_itself_is_one_line(tmp_path, change, told):
+def test_file_that_contradicts_itself_is_one_line(tmp_path, change, message):
     values = content()
     change(values)
     path = write(tmp_path, values | {"images": values["images"]})
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         convert([path], [tmp_path / "pictures"], tmp_path / "out")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists() and not (tmp_path / "out.data").exists()
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.data.conftest import write_set
 from tests.data.test_transforms import measured
-from utils.data.dataset import DetectionDataset, Ticket
+from utils.data.dataset import DetectionDataset, SampleRequest
 from utils.data.images import image_size, read_image
 from utils.data.manifest import read_manifest
 from utils.data.transforms import Augment
@@ -64,11 +64,11 @@ def test_sample_depends_on_seed_epoch_and_index_alone(tiny, cache):
     second = DetectionDataset(tiny.train, tiny, SIZE, augment=True, seed=7, cache=cache)
     [first[i] for i in (5, 4, 0)]  # what was asked before must not matter
     first.set_epoch(2)
-    assert torch.equal(first[1].image, second[Ticket(1, 2)].image)
-    assert torch.equal(first[1].boxes, second[Ticket(1, 2)].boxes)
-    assert not torch.equal(first[1].image, second[Ticket(1, 3)].image)
+    assert torch.equal(first[1].image, second[SampleRequest(1, 2)].image)
+    assert torch.equal(first[1].boxes, second[SampleRequest(1, 2)].boxes)
+    assert not torch.equal(first[1].image, second[SampleRequest(1, 3)].image)
     other = DetectionDataset(tiny.train, tiny, SIZE, augment=True, seed=8, cache=cache)
-    assert not torch.equal(first[1].image, other[Ticket(1, 2)].image)
+    assert not torch.equal(first[1].image, other[SampleRequest(1, 2)].image)
 
 
 def test_cached_and_decoded_samples_are_the_same(tiny):
@@ -91,8 +91,8 @@ def test_auto_cache_stays_off_where_memory_is_short(tiny, monkeypatch):
 def test_epochs_without_mosaic_show_one_image(tiny):
     dataset = DetectionDataset(tiny.train, tiny, SIZE, augment=replace(Augment.off(), mosaic=1.0))
     plain = DetectionDataset(tiny.train, tiny, SIZE)
-    assert torch.equal(dataset[Ticket(2, 0, None, False)].image, plain[2].image)
-    assert not torch.equal(dataset[Ticket(2)].image, plain[2].image)
+    assert torch.equal(dataset[SampleRequest(2, 0, None, False)].image, plain[2].image)
+    assert not torch.equal(dataset[SampleRequest(2)].image, plain[2].image)
 
 
 def test_manifest_decides_on_mirrored_images(tiny):
@@ -112,7 +112,7 @@ def test_grey_network_gets_one_channel(tiny):
 
 def test_sample_of_another_size_has_the_same_boxes(tiny):
     dataset = DetectionDataset(tiny.train, tiny, SIZE)
-    larger = dataset[Ticket(0, 0, (128, 192))]
+    larger = dataset[SampleRequest(0, 0, (128, 192))]
     assert larger.image.shape == (3, 128, 192)
     torch.testing.assert_close(larger.boxes, dataset[0].boxes, atol=0.005, rtol=0)
 

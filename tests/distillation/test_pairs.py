@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.distillation.nets import cfg
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.shapes import channels
-from utils.distillation.pairs import FEATURES, OUTPUTS, check, pair_heads, told
+from utils.distillation.pairs import FEATURES, OUTPUTS, check, message, pair_heads
 from utils.distillation.strategies import STRATEGIES, TERMS, terms_of
 from utils.errors import InputError
 
@@ -57,7 +57,7 @@ def test_box_formulas_may_differ():
 )
 def test_what_cannot_be_compared_is_told_in_one_line(teacher, reason):
     pairs = pair_heads(cfg(heads=(32, 8)), cfg(heads=(16, 32), **teacher))
-    line = told(pairs, [OUTPUTS, FEATURES], heads=2)
+    line = message(pairs, [OUTPUTS, FEATURES], heads=2)
     assert line == (
         f"not the outputs at stride 32: {reason}; features before the heads at stride 32; "
         "1 of the student's heads have none of the teacher's at their stride"
@@ -69,7 +69,7 @@ def test_what_cannot_be_compared_is_told_in_one_line(teacher, reason):
 
 def test_line_tells_what_is_distilled():
     pairs = pair_heads(cfg(), cfg(width=9))
-    assert told(pairs, [OUTPUTS, FEATURES], heads=3) == (
+    assert message(pairs, [OUTPUTS, FEATURES], heads=3) == (
         "outputs at stride 32 and 16 and 8; features before the heads at stride 32 and 16 and 8"
     )
 

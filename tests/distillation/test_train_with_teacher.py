@@ -14,7 +14,7 @@ import pipeline.training.epoch
 import pipeline.training.run
 import slim_prune
 import train
-from pipeline.chain import Lesson
+from pipeline.pipeline import TeacherSpec
 from tests.scenes import CFG, write_scenes
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.distillation.strategies import USUAL
@@ -47,7 +47,7 @@ def lesson(tmp_path_factory):
 
 def undraw(patch) -> None:
     for name in ("plot_gammas", "comparison_grid", "save_picture", "plot_results"):
-        patch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
 
 
 @pytest.fixture
@@ -167,8 +167,8 @@ def test_off_is_off():
             s for s in compress.stages(compress.parser().parse_args(list(words))) if s.name == "finetuned"
         ).teacher
 
-    assert lesson() == Lesson("baseline", USUAL) and lesson("--KDstr", "none") is None
-    assert lesson("--KDstr", "cwd") == Lesson("baseline", "cwd")
+    assert lesson() == TeacherSpec("baseline", USUAL) and lesson("--KDstr", "none") is None
+    assert lesson("--KDstr", "cwd") == TeacherSpec("baseline", "cwd")
 
 
 def test_unlabelled_images_are_grey_where_the_labelled_are(place):

@@ -9,8 +9,8 @@ from tests.quantization.random_nets import cfg_text
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.shapes import channels
-from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bounds
+from utils.quantization.activation_qparams import QParams
+from utils.quantization.exact_conv import accumulator_bounds
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
 
@@ -24,8 +24,8 @@ SECTIONS = (
     ("shortcut", {"from": -4, "activation": "mish", "weights_type": "per_channel", "weights_normalization": "softmax"}),
     ("shortcut", {"from": "-2,-5", "activation": "leaky", "weights_type": "per_feature"}),
 )
-SIGNED, UNSIGNED = Grid(0.5, -128, 127), Grid(0.5, 0, 200)
-GRIDS = {-1: Grid(1 / 255, 0, 255), 0: UNSIGNED, 1: UNSIGNED, 2: SIGNED, 3: SIGNED, 4: UNSIGNED} | dict.fromkeys(
+SIGNED, UNSIGNED = QParams(0.5, -128, 127), QParams(0.5, 0, 200)
+GRIDS = {-1: QParams(1 / 255, 0, 255), 0: UNSIGNED, 1: UNSIGNED, 2: SIGNED, 3: SIGNED, 4: UNSIGNED} | dict.fromkeys(
     range(5, 8), SIGNED
 )
 
@@ -39,15 +39,21 @@ class _Maker:
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         return torch.randint(low, high + 1, shape, generator=self.generator).to(torch.int32)
 
-    def requantiser(self, count: int, bound: int, lo: int, hi: int, *, bent: bool = False) -> Requantiser:
+    def requantiser(self, count: int, bound: int, qmin: int, qmax: int, *, bent: bool = False) -> Requantiser:
         """Gains that take a quarter of ``bound`` to ``hi``, so that some levels clip and some do not."""
         m = self.integers(2**14, 2**16 - 1, count)
         m_neg = m // 7 if bent else m
-        return Requantiser(m=m, m_neg=m_neg, f=(bound * 2**15 // (4 * hi)).bit_length() - 1, lo=lo, hi=hi)
+        return Requantiser(
+            multiplier=m,
+            multiplier_neg=m_neg,
+            shift=(bound * 2**15 // (4 * qmax)).bit_length() - 1,
+            qmin=qmin,
+            qmax=qmax,
+        )
 
-    def table(self, lo: int, hi: int, target: Grid) -> Tensor:
+    def table(self, qmin: int, qmax: int, target: QParams) -> Tensor:
         """No function that anybody would use: every entry matters."""
-        return self.integers(target.lo, target.hi, hi - lo + 1)
+        return self.integers(target.qmin, target.qmax, qmax - qmin + 1)
 
 
 def hand_made(seed: int = 0) -> IntegerNetwork:

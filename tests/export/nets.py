@@ -13,12 +13,12 @@ from tests.quantization.random_nets import random_images, random_network, rich_c
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.shapes import channels, granularity
-from utils.export.package import Options, export_network
+from utils.export.package import HandOffOptions, export_network
 from utils.quantization.calibrate import calibrate
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 QUICK = Scheme(a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
 LOW = Scheme(w_bit=3, a_bit=4, outer_bit=5, equalise=False, correct_bias=False, ranges="minmax")
@@ -78,4 +78,4 @@ def rich(seed: int, scheme: Scheme = QUICK, *, spikes: bool = False) -> tuple[In
 
 def export(out: Path, network: IntegerNetwork, images: Tensor, **options: object) -> dict:
     """A folder with everything in it."""
-    return export_network(out, network, images, Options(name="test", **options))  # type: ignore[arg-type]
+    return export_network(out, network, images, HandOffOptions(name="test", **options))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from utils.errors import InputError
 from utils.export.c99 import compile_and_check, plan_arena, write_c
 from utils.export.costs import shapes
 from utils.export.golden import write_golden
-from utils.quantization.walk import last_readers
+from utils.quantization.data_movement import last_readers
 
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="needs cc and make")
 
@@ -31,9 +31,9 @@ def write(folder: Path, network, images) -> Path:
 
 
 def check(folder: Path, network, images) -> None:
-    told = compile_and_check(write(folder, network, images))
+    message = compile_and_check(write(folder, network, images))
     computed = len(network.spec.layers) - len(network.spec.heads)
-    assert told == f"C99: {computed} layers x {len(images)} images equal in every element"
+    assert message == f"C99: {computed} layers x {len(images)} images equal in every element"
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -16,8 +16,8 @@ from utils.darknet.counts import count
 from utils.darknet.spec import Conv
 from utils.export.costs import cost_of, shapes
 from utils.export.formats import word_of
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.bits import operations_by_layer
-from utils.quantization.edges import Grid
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate
 
 
@@ -37,7 +37,7 @@ def check(network: IntegerNetwork, size: tuple[int, int]) -> None:
     for i, op in network.ops.items():
         if isinstance(op, IntConv):
             grid = network.grids[network.spec.layers[i].sources[0]]
-            own += macs[i] * op.w_bit * word_of(grid.lo, grid.hi).bits
+            own += macs[i] * op.w_bit * word_of(grid.qmin, grid.qmax).bits
     assert found["bops"] == own > 0
 
 
@@ -60,16 +60,16 @@ def test_manifest_and_quantize_count_random_networks_alike(seed, scheme, make):
 
 def test_a_scheme_promises_the_bit_operations_that_the_integers_have():
     """But where a concat of signed and unsigned levels takes a bit more: there the promise is the lower one."""
-    alike = 0
+    broadcast = 0
     for seed in range(12):
         network = chance(seed, LOW)[0]
         macs = {layer.layer: layer.macs for layer in count(network.spec, (16, 16)).layers}
         promised = bit_operations(network.spec, network.scheme, macs)
         found = sum(operations_by_layer(network, macs).values())
-        mixed = any(grid.lo < 0 < grid.hi and grid.hi > -grid.lo for grid in network.grids.values())
+        mixed = any(grid.qmin < 0 < grid.qmax and grid.qmax > -grid.qmin for grid in network.grids.values())
         assert found >= promised if mixed else found <= promised
-        alike += found == promised
-    assert alike >= 6
+        broadcast += found == promised
+    assert broadcast >= 6
 
 
 def test_products_of_gates_are_neither_macs_nor_bit_operations(tmp_path):
@@ -84,11 +84,11 @@ def test_products_of_gates_are_neither_macs_nor_bit_operations(tmp_path):
     )
 
 
-@given(lo=st.integers(-(2**15), 0), hi=st.integers(1, 2**15 - 1))
-def test_the_bits_of_a_level_are_those_of_the_word_it_is_stored_in(lo, hi):
-    bits = Grid(1.0, lo, hi).bits
-    assert bits == word_of(lo, hi).bits
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if lo < 0 else (0, 2**bits - 1)
-    assert low <= lo and hi <= high
+@given(qmin=st.integers(-(2**15), 0), qmax=st.integers(1, 2**15 - 1))
+def test_the_bits_of_a_level_are_those_of_the_word_it_is_stored_in(qmin, qmax):
+    bits = QParams(1.0, qmin, qmax).bits
+    assert bits == word_of(qmin, qmax).bits
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if qmin < 0 else (0, 2**bits - 1)
+    assert low <= qmin and qmax <= high
     half = (low // 2, high // 2)
-    assert not (half[0] <= lo and hi <= half[1])
+    assert not (half[0] <= qmin and qmax <= half[1])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bench import newest
 from pipeline.export import QUANTISED, integers_of
+from pipeline.session import newest
 from utils.errors import InputError
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 

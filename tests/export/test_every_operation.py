@@ -63,8 +63,8 @@ def test_sixteen_bits_and_shifts_are_equal_in_the_simulator(scheme, tmp_path):
     conv = {"filters": 8, "size": 3, "stride": 2, "pad": 1, "activation": "leaky"}
     images = random_images(1, seed=3)
     cfg = cfg_text(("convolutional", conv | {"filters": 4}), ("convolutional", conv))
-    told = check_rtl(tmp_path, lowered(cfg, images, scheme), images)
-    outputs, spikes = map(int, re.search(r"(\d+) outputs equal .*, (\d+) of them", told).groups())
+    message = check_rtl(tmp_path, lowered(cfg, images, scheme), images)
+    outputs, spikes = map(int, re.search(r"(\d+) outputs equal .*, (\d+) of them", message).groups())
     assert spikes == outputs if scheme.a_bit == 8 else 0 < spikes < outputs
 
 
@@ -72,16 +72,18 @@ def test_sixteen_bits_and_shifts_are_equal_in_the_simulator(scheme, tmp_path):
 def test_a_layer_whose_activation_is_a_table_is_equal_in_the_simulator(tmp_path):
     network = hand_made()
     convs = [op for i, op in network.ops.items() if isinstance(op, IntConv) and i in network.grids]
-    told = check_rtl(tmp_path, network, random_images(1))
-    assert told.startswith("RTL: layer 2,") and "512 of them" in told, "the one without a table has a neuron to show"
+    message = check_rtl(tmp_path, network, random_images(1))
+    assert message.startswith("RTL: layer 2,") and "512 of them" in message, (
+        "the one without a table has a neuron to show"
+    )
     ops = {i: op for i, op in network.ops.items() if i in (0, 8)}
     assert any(op.table is not None for op in convs) and len(ops) == 2
     first = cfg_text(("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "mish"}))
     alone = IntegerNetwork(
         parse_cfg(first), network.scheme, {0: ops[0], 1: ops[8]}, {i: network.grids[i] for i in (-1, 0)}
     )
-    told = check_rtl(tmp_path / "alone", alone, random_images(1))
-    assert told == "RTL: layer 0, 2048 outputs equal in every element, 0 of them as spikes too"
+    message = check_rtl(tmp_path / "alone", alone, random_images(1))
+    assert message == "RTL: layer 0, 2048 outputs equal in every element, 0 of them as spikes too"
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_pow2", "linear"])
@@ -180,7 +182,7 @@ def test_accumulators_of_sums_averages_and_gates_hold_what_any_input_can_cause()
         given = [network.grids[j] for j in network.spec.layers[i].sources]
         if isinstance(op, IntShortcut):
             gains = op.gains.numpy().astype(object)
-            ends = [max(g * n for g in row for n in (s.lo, s.hi)) for row, s in zip(gains, given, strict=True)]
+            ends = [max(g * n for g in row for n in (s.qmin, s.qmax)) for row, s in zip(gains, given, strict=True)]
             largest = sum(ends)
         elif isinstance(op, IntPool):
             largest = op.count * given[0].reach

@@ -89,7 +89,7 @@ def place_of(content: bytes, form: str, ref: dict, byte: int, bit: int) -> int |
     return line * wide + column if column < wide else None
 
 
-def told(folder: Path, name: str, byte: int, bit: int, manifest: dict | None = None) -> str:
+def message(folder: Path, name: str, byte: int, bit: int, manifest: dict | None = None) -> str:
     """What verify.py says of this one flipped bit; with a manifest it is asked about this file alone."""
     path = folder / name
     whole = path.read_bytes()
@@ -129,7 +129,7 @@ def test_every_tensor_file_names_the_element_of_a_flipped_bit(made, request):
                 break
         else:
             continue
-        text = told(folder, path, byte, bit, manifest)
+        text = message(folder, path, byte, bit, manifest)
         assert text.startswith(f"{path}: ") and f"bit {bit} of byte {byte} is flipped" in text
         assert element_told(text, ref, tile) == place, text
         kinds.add((re.sub(r"\d+", "", Path(path).stem), form))
@@ -143,7 +143,7 @@ def test_any_bit_of_any_file_is_named(data, made, request):
     name = data.draw(st.sampled_from(sorted([*manifest["files"], "manifest.json", "manifest.sum"])))
     content = (folder / name).read_bytes()
     byte, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
-    text = told(folder, name, byte, bit)
+    text = message(folder, name, byte, bit)
     assert text.startswith(f"{name}: ")
     if name != "manifest.sum":
         assert f"bit {bit} of byte {byte} is flipped" in text

@@ -61,7 +61,7 @@ def test_another_validator_agrees_about_the_manifest(made):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         (("version",), 1, r"manifest.version: 1 breaks enum"),
         (("layers", 0, "kind"), "softmax", r"layers\[0\].kind: 'softmax' breaks enum"),
@@ -72,13 +72,13 @@ def test_another_validator_agrees_about_the_manifest(made):
         (("cfg_sha256",), "abc", r"cfg_sha256: 'abc' breaks pattern"),
     ],
 )
-def test_a_manifest_that_departs_from_the_schema_is_told_where(made, place, value, told):
+def test_a_manifest_that_departs_from_the_schema_is_told_where(made, place, value, message):
     manifest = json.loads(json.dumps(made[1]))
     inner = manifest
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    assert re.search(told, fault(manifest) or "")
+    assert re.search(message, fault(manifest) or "")
 
 
 def test_scales_of_routes_and_gains_of_shortcuts_are_in_the_manifest(made):
@@ -89,7 +89,11 @@ def test_scales_of_routes_and_gains_of_shortcuts_are_in_the_manifest(made):
     for layer in manifest["layers"]:
         if layer["layer"] in network.grids:
             grid = network.grids[layer["layer"]]
-            assert (layer["grid"]["scale"], layer["grid"]["lo"], layer["grid"]["hi"]) == (grid.scale, grid.lo, grid.hi)
+            assert (layer["grid"]["scale"], layer["grid"]["lo"], layer["grid"]["hi"]) == (
+                grid.scale,
+                grid.qmin,
+                grid.qmax,
+            )
         if layer["kind"] == "shortcut":
             op = network.ops[layer["layer"]]
             assert isinstance(op, IntShortcut) and layer["requantise"]
@@ -161,7 +165,11 @@ def test_the_neurons_parameters_are_those_of_the_requantisation(made):
         by = getattr(network.ops.get(layer["layer"]), "requantiser", None)
         assert (by is not None) == ("neuron" in layer)
         if by is not None:
-            assert (layer["neuron"]["log2_theta"], layer["neuron"]["lo"], layer["neuron"]["hi"]) == (by.f, by.lo, by.hi)
+            assert (layer["neuron"]["log2_theta"], layer["neuron"]["lo"], layer["neuron"]["hi"]) == (
+                by.shift,
+                by.qmin,
+                by.qmax,
+            )
 
 
 # ------------------------------------------------------------------------------------------------ flipped bits
@@ -182,14 +190,14 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(made):
         byte, bit = rng.randrange(len(whole)), rng.randrange(8)
         try:
             flip(path, byte, bit)
-            with pytest.raises(verify.MismatchError, match=re.escape(f"{name}: ")) as told:
+            with pytest.raises(verify.MismatchError, match=re.escape(f"{name}: ")) as message:
                 verify.check(folder)
         finally:
             path.write_bytes(whole)
         if name != "manifest.sum":
             assert (
                 f"bit {bit} of byte {byte} is flipped (0x{whole[byte] ^ 1 << bit:02x}, was 0x{whole[byte]:02x}"
-                in str(told.value)
+                in str(message.value)
             )
     assert len(names) > 100 and verify.check(folder)
 
@@ -293,7 +301,7 @@ def test_an_export_that_does_not_verify_leaves_nothing_behind(tmp_path):
         levels[0, 0, 0] ^= 1
         np.save(folder / "golden/0/000_out.npy", levels)
 
-    options = package.Options(name="net", forms=("npy",))
+    options = package.HandOffOptions(name="net", forms=("npy",))
     with pytest.raises(InputError, match=r"net: does not verify: golden/0/000_out.npy: element \[0, 0, 0\]"):
         package.export_network(tmp_path / "deep/net", network, images[:1], options, damage)
     assert list((tmp_path / "deep").iterdir()) == []
@@ -306,7 +314,7 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path):
 
     network, images = small("tests/cfgs/plain.cfg")
     with pytest.raises(KeyboardInterrupt):
-        package.export_network(tmp_path / "net", network, images[:1], package.Options(name="net"), stop)
+        package.export_network(tmp_path / "net", network, images[:1], package.HandOffOptions(name="net"), stop)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,7 +76,7 @@ def test_a_bias_keeps_its_32_bits_whatever_the_weights_have(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lo", "hi", "bits", "signed"),
+    ("qmin", "qmax", "bits", "signed"),
     [
         (0, 255, 8, False),
         (0, 15, 4, False),
@@ -86,9 +86,9 @@ def test_a_bias_keeps_its_32_bits_whatever_the_weights_have(tmp_path):
         (0, 1, 1, False),
     ],
 )
-def test_a_word_is_as_small_as_its_levels_allow(lo, hi, bits, signed):
-    word = word_of(lo, hi)
-    assert word == Word(bits, signed) and word.lowest <= lo and word.highest >= hi
+def test_a_word_is_as_small_as_its_levels_allow(qmin, qmax, bits, signed):
+    word = word_of(qmin, qmax)
+    assert word == Word(bits, signed) and word.lowest <= qmin and word.highest >= qmax
 
 
 @settings(max_examples=60)

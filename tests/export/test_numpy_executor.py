@@ -17,7 +17,7 @@ from tests.export.nets import LOW, QUICK, chance, rich, shipped, small
 from tests.quantization import oracle
 from utils.export import verify
 from utils.export.costs import shapes
-from utils.export.layers import Target, describe_grid, describe_layer
+from utils.export.layers import TensorFiles, describe_grid, describe_layer
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork
 
@@ -28,7 +28,7 @@ SHIPPED = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))
 def manifest_of(network: IntegerNetwork, images: torch.Tensor, folder: Path) -> tuple[dict, dict]:
     """The layers as the manifest has them, and the tensors as the files have them."""
     shape = shapes(network, tuple(images.shape[2:]))
-    target = Target(folder, ("npy",))
+    target = TensorFiles(folder, ("npy",))
     layers = [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))]
     manifest = {
         "layers": layers,

@@ -34,7 +34,7 @@ from utils.quantization.fake import FakeQuantised
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.prepare import prepare
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 TOOLS = bool(shutil.which("cc") and shutil.which("make"))
 SIMULATOR = bool(shutil.which("iverilog") and shutil.which("make"))

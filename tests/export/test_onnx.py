@@ -26,8 +26,8 @@ from utils.export.onnx_float import float_model
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.onnx_graph import check, save
 from utils.export.onnx_qdq import qdq_model
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import Grid
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, Requantiser
 from utils.quantization.lower import lower
@@ -87,26 +87,30 @@ def test_a_scale_for_each_channel_moves_a_level_by_one_at_most(tmp_path, seed, s
 def test_wild_gains_hold_too_and_exactly_where_scales_are_powers_of_two(tmp_path, seed):
     network, images = hand_made(seed), random_images(2, seed=seed)
     judge(network, compare(network, images, tmp_path), "onnx", strict=False)
-    exact = replace(network, scheme=POW2, grids=network.grids | {-1: Grid(2.0**-8, 0, 255)})
+    exact = replace(network, scheme=POW2, grids=network.grids | {-1: QParams(2.0**-8, 0, 255)})
     judge(exact, replace(compare(exact, images, tmp_path), heads=()), "onnx", strict=True)
 
 
-def halves(activation: str, lo: int, hi: int) -> IntegerNetwork:
+def halves(activation: str, qmin: int, qmax: int) -> IntegerNetwork:
     """Accumulators that lie halfway between two levels every other time: one weight of 1 or -1, a shift by 1."""
     kind = ("convolutional", {"filters": 2, "size": 1, "stride": 1, "pad": 1, "activation": activation})
     images = random_images(1)
     network = lowered(cfg_text(kind), images, POW2)
     weight = torch.tensor([[1, 0, 0], [-1, 0, 0]], dtype=torch.int8).view(2, 3, 1, 1)
     by = Requantiser(
-        m=torch.full((2,), 8, dtype=torch.int32), m_neg=torch.ones(2, dtype=torch.int32), f=4, lo=lo, hi=hi
+        multiplier=torch.full((2,), 8, dtype=torch.int32),
+        multiplier_neg=torch.ones(2, dtype=torch.int32),
+        shift=4,
+        qmin=qmin,
+        qmax=qmax,
     )
     op = IntConv(weight=weight, bias=torch.zeros(2, dtype=torch.int32), w_bit=8, acc_bits=9, requantiser=by)
-    return replace(network, ops=network.ops | {0: op}, grids=network.grids | {0: Grid(0.25, lo, hi)})
+    return replace(network, ops=network.ops | {0: op}, grids=network.grids | {0: QParams(0.25, qmin, qmax)})
 
 
-@pytest.mark.parametrize(("activation", "lo", "hi"), [("relu", 0, 255), ("leaky_pow2", -128, 127), ("relu", 0, 99)])
-def test_ties_go_up_and_would_not_without_what_lifts_them(tmp_path, monkeypatch, activation, lo, hi):
-    network = halves(activation, lo, hi)
+@pytest.mark.parametrize(("activation", "qmin", "qmax"), [("relu", 0, 255), ("leaky_pow2", -128, 127), ("relu", 0, 99)])
+def test_ties_go_up_and_would_not_without_what_lifts_them(tmp_path, monkeypatch, activation, qmin, qmax):
+    network = halves(activation, qmin, qmax)
     images = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, 16, 16) / 255
     assert differing(compare(network, images, tmp_path)) == []
     monkeypatch.setattr(onnx_round.Rounding, "tie", 0.0)

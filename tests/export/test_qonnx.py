@@ -19,7 +19,7 @@ from utils.export import onnx_check, onnx_folder
 from utils.export.onnx_check import affordable, compare_quant
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.onnx_quant import level_kind, quant_model, thresholds, through_table
-from utils.quantization.edges import Grid
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.integer import IntConv, Requantiser, look_up, requantise
 
 OPTIONS = OnnxOptions(form="qonnx", name="test")
@@ -68,22 +68,24 @@ gain = st.integers(0, 2**16 - 1)
     bias=st.integers(-(10**5), 10**5),
 )
 def test_the_thresholds_passed_are_the_requantised_level(m, slope, f, bits, signed, bias):
-    lo, hi = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    qmin, qmax = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     gains = torch.tensor(m, dtype=torch.int32)
-    by = Requantiser(m=gains, m_neg=(gains * slope + 0.5).floor().to(torch.int32), f=f, lo=lo, hi=hi)
+    by = Requantiser(
+        multiplier=gains, multiplier_neg=(gains * slope + 0.5).floor().to(torch.int32), shift=f, qmin=qmin, qmax=qmax
+    )
     bound = 10**6
     steps = thresholds(by, np.array([bias, -bias]), np.array([bound, bound]))
-    assert (np.diff(steps, axis=1) >= 0).all() and steps.shape == (2, hi - lo)
+    assert (np.diff(steps, axis=1) >= 0).all() and steps.shape == (2, qmax - qmin)
     flat = steps.ravel().tolist()
     sums = [x for at in {-bound, bound, 0, -bias, bias, *flat} for x in (at - 1, at, at + 1) if abs(x) <= bound]
     acc = torch.tensor(sums, dtype=torch.int64)
     level = requantise(torch.stack([acc + bias, acc - bias])[None, :, :, None].double(), by)[0, :, :, 0]
-    passed = (acc.numpy()[None, :, None] >= steps[:, None, :]).sum(2) + lo
+    passed = (acc.numpy()[None, :, None] >= steps[:, None, :]).sum(2) + qmin
     assert np.array_equal(passed, level.numpy())
 
 
 def test_a_table_that_never_falls_becomes_thresholds_and_one_that_falls_does_not():
-    by = Requantiser(m=torch.tensor([3, 9]), m_neg=torch.tensor([3, 1]), f=4, lo=-8, hi=7)
+    by = Requantiser(multiplier=torch.tensor([3, 9]), multiplier_neg=torch.tensor([3, 1]), shift=4, qmin=-8, qmax=7)
     steps = thresholds(by, np.zeros(1, np.int64), np.array([400]))
     table = torch.tensor([2, 2, 2, 3, 3, 6, 6, 7, 9, 9, 9, 9, 9, 12, 13, 13], dtype=torch.int32)
     folded = through_table(steps, table.numpy())
@@ -137,11 +139,11 @@ def test_a_network_too_large_to_compare_whole_is_compared_on_a_crop(tmp_path, mo
 
 def test_levels_take_the_smallest_type():
     kinds = {(0, 15): "UINT4", (0, 200): "UINT8", (-8, 7): "INT4", (-128, 127): "INT8", (-128, 255): "INT9"}
-    assert {bounds: level_kind(Grid(1.0, *bounds)) for bounds in kinds} == kinds
+    assert {bounds: level_kind(QParams(1.0, *bounds)) for bounds in kinds} == kinds
 
 
 def test_a_sum_beyond_the_float_tensors_is_refused():
     network = hand_made()
-    network = replace(network, grids=network.grids | {6: Grid(0.5, -(2**15), 2**15 - 1)})
+    network = replace(network, grids=network.grids | {6: QParams(0.5, -(2**15), 2**15 - 1)})
     with pytest.raises(InputError, match=r"layer 7 \(cfg line \d+\): its sum needs more than the 24 bits"):
         quant_model(network, (16, 16))

@@ -16,18 +16,18 @@ from utils.export import verify
 from utils.export.costs import shapes
 from utils.export.formats import FORMS, encode, encode_bits, word_of
 from utils.export.golden import write_golden
-from utils.export.layers import Target, describe_grid, describe_layer
+from utils.export.layers import TensorFiles, describe_grid, describe_layer
 from utils.export.rtl import replay, write_rtl
 from utils.export.spikes import describe_spikes
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.encode import encode as spiking_of
+from utils.spiking.spike_schedule import encode as spiking_of
 
 pytestmark = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("make")), reason="needs iverilog")
 
 
 def write(folder: Path, network: IntegerNetwork, images, *, spikes: bool = False) -> tuple[dict, int]:
     spiking = spiking_of(network) if spikes else None
-    shape, target = shapes(network, tuple(images.shape[2:])), Target(folder, FORMS)
+    shape, target = shapes(network, tuple(images.shape[2:])), TensorFiles(folder, FORMS)
     manifest = {
         "name": "test",
         "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
@@ -42,15 +42,15 @@ def write(folder: Path, network: IntegerNetwork, images, *, spikes: bool = False
 
 def check(folder: Path, network: IntegerNetwork, images) -> str:
     _, clocks = write(folder, network, images)
-    told = replay(folder / "rtl", clocks)
-    assert re.fullmatch(r"RTL: layer \d+, \d+ outputs equal in every element, \d+ of them as spikes too", told)
-    return told
+    message = replay(folder / "rtl", clocks)
+    assert re.fullmatch(r"RTL: layer \d+, \d+ outputs equal in every element, \d+ of them as spikes too", message)
+    return message
 
 
 @pytest.mark.parametrize("name", ["grey", "grouped", "plain", "tiny"])
 def test_a_layer_of_the_test_cfgs_is_equal_in_the_simulator(name, tmp_path):
-    told = check(tmp_path, *small(f"tests/cfgs/{name}.cfg", LOW))
-    assert re.search(r", (\d+) outputs equal in every element, \1 of them as spikes", told)
+    message = check(tmp_path, *small(f"tests/cfgs/{name}.cfg", LOW))
+    assert re.search(r", (\d+) outputs equal in every element, \1 of them as spikes", message)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky", "linear", "relu6"])
@@ -65,8 +65,8 @@ def test_every_activation_is_equal_in_the_simulator(activation, groups, tmp_path
 def test_a_transposed_convolution_is_equal_in_the_simulator(tmp_path):
     upward = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "groups": 1, "activation": "leaky"}
     images = random_images(1, side=8, seed=3)
-    told = check(tmp_path, lowered(cfg_text(("transposed_convolutional", upward), side=8), images), images)
-    assert told.startswith("RTL: layer 1, 2048 outputs")
+    message = check(tmp_path, lowered(cfg_text(("transposed_convolutional", upward), side=8), images), images)
+    assert message.startswith("RTL: layer 1, 2048 outputs")
 
 
 def test_a_wrong_golden_output_is_named(tmp_path):
@@ -76,7 +76,7 @@ def test_a_wrong_golden_output_is_named(tmp_path):
     levels = np.load(tmp_path / f"golden/0/{i:03d}_out.npy").astype(int)
     levels.flat[5] ^= 1
     grid = network.grids[i]
-    (tmp_path / f"golden/0/{i:03d}_out.mem").write_bytes(encode(levels, word_of(grid.lo, grid.hi), "mem"))
+    (tmp_path / f"golden/0/{i:03d}_out.mem").write_bytes(encode(levels, word_of(grid.qmin, grid.qmax), "mem"))
     with pytest.raises(
         InputError, match=rf"{i:03d}_out\.mem: element 5 is {levels.flat[5]}, but the layer gives level"
     ):

@@ -17,11 +17,11 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
-from utils.quantization.intfile import to_checkpoint
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.lower import lower
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.spiking.rate import normalise
-from utils.spiking.snnfile import save_rate
+from utils.spiking.snn_checkpoint import save_rate
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 
@@ -76,7 +76,7 @@ def test_a_second_export_takes_another_name_and_leaves_the_first(place):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--weights", "weights/net.pt"], r"weights/net\.pt: is a float network; quantise it: quantize\.py --weights"),
         (
@@ -89,8 +89,8 @@ def test_a_second_export_takes_another_name_and_leaves_the_first(place):
         ([], r"no finished run of quantize\.py in runs/; run python3 quantize\.py first, or give --weights"),
     ],
 )
-def test_what_cannot_be_exported_is_said_in_one_line(place, words, told):
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_exported_is_said_in_one_line(place, words, message):
+    with pytest.raises(InputError, match=message):
         typed(*words)
     assert not Path("export").exists()
 

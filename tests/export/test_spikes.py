@@ -13,7 +13,7 @@ from tests.export.nets import LOW, QUICK, export, rich, small
 from tests.export.test_folder import reseal
 from utils.export import golden, verify
 from utils.export.formats import encode_bits
-from utils.spiking.encode import encode, spiking_layers
+from utils.spiking.spike_schedule import encode, spiking_layers
 from utils.spiking.stepwise import StepwiseExecutor
 
 
@@ -34,7 +34,7 @@ def test_golden_trains_are_what_the_step_by_step_simulator_fires(made):
         for name, parts in planes.items():
             train = trains[int(name)][:, k].numpy()
             np.testing.assert_array_equal(verify.load(folder, parts["train"]), train != 0)
-            assert ("sign" in parts) == (network.grids[int(name)].lo < 0)
+            assert ("sign" in parts) == (network.grids[int(name)].qmin < 0)
             if "sign" in parts:
                 sign = verify.load(folder, parts["sign"])
                 np.testing.assert_array_equal(np.where(sign, -1, 1) * (train != 0), train)
@@ -77,10 +77,10 @@ def test_a_spike_that_is_wrong_but_stamped_right_is_named(made, part, tmp_path):
     for form, path in ref["files"].items():
         (tmp_path / "net" / path).write_bytes(encode_bits(bits, form))
     reseal(tmp_path / "net", lambda manifest: None)
-    told = re.escape(
+    message = re.escape(
         f"{ref['files']['npy']}: element {list(place)} is {bits[place]}, but layer {name} at level n gives"
     )
-    with pytest.raises(verify.MismatchError, match=told):
+    with pytest.raises(verify.MismatchError, match=message):
         verify.check(tmp_path / "net")
 
 
@@ -125,6 +125,6 @@ def test_a_flipped_bit_of_a_train_is_named_by_step_channel_row_and_column(form, 
     bits[place] = 0
     path = copy / ref["files"][form]
     path.write_bytes(encode_bits(bits, form))
-    told = re.escape(f"{ref['files'][form]}: element {list(place)} is 0, was 1; ")
-    with pytest.raises(verify.MismatchError, match=told):
+    message = re.escape(f"{ref['files'][form]}: element {list(place)} is 0, was 1; ")
+    with pytest.raises(verify.MismatchError, match=message):
         verify.check(copy)

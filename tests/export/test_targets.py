@@ -16,7 +16,7 @@ from utils.darknet.network import save_checkpoint
 from utils.errors import InputError
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.targets import check_target
-from utils.quantization.intfile import to_checkpoint
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.scheme import Scheme
 
 assert place  # a fixture
@@ -42,11 +42,11 @@ def test_a_relu_network_in_powers_of_two_passes_and_its_readme_says_what_was_che
     assert export_onnx(tmp_path / "out", fits, random_images(1), options)["target"] == "vitis-dpu"
     text = (tmp_path / "out/README.md").read_text()
     assert "Target: vitis-dpu" in text and "neither compiled with Vitis AI nor run" in text
-    assert max(grid.hi for i, grid in fits.grids.items() if i >= 0) == 127
+    assert max(grid.qmax for i, grid in fits.grids.items() if i >= 0) == 127
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "message"),
     [
         ([conv("leaky")], r"activation=leaky, and the DPU's leaky has slope 26/256 and no other; " + RETRAIN),
         ([conv("leaky_pow2")], r"activation=leaky_pow2, and the DPU's leaky has slope 26/256"),
@@ -60,8 +60,8 @@ def test_a_relu_network_in_powers_of_two_passes_and_its_readme_says_what_was_che
         ([conv(), ("reorg", {"stride": 2})], "Reorg: whether the DPU computes it in the same integers is not known"),
     ],
 )
-def test_what_the_dpu_cannot_run_is_told_with_layer_line_and_remedy(sections, told):
-    with pytest.raises(InputError, match=rf"--target vitis-dpu: layer \d+ \(cfg line \d+\): {told}"):
+def test_what_the_dpu_cannot_run_is_told_with_layer_line_and_remedy(sections, message):
+    with pytest.raises(InputError, match=rf"--target vitis-dpu: layer \d+ \(cfg line \d+\): {message}"):
         check_target(network(*sections), "vitis-dpu")
 
 

@@ -15,16 +15,16 @@ from tests.export.unlike import unlike, unlike_quantised
 from tests.spiking.test_equality import assert_equal_everywhere
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
-from utils.spiking.encode import encode
+from utils.spiking.spike_schedule import encode
 
 
 def test_a_silent_channel_takes_no_precision_from_the_others():
     quantised, images = unlike_quantised()
     network = lower(quantised)
     trace, by = IntegerExecutor(network).trace(images), network.ops[1].requantiser
-    assert int(by.m.max()) > 500 * int(by.m[1:].max())
+    assert int(by.multiplier.max()) > 500 * int(by.multiplier[1:].max())
     ratio = quantised.grids[0].scale * quantised.weight_scales[1] / quantised.grids[1].scale
-    real = (trace.accumulators[1] * ratio.view(1, -1, 1, 1)).clamp(by.lo, by.hi)
+    real = (trace.accumulators[1] * ratio.view(1, -1, 1, 1)).clamp(by.qmin, by.qmax)
     assert float((trace.levels[1] - real).abs().max()) <= 1 / 2 + 1 / 32
 
 
@@ -43,14 +43,14 @@ def test_c_takes_wide_gains(tmp_path):
 def test_the_simulator_multiplies_by_wide_gains(tmp_path):
     network, images = unlike()
     assert check_rtl(tmp_path, network, images).startswith("RTL: layer 1,")
-    width = int(network.ops[1].requantiser.m.max()).bit_length() + 1
+    width = int(network.ops[1].requantiser.multiplier.max()).bit_length() + 1
     assert re.search(rf"\bGAIN\W+{width}\b", (tmp_path / "rtl/layer.svh").read_text())
 
 
 def test_the_manifest_says_how_wide_the_gains_are(tmp_path):
     network, images = unlike()
     manifest = export(tmp_path / "net", network, images)
-    told = {layer["layer"]: layer["requantise"] for layer in manifest["layers"] if layer.get("requantise")}
-    for i, numbers in told.items():
-        assert numbers["gain_bits"] == int(network.ops[i].requantiser.m.max()).bit_length()
-    assert told[1]["gain_bits"] > 16
+    message = {layer["layer"]: layer["requantise"] for layer in manifest["layers"] if layer.get("requantise")}
+    for i, numbers in message.items():
+        assert numbers["gain_bits"] == int(network.ops[i].requantiser.multiplier.max()).bit_length()
+    assert message[1]["gain_bits"] > 16

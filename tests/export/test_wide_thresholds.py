@@ -12,7 +12,7 @@ from tests.export.nets import QUICK, lowered
 from tests.quantization.random_nets import cfg_text, random_images
 from utils.export.onnx_check import compare_quant, judge, wide_layers
 from utils.export.onnx_quant import as_float32, quant_model
-from utils.quantization.exact import accumulator_bounds
+from utils.quantization.exact_conv import accumulator_bounds
 from utils.quantization.integer import IntConv
 
 CONV = {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "relu"}
@@ -36,11 +36,11 @@ def test_a_channel_without_gain_whose_sums_pass_a_float_is_exported_and_equal():
     network = lowered(cfg_text(("convolutional", wide), ("convolutional", CONV | {"filters": 4})), images, QUICK)
     op = network.ops[1]
     assert isinstance(op, IntConv) and op.requantiser is not None
-    weight, m = op.weight.clone(), op.requantiser.m.clone()
+    weight, m = op.weight.clone(), op.requantiser.multiplier.clone()
     weight[2], m[2] = 127, 0
     bound = int(accumulator_bounds(weight, op.bias * 0, network.grids[0].reach).max())
     assert bound + 1 > 2**24 and int(np.float32(bound + 1)) != bound + 1
-    by = replace(op.requantiser, m=m, m_neg=m)
+    by = replace(op.requantiser, multiplier=m, multiplier_neg=m)
     dead = replace(op, weight=weight, acc_bits=bound.bit_length() + 2, requantiser=by)
     network = replace(network, ops=network.ops | {1: dead})
     assert wide_layers(network) == [1]

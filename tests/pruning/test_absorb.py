@@ -6,12 +6,12 @@ import torch
 from models import build
 from tests.pruning.nets import SHIPPED, TINY, assert_same, image, random_network, run, with_gammas
 from utils.darknet.cfg import parse_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.pruning.absorb import absorb, constants
-from utils.pruning.plan import Plan, Tie, plan_channels
+from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 from utils.pruning.scores import gammas
 from utils.pruning.surgery import cut
-from utils.pruning.wires import trace
 
 NET = "[net]\nchannels=3\nwidth=16\nheight=16\n"
 
@@ -55,7 +55,7 @@ def without_gammas(net: Network, plan: Plan) -> Network:
 @pytest.mark.parametrize("name", POINTWISE)
 def test_absorbing_is_exact_for_1x1_readers(name):
     net = random_network(parse_cfg(NET + POINTWISE[name]))
-    plan = plan_channels(net, percent=0.4, tie=Tie.LEADER)
+    plan = plan_channels(net, percent=0.4, tie=ShortcutRule.LEADER)
     assert plan.removed > 0.1
     last, x = len(net.spec.layers) - 1, image(net, 2, 16)
     wide = build(without_gammas(net, plan)).activations(x)[last]
@@ -67,7 +67,7 @@ def test_absorbing_is_exact_for_1x1_readers(name):
 @pytest.mark.parametrize("name", POINTWISE)
 def test_constants_are_what_the_network_computes(name):
     net = random_network(parse_cfg(NET + POINTWISE[name]))
-    plan = plan_channels(net, percent=0.4, tie=Tie.LEADER)
+    plan = plan_channels(net, percent=0.4, tie=ShortcutRule.LEADER)
     wires = trace(net.spec)
     found = constants(net, plan.keep)
     for i, value in build(without_gammas(net, plan)).activations(image(net, 1, 16)).items():
@@ -78,7 +78,7 @@ def test_constants_are_what_the_network_computes(name):
 
 def test_padded_reader_is_exact_away_from_the_border():
     net = random_network("plain")
-    plan = plan_channels(net, percent=0.4, tie=Tie.ANY)
+    plan = plan_channels(net, percent=0.4, tie=ShortcutRule.ANY)
     x = image(net)
     wide = build(without_gammas(net, plan)).activations(x)[2]
     small = build(cut(absorb(net, plan), plan)).activations(x)[2]
@@ -92,7 +92,7 @@ SMALL = [p for p in [*TINY, *SHIPPED] if "tiny" in p.stem or (p in TINY and p.st
 @pytest.mark.parametrize("path", SMALL, ids=lambda p: p.stem)
 def test_absorbing_comes_nearer_than_dropping(path):
     net = random_network(path)
-    plan = plan_channels(net, percent=0.3, tie=Tie.ANY)
+    plan = plan_channels(net, percent=0.3, tie=ShortcutRule.ANY)
     x = image(net, 1, 128)
     target = run(without_gammas(net, plan), x)
 
@@ -105,12 +105,12 @@ def test_absorbing_comes_nearer_than_dropping(path):
 def test_absorbing_leaves_its_input_alone():
     net = random_network("residual")
     before = {k: v.clone() for k, v in net.state.items()}
-    absorb(net, plan_channels(net, percent=0.5, tie=Tie.ANY))
+    absorb(net, plan_channels(net, percent=0.5, tie=ShortcutRule.ANY))
     assert all(torch.equal(v, before[k]) for k, v in net.state.items())
 
 
 def test_nothing_cut_means_nothing_absorbed():
     net = random_network("residual")
-    found = absorb(net, plan_channels(net, percent=0.0, tie=Tie.ANY))
+    found = absorb(net, plan_channels(net, percent=0.0, tie=ShortcutRule.ANY))
     assert all(torch.equal(v, net.state[k]) for k, v in found.state.items())
     assert set(gammas(found)) == set(gammas(net))

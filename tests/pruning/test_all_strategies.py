@@ -25,8 +25,8 @@ from utils.darknet.shapes import granularity, sizes
 from utils.darknet.weights import read_weights, write_weights
 from utils.errors import InputError
 from utils.pruning.absorb import zeroed
+from utils.pruning.bias_carrier import Beta, settle_and_cut
 from utils.pruning.blocks import blocks
-from utils.pruning.carrier import Beta, settle_and_cut
 from utils.pruning.layer_plan import LayerPlan, plan_layers
 from utils.pruning.layers import drop, silence_layers
 from utils.pruning.plan import Plan, plan_channels
@@ -59,7 +59,7 @@ def defaults(script: str) -> tuple[Strategy, float]:
     """
     module = importlib.import_module(script)
     args = module.parser().parse_args([])
-    with patch.multiple(module, open_bench=lambda *_, **__: None, prune=lambda bench, strategy: strategy):
+    with patch.multiple(module, open_session=lambda *_, **__: None, prune=lambda session, strategy: strategy):
         return module.run(args), min(0.6, getattr(args, "percent", 0.0))
 
 
@@ -131,7 +131,7 @@ def opencv_knows(spec: s.ModelSpec) -> bool:
     return all(
         (isinstance(layer, s.Conv) and layer.activation in OPENCV_CONV)
         or (isinstance(layer, s.Shortcut) and not layer.weighted and len(layer.sources) == 2)
-        or isinstance(layer, s.MaxPool | s.AvgPool | s.Upsample | s.Route | s.ScaleChannels | s.Dropout | s.Head)
+        or isinstance(layer, s.MaxPool | s.AvgPool | s.Upsample | s.Route | s.ScaleChannels | s.Dropout | s.Detect)
         for layer in spec.layers
     )
 

@@ -9,7 +9,7 @@ from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.pruning.blocks import Block, blocks, layer_gammas, shorten, some_blocks
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.surgery import cut
 
 NET = "[net]\nchannels=3\nwidth=32\nheight=32\n"
@@ -71,9 +71,9 @@ def test_networks_without_shortcuts_have_no_blocks_and_are_told_what_to_use(name
     spec = read_cfg(ROOT / "cfg" / f"{name}.cfg")
     assert blocks(spec) == ()
     for ask in (some_blocks, layer_gammas):
-        with pytest.raises(InputError, match=r"no residual block to take out: .* instead: normal_prune\.py") as told:
+        with pytest.raises(InputError, match=r"no residual block to take out: .* instead: normal_prune\.py") as message:
             ask(spec)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(message.value)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_gate_has_no_voice():
 @pytest.mark.parametrize("name", ["ghost", "mobile", "resnet", "residual", "depthwise", "yolov3", "yolov4"])
 def test_a_network_with_channels_cut_has_the_same_blocks(name):
     net = random_network(thin(name) if name.startswith("yolo") else name)
-    small = cut(net, plan_channels(net, percent=0.5, tie=Tie.ANY))
+    small = cut(net, plan_channels(net, percent=0.5, tie=ShortcutRule.ANY))
     assert blocks(small.spec) == blocks(net.spec) != ()
 
 

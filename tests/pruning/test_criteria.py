@@ -8,13 +8,13 @@ from models import build
 from tests.pruning.nets import SHIPPED, TINY, image, random_network, with_gammas
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.criteria import CRITERIA, TaylorScore, fpgm, l1, random, taylor
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.scores import gammas, strengths
 from utils.pruning.surgery import cut
-from utils.pruning.wires import trace
 
 
 def backward(net: Network, seed: int = 0):
@@ -40,7 +40,7 @@ def test_every_score_speaks_of_the_same_channels_as_gamma_and_can_be_cut_by(path
         found = score(net)
         assert {i: v.shape for i, v in found.items()} == {i: v.shape for i, v in gammas(net).items()}
         assert all(v.dtype == torch.float32 and v.isfinite().all() and (v >= 0).all() for v in found.values())
-        plan = plan_channels(net, percent=0.5, tie=Tie.ANY, score=score)
+        plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, score=score)
         assert 0 < plan.removed <= 0.5
         cut(net, plan)
 
@@ -65,7 +65,7 @@ def test_average_channel_is_as_strong_in_every_layer_also_before_a_depthwise_one
 def test_scale_of_a_layer_does_not_decide_whether_it_is_cut(score):
     net = random_network("plain")
     larger = Network(net.spec, {**net.state, "layers.0.conv.weight": net.state["layers.0.conv.weight"] * 100})
-    plans = [plan_channels(each, percent=0.5, tie=Tie.ANY, score=score) for each in (net, larger)]
+    plans = [plan_channels(each, percent=0.5, tie=ShortcutRule.ANY, score=score) for each in (net, larger)]
     assert torch.equal(plans[0].keep, plans[1].keep)
 
 
@@ -182,7 +182,7 @@ def test_gradients_of_another_network_or_none_at_all_are_refused():
         taylor(net, {key: [torch.ones(5)] for key in net.state if ".bn." in key})
     collected.collect(backward(net))
     with pytest.raises(InputError, match="of another network"):
-        collected.score(cut(net, plan_channels(net, percent=0.5, tie=Tie.ANY)))
+        collected.score(cut(net, plan_channels(net, percent=0.5, tie=ShortcutRule.ANY)))
 
 
 def test_loss_that_is_not_finite_is_not_collected():

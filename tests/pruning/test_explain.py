@@ -4,8 +4,8 @@ import pytest
 
 from tests.pruning.nets import ROOT, TINY
 from utils.darknet.cfg import read_cfg
+from utils.darknet.channel_groups import trace
 from utils.pruning.explain import HEADING, explain
-from utils.pruning.wires import trace
 from utils.reporting.tables import plain_table
 
 

@@ -18,19 +18,19 @@ from tests.pruning.nets import ROOT, assert_same, image, random_network, run
 from tests.pruning.residual import thin
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network, load_checkpoint
 from utils.darknet.weights import write_weights
 from utils.detection.decode import decode, strides
 from utils.pruning.absorb import zeroed
-from utils.pruning.carrier import Beta, settle_and_cut
-from utils.pruning.plan import Plan, Tie, plan_channels
-from utils.pruning.wires import trace
+from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 
 place = scripts.place
 
 
 def slimmed(net: Network, percent: float = 0.5) -> tuple[Network, Plan]:
-    return settle_and_cut(net, plan_channels(net, percent=percent, tie=Tie.ANY), Beta.CARRIER)
+    return settle_and_cut(net, plan_channels(net, percent=percent, tie=ShortcutRule.ANY), Beta.CARRIER)
 
 
 @pytest.mark.parametrize("cfg", ["{place}/my cfgs/v4.1/yolov3.cfg/panet.cfg", "./cfg/../deep/er/a.b.cfg", "flat.cfg"])
@@ -72,7 +72,7 @@ def test_strides_do_not_depend_on_the_name_of_the_cfg(tmp_path, spec, expected):
         read = read_cfg(tmp_path / f"{name}.cfg")
         raw = run(Network(read, small.state), x)
         assert [strides(each, (64, 64)) for each in raw] == [(n, n) for n in expected]
-        found.append(decode(raw, [layer for layer in read.layers if isinstance(layer, s.Head)], (64, 64)))
+        found.append(decode(raw, [layer for layer in read.layers if isinstance(layer, s.Detect)], (64, 64)))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
@@ -115,7 +115,7 @@ def test_routes_of_any_number_of_sources_are_followed(sources):
     assert_same(run(small, x), run(zeroed(net, plan), x))
 
 
-@pytest.mark.parametrize("tie", Tie)
+@pytest.mark.parametrize("tie", ShortcutRule)
 def test_leader_without_batch_norm_locks_its_shortcut(tie):
     """The reference ends in a KeyError where the layer that a shortcut starts from cannot be pruned."""
     conv = "[convolutional]\n{}filters=8\nsize=3\npad=1\nactivation=leaky\n"
@@ -131,5 +131,5 @@ def test_leader_without_batch_norm_locks_its_shortcut(tie):
 def test_layers_wider_than_2016_channels_are_rounded_like_any_other():
     """The reference's table of multiples ends at 2016; what is wider is left as it is, silently."""
     layers = (s.Conv(sources=(-1,), filters=2400, bn=True), s.Conv(sources=(0,), filters=5))
-    plan = plan_channels(random_network(s.ModelSpec(layers=layers)), percent=0.1, tie=Tie.KEEP, multiple=32)
+    plan = plan_channels(random_network(s.ModelSpec(layers=layers)), percent=0.1, tie=ShortcutRule.KEEP, multiple=32)
     assert plan.rows[0].above == 2160 and plan.rows[0].after == 2176

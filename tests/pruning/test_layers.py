@@ -23,7 +23,7 @@ from utils.errors import InputError
 from utils.pruning.blocks import blocks, shorten
 from utils.pruning.layer_plan import plan_layers
 from utils.pruning.layers import absorb_layers, drop, silence_layers
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.recalibrate import recalibrate
 from utils.pruning.surgery import cut, silence
 
@@ -81,7 +81,7 @@ def test_layer_pruning_keeps_the_trained_weights(name):
 def test_channels_then_layers_equal_the_network_silenced_in_both_ways(name):
     """Layer-channel pruning: both plans are made on the full network, or the second one on the cut one."""
     net = network(name)
-    thinner = plan_channels(net, percent=0.5, tie=Tie.ANY, floor=0.1)
+    thinner = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, floor=0.1)
     small = cut(net, thinner)
     x = image(net, 2)
     for plan in (plan_layers(net, n=some(net)), plan_layers(small, n=some(net))):
@@ -179,7 +179,7 @@ def test_a_dropped_network_can_be_pruned_again():
     assert len(blocks(small.spec)) == 13
     plan, x = plan_layers(small, n=13), image(net)
     assert_same(run(drop(small, plan), x), run(silence_layers(small, plan), x))
-    thinner = plan_channels(small, percent=0.5, tie=Tie.ANY)
+    thinner = plan_channels(small, percent=0.5, tie=ShortcutRule.ANY)
     assert_same(run(cut(small, thinner), x), run(silence(small, thinner), x))
 
 

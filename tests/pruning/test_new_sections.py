@@ -11,17 +11,17 @@ from models import build
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import groups, trace
 from utils.darknet.counts import parameters
-from utils.darknet.moves import reorg
 from utils.darknet.network import Network
+from utils.darknet.reorder import reorg
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.scores import gammas, strengths
 from utils.pruning.surgery import cut, narrow, silence
-from utils.pruning.wires import groups, trace
 
-CUTS = [(Tie.KEEP, 0.3), (Tie.LEADER, 0.5), (Tie.ANY, 0.5), (Tie.ANY, 0.9)]
+CUTS = [(ShortcutRule.KEEP, 0.3), (ShortcutRule.LEADER, 0.5), (ShortcutRule.ANY, 0.5), (ShortcutRule.ANY, 0.9)]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -45,8 +45,8 @@ def test_wires_of_a_reorg_are_those_its_numbers_come_from(stride, blocks, height
 def test_rows_of_neighbouring_channels_mix_so_that_blocks_must_go_together():
     number = torch.arange(8.0).view(1, 8, 1, 1).expand(1, 8, 6, 6)
     assert max(len(out.unique()) for out in reorg(number, 2)[0]) > 1
-    told = [text for group in groups(trace(random_network("passthrough").spec)) for text in group.reasons]
-    assert any("a block of channels that [reorg] mixes" in text for text in told)
+    message = [text for group in groups(trace(random_network("passthrough").spec)) for text in group.reasons]
+    assert any("a block of channels that [reorg] mixes" in text for text in message)
 
 
 def test_a_region_head_is_locked():
@@ -68,14 +68,14 @@ def test_cut_passthrough_equals_the_silenced_one(tie, percent, size):
 
 def test_opencv_agrees_on_the_cut_passthrough(tmp_path):
     net = random_network("passthrough")
-    small = cut(net, plan_channels(net, percent=0.5, tie=Tie.ANY))
+    small = cut(net, plan_channels(net, percent=0.5, tie=ShortcutRule.ANY))
     x = image(net)
     assert_same(opencv_outputs(small, x, tmp_path, ["conv_11"]), run(small, x))
 
 
 def test_a_block_before_a_reorg_really_goes():
     net = random_network("passthrough")
-    plan = plan_channels(net, percent=0.9, tie=Tie.ANY)
+    plan = plan_channels(net, percent=0.9, tie=ShortcutRule.ANY)
     small = cut(net, plan)
     assert small.spec.layers[7].filters == 4
     assert parameters(small.spec) == sum(v.numel() for k, v in small.state.items() if "running" not in k)
@@ -88,7 +88,7 @@ def test_cut_equals_silenced_where_half_a_block_makes_something_of_nothing(size)
     layers += [s.Route(sources=(3,)), s.Conv(sources=(8,), filters=6, bn=True, activation="relu")]
     layers += [s.Route(sources=(7, 9)), s.Reorg(sources=(10,)), s.Conv(sources=(11,), filters=6, size=3, pad=1)]
     net = random_network(s.ModelSpec(layers=tuple(layers), net=(("channels", "3"),)))
-    plan = plan_channels(net, percent=0.0, tie=Tie.ANY)
+    plan = plan_channels(net, percent=0.0, tie=ShortcutRule.ANY)
     plan.keep[trace(net.spec).outputs[10][4:8]] = False  # two logistic channels and two of the ReLU
     with torch.no_grad():
         x = image(net, 1, size)
@@ -104,10 +104,10 @@ def test_constants_pass_a_reorg():
     gamma[:4] = 0
     with torch.no_grad():
         out = build(Network(net.spec, {**net.state, "layers.7.bn.weight": gamma})).activations(image(net))[8][0]
-    told = constants(net, keep)[8].float()
+    message = constants(net, keep)[8].float()
     gone = ~keep[wires.outputs[8]]
-    assert gone.sum() == 16 and told[gone].abs().min() > 0
-    torch.testing.assert_close(out[gone], told[gone][:, None, None].expand_as(out[gone]))
+    assert gone.sum() == 16 and message[gone].abs().min() > 0
+    torch.testing.assert_close(out[gone], message[gone][:, None, None].expand_as(out[gone]))
 
 
 def test_a_channel_is_as_strong_behind_a_reorg_as_before():
@@ -129,7 +129,7 @@ def test_cut_weighted_sums_equal_the_silenced_ones(tie, percent):
 
 def test_weights_of_a_channel_go_with_it_and_those_of_a_source_stay(tmp_path):
     net = random_network("weighted")
-    plan, wires = plan_channels(net, percent=0.5, tie=Tie.ANY), trace(net.spec)
+    plan, wires = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY), trace(net.spec)
     small = cut(net, plan)
     for i, layer in enumerate(net.spec.layers):
         if not isinstance(layer, s.Shortcut):
@@ -158,6 +158,6 @@ def test_constants_pass_a_weighted_sum(kind, normalization):
     net = Network(net.spec, {**net.state, **{k: v for k, v in quiet.items() if "bias" in k}})
     with torch.no_grad():
         out = build(Network(net.spec, quiet)).activations(image(net))[2][0, :3]
-    told = constants(net, keep)[2][:3].float()
-    assert told.abs().min() > 0
-    torch.testing.assert_close(out, told[:, None, None].expand_as(out))
+    message = constants(net, keep)[2][:3].float()
+    assert message.abs().min() > 0
+    torch.testing.assert_close(out, message[:, None, None].expand_as(out))

@@ -7,18 +7,18 @@ from models import build
 from tests.pruning.nets import SHIPPED, TINY, image, random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
+from utils.darknet.channel_groups import trace
 from utils.errors import InputError
 from utils.pruning.blocks import layer_gammas
-from utils.pruning.penalty import Schedule, SparsityPenalty, initial_gammas, prunable_gammas, reach
-from utils.pruning.plan import Tie, decide
-from utils.pruning.wires import trace
+from utils.pruning.penalty import SparsityPenalty, StrengthSchedule, initial_gammas, prunable_gammas, reach
+from utils.pruning.plan import ShortcutRule, decide
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("tie", Tie)
+@pytest.mark.parametrize("tie", ShortcutRule)
 @pytest.mark.parametrize("path", TINY, ids=lambda p: p.stem)
 def test_penalty_touches_exactly_the_prunable_gammas(path, tie):
     net = random_network(path)
@@ -27,7 +27,7 @@ def test_penalty_touches_exactly_the_prunable_gammas(path, tie):
     before = gradients(model)
     SparsityPenalty(net.spec, tie, 0.25)(model.named_parameters())
     masks = prunable_gammas(net.spec, tie)
-    assert masks or tie is Tie.KEEP  # every wire of a network may be tied
+    assert masks or tie is ShortcutRule.KEEP  # every wire of a network may be tied
     for name, grad in gradients(model).items():
         i = int(name.split(".")[1])
         expected = before[name].clone()
@@ -36,12 +36,12 @@ def test_penalty_touches_exactly_the_prunable_gammas(path, tie):
         assert torch.equal(grad, expected)
 
 
-@pytest.mark.parametrize("tie", Tie)
+@pytest.mark.parametrize("tie", ShortcutRule)
 @pytest.mark.parametrize("path", [*TINY, *SHIPPED], ids=lambda p: p.stem)
 def test_penalised_channels_are_those_the_plan_offers(path, tie):
     spec = read_cfg(path)
     wires, masks = trace(spec), prunable_gammas(spec, tie)
-    frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked
+    frozen = wires.locked | wires.tied if tie is ShortcutRule.KEEP else wires.locked
     scores = {i: torch.ones(len(wires.outputs[i])) for i in wires.voters}
     if not masks:
         with pytest.raises(InputError, match="nothing to prune"):
@@ -64,7 +64,7 @@ def test_penalty_spares_the_locked_channels_of_a_layer_that_has_others():
     model = build(net)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    SparsityPenalty(net.spec, Tie.ANY, 1.0)(model.named_parameters())
+    SparsityPenalty(net.spec, ShortcutRule.ANY, 1.0)(model.named_parameters())
     assert model.layers["0"].bn.weight.grad.tolist() == [1, 0, 0, 0, 1]
 
 
@@ -73,14 +73,14 @@ def test_penalty_is_blind_to_names_that_wrappers_add():
     model = build(net)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    SparsityPenalty(net.spec, Tie.ANY, 1.0)(("module._orig_mod." + n, p) for n, p in model.named_parameters())
+    SparsityPenalty(net.spec, ShortcutRule.ANY, 1.0)(("module._orig_mod." + n, p) for n, p in model.named_parameters())
     assert model.layers["0"].bn.weight.grad.abs().sum() == 8
 
 
 def test_gammas_without_gradient_are_left_out():
     net = random_network("plain")
     model = build(net)
-    SparsityPenalty(net.spec, Tie.ANY, 1.0)(model.named_parameters())
+    SparsityPenalty(net.spec, ShortcutRule.ANY, 1.0)(model.named_parameters())
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -88,7 +88,7 @@ def test_penalty_alone_brings_every_prunable_gamma_to_zero_and_no_other():
     net = initial_gammas(random_network("residual"), 0.5)
     model = build(net)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    penalty = SparsityPenalty(net.spec, Tie.KEEP, 0.5)
+    penalty = SparsityPenalty(net.spec, ShortcutRule.KEEP, 0.5)
     for _ in range(20):
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
@@ -115,7 +115,7 @@ def test_penalty_for_layer_pruning_presses_on_whole_branches_and_nothing_else():
 
 def test_strength_decays_to_a_hundredth_after_half_of_the_run():
     spec = random_network("plain").spec
-    constant, decay = (SparsityPenalty(spec, Tie.ANY, 0.1, schedule) for schedule in Schedule)
+    constant, decay = (SparsityPenalty(spec, ShortcutRule.ANY, 0.1, schedule) for schedule in StrengthSchedule)
     assert [constant.strength(p) for p in (0, 0.49, 0.5, 1)] == [0.1] * 4
     assert [decay.strength(p) for p in (0, 0.49, 0.5, 1)] == pytest.approx([0.1, 0.1, 0.001, 0.001])
 
@@ -141,4 +141,4 @@ def test_initial_gammas_are_one_value_and_the_rest_stays():
 
 def test_negative_penalty_is_refused():
     with pytest.raises(InputError, match="must not be negative, got -1"):
-        SparsityPenalty(random_network("plain").spec, Tie.ANY, -1)
+        SparsityPenalty(random_network("plain").spec, ShortcutRule.ANY, -1)

@@ -6,11 +6,11 @@ import torch
 from tests.pruning.nets import TINY, random_network, with_gammas
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.preflight import SAFE_LOSS, check, preflight, safe_percent, sparse_enough
 from utils.pruning.scores import gammas
 
-SLIM = {"tie": Tie.ANY, "floor": 0.01}
+SLIM = {"tie": ShortcutRule.ANY, "floor": 0.01}
 
 
 def wide(draw, seed: int = 0) -> Network:
@@ -86,13 +86,13 @@ def test_layer_of_small_gammas_with_a_clear_leader_is_not_called_empty():
     check(net, percent=0.8, **SLIM)
 
 
-@pytest.mark.parametrize("tie", Tie)
+@pytest.mark.parametrize("tie", ShortcutRule)
 @pytest.mark.parametrize("draw", [unsparse, trained_with_l1, half_way])
 def test_safe_percent_costs_no_layer_more_than_it_says(draw, tie):
     net = wide(draw)
     percent = safe_percent(net, tie=tie)
     plan = plan_channels(net, percent=percent, tie=tie)
-    from utils.pruning.wires import trace
+    from utils.darknet.channel_groups import trace
 
     for row in plan.rows:
         energy = gammas(net)[row.layer].square()
@@ -109,7 +109,9 @@ def test_scale_of_a_layer_does_not_count_where_nothing_is_cut_by_it():
 def test_limit_is_the_largest_percent_that_leaves_every_layer_something():
     net = wide(half_way)
     found = preflight(net, **SLIM)
-    below, above = (plan_channels(net, percent=found.limit + d, tie=Tie.ANY) for d in (0.0, 2 / found.channels))
+    below, above = (
+        plan_channels(net, percent=found.limit + d, tie=ShortcutRule.ANY) for d in (0.0, 2 / found.channels)
+    )
     assert min(row.above for row in below.rows) == 1
     assert min(row.above for row in above.rows) == 0
 

@@ -14,15 +14,15 @@ from models import build
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.shapes import channels, sizes
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import absorb, zeroed
-from utils.pruning.carrier import Beta, settle, settle_and_cut
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.bias_carrier import Beta, settle, settle_and_cut
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.surgery import cut, narrow, silence
-from utils.pruning.wires import trace
 
 ACTIVATIONS = ["leaky", "relu", "relu6", "linear", "logistic", "mish", "swish", "h_swish"]
 GRID = 6  # px, so that any two layers may be joined: nothing in these graphs changes the size
@@ -182,7 +182,7 @@ def prunable(spec: s.ModelSpec) -> bool:
 @given(
     spec=graphs().filter(prunable),
     percent=st.sampled_from([0.3, 0.6, 0.95]),
-    tie=st.sampled_from(Tie),
+    tie=st.sampled_from(ShortcutRule),
     multiple=st.sampled_from([1, 1, 3]),
 )
 def test_cut_equals_silenced_and_reloads_and_counts(spec, percent, tie, multiple):
@@ -200,7 +200,7 @@ def test_cut_equals_silenced_and_reloads_and_counts(spec, percent, tie, multiple
 @given(
     spec=graphs().filter(prunable),
     percent=st.sampled_from([0.4, 0.8]),
-    tie=st.sampled_from(Tie),
+    tie=st.sampled_from(ShortcutRule),
     multiple=st.sampled_from([1, 2, 4]),
 )
 def test_carried_equals_gammas_at_zero_and_comes_back_from_files_as_predicted(spec, percent, tie, multiple):

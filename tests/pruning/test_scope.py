@@ -6,14 +6,14 @@ import torch
 from tests.pruning.nets import ROOT, TINY, assert_same, image, random_network, run, with_gammas
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
+from utils.darknet.channel_groups import trace
 from utils.errors import InputError
 from utils.pruning.criteria import l1
 from utils.pruning.layerwise import plan_layerwise
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.preflight import check, judge, preflight
 from utils.pruning.scope import backbone, parse_scope
 from utils.pruning.surgery import cut, silence
-from utils.pruning.wires import trace
 
 
 def shipped(name: str) -> s.ModelSpec:
@@ -79,13 +79,13 @@ def test_depthwise_layer_is_named_by_the_convolution_before_it():
     net = random_network("depthwise")
     with pytest.raises(InputError, match="before it, layer 5"):
         parse_scope("6", net.spec)
-    plan = plan_channels(net, percent=0.5, tie=Tie.ANY, scope=parse_scope("5", net.spec))
+    plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, scope=parse_scope("5", net.spec))
     assert [row.layer for row in plan.rows] == [5]
     small = cut(net, plan).spec.layers
     assert small[5].filters == small[6].filters == small[6].groups < net.spec.layers[5].filters
 
 
-@pytest.mark.parametrize("tie", [Tie.ANY, Tie.LEADER])
+@pytest.mark.parametrize("tie", [ShortcutRule.ANY, ShortcutRule.LEADER])
 @pytest.mark.parametrize("path", TINY, ids=lambda p: p.stem)
 def test_layers_out_of_scope_keep_their_channels(path, tie):
     net = random_network(path)
@@ -106,7 +106,7 @@ def test_layers_out_of_scope_keep_their_channels(path, tie):
 def test_percent_counts_the_channels_in_scope():
     net = random_network("plain")
     scope = frozenset({0, 2})
-    plan = plan_channels(net, percent=0.5, tie=Tie.ANY, scope=scope)
+    plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, scope=scope)
     assert sum(row.before for row in plan.rows) == 16 and sum(row.after for row in plan.rows) == 8
     x = image(net)
     assert_same(run(cut(net, plan), x), run(silence(net, plan), x))
@@ -117,28 +117,28 @@ def test_wire_shared_with_a_layer_out_of_scope_stays():
     with pytest.raises(
         InputError, match=r"nothing to prune in this scope: .*other layers that are out of it share them"
     ):
-        plan_channels(net, percent=0.5, tie=Tie.ANY, scope=frozenset({0}))
-    whole = plan_channels(net, percent=0.5, tie=Tie.ANY, scope=frozenset({0, 2, 5}))
+        plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, scope=frozenset({0}))
+    whole = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, scope=frozenset({0, 2, 5}))
     assert {row.layer for row in whole.rows} == {0, 2, 5}
     with pytest.raises(InputError, match="layer 1 has nothing to prune"):
-        plan_layerwise(net, {1: 0.5}, tie=Tie.ANY, scope=frozenset({0, 2, 5}))
+        plan_layerwise(net, {1: 0.5}, tie=ShortcutRule.ANY, scope=frozenset({0, 2, 5}))
 
 
 def test_whole_scope_is_no_scope():
     for path in TINY:
         net = random_network(path)
-        plans = [plan_channels(net, percent=0.6, tie=Tie.ANY, scope=scope)
+        plans = [plan_channels(net, percent=0.6, tie=ShortcutRule.ANY, scope=scope)
                  for scope in (None, parse_scope("all", net.spec))]  # fmt: skip
         assert torch.equal(plans[0].keep, plans[1].keep)
 
 
 def test_preflight_judges_the_layers_in_scope():
     net = with_gammas(random_network("plain"), {0: torch.tensor([1.0, 1, 1, 1, 1e-4, 1e-4, 1e-4, 1e-4])})
-    inside = preflight(net, tie=Tie.ANY, scope=frozenset({0}))
+    inside = preflight(net, tie=ShortcutRule.ANY, scope=frozenset({0}))
     assert [row.layer for row in inside.layers] == [0]
     assert inside.channels == 8 and inside.safe == pytest.approx(0.62, abs=0.01)  # int(0.62 * 8) = 4
-    assert preflight(net, tie=Tie.ANY).safe < 0.3
-    check(net, percent=0.5, tie=Tie.ANY, scope=frozenset({0}))
+    assert preflight(net, tie=ShortcutRule.ANY).safe < 0.3
+    check(net, percent=0.5, tie=ShortcutRule.ANY, scope=frozenset({0}))
 
 
 def test_preflight_ranks_by_the_score_and_judges_by_gamma():
@@ -150,9 +150,11 @@ def test_preflight_ranks_by_the_score_and_judges_by_gamma():
     def upside_down(net):
         return {i: 2 - net.state[f"layers.{i}.bn.weight"] for i in trace(net.spec).voters}
 
-    assert preflight(net, tie=Tie.ANY).safe >= 0.5
-    assert preflight(net, tie=Tie.ANY, score=upside_down).safe == pytest.approx(0.03, abs=0.01)  # int(0.03 * 32) = 0
+    assert preflight(net, tie=ShortcutRule.ANY).safe >= 0.5
+    assert preflight(net, tie=ShortcutRule.ANY, score=upside_down).safe == pytest.approx(
+        0.03, abs=0.01
+    )  # int(0.03 * 32) = 0
     with pytest.raises(InputError, match="not sparse enough"):
-        check(net, percent=0.5, tie=Tie.ANY, score=upside_down)
-    asked = judge(net, tie=Tie.ANY, score=l1)
-    assert torch.equal(asked.plan(0.5).keep, plan_channels(net, percent=0.5, tie=Tie.ANY, score=l1).keep)
+        check(net, percent=0.5, tie=ShortcutRule.ANY, score=upside_down)
+    asked = judge(net, tie=ShortcutRule.ANY, score=l1)
+    assert torch.equal(asked.plan(0.5).keep, plan_channels(net, percent=0.5, tie=ShortcutRule.ANY, score=l1).keep)

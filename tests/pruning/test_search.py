@@ -7,15 +7,15 @@ import torch
 
 from tests.pruning.nets import SHIPPED, TINY, assert_same, image, random_network, run
 from utils.darknet.cfg import read_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.counts import count, parameters
 from utils.errors import InputError
 from utils.pruning.criteria import l1
 from utils.pruning.layerwise import plan_layerwise
-from utils.pruning.plan import Tie, offered, plan_channels
+from utils.pruning.plan import ShortcutRule, offered, plan_channels
 from utils.pruning.scores import gammas, strengths
 from utils.pruning.search import search
 from utils.pruning.surgery import cut, narrow, silence
-from utils.pruning.wires import trace
 
 SIZE = (64, 64)
 
@@ -33,17 +33,17 @@ def found(net, **flags):
         "recalibrate": lambda small: small,
         "macs": macs,
         "seed": 0,
-        "tie": Tie.ANY,
+        "tie": ShortcutRule.ANY,
     }
     return search(net, **{**asked, **flags})
 
 
-@pytest.mark.parametrize("tie", Tie)
+@pytest.mark.parametrize("tie", ShortcutRule)
 @pytest.mark.parametrize("path", TINY, ids=lambda p: p.stem)
 def test_rates_become_a_plan_that_the_engine_cuts(path, tie):
     net = random_network(path)
     wires = trace(net.spec)
-    if tie is Tie.KEEP and (wires.locked | wires.tied).all():
+    if tie is ShortcutRule.KEEP and (wires.locked | wires.tied).all():
         pytest.skip("all its wires are tied")
     layers = offered(wires, tie)
     plan = plan_layerwise(net, dict.fromkeys(layers, 0.6), tie=tie, multiple=2)
@@ -58,7 +58,7 @@ def test_rates_become_a_plan_that_the_engine_cuts(path, tie):
 )
 def test_layer_loses_its_weakest_and_never_more_than_asked(rate, kept):
     net = random_network("plain")
-    plan = plan_layerwise(net, {0: rate}, tie=Tie.ANY)
+    plan = plan_layerwise(net, {0: rate}, tie=ShortcutRule.ANY)
     keep = plan.keep[trace(net.spec).outputs[0]]
     assert int(keep.sum()) == kept
     strongest = gammas(net)[0].argsort(descending=True)[:kept]
@@ -75,17 +75,17 @@ def test_ties_follow_the_table_when_every_layer_has_its_rate():
     tied = set(wires.outputs[0].tolist())
     kept = {
         tie: set(plan_layerwise(net, rates, tie=tie).keep.nonzero().flatten().tolist()) & tied
-        for tie in (Tie.ANY, Tie.LEADER)
+        for tie in (ShortcutRule.ANY, ShortcutRule.LEADER)
     }
-    assert kept[Tie.ANY] == best[0] | best[2] | best[5]
-    assert kept[Tie.LEADER] == best[0]
+    assert kept[ShortcutRule.ANY] == best[0] | best[2] | best[5]
+    assert kept[ShortcutRule.LEADER] == best[0]
     with pytest.raises(InputError, match="layer 0 has nothing to prune"):
-        plan_layerwise(net, rates, tie=Tie.KEEP)
+        plan_layerwise(net, rates, tie=ShortcutRule.KEEP)
 
 
 def test_layer_without_a_rate_has_no_say_about_wires_it_shares():
     net = random_network("residual")
-    plan = plan_layerwise(net, {2: 0.5}, tie=Tie.ANY)
+    plan = plan_layerwise(net, {2: 0.5}, tie=ShortcutRule.ANY)
     wires = trace(net.spec)
     assert int(plan.keep[wires.outputs[2]].sum()) == 4
     alone = [i for i in wires.voters if not set(wires.outputs[i].tolist()) & set(wires.outputs[2].tolist())]
@@ -94,7 +94,7 @@ def test_layer_without_a_rate_has_no_say_about_wires_it_shares():
 
 
 def test_plan_of_rates_has_no_threshold_and_says_so():
-    text = str(plan_layerwise(random_network("plain"), {0: 0.5}, tie=Tie.ANY))
+    text = str(plan_layerwise(random_network("plain"), {0: 0.5}, tie=ShortcutRule.ANY))
     assert text.startswith("percent 0.125, a threshold a layer: 12.5% of the channels go")
 
 
@@ -103,15 +103,15 @@ def test_plan_of_rates_has_no_threshold_and_says_so():
 )
 def test_rates_out_of_range_or_of_no_layer_are_refused(rates, message):
     with pytest.raises(InputError, match=message):
-        plan_layerwise(random_network("plain"), rates, tie=Tie.ANY)
+        plan_layerwise(random_network("plain"), rates, tie=ShortcutRule.ANY)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
 @pytest.mark.parametrize("path", TINY, ids=lambda p: p.stem)
 def test_every_candidate_is_within_the_budget_and_differs(path, share):
     net = random_network(path)
-    full, layers = macs(net.spec), offered(trace(net.spec), Tie.ANY)
-    least = macs(narrow(net.spec, plan_layerwise(net, dict.fromkeys(layers, 1.0), tie=Tie.ANY))) / full
+    full, layers = macs(net.spec), offered(trace(net.spec), ShortcutRule.ANY)
+    least = macs(narrow(net.spec, plan_layerwise(net, dict.fromkeys(layers, 1.0), tie=ShortcutRule.ANY))) / full
     remain = least + share * (1 - least)
     result = found(net, remain=remain, delta=0.08, candidates=4)
     assert len(result.trace) == 4
@@ -133,7 +133,7 @@ def test_best_metric_wins_and_its_plan_is_the_one_returned():
     assert result.best == seen.index(max(seen)) and len(set(seen)) > 1
     assert parameters(narrow(net.spec, result.plan)) == max(seen)
     rates = dict(result.trace[result.best].rates)
-    assert torch.equal(plan_layerwise(net, rates, tie=Tie.ANY, score=l1).keep, result.plan.keep)
+    assert torch.equal(plan_layerwise(net, rates, tie=ShortcutRule.ANY, score=l1).keep, result.plan.keep)
 
 
 def test_same_seed_finds_the_same_and_another_does_not():
@@ -211,7 +211,7 @@ def test_rounding_above_the_width_never_prunes_more():
             s.Conv(sources=(2,), filters=5),
         )))  # fmt: skip
         rate = 1 - kept / width
-        for tie in (Tie.ANY, Tie.LEADER):
+        for tie in (ShortcutRule.ANY, ShortcutRule.LEADER):
             layerwise = plan_layerwise(net, {0: rate}, tie=tie, multiple=multiple)
             assert [row.after for row in layerwise.rows] == [after, after]
             usual = plan_channels(net, percent=rate, tie=tie, multiple=multiple)
@@ -224,19 +224,19 @@ def test_ties_at_the_threshold_do_not_crash(value):
     """The reference indexes an empty list when all gammas are equal; here every score may be, at every rate."""
     for path in TINY:
         net = random_network(path)
-        layers = offered(trace(net.spec), Tie.ANY)
+        layers = offered(trace(net.spec), ShortcutRule.ANY)
 
         def equal(net):
             return {i: torch.full_like(g, value) for i, g in gammas(net).items()}
 
         for rate in (0.0, 0.5, 1.0):
-            plan = plan_layerwise(net, dict.fromkeys(layers, rate), tie=Tie.ANY, score=equal)
+            plan = plan_layerwise(net, dict.fromkeys(layers, rate), tie=ShortcutRule.ANY, score=equal)
             assert all(row.after >= 1 for row in plan.rows)
 
 
 def test_percent_next_to_one_is_refused_not_an_index_error():
     net = random_network("plain")
     with pytest.raises(InputError, match=r"leaves none of the 32 channels; use 0.9688 at most"):
-        plan_channels(net, percent=1 - 1e-12, tie=Tie.ANY)
-    plan = plan_channels(net, percent=31 / 32, tie=Tie.ANY)
+        plan_channels(net, percent=1 - 1e-12, tie=ShortcutRule.ANY)
+    plan = plan_channels(net, percent=31 / 32, tie=ShortcutRule.ANY)
     assert [row.after for row in plan.rows] == [1, 1, 1, 1]

@@ -22,7 +22,7 @@ from tests.pruning.nets import ROOT
 from tests.pruning.residual import thin
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
-from utils.pruning.wires import Wires, trace
+from utils.darknet.channel_groups import ChannelGroups, trace
 
 End = tuple[str, int, str, int]  # out or in, layer, its module, channel
 
@@ -49,7 +49,7 @@ class Opinions:
 
     def __init__(self, spec: s.ModelSpec) -> None:
         self.spec = spec
-        self.wires: Wires = trace(spec)
+        self.wires: ChannelGroups = trace(spec)
         self.model = SliceByRange(spec).eval()
         self.names = {module: name for name, module in self.model.named_modules()}
         self.grouped = {i for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.groups > 1}
@@ -106,11 +106,11 @@ def test_channels_that_go_together_are_those_of_torch_pruning(name):
 @pytest.mark.parametrize("name", JOINED)
 def test_slices_and_groups_join_whole_groups_of_torch_pruning_and_say_so(name):
     both, joined = opinions(name), 0
-    told = torch.cat([reason.wires for reason in both.wires.reasons if JOINED[name] in reason.text])
+    message = torch.cat([reason.wires for reason in both.wires.reasons if JOINED[name] in reason.text])
     for i, channel in both.questions():
         ours, theirs = both.ours(i, channel), both.theirs(i, channel)
         members = [(j, c) for side, j, module, c in ours if side == "out" and module == "conv"]
         assert ours == set().union(*(both.theirs(j, c) for j, c in members)) >= theirs
-        assert ours == theirs or both.wires.outputs[i][channel] in told
+        assert ours == theirs or both.wires.outputs[i][channel] in message
         joined += ours != theirs
     assert joined

@@ -7,13 +7,13 @@ import pytest
 from tests.pruning.nets import TINY, random_network
 from utils.darknet.counts import count, parameters
 from utils.errors import InputError
-from utils.pruning.plan import Tie, plan_channels
+from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.surgery import narrow
 from utils.pruning.target import GRID, auto_percent, percent_for
 
 
 def slim(net, **flags):
-    return lambda percent: plan_channels(net, percent=percent, tie=Tie.ANY, **flags)
+    return lambda percent: plan_channels(net, percent=percent, tie=ShortcutRule.ANY, **flags)
 
 
 @pytest.mark.parametrize("kind", ["macs", "params"])

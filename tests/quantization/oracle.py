@@ -13,7 +13,7 @@ def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarr
     levels = {-1: pixels.astype(np.int64)}
     accumulators: dict[int, np.ndarray] = {}
     for i, layer in enumerate(network.spec.layers):
-        if isinstance(layer, s.Head):
+        if isinstance(layer, s.Detect):
             continue
         given = [levels[j] for j in layer.sources]
         op = network.ops.get(i)
@@ -33,7 +33,7 @@ def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarr
             assert given[0].shape[2] * given[0].shape[3] == op.count
             levels[i] = requantise(given[0].sum((2, 3), keepdims=True), op.requantiser)
         else:
-            levels[i] = _move(layer, given, network.grids[i].lo)
+            levels[i] = _move(layer, given, network.grids[i].qmin)
     return levels, accumulators
 
 
@@ -61,16 +61,16 @@ def activate(level: np.ndarray, op: IntConv | IntShortcut | IntGate) -> np.ndarr
     """Each level's entry of the table, looked up one after the other."""
     if op.table is None:
         return level
-    table, lo = op.table.tolist(), op.requantiser.lo
-    return np.array([table[n - lo] for n in level.ravel().tolist()], np.int64).reshape(level.shape)
+    table, qmin = op.table.tolist(), op.requantiser.qmin
+    return np.array([table[n - qmin] for n in level.ravel().tolist()], np.int64).reshape(level.shape)
 
 
 def requantise(acc: np.ndarray, by: Requantiser) -> np.ndarray:
     """floor(acc * m / 2^f + 1/2) by floor division, clipped."""
-    m, m_neg = (gain.numpy().astype(np.int64)[None, :, None, None] for gain in (by.m, by.m_neg))
+    m, m_neg = (gain.numpy().astype(np.int64)[None, :, None, None] for gain in (by.multiplier, by.multiplier_neg))
     numerator = 2 * acc * np.where(acc < 0, m_neg, m)
-    level = (numerator + 2**by.f) // 2 ** (by.f + 1) if by.f >= 0 else numerator * 2**-by.f // 2
-    return np.clip(level, by.lo, by.hi)
+    level = (numerator + 2**by.shift) // 2 ** (by.shift + 1) if by.shift >= 0 else numerator * 2**-by.shift // 2
+    return np.clip(level, by.qmin, by.qmax)
 
 
 def _move(layer: s.Layer, given: list[np.ndarray], lowest: int) -> np.ndarray:

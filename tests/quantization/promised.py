@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from utils.darknet import spec as s
-from utils.quantization.edges import IMAGE_BITS, edge_bits, trace_edges
+from utils.quantization.activation_qparams import IMAGE_BITS, edge_bits, trace_edges
 from utils.quantization.lower import weight_bits
 from utils.quantization.scheme import Scheme
 

@@ -13,7 +13,7 @@ from models import build
 from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network, rich_cfg
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
-from utils.quantization.exact import accumulator_bounds
+from utils.quantization.exact_conv import accumulator_bounds
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.lower import lower

@@ -13,7 +13,7 @@ from tests.quantization import oracle
 from tests.quantization.random_nets import cfg_text, random_images, random_network
 from utils.darknet.spec import Conv
 from utils.quantization.calibrate import calibrate
-from utils.quantization.exact import FLOAT32_EXACT, ExactConv, accumulator_bounds
+from utils.quantization.exact_conv import FLOAT32_EXACT, ExactConv, accumulator_bounds
 from utils.quantization.executor import IntegerExecutor, image_levels
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser, requantise
 from utils.quantization.lower import lower
@@ -65,7 +65,7 @@ def test_no_level_leaves_its_grid_and_no_accumulator_its_bits():
         network = integer(seed)
         trace = IntegerExecutor(network).trace(random_images(seed=3))
         for i, n in trace.levels.items():
-            assert network.grids[i].lo <= int(n.min()) and int(n.max()) <= network.grids[i].hi
+            assert network.grids[i].qmin <= int(n.min()) and int(n.max()) <= network.grids[i].qmax
         for i, acc in trace.accumulators.items():
             _, op = network.conv(i)
             assert int(acc.abs().max()) < 2 ** (op.acc_bits - 1)
@@ -84,7 +84,7 @@ def test_every_pixel_value_is_recovered_from_the_float_image():
 )
 def test_requantisation_in_float64_equals_int64_at_every_extreme(f, gain, slope, acc):
     m, m_neg = torch.tensor([gain]), torch.tensor([int(gain * slope + 0.5)])
-    by = Requantiser(m=m, m_neg=m_neg, f=f, lo=-128, hi=127)
+    by = Requantiser(multiplier=m, multiplier_neg=m_neg, shift=f, qmin=-128, qmax=127)
     total = torch.tensor(acc).view(1, 1, 1, -1)
     product = total * torch.where(total < 0, m_neg, m)
     expected = (product + (1 << (f - 1))) >> f if f > 0 else product << -f
@@ -92,18 +92,20 @@ def test_requantisation_in_float64_equals_int64_at_every_extreme(f, gain, slope,
 
 
 def test_ties_go_up_on_both_sides_of_zero():
-    by = Requantiser(m=torch.tensor([1]), m_neg=torch.tensor([1]), f=1, lo=-8, hi=7)
+    by = Requantiser(multiplier=torch.tensor([1]), multiplier_neg=torch.tensor([1]), shift=1, qmin=-8, qmax=7)
     acc = torch.tensor([-5, -3, -1, 1, 3, 5]).view(1, 1, 1, 6)  # -2.5, -1.5, -0.5, 0.5, 1.5, 2.5
     assert requantise(acc, by).flatten().tolist() == [-2, -1, 0, 1, 2, 3]
 
 
 def test_a_negative_shift_multiplies():
-    by = Requantiser(m=torch.tensor([1]), m_neg=torch.tensor([1]), f=-2, lo=-128, hi=127)
+    by = Requantiser(multiplier=torch.tensor([1]), multiplier_neg=torch.tensor([1]), shift=-2, qmin=-128, qmax=127)
     assert requantise(torch.tensor([-3, 5]).view(1, 1, 1, 2), by).flatten().tolist() == [-12, 20]
 
 
 def test_leaky_is_a_monotone_staircase():
-    by = Requantiser(m=torch.tensor([40000]), m_neg=torch.tensor([4000]), f=20, lo=-128, hi=127)
+    by = Requantiser(
+        multiplier=torch.tensor([40000]), multiplier_neg=torch.tensor([4000]), shift=20, qmin=-128, qmax=127
+    )
     acc = torch.arange(-30000, 30000).view(1, 1, 1, -1)
     levels = requantise(acc, by).flatten()
     assert bool((levels.diff() >= 0).all()) and int(levels.diff().max()) == 1
@@ -172,5 +174,5 @@ def test_relu6_never_passes_six_even_on_a_coarser_shared_scale():
     low = lower(calibrate(network, [random_images()], PLAIN))
     level = IntegerExecutor(low).levels(random_images(seed=5))[0]
     assert low.grids[0].scale == low.grids[1].scale == low.grids[2].scale
-    assert low.grids[0].hi < low.grids[1].hi
-    assert int(level.max()) == low.grids[0].hi == int(6 / low.grids[0].scale + 0.5)
+    assert low.grids[0].qmax < low.grids[1].qmax
+    assert int(level.max()) == low.grids[0].qmax == int(6 / low.grids[0].scale + 0.5)

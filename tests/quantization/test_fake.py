@@ -17,8 +17,8 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fake import FREEZE_RANGES, FREEZE_STATISTICS, FakeQuantised, is_observer
 from utils.quantization.fakeconv import FakeConv
 from utils.quantization.prepare import prepare, resume
+from utils.quantization.qat_checkpoint import observed_in, to_trained, trained_integer
 from utils.quantization.scheme import Scheme
-from utils.quantization.trained import observed_in, to_trained, trained_integer
 
 CONV = {"batch_normalize": 1, "filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "relu"}
 STYLES = [("google", False, False), ("google", True, False), ("google", False, True), ("dorefa", False, False)]
@@ -185,8 +185,11 @@ def test_pow2_requantises_by_shifts_alone():
     integer = trained(network, style="pow2", w_bit=4, a_bit=4).integer()
     for op in integer.ops.values():
         if op.requantiser is not None:
-            assert op.requantiser.m.unique().tolist() in ([1], [8]) and op.requantiser.m_neg.unique().tolist() == [1]
-            assert op.requantiser.m.max() in (1, 8)  # 8 : 1 is the slope; both are shifts
+            assert op.requantiser.multiplier.unique().tolist() in (
+                [1],
+                [8],
+            ) and op.requantiser.multiplier_neg.unique().tolist() == [1]
+            assert op.requantiser.multiplier.max() in (1, 8)  # 8 : 1 is the slope; both are shifts
 
 
 def test_pow2_range_is_never_below_what_the_calibration_asked_for():

@@ -17,8 +17,8 @@ from utils.darknet.network import Network, load_checkpoint, save_checkpoint
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import collect_both
+from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntConv
-from utils.quantization.intfile import integer_of, to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 

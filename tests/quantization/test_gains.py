@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.export.costs import constant_bytes
-from utils.quantization.edges import Grid, level_bounds
+from utils.quantization.activation_qparams import QParams, level_bounds
 from utils.quantization.integer import IntGate, Requantiser
 from utils.quantization.lower import PRODUCT_BITS, make_requantiser
 
 
-def grid_of(bits: int, signed: bool) -> Grid:
-    return Grid(1.0, *level_bounds(bits, signed=signed))
+def grid_of(bits: int, signed: bool) -> QParams:
+    return QParams(1.0, *level_bounds(bits, signed=signed))
 
 
 @settings(max_examples=200, deadline=None)
@@ -33,12 +33,12 @@ def test_no_gain_moves_a_level_by_more_than_a_32nd(bits, signed, acc_bits, sprea
     bounds = torch.randint(2 ** (acc_bits - 3), 2 ** (acc_bits - 1), (16,), generator=draw)
     grid = grid_of(bits, signed)
     by = make_requantiser(ratio, 0.1, grid, bounds)
-    real = by.m.double() * 2.0**-by.f
+    real = by.multiplier.double() * 2.0**-by.shift
     farthest = torch.minimum(bounds * ratio, torch.tensor(2.0**bits, dtype=torch.float64))  # levels; beyond, all clip
     heard = bounds * ratio >= 0.5
     assert bool(((real / ratio - 1).abs() * farthest <= 1 / 32)[heard].all())
-    assert int((by.m.long() * bounds).max()) + 2 ** max(by.f - 1, 0) < 2**PRODUCT_BITS
-    assert int(by.m.max()) < 2**31
+    assert int((by.multiplier.long() * bounds).max()) + 2 ** max(by.shift - 1, 0) < 2**PRODUCT_BITS
+    assert int(by.multiplier.max()) < 2**31
 
 
 @settings(max_examples=200, deadline=None)
@@ -48,14 +48,14 @@ def test_no_product_passes_48_bits_however_wide_the_accumulators(acc_bits, sprea
     by = make_requantiser(
         torch.tensor([largest, largest / 2**spread], dtype=torch.float64), 0.1, grid_of(8, True), bounds
     )
-    assert int((by.m.long() * bounds).max()) + 2 ** max(by.f - 1, 0) < 2**PRODUCT_BITS
-    assert int(by.m.max()) < 2**31
+    assert int((by.multiplier.long() * bounds).max()) + 2 ** max(by.shift - 1, 0) < 2**PRODUCT_BITS
+    assert int(by.multiplier.max()) < 2**31
 
 
 def test_channels_that_are_alike_keep_gains_of_16_bits():
     ratio, bounds = torch.tensor([0.003, 0.002], dtype=torch.float64), torch.tensor([2**15, 2**15])
     by = make_requantiser(ratio, 1.0, grid_of(8, signed=False), bounds)
-    assert 2**14 <= int(by.m.max()) < 2**16
+    assert 2**14 <= int(by.multiplier.max()) < 2**16
 
 
 def test_a_channel_that_never_speaks_widens_nothing():
@@ -63,11 +63,11 @@ def test_a_channel_that_never_speaks_widens_nothing():
     grid = grid_of(4, signed=False)
     silent = make_requantiser(torch.tensor([0.003, 1e-30], dtype=torch.float64), 1.0, grid, bounds)
     heard = make_requantiser(torch.tensor([0.003, 3e-5], dtype=torch.float64), 1.0, grid, bounds)
-    assert int(silent.m.max()) < 2**16 and int(heard.m.max()) >= 2**15
+    assert int(silent.multiplier.max()) < 2**16 and int(heard.multiplier.max()) >= 2**15
 
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_wide_gains_cost_four_bytes_each(wide):
     m = torch.tensor([2**20 if wide else 2**15, 3], dtype=torch.int32)
-    by = Requantiser(m=m, m_neg=m, f=20, lo=0, hi=15)
+    by = Requantiser(multiplier=m, multiplier_neg=m, shift=20, qmin=0, qmax=15)
     assert constant_bytes(IntGate(requantiser=by), 4) == (8 if wide else 4)

@@ -13,8 +13,8 @@ from utils.errors import InputError
 from utils.quantization.fakeconv import FakeConv
 from utils.quantization.integer import IntConv
 from utils.quantization.prepare import prepare, resume
+from utils.quantization.qat_checkpoint import observed_in, to_trained
 from utils.quantization.scheme import Scheme
-from utils.quantization.trained import observed_in, to_trained
 
 
 @pytest.mark.parametrize("style, fold, learn", STYLES)

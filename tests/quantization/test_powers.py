@@ -33,10 +33,10 @@ def test_every_gain_of_a_network_of_powers_of_two_is_a_shift(seed):
         return
     for i, op in integer.ops.items():
         if isinstance(op, IntConv):
-            assert op.requantiser is None or (op.requantiser.m == op.requantiser.m[0]).all(), i
+            assert op.requantiser is None or (op.requantiser.multiplier == op.requantiser.multiplier[0]).all(), i
             assert op.scale is None or all(power_of_two(float(value)) == value for value in op.scale), i
         if op.requantiser is not None:
-            gain = int(op.requantiser.m[0])
+            gain = int(op.requantiser.multiplier[0])
             assert gain & (gain - 1) == 0, i
     for grid in integer.grids.values():
         assert power_of_two(grid.scale) == grid.scale
@@ -60,5 +60,5 @@ def test_a_layers_own_bits_are_what_its_grid_and_weights_get():
     own = lower(calibrate(network, [images], Scheme(w_bit=8, a_bit=4, layer_bits=((conv, 3, 6),))))
     _, op = own.conv(conv)
     assert op.w_bit == 3 and int(op.weight.abs().max()) <= 3
-    assert own.grids[conv].hi - own.grids[conv].lo == 63
+    assert own.grids[conv].qmax - own.grids[conv].qmin == 63
     assert all(own.conv(i)[1].w_bit == 8 for i, o in own.ops.items() if isinstance(o, IntConv) and i != conv)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.fold import fold_bn
 from utils.darknet.spec import Conv
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.bias import correct_bias
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import Grid
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import float_edges
 from utils.quantization.integer import IntConv
@@ -53,8 +53,8 @@ def test_a_power_of_two_never_clips_more_than_the_range_asked(net, bits):
     pow2 = {i: grid for i, grid in google.grids.items() if i >= 0}
     for i, grid in pow2.items():
         rounded = power_of_two(grid.scale)
-        assert float(edges[i].max()) <= (grid.hi + 0.5) * rounded * (1 + 1e-5)
-        assert float(edges[i].min()) >= (grid.lo - 0.5) * rounded * (1 + 1e-5)
+        assert float(edges[i].max()) <= (grid.qmax + 0.5) * rounded * (1 + 1e-5)
+        assert float(edges[i].min()) >= (grid.qmin - 0.5) * rounded * (1 + 1e-5)
         assert rounded < 2 * grid.scale or rounded == grid.scale
 
 
@@ -69,7 +69,7 @@ def test_in_a_network_of_powers_of_two_the_highest_level_reaches_the_largest_val
     images[0, 0, 0, 0] = 1.0
     quantised = calibrate(network, [images], Scheme(style="pow2", a_bit=8, ranges="minmax"))
     grid = quantised.grids[0]
-    assert grid.hi * grid.scale >= largest * (1 - 1e-6) and math.frexp(grid.scale)[0] == 0.5
+    assert grid.qmax * grid.scale >= largest * (1 - 1e-6) and math.frexp(grid.scale)[0] == 0.5
     scale = float(weight_scales(torch.full((1, 1, 1, 1), largest), torch.zeros(1), 1.0, 8, "pow2"))
     assert 127 * scale >= 0.99 * largest and math.frexp(scale)[0] == 0.5  # of weights, the least squared error
 
@@ -112,7 +112,7 @@ def test_strong_answers_that_are_clipped_do_not_lift_the_rest():
     layer = Conv(sources=(-1,), filters=1, activation="relu")
     before = torch.full((1, 1, 32, 32), 0.5)
     before[..., 0, :] = 9.0  # the grid ends at 1
-    grid = Grid(1 / 255, 0, 255)
+    grid = QParams(1 / 255, 0, 255)
     kept = correct_bias(layer, torch.zeros(1), [before], [before], grid)
     assert abs(float(kept)) < 1 / 255
     raised = correct_bias(layer, torch.zeros(1), [before - 0.1], [before], grid)

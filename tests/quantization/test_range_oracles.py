@@ -17,20 +17,22 @@ from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
-from utils.quantization.edges import edge_bits, gate_scale, level_bounds, trace_edges
+from utils.quantization.activation_qparams import edge_bits, gate_scale, level_bounds, trace_edges
 from utils.quantization.histogram import Histogram, collect, collect_both, float_edges
 from utils.quantization.ranges import METHODS, channel_steps, choose_scales, power_of_two, squared_errors
 from utils.quantization.scheme import RANGE_METHODS, Scheme
 from utils.quantization.tables import charge_grid
 
 
-def member(values: np.ndarray, lo: int, hi: int, counts: np.ndarray | None = None) -> tuple[Tensor, Tensor, int, int]:
+def member(
+    values: np.ndarray, qmin: int, qmax: int, counts: np.ndarray | None = None
+) -> tuple[Tensor, Tensor, int, int]:
     counts = np.ones(len(values)) if counts is None else counts
-    return torch.tensor(values, dtype=torch.float32), torch.tensor(counts, dtype=torch.float32), lo, hi
+    return torch.tensor(values, dtype=torch.float32), torch.tensor(counts, dtype=torch.float32), qmin, qmax
 
 
-def rounded(values: np.ndarray, scale: float, lo: int, hi: int) -> np.ndarray:
-    return np.clip(np.floor(values / scale + 0.5), lo, hi) * scale
+def rounded(values: np.ndarray, scale: float, qmin: int, qmax: int) -> np.ndarray:
+    return np.clip(np.floor(values / scale + 0.5), qmin, qmax) * scale
 
 
 # ------------------------------------------------------------------------------------------------------- ranges
@@ -53,11 +55,11 @@ def test_percentile_clips_its_share_on_both_sides():
     )
 
 
-@pytest.mark.parametrize(("value", "lo"), [(3.0, 0), (3.0, -8), (-5.0, -8)])
-def test_percentile_does_not_clip_what_is_always_the_same(value, lo):
-    hi = 15 + lo
-    found = METHODS["percentile"]([member(np.array([value]), lo, hi)], Scheme(percentile=99))
-    assert found == pytest.approx(max(value / hi, value / lo if lo else 0))
+@pytest.mark.parametrize(("value", "qmin"), [(3.0, 0), (3.0, -8), (-5.0, -8)])
+def test_percentile_does_not_clip_what_is_always_the_same(value, qmin):
+    qmax = 15 + qmin
+    found = METHODS["percentile"]([member(np.array([value]), qmin, qmax)], Scheme(percentile=99))
+    assert found == pytest.approx(max(value / qmax, value / qmin if qmin else 0))
 
 
 def test_percentile_does_not_clip_half_of_the_values_because_they_are_the_lowest():
@@ -209,7 +211,7 @@ def test_the_grid_before_a_table_is_as_fine_as_its_method_says(ranges, style):
     counts, _ = np.histogram(values, 512, (-4, 40))
     one = Histogram(torch.tensor(counts)[None].float(), torch.tensor([-4.0]), torch.tensor([40.0]))
     grid = charge_grid(one, "logistic", Scheme(ranges=ranges, style=style))
-    assert (grid.lo, grid.hi) == (-128, 127)
+    assert (grid.qmin, grid.qmax) == (-128, 127)
     bins, weight = (each.numpy().astype(float) for each in one.merged())
     if ranges == "mse":  # of what goes on: behind the sigmoid's flat end nothing is worth a bit
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.quantization.random_nets import GATED, LEAKY, cfg_text, random_images, random_network
 from utils.darknet.cfg import parse_cfg
-from utils.quantization.edges import edge_bits, level_bounds, make_grids, trace_edges
+from utils.quantization.activation_qparams import edge_bits, level_bounds, make_grids, trace_edges
 from utils.quantization.histogram import Histogram, collect, float_edges
 from utils.quantization.ranges import METHODS, channel_steps, choose_scales, squared_errors
 from utils.quantization.scheme import Scheme
@@ -86,8 +86,8 @@ def test_concat_pool_and_upsample_share_a_scale_and_a_shortcut_has_its_own():
     assert len({edges.group[-1], edges.group[0], edges.group[1]}) == 3
     assert edges.signed == {-1: False, 0: False, 1: True, 2: True, 3: True, 4: True, 5: True}
     grids = make_grids(spec, edges, dict.fromkeys(edges.group.values(), 0.5), dict.fromkeys(edges.producers, 4))
-    assert (grids[0].lo, grids[0].hi, grids[1].lo, grids[1].hi) == (0, 15, -8, 7)
-    assert (grids[5].lo, grids[5].hi) == (-8, 15)
+    assert (grids[0].qmin, grids[0].qmax, grids[1].qmin, grids[1].qmax) == (0, 15, -8, 7)
+    assert (grids[5].qmin, grids[5].qmax) == (-8, 15)
 
 
 def test_what_is_tied_to_the_image_keeps_the_images_scale_and_bits():
@@ -98,24 +98,24 @@ def test_what_is_tied_to_the_image_keeps_the_images_scale_and_bits():
     edges = trace_edges(spec)
     edges = type(edges)({**edges.group, 0: -1, 1: -1}, edges.signed, edges.producers)
     grids = make_grids(spec, edges, {-1: 1 / 255}, edge_bits(edges, Scheme(a_bit=4)))
-    assert (grids[0].scale, grids[0].hi) == (1 / 255, 255)
+    assert (grids[0].scale, grids[0].qmax) == (1 / 255, 255)
 
 
-@pytest.mark.parametrize("lo", [0, -8])
-def test_cosine_finds_the_scale_that_brute_force_finds(lo):
+@pytest.mark.parametrize("qmin", [0, -8])
+def test_cosine_finds_the_scale_that_brute_force_finds(qmin):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(20000, generator=generator).double()
-    values = (values if lo else values.abs()).sort().values
-    hi = 15 + lo
-    found = METHODS["cosine"]([(values.float(), torch.ones(20000), lo, hi)], Scheme())
-    alike = {}
+    values = (values if qmin else values.abs()).sort().values
+    qmax = 15 + qmin
+    found = METHODS["cosine"]([(values.float(), torch.ones(20000), qmin, qmax)], Scheme())
+    broadcast = {}
     for step in range(1, 400):
         s = step * float(values.abs().max()) / 7 / 400
-        made = (values / s + 0.5).floor().clamp(lo, hi) * s
-        alike[s] = float(made @ values / (made.norm() * values.norm()).clamp_min(1e-12))
-    made = (values / found + 0.5).floor().clamp(lo, hi) * found
-    assert float(made @ values / made.norm() / values.norm()) > max(alike.values()) - 1e-4
-    assert found == pytest.approx(max(alike, key=alike.__getitem__), rel=0.05)
+        made = (values / s + 0.5).floor().clamp(qmin, qmax) * s
+        broadcast[s] = float(made @ values / (made.norm() * values.norm()).clamp_min(1e-12))
+    made = (values / found + 0.5).floor().clamp(qmin, qmax) * found
+    assert float(made @ values / made.norm() / values.norm()) > max(broadcast.values()) - 1e-4
+    assert found == pytest.approx(max(broadcast, key=broadcast.__getitem__), rel=0.05)
 
 
 def test_cosine_weighs_the_members_of_a_group_as_one_vector():
@@ -136,9 +136,9 @@ def test_cosine_weighs_the_members_of_a_group_as_one_vector():
     st.booleans(),
 )
 def test_every_method_gives_a_usable_scale_whatever_the_values(values, method, bits, signed):
-    lo, hi = level_bounds(bits, signed)
+    qmin, qmax = level_bounds(bits, signed)
     values = torch.tensor(values if signed else [abs(v) for v in values]).sort().values
-    scale = METHODS[method]([(values, torch.ones(len(values)), lo, hi)], Scheme())
+    scale = METHODS[method]([(values, torch.ones(len(values)), qmin, qmax)], Scheme())
     assert 0 < scale < float("inf")
 
 

@@ -14,16 +14,16 @@ from tests.quantization.random_nets import CONV, GATED, LEAKY, cfg_text, random_
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.expand import expand
 from utils.darknet.spec import Conv
+from utils.quantization.activation_qparams import QParams, edge_bits, trace_edges
 from utils.quantization.bias import correct_bias
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import Grid, edge_bits, trace_edges
 from utils.quantization.equalise import equalise, trace_wires
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import collect, float_edges
 from utils.quantization.lower import lower
 from utils.quantization.ranges import choose_scales
 from utils.quantization.scheme import Scheme
-from utils.quantization.sensitivity import Cost, Row, Unit, descend, relative_error, sensitivity, units_of
+from utils.quantization.sensitivity import BitCost, BitUnit, DamageRow, descend, relative_error, sensitivity, units_of
 from utils.quantization.tables import tabled_layers
 from utils.quantization.weights import round_weights, weight_scales
 
@@ -34,12 +34,12 @@ def test_the_histograms_of_an_equalised_network_are_those_one_would_measure():
     network, x = random_network(cfg_text(("convolutional", LEAKY), ("convolutional", CONV))), random_images()
     network.state["layers.0.conv.weight"] *= torch.logspace(-1, 1, 8)[:, None, None, None]
     edges = trace_edges(network.spec)
-    even, told = equalise(network, edges, collect(network, [x], edges.producers), edge_bits(edges, Scheme(a_bit=4)))
+    even, message = equalise(network, edges, collect(network, [x], edges.producers), edge_bits(edges, Scheme(a_bit=4)))
     measured = collect(even, [x], edges.producers)
     moved = 0.0
     for i in edges.producers:
-        torch.testing.assert_close(told[i].high, measured[i].high, rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(told[i].low, measured[i].low, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(message[i].high, measured[i].high, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(message[i].low, measured[i].low, rtol=1e-3, atol=1e-5)
         moved += float((even.state[f"layers.{i}.conv.weight"] - network.state[f"layers.{i}.conv.weight"]).abs().sum())
     assert moved > 1
 
@@ -69,7 +69,7 @@ def test_a_corrected_bias_sees_the_table_and_leaves_alone_what_does_not_respond(
     layer = Conv(sources=(-1,), filters=3, activation="mish")
     before = torch.randn(4, 3, 16, 16, generator=generator) * 3
     before[:, 2] = -300.0  # far below where mish moves
-    coarse, target = Grid(0.5, -8, 7), Grid(0.05, -6, 255)
+    coarse, target = QParams(0.5, -8, 7), QParams(0.05, -6, 255)
     off = torch.tensor([0.4, -0.3, 5.0])
     charge = before - off.view(-1, 1, 1)
     bias = correct_bias(layer, torch.zeros(3), [charge], [before], target, coarse)
@@ -88,7 +88,7 @@ def test_a_channel_that_hardly_ever_answers_keeps_its_bias():
     layer = Conv(sources=(-1,), filters=1, activation="relu")
     before = torch.full((1, 1, 64, 64), -5.0)
     before[0, 0, 0, :4] = 0.7
-    assert float(correct_bias(layer, torch.zeros(1), [before - 0.2], [before], Grid(1 / 16, 0, 15))) == 0
+    assert float(correct_bias(layer, torch.zeros(1), [before - 0.2], [before], QParams(1 / 16, 0, 15))) == 0
 
 
 @pytest.mark.parametrize(("activation", "a_bit"), [("relu", 3), ("leaky", 4), ("mish", 4)])
@@ -105,7 +105,7 @@ def test_every_channel_of_every_layer_keeps_its_mean_where_biases_are_corrected(
         off = []
         for i in range(1, 4):
             grid = integer.grids[i]
-            reached = exact[i].clamp(grid.lo * grid.scale, grid.hi * grid.scale)
+            reached = exact[i].clamp(grid.qmin * grid.scale, grid.qmax * grid.scale)
             mean = (levels[i] * grid.scale - reached).mean((0, 2, 3))
             off.append(float(mean.square().mean().sqrt() / exact[i].std()))
         lost.append(off)
@@ -150,18 +150,18 @@ def test_every_step_of_the_descent_is_the_cheapest_there_was():
     damage = {
         unit: {8: 0.0} | dict(zip((6, 5, 4, 3, 2), np.cumsum(rng.uniform(0, 1, 5)), strict=True)) for unit in units
     }
-    rows = [Row(unit, bits, curve[bits]) for unit, curve in damage.items() for bits in (6, 5, 4, 3, 2)]
+    rows = [DamageRow(unit, bits, curve[bits]) for unit, curve in damage.items() for bits in (6, 5, 4, 3, 2)]
     reads = {0: None, 1: units[3], 2: units[4]}
 
-    def cost(choice: dict[Unit, int], kind: str) -> int:
+    def cost(choice: dict[BitUnit, int], kind: str) -> int:
         weights = {0: 216, 1: 576, 2: 48}
         if kind == "size":
-            return sum(weights[i] * choice[Unit("weights", i)] for i in weights)
-        return sum(macs[i] * choice[Unit("weights", i)] * (choice[reads[i]] if reads[i] else 8) for i in macs)
+            return sum(weights[i] * choice[BitUnit("weights", i)] for i in weights)
+        return sum(macs[i] * choice[BitUnit("weights", i)] * (choice[reads[i]] if reads[i] else 8) for i in macs)
 
     assert [unit.kind for unit in units] == ["weights"] * 3 + ["activations"] * 2
     for kind in ("size", "bops"):
-        for one, after in pairwise(descend(rows, Cost(network.spec, kind, macs))):
+        for one, after in pairwise(descend(rows, BitCost(network.spec, kind, macs))):
             (unit,) = (u for u in units if one.choice[u] != after.choice[u])
             best = min(
                 (damage[u][b] - damage[u][one.choice[u]]) / (cost(one.choice, kind) - cost({**one.choice, u: b}, kind))

@@ -14,15 +14,15 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.darknet.spec import Conv
+from utils.quantization.activation_qparams import edge_bits, trace_edges
 from utils.quantization.bias import correct_bias
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import edge_bits, trace_edges
 from utils.quantization.equalise import equalise, trace_wires
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import collect
 from utils.quantization.lower import lower
-from utils.quantization.refit import refit, sample_positions
 from utils.quantization.scheme import Scheme
+from utils.quantization.weight_reconstruction import refit, sample_positions
 
 BARE = Scheme(equalise=False, refit=False, correct_bias=False)
 

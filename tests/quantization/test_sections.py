@@ -26,11 +26,11 @@ from utils.errors import InputError
 from utils.quantization.bits import as_written, check_layers
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
-from utils.quantization.intfile import integer_of, to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 QUICK = Scheme(a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
 TINY = sorted(path.stem for path in (ROOT / "tests" / "cfgs").glob("*.cfg"))
@@ -50,7 +50,7 @@ def assert_equals_numpy(network: IntegerNetwork, x: Tensor) -> None:
     for i, expected in levels.items():
         np.testing.assert_array_equal(trace.levels[i].numpy(), expected, err_msg=f"layer {i}")
         grid = network.grids[i]
-        assert grid.lo <= expected.min() and expected.max() <= grid.hi
+        assert grid.qmin <= expected.min() and expected.max() <= grid.qmax
     for i, expected in accumulators.items():
         np.testing.assert_array_equal(trace.accumulators[i].numpy(), expected, err_msg=f"layer {i}")
         assert int(np.abs(expected).max()).bit_length() < network.conv(i)[1].acc_bits
@@ -169,7 +169,7 @@ def test_a_table_is_the_function_between_the_two_grids(activation, style):
     network = lower(quantised)
     op, before, after = network.conv(0)[1], quantised.charges[0], network.grids[0]
     assert op.table is not None and op.requantiser is not None
-    assert (op.requantiser.lo, op.requantiser.hi, len(op.table)) == (-128, 127, 256)
+    assert (op.requantiser.qmin, op.requantiser.qmax, len(op.table)) == (-128, 127, 256)
     p = np.arange(-128, 128) * before.scale
     e = np.exp(-np.abs(p))
     sigmoid = np.where(p >= 0, 1 / (1 + e), e / (1 + e))
@@ -181,10 +181,10 @@ def test_a_table_is_the_function_between_the_two_grids(activation, style):
         "h_swish": p * gate,
         "mish": p * np.tanh(np.log1p(np.exp(p))),
     }
-    expected = np.clip(np.floor(known[activation] / after.scale + 0.5), after.lo, after.hi)
+    expected = np.clip(np.floor(known[activation] / after.scale + 0.5), after.qmin, after.qmax)
     assert (np.abs(op.table.numpy() - expected) <= (np.abs(known[activation] / after.scale % 1 - 0.5) < 1e-9)).all()
     lowest = {"swish": -0.2785, "mish": -0.3089, "h_swish": -0.375}.get(activation, 0.0)
-    assert after.lo == max(-128, np.floor(lowest / after.scale + 0.5))
+    assert after.qmin == max(-128, np.floor(lowest / after.scale + 0.5))
 
 
 def test_gates_and_squeezes_have_eight_bits_whatever_the_others_have():
@@ -196,9 +196,9 @@ def test_gates_and_squeezes_have_eight_bits_whatever_the_others_have():
                 Scheme(a_bit=3, style=style),
             )
         )
-        assert network.grids[0].hi == 7 and network.grids[4].hi == 7
-        assert (network.grids[3].scale, network.grids[3].lo, network.grids[3].hi) == (scale, 0, 255)
-        assert network.grids[1].hi == network.grids[2].hi == 255
+        assert network.grids[0].qmax == 7 and network.grids[4].qmax == 7
+        assert (network.grids[3].scale, network.grids[3].qmin, network.grids[3].qmax) == (scale, 0, 255)
+        assert network.grids[1].qmax == network.grids[2].qmax == 255
         assert isinstance(network.ops[1], IntPool) and network.ops[1].count == 16 * 16
         assert isinstance(network.ops[4], IntGate) and network.ops[4].table is None
 
@@ -234,12 +234,18 @@ def test_the_gains_of_a_weighted_sum_are_its_shares_times_the_scales(kind):
     integer = lower(calibrate(network, [random_images()], QUICK))
     op, grids = integer.ops[2], integer.grids
     assert isinstance(op, IntShortcut) and op.gains.dtype is torch.int32
-    assert grids[2].lo < 0 and off(network, integer, random_images()) < 0.05, (
+    assert grids[2].qmin < 0 and off(network, integer, random_images()) < 0.05, (
         "a sum of what is positive may be negative"
     )
     assert op.gains.shape == (2, 1 if kind == "per_feature" else 8) and bool((op.gains[0] < 0).all())
     for row, share, source in zip(op.gains, shares.view(2, -1), (1, 0), strict=True):
-        real = row * float(op.requantiser.m[0]) * 2.0**-op.requantiser.f * grids[2].scale / grids[source].scale
+        real = (
+            row
+            * float(op.requantiser.multiplier[0])
+            * 2.0**-op.requantiser.shift
+            * grids[2].scale
+            / grids[source].scale
+        )
         torch.testing.assert_close(real.float(), share.float(), rtol=1e-3, atol=1e-4)
 
 
@@ -258,7 +264,7 @@ def test_bits_of_a_layer_number_follow_the_cfg_as_written_through_an_se():
     assert [type(layer) for layer in integer.spec.layers[1:5]] == [s.AvgPool, s.Conv, s.Conv, s.ScaleChannels]
     bits = {i: op.w_bit for i, op in integer.ops.items() if isinstance(op, IntConv)}
     assert bits == {0: 8, 2: 5, 3: 5, 5: 3, 6: 8, 7: 8}
-    assert [integer.grids[i].hi for i in (0, 4, 5, 6)] == [15, 63, 127, 15]
+    assert [integer.grids[i].qmax for i in (0, 4, 5, 6)] == [15, 63, 127, 15]
     assert integer.scheme.layer_bits == ((1, 5, 6), (2, 5, 6), (3, 5, 6), (4, 5, 6), (5, 3, 7))
     with pytest.raises(InputError, match="--bits: layer 40 is not in the network, which has layers 0 to 5"):
         calibrate(network, [random_images()], Scheme(layer_bits=((40, 4, 4),)))
@@ -271,7 +277,7 @@ def test_bits_of_a_layer_number_follow_the_cfg_as_written_through_a_transposed_c
     integer = lower(calibrate(network, [random_images()], scheme))
     assert [type(layer) for layer in integer.spec.layers[1:4]] == [s.Upsample, s.Conv, s.Conv]
     assert {i: op.w_bit for i, op in integer.ops.items() if isinstance(op, IntConv)} == {0: 8, 2: 5, 3: 3, 4: 8}
-    assert [integer.grids[i].hi for i in (0, 1, 2, 3)] == [15, 15, 63, 127]
+    assert [integer.grids[i].qmax for i in (0, 1, 2, 3)] == [15, 15, 63, 127]
     check_layers(((1, 5, 6),), network.spec)
     assert as_written(integer.scheme.layer_bits, expand(network)[1]) == ((1, 5, 6), (2, 3, 7))
     assert integer.place(1) == integer.place(2).replace("layer 2", "layer 1") and "cfg line 13)" in integer.place(2)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.quantization.promised import bit_operations
 from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network
 from utils.darknet.counts import count
+from utils.quantization.activation_qparams import edge_bits, trace_edges
 from utils.quantization.bits import packed_bytes, weight_counts
 from utils.quantization.calibrate import calibrate
-from utils.quantization.edges import edge_bits, trace_edges
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower, weight_bits
@@ -21,9 +21,9 @@ from utils.quantization.scheme import Scheme
 from utils.quantization.sensitivity import (
     FEWER,
     FULL,
-    Cost,
-    Row,
-    Unit,
+    BitCost,
+    BitUnit,
+    DamageRow,
     bits_by_layer,
     descend,
     relative_error,
@@ -48,7 +48,7 @@ def macs_of(network) -> dict[int, int]:
     return {layer.layer: layer.macs for layer in count(network.spec).layers}
 
 
-def drawn(units, seed: int) -> dict[Unit, int]:
+def drawn(units, seed: int) -> dict[BitUnit, int]:
     generator = torch.Generator().manual_seed(seed)
     return {unit: (FULL, *FEWER)[int(torch.randint(6, (1,), generator=generator))] for unit in units}
 
@@ -80,13 +80,13 @@ def test_the_cost_of_a_choice_is_that_of_its_scheme(net, seed):
     choice = drawn(units_of(spec), seed)
     full = dict.fromkeys(choice, FULL)
     scheme = scheme_with(EIGHT, spec, choice)
-    assert Cost(spec, "bops", macs).terms(choice) == bit_operations(spec, scheme, macs)
-    bits = Cost(spec, "size", macs)
+    assert BitCost(spec, "bops", macs).terms(choice) == bit_operations(spec, scheme, macs)
+    bits = BitCost(spec, "size", macs)
     saved = packed_bytes(spec, EIGHT) - packed_bytes(spec, scheme)
     assert abs((bits.terms(full) - bits.terms(choice)) / 8 - saved) <= len(weight_counts(spec))  # whole bytes a layer
     unit = next(iter(choice))
     for kind in ("size", "bops"):
-        cost = Cost(spec, kind, macs)
+        cost = BitCost(spec, kind, macs)
         assert cost.saving(full, unit, 2) == cost.terms(full) - cost.terms({**full, unit: 2})
 
 
@@ -109,7 +109,7 @@ def test_the_measured_damage_is_that_of_the_network_with_these_bits():
             assert integer.conv(i)[1].w_bit == row.bits
             assert int(integer.conv(i)[1].weight.abs().max()) == 2 ** (row.bits - 1) - 1
         else:
-            assert integer.grids[i].hi - integer.grids[i].lo == 2**row.bits - 1
+            assert integer.grids[i].qmax - integer.grids[i].qmin == 2**row.bits - 1
         assert row.damage > 0
     by_unit = {unit: [row.damage for row in rows if row.unit == unit] for unit in units_of(network.spec)}
     assert all(damages[-1] > 3 * damages[0] for damages in by_unit.values())  # 2 bits against 6
@@ -126,22 +126,22 @@ def test_of_a_unit_no_more_is_touched_than_itself():
             assert torch.equal(op.weight, last.ops[i].weight)
         if i in before.grids and i != 4:
             assert before.grids[i] == last.grids[i]
-    assert (last.grids[4].hi, before.grids[4].hi) == (3, 255)
+    assert (last.grids[4].qmax, before.grids[4].qmax) == (3, 255)
 
 
-def chain(damages: dict[Unit, dict[int, float]]) -> list[Row]:
-    return [Row(unit, bits, damage) for unit, curve in damages.items() for bits, damage in curve.items()]
+def chain(damages: dict[BitUnit, dict[int, float]]) -> list[DamageRow]:
+    return [DamageRow(unit, bits, damage) for unit, curve in damages.items() for bits, damage in curve.items()]
 
 
 def test_the_descent_takes_the_least_damage_for_what_it_saves():
     network = random_network(cfg_text(("convolutional", CONV)))
-    big, small = Unit("weights", 0), Unit("weights", 1)  # 216 and 48 weights
-    rows = chain({big: {6: 0.1, 4: 10, 2: 100}, small: {6: 0.1, 4: 0.15, 2: 90}, Unit("activations", 0): {4: 0.0}})
-    steps = descend(rows, Cost(network.spec, "size", {}))
+    big, small = BitUnit("weights", 0), BitUnit("weights", 1)  # 216 and 48 weights
+    rows = chain({big: {6: 0.1, 4: 10, 2: 100}, small: {6: 0.1, 4: 0.15, 2: 90}, BitUnit("activations", 0): {4: 0.0}})
+    steps = descend(rows, BitCost(network.spec, "size", {}))
     assert [(step.choice[big], step.choice[small]) for step in steps[:4]] == [(8, 8), (6, 8), (6, 4), (4, 4)]
     assert steps[0].share == 1 and steps[0].damage == 0
     assert steps[1].share == pytest.approx((216 * 6 + 48 * 8) / (264 * 8))
-    assert all(step.choice[Unit("activations", 0)] == 8 for step in steps)  # they take no bytes
+    assert all(step.choice[BitUnit("activations", 0)] == 8 for step in steps)  # they take no bytes
     assert (steps[-1].choice[big], steps[-1].choice[small]) == (2, 2)
 
 
@@ -149,10 +149,12 @@ def test_share_falls_and_damage_never_does_whatever_was_measured():
     network = random_network(TEXT)
     generator = torch.Generator().manual_seed(0)
     rows = [
-        Row(unit, bits, float(torch.rand(1, generator=generator))) for unit in units_of(network.spec) for bits in FEWER
+        DamageRow(unit, bits, float(torch.rand(1, generator=generator)))
+        for unit in units_of(network.spec)
+        for bits in FEWER
     ]
     for kind in ("size", "bops"):
-        steps = descend(rows, Cost(network.spec, kind, macs_of(network)))
+        steps = descend(rows, BitCost(network.spec, kind, macs_of(network)))
         assert len(steps) > 4
         for one, after in pairwise(steps):
             assert after.share < one.share and after.damage >= one.damage

@@ -9,7 +9,7 @@ from tests.quantization.random_nets import cfg_text, random_images, random_netwo
 from tests.quantization.test_fake import CONV, trained
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fake import FakeQuantised
-from utils.quantization.straight import fake_quantise, level_sum
+from utils.quantization.ste import fake_quantise, level_sum
 
 SECTIONS = [("convolutional", CONV), ("convolutional", CONV | {"activation": "leaky_pow2"}), ("maxpool", {"size": 2})]
 
@@ -18,7 +18,7 @@ def spikes_by_the_integers(model: FakeQuantised, x: torch.Tensor) -> float:
     """Mean |n| / hi over the neurons of convolutions and shortcuts, from the golden model."""
     integer = model.integer()
     levels = IntegerExecutor(integer).levels(x)
-    fired = [levels[i].double().abs() / integer.grids[i].hi for i in integer.ops if i in levels]
+    fired = [levels[i].double().abs() / integer.grids[i].qmax for i in integer.ops if i in levels]
     return float(torch.cat([each.flatten() for each in fired]).mean())
 
 

@@ -349,8 +349,8 @@ def test_a_taught_stage_says_who_taught_it(place, tmp_path):
     runs["finetuned"]["teacher"] = {"stage": "baseline", "strategy": HOSTILE}
     write_record(dataclasses.replace(record, folder=tmp_path))
     text = render(load(tmp_path))
-    told = f"trained again after the cut, taught by the baseline network, strategy {HOSTILE}"
-    assert html.escape(told) in text and text.count("taught by") == 1
+    message = f"trained again after the cut, taught by the baseline network, strategy {HOSTILE}"
+    assert html.escape(message) in text and text.count("taught by") == 1
 
 
 def test_bars_are_as_high_as_their_values():

@@ -21,7 +21,7 @@ from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
-from utils.quantization.intfile import to_checkpoint
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.reporting.record import finish_record, new_run_folder, start_record
@@ -34,7 +34,7 @@ def integers(weights: str, bits: int) -> Checkpoint:
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def session(tmp_path, monkeypatch):
     """Runs the benchmark among two networks; returns the flags of the trainings that it started."""
     monkeypatch.chdir(tmp_path)
     write_scenes(tmp_path, train=6, valid=5)
@@ -74,10 +74,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_one_table_holds_every_mode_of_every_seed(bench, caplog):
+def test_one_table_holds_every_mode_of_every_seed(session, caplog):
     caplog.set_level("INFO")
     words = ["--weights", "0.pt", "1.pt", "--progressive", "--quantized google --progressive 3 2 --epochs 4"]
-    trained = bench(*words, "--bits", "3", "2")
+    trained = session(*words, "--bits", "3", "2")
     assert [(args.weights, args.seed) for args in trained] == [("0.pt", 0), ("1.pt", 1)]
     found = rows_of(Path("runs/bench_spiking/spiking.csv"))
     modes = ["integers", "phase", "stream, T = L", "stream, settled", "signed, T = L", "unsigned, T = L"]
@@ -89,31 +89,31 @@ def test_one_table_holds_every_mode_of_every_seed(bench, caplog):
             assert row["exact"] == "1" and float(row["sops"]) > 0
     assert "2 of 2" in caplog.text and "phase = integers, to the last digit" in caplog.text
     assert "where the operations are" in caplog.text and "x the integers (bar 1.5)" in caplog.text
-    assert bench(*words, "--bits", "3") == []  # finished trainings are kept
+    assert session(*words, "--bits", "3") == []  # finished trainings are kept
 
 
-def test_spikes_against_map_trains_once_a_lambda_and_draws_the_curve(bench, caplog):
+def test_spikes_against_map_trains_once_a_lambda_and_draws_the_curve(session, caplog):
     caplog.set_level("INFO")
     flags = "--quantized google --w-bit 8 --a-bit 3 --epochs 1"
-    trained = bench("--weights", "0.pt", "--sparsify", "0", "0.5", "--sparsify-flags", flags)
+    trained = session("--weights", "0.pt", "--sparsify", "0", "0.5", "--sparsify-flags", flags)
     assert [args.sparsify for args in trained] == [0, 0.5]
     found = rows_of(Path("runs/bench_sparsify/spikes_against_map.csv"))
     assert [float(row["lambda"]) for row in found] == [0, 0.5] and all(float(row["spikes"]) > 0 for row in found)
     assert Path("runs/bench_sparsify/spikes_against_map.png").stat().st_size > 5000
 
 
-def test_given_integers_take_the_place_of_calibrated_ones(bench):
+def test_given_integers_take_the_place_of_calibrated_ones(session):
     save_checkpoint("three.int.pt", integers("1.pt", 3))
-    assert bench("--weights", "0.pt", "--bits", "3", "--no-compare", "--trained", "3=three.int.pt") == []
+    assert session("--weights", "0.pt", "--bits", "3", "--no-compare", "--trained", "3=three.int.pt") == []
     mine = {row["mode"]: row for row in rows_of(Path("runs/bench_spiking/spiking.csv"))}
-    bench("--weights", "0.pt", "--bits", "3", "--no-compare")
+    session("--weights", "0.pt", "--bits", "3", "--no-compare")
     other = {row["mode"]: row for row in rows_of(Path("runs/bench_spiking-2/spiking.csv"))}
     assert list(mine) == ["float", "integers", "phase", "stream, T = L", "stream, settled"]
     assert mine["float"] == other["float"] and mine["phase"]["spikes"] != other["phase"]["spikes"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--weights", "0.pt", "1.pt", "--trained", "4=0.pt"], "--trained 4=: 1 for 2 networks of --weights"),
         (["--weights", "0.pt", "--seeds", "1", "2"], "--seeds: 2 for 1 networks"),
@@ -121,9 +121,9 @@ def test_given_integers_take_the_place_of_calibrated_ones(bench):
         ([], "--weights: names no network"),
     ],
 )
-def test_files_that_do_not_fit_are_refused(bench, words, told):
-    with pytest.raises(InputError, match=told):
-        bench(*words)
+def test_files_that_do_not_fit_are_refused(session, words, message):
+    with pytest.raises(InputError, match=message):
+        session(*words)
 
 
 def test_seeds_are_joined_with_their_deviation_and_bars_are_judged_by_the_mean():

@@ -17,9 +17,9 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.spiking.encode import SpikingNetwork, encode, spiking_layers
 from utils.spiking.neurons import Neuron
 from utils.spiking.phase import PhaseExecutor
+from utils.spiking.spike_schedule import SpikingNetwork, encode, spiking_layers
 from utils.spiking.stepwise import StepwiseExecutor
 
 UNEVEN = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "activation": "relu"}  # a transposed kernel of even size
@@ -91,7 +91,7 @@ def test_reorg_and_weighted_sums_of_either_sign_spike_their_levels(seed):
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "message"),
     [
         (("convolutional", CONV | {"activation": "mish"}), r"activation=mish has no spiking form; .*--act relu"),
         (("shortcut", {"from": -2, "activation": "swish"}), r"activation=swish has no spiking form; .*--act relu"),
@@ -100,9 +100,9 @@ def test_reorg_and_weighted_sums_of_either_sign_spike_their_levels(seed):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_no_neuron_does_is_refused_with_layer_line_and_remedy(section, told):
+def test_what_no_neuron_does_is_refused_with_layer_line_and_remedy(section, message):
     conv = ("convolutional", CONV)
-    with pytest.raises(InputError, match=rf"layer 2 \(cfg line 18\): {told}"):
+    with pytest.raises(InputError, match=rf"layer 2 \(cfg line 18\): {message}"):
         spiking(cfg_text(conv, conv, section))
 
 
@@ -178,7 +178,7 @@ def test_unsigned_neurons_that_stream_all_layers_at_once_differ():
 
 def test_crafted_ties_round_up():
     """U = (k + 1/2) theta: the membrane stands exactly on the threshold, and fires."""
-    neuron = Neuron(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), theta=8.0, lo=-8, hi=7)
+    neuron = Neuron(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), theta=8.0, qmin=-8, qmax=7)
     total = torch.tensor([-12.0, -4.0, -5.0, 3.0, 4.0, 12.0, 11.0]).view(1, 1, 1, -1)
     expected = [-1.0, 0.0, -1.0, 0.0, 1.0, 2.0, 1.0]
     assert neuron.count(neuron.charge(total)).flatten().tolist() == expected

@@ -17,13 +17,13 @@ from utils.quantization.integer import IntConv
 from utils.quantization.lower import PRODUCT_BITS
 from utils.quantization.weights import weight_levels
 from utils.spiking import finetune, mismatch
-from utils.spiking.encode import SpikingNetwork, encode
 from utils.spiking.finetune import finetune_stream
 from utils.spiking.finetune_rate import finetune_rate
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.observe import observe
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
 
 CHAIN = cfg_text(*[("convolutional", CONV)] * 4)
@@ -65,7 +65,15 @@ def test_a_bias_that_wide_gains_would_carry_out_of_the_products_width_is_not_tak
     ops = dict(integer.ops)
     if not wide:
         narrow = ops[1].requantiser
-        ops[1] = replace(ops[1], requantiser=replace(narrow, m=narrow.m >> 8, m_neg=narrow.m_neg >> 8, f=narrow.f - 8))
+        ops[1] = replace(
+            ops[1],
+            requantiser=replace(
+                narrow,
+                multiplier=narrow.multiplier >> 8,
+                multiplier_neg=narrow.multiplier_neg >> 8,
+                shift=narrow.shift - 8,
+            ),
+        )
     assert (ops[1].requantiser.gain_bits > 16) is wide
 
     def greedy(task, weight, bias, iterations):

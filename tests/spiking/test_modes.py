@@ -12,16 +12,21 @@ from tests.spiking.test_equality import CONV, spiking
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
-from utils.spiking.counting import cost_of, measure, work_of
 from utils.spiking.observe import observe
 from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
-from utils.spiking.snnfile import Run, executor_of, open_spiking, save_rate, save_spiking
+from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, open_spiking, save_rate, save_spiking
 from utils.spiking.stream import StreamExecutor
+from utils.spiking.synops import cost_of, measure, work_of
 
 CHAIN = cfg_text(*[("convolutional", CONV)] * 3)
-RUNS = [Run(), Run("stream"), Run("stream", 5, "signed", "preload"), Run("stream", 9)]
+RUNS = [
+    ExecutionMode(),
+    ExecutionMode("stream"),
+    ExecutionMode("stream", 5, "signed", "preload"),
+    ExecutionMode("stream", 9),
+]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
@@ -43,7 +48,7 @@ def test_a_file_without_a_mode_is_phase(tmp_path):
 
 
 def test_a_newer_mode_is_refused(tmp_path):
-    checkpoint = load_checkpoint(save_spiking(tmp_path / "net.snn.pt", spiking(CHAIN), run=Run("telepathy")))
+    checkpoint = load_checkpoint(save_spiking(tmp_path / "net.snn.pt", spiking(CHAIN), run=ExecutionMode("telepathy")))
     with pytest.raises(InputError, match="mode 'telepathy' of a spiking network is unknown"):
         open_spiking(checkpoint)
 

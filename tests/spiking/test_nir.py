@@ -12,8 +12,8 @@ from tests.quantization.random_nets import cfg_text, random_images
 from tests.spiking.test_equality import CONV, spiking
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
-from utils.spiking.encode import spiking_layers
 from utils.spiking.nir_export import write_nir
+from utils.spiking.spike_schedule import spiking_layers
 
 nir = pytest.importorskip("nir")
 
@@ -106,15 +106,15 @@ def test_without_its_reset_loop_the_counts_are_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "message"),
     [
         (("transposed_convolutional", NARROW | {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no transposed"),
         (("upsample", {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no upsampling"),
         (("convolutional", NARROW | {"activation": "leaky"}), r"layer 1 .*: fires negative spikes, NIR's have no sign"),
     ],
 )
-def test_what_nir_cannot_hold_is_refused_by_name(tmp_path, section, told):
+def test_what_nir_cannot_hold_is_refused_by_name(tmp_path, section, message):
     network = spiking(cfg_text(("convolutional", NARROW | {"stride": 2}), section))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         write_nir(tmp_path / "net.nir", network, 16, 16)
     assert not list(tmp_path.iterdir())

@@ -154,15 +154,15 @@ def test_read_outs_on_the_way_are_those_of_a_shorter_run():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"percentile": 20.0}, r"--percentile: 20\.0 is not in \(50, 100\]"),
         ({"timesteps": 0}, "--timesteps: 0; use 1 or more"),
         ({"reset": "never"}, "--reset: 'never' is unknown"),
     ],
 )
-def test_impossible_choices_are_refused(options, told):
-    with pytest.raises(InputError, match=told):
+def test_impossible_choices_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
         rate(CHAIN, random_images(1), **options)
 
 

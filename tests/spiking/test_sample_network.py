@@ -17,7 +17,7 @@ from tests.scenes import write_scenes
 from tests.spiking.test_equality import assert_equal_everywhere
 from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import Record
-from utils.spiking.encode import encode
+from utils.spiking.spike_schedule import encode
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 

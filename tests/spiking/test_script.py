@@ -10,10 +10,10 @@ import torch
 
 import convert_snn
 import export
-import pipeline.bench
+import pipeline.session
 from models import Darknet, load_model, network_of
-from pipeline.converting.outcome import Sample
-from pipeline.converting.tuning import tuning_images
+from pipeline.converting.layerwise_calibration import tuning_images
+from pipeline.converting.result import ValidationSample
 from tests.scenes import write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
@@ -72,7 +72,7 @@ def place(tmp_path_factory) -> Path:
 def convert(place, monkeypatch):
     """Runs convert_snn.py there."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(pipeline.bench, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
+    monkeypatch.setattr(pipeline.session, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
 
     def run(*words: str) -> Record:
         return convert_snn.run(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt", *words]))
@@ -145,12 +145,12 @@ def test_fine_tuning_shows_before_and_after_and_the_exact_modes_beside(place, co
     assert rows["settled"]["exact"] is True and rows["converted"]["exact"] is rows["spiking"]["exact"] is False
     assert rows["converted"]["steps"] == rows["spiking"]["steps"] == 3
     assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
-    for told in ("before and after fine-tuning", "modes that need none", "fine-tuned on 4 training images"):
-        assert told in caplog.text
+    for message in ("before and after fine-tuning", "modes that need none", "fine-tuned on 4 training images"):
+        assert message in caplog.text
     loaded = load_model(place / record.paths("*.snn.pt")[0])
     assert isinstance(loaded.predictor, StreamExecutor) and loaded.predictor.rule == "unsigned"
-    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
-    assert Sample.of(bench, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
+    session = pipeline.session.open_session(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    assert ValidationSample.of(session, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
 
 
 def test_rates_are_fine_tuned_and_read_back(place, convert):
@@ -159,9 +159,9 @@ def test_rates_are_fine_tuned_and_read_back(place, convert):
     assert list(rows) == ["float", "phase", "converted", "spiking"]
     assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
     loaded = load_model(place / record.paths("*.snn.pt")[0])
-    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    session = pipeline.session.open_session(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
     assert isinstance(loaded.predictor, RateExecutor)
-    assert Sample.of(bench, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
+    assert ValidationSample.of(session, 3).score(loaded.predictor).map50 == rows["spiking"]["map50"]
 
 
 def test_an_early_exit_is_what_is_tuned_for(place, convert):
@@ -173,17 +173,17 @@ def test_an_early_exit_is_what_is_tuned_for(place, convert):
 
 def test_fine_tuning_sees_training_images_only(place, convert):
     words = [*HERE, "--weights", "net.pt", *TUNED]
-    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args(words))
-    seen = tuning_images(bench)
-    own = torch.cat(bench.training_images(6))
-    others = torch.cat([batch.images.float() / 255 for batch in bench.valid])
+    session = pipeline.session.open_session(convert_snn.parser().parse_args(words))
+    seen = tuning_images(session)
+    own = torch.cat(session.training_images(6))
+    others = torch.cat([batch.images.float() / 255 for batch in session.valid])
     assert len(seen) == 4 and len(own) == 6
     assert all(any(torch.equal(x, y) for y in own) for x in seen)
     assert not any(torch.equal(x, y) for x in seen for y in others)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--finetune"], "--finetune: phase mode is exact, there is nothing to tune"),
         (["--mode", "stream", "--finetune"], "--finetune: a stream that runs until it is settled is exact"),
@@ -193,8 +193,8 @@ def test_fine_tuning_sees_training_images_only(place, convert):
         (["--mode", "stream", "--early-exit", "9", "--timesteps", "5"], "only --timesteps 5 are simulated"),
     ],
 )
-def test_flags_of_another_mode_are_refused(convert, words, told):
-    with pytest.raises(InputError, match=told):
+def test_flags_of_another_mode_are_refused(convert, words, message):
+    with pytest.raises(InputError, match=message):
         convert(*words)
 
 
@@ -214,8 +214,8 @@ def test_detections_of_a_settled_stream_are_those_of_the_integers(place, convert
     record = convert("--mode", "stream", "--name", "d")
     loaded = load_model(place / record.paths("*.snn.pt")[0])
     assert loaded.integer is not None
-    bench = pipeline.bench.open_bench(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
-    sample = Sample.of(bench, 3)
+    session = pipeline.session.open_session(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
+    sample = ValidationSample.of(session, 3)
     assert sample.images == 3 and not sample.whole
     mine, golden = (sample.score(predictor) for predictor in (loaded.predictor, IntegerExecutor(loaded.integer)))
     assert sum(len(each.boxes) for each in golden.detections) > 0

@@ -17,11 +17,11 @@ from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.shapes import granularity
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
-from utils.spiking.carried import CarriedStream
-from utils.spiking.encode import SpikingNetwork, encode
-from utils.spiking.firing import RULES, StreamingNeuron
 from utils.spiking.observe import hardware_state_bits, observe, raster
+from utils.spiking.spike_schedule import SpikingNetwork, encode
+from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import SCHEDULES, StreamExecutor
+from utils.spiking.stream_neuron import RULES, StreamingNeuron
 
 CHAIN = cfg_text(*[("convolutional", CONV)] * 4)
 LEAKY = cfg_text(*[("convolutional", CONV | {"activation": "leaky"})] * 3)
@@ -74,7 +74,7 @@ def test_every_layer_is_settled_by_its_bound(cfg, schedule):
         executor.step(state)
         for i, count in state.count.items():
             assert state.t < executor.bounds[i] or torch.equal(count.int(), golden[i]), (state.t, i)
-    span = max(op.requantiser.hi - op.requantiser.lo for op in network.integer.ops.values() if op.requantiser)
+    span = max(op.requantiser.qmax - op.requantiser.qmin for op in network.integer.ops.values() if op.requantiser)
     depth = {i: network.start.get(i, network.depth) for i in executor.bounds}
     assert all(bound <= (depth[i] + 1) * max(span, network.window) for i, bound in executor.bounds.items())
 
@@ -126,7 +126,7 @@ def test_the_level_threshold_rule_takes_back_across_zero():
     neuron, count = StreamingNeuron(by, "traced", torch.device("cpu")), torch.zeros(1, 8, 1, 1)
     for target in (10**6, -(10**7), 10**6, 0):
         charge = torch.full((1, 8, 1, 1), float(target), dtype=torch.float64)
-        for _ in range(by.hi - by.lo):
+        for _ in range(by.qmax - by.qmin):
             neuron.fire(charge, count)
         assert torch.equal(count, neuron.level(charge))
 

@@ -14,7 +14,7 @@ from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.lower import lower
-from utils.spiking.encode import encode
+from utils.spiking.spike_schedule import encode
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.surgery import main, operate
 

@@ -9,8 +9,8 @@ import torch
 
 import convert_snn
 import export
-import pipeline.bench
-import pipeline.training.told
+import pipeline.session
+import pipeline.training.epoch_report
 import test as measure
 import train
 from models import load_model
@@ -50,7 +50,7 @@ def place(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-            patch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+            patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
         train.run(train.parser().parse_args(words))
     return folder
 
@@ -59,7 +59,7 @@ def place(tmp_path_factory) -> Path:
 def there(place, monkeypatch) -> Path:
     """In that folder, and no stop watches."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(pipeline.bench, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
+    monkeypatch.setattr(pipeline.session, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
     return place
 
 
@@ -70,7 +70,7 @@ def convert(*words: str):
 
 def test_the_rewritten_network_has_convolutions_and_relu_only(there):
     spec = load_model("weights/last_chip.pt").spec
-    kinds = [type(layer) for layer in spec.layers if not isinstance(layer, s.Route | s.Head)]
+    kinds = [type(layer) for layer in spec.layers if not isinstance(layer, s.Route | s.Detect)]
     assert kinds == [s.Conv, s.Conv, s.Conv, s.Conv, s.TransposedConv, s.Conv, s.Conv]
     assert {layer.activation for layer in spec.layers if isinstance(layer, s.Kernel)} == {"relu", "linear"}
 
@@ -115,7 +115,7 @@ def test_quantised_training_in_eval_mode_is_the_integers(there):
 
 def test_the_script_trains_it_quantised_and_what_it_leaves_is_exported_and_verified(there, monkeypatch):
     for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
     words = ["--quantized", "google", "--w-bit", "4", "--a-bit", "4", "--epochs", "1", "--name", "q"]
     given = [*HERE, "--cfg", "net-spiking.cfg", "--weights", "weights/last_chip.pt", *words]
     train.run(train.parser().parse_args(given))

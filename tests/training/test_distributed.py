@@ -70,9 +70,9 @@ def talk(group: Group):
     norm = nn.BatchNorm2d(2)
     for tensor in norm.state_dict().values():
         tensor += 1 + group.rank
-    group.alike(norm)
-    told = group.total(group.rank + 1), group.shared(f"of {group.rank}"), group.gathered(items), helper.grad
-    return *told, norm.state_dict()
+    group.broadcast(norm)
+    message = group.total(group.rank + 1), group.shared(f"of {group.rank}"), group.all_gather(items), helper.grad
+    return *message, norm.state_dict()
 
 
 def everything(group: Group):
@@ -105,8 +105,8 @@ def test_without_synchronised_batch_norm_the_losses_differ(two):
 
 
 def test_what_processes_tell_each_other(two):
-    for total, shared, gathered, gradient, norm in (each["said"] for each in two):
-        assert (total, shared, gathered) == (3, "of 0", ["00", "10", "11"])
+    for total, shared, all_gather, gradient, norm in (each["said"] for each in two):
+        assert (total, shared, all_gather) == (3, "of 0", ["00", "10", "11"])
         assert torch.equal(gradient, torch.full((2,), 0.5))
         assert [value.float().mean() for value in norm.values()] == [2, 1, 1, 2, 1]  # the first one's, counter and all
 
@@ -131,7 +131,7 @@ def outlive(rank: int, ports: list[int]) -> None:
         with joined(group, cuda=False):
             shared = group.wrap(toy_model())
             shared(torch.ones(2, 3, 8, 8)).sum().backward()
-            group.alike(shared)
+            group.broadcast(shared)
             group.shared(None)
 
 
@@ -163,8 +163,8 @@ def test_synchronised_batch_norm_in_one_process_is_batch_norm():
 def test_without_torchrun_there_is_a_group_of_one_that_changes_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     group, model = from_environment(), nn.Linear(2, 2)
-    assert group == Group() and group.leads and group.wrap(model) is model
-    assert (group.total(2.5), group.shared("x"), group.gathered([1, 2])) == (2.5, "x", [1, 2])
+    assert group == Group() and group.is_main and group.wrap(model) is model
+    assert (group.total(2.5), group.shared("x"), group.all_gather([1, 2])) == (2.5, "x", [1, 2])
 
 
 @pytest.mark.parametrize("count", [16, 17, 18, 19, 23])

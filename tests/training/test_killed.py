@@ -25,7 +25,7 @@ SITTINGS = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-import pipeline.training.epoch, pipeline.training.told as told, train
+import pipeline.training.epoch, pipeline.training.epoch_report as told, train
 from utils.darknet import network
 from utils.training.ema import Ema
 

@@ -9,7 +9,7 @@ from torch import nn
 from tests.training.toy import CPU, ToyBatch, ToyLoader, toy_loss, toy_model, train
 from utils.errors import InputError
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.loop import Options, train_one_epoch
+from utils.training.loop import EpochOptions, train_one_epoch
 from utils.training.optim import make_optimizer
 from utils.training.schedule import Schedule, step_ends
 
@@ -77,9 +77,9 @@ def test_nan_loss_stops_and_names_epoch_batch_and_images():
 
     with pytest.raises(
         InputError, match=r"epoch 2, batch 2, images \d+, \d+, \d+, \d+: the loss is not finite"
-    ) as told:
+    ) as message:
         train(model, loader, epochs=2, loss=loss)
-    assert ", ".join(map(str, calls[-1])) in str(told.value)
+    assert ", ".join(map(str, calls[-1])) in str(message.value)
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
@@ -155,7 +155,7 @@ def test_scaled_fp16_gradients_and_fp32_gradients_meet_the_same_penalty():
     for name, model, scaler in (("plain", plain, None), ("scaled", scaled, torch.amp.GradScaler("cpu"))):
         gamma = model[1].weight
         optimizer = make_optimizer(model, lr=0.05)
-        options = Options(penalty=lambda step, gamma=gamma, name=name: seen.setdefault(name, gamma.grad.clone()))
+        options = EpochOptions(penalty=lambda step, gamma=gamma, name=name: seen.setdefault(name, gamma.grad.clone()))
         train_one_epoch(
             model,
             ToyLoader(),

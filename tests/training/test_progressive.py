@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import pipeline.training.epoch
+import pipeline.training.epoch_report
 import pipeline.training.run
-import pipeline.training.told
-import pipeline.training.whole
+import pipeline.training.train_loop
 import train
 from models import load_model
 from pipeline.training.quantised import scheme_of
@@ -20,7 +20,7 @@ from pipeline.training.stages import stages_of
 from tests.scenes import POOL, convolution, head, section, write_scenes
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
-from utils.quantization.trained import observed_in
+from utils.quantization.qat_checkpoint import observed_in
 from utils.reporting.record import Record, read_record
 from utils.reporting.results import read_rows
 
@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """A folder with six training and four validation images, a float network trained on them, no pictures drawn."""
     monkeypatch.chdir(tmp_path)
     for name in ("plot_results", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
     write_scenes(tmp_path, train=6, valid=4, shape=(40, 80), cfg=cfg(*BODY))
     start()
     return tmp_path
@@ -90,7 +90,7 @@ def test_epochs_are_dealt_out_with_the_rest_to_the_last_stages():
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     [
         ("--progressive", "--progressive: only quantised training has that; add --quantized"),
         ("--quantized google --progressive --a-bit 8", "8-bit weights, 8-bit activations are its first stage already"),
@@ -103,9 +103,9 @@ def test_epochs_are_dealt_out_with_the_rest_to_the_last_stages():
         ),
     ],
 )
-def test_stages_that_make_no_sense_are_refused_before_anything_is_written(place, words, told):
+def test_stages_that_make_no_sense_are_refused_before_anything_is_written(place, words, message):
     before = sorted(Path().rglob("*"))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         train.run(flags(*words.split()))
     assert sorted(Path().rglob("*")) == before
 
@@ -175,7 +175,7 @@ class Cut(BaseException):
 def test_resumed_run_is_the_unbroken_one_wherever_it_was_cut(place, monkeypatch, moment, call):
     words = ["--quantized", "google", "--w-bit", "4", "--a-bit", "3"]
     whole = run("whole", *words, epochs=5)
-    module = pipeline.training.whole if moment.endswith("stage") else pipeline.training.epoch
+    module = pipeline.training.train_loop if moment.endswith("stage") else pipeline.training.epoch
     real, calls = getattr(module, moment), []
 
     def cut(*given, **options):
@@ -212,7 +212,7 @@ def test_stages_go_with_every_other_flag_and_resume(place, monkeypatch, words):
     words = [*words, "--w-bit", "4", "--a-bit", "4"]
     run("whole", *words, epochs=2)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.whole, "next_stage", lambda job: 1 / 0)
+        patched.setattr(pipeline.training.train_loop, "next_stage", lambda job: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("cut", *words, epochs=2)
     train.run(train.parser().parse_args([*COMMON, "--resume"]))

@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """A folder with eight training and four validation images, a cfg for them, and no pictures drawn."""
     monkeypatch.chdir(tmp_path)
     for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
     write_scenes(tmp_path, train=8, valid=4, shape=(40, 80), cfg=cfg())
     (tmp_path / "net.cfg").write_text(cfg())
     return tmp_path
@@ -167,7 +167,7 @@ def test_bits_of_layers_come_from_a_file_and_its_mistakes_name_the_line(place):
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     [
         (["--w-bit", "4"], "--w-bit: only quantised training has that; add --quantized"),
         (["--BN_Fold"], "--BN_Fold: only quantised training has that"),
@@ -176,8 +176,8 @@ def test_bits_of_layers_come_from_a_file_and_its_mistakes_name_the_line(place):
         (["--quantized", "google", "--a-bit", "9"], "--a-bit: 9 bits; use 2 to 8, or 16"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused_before_anything_is_written(place, words, told):
-    with pytest.raises(InputError, match=told):
+def test_flags_that_make_no_sense_are_refused_before_anything_is_written(place, words, message):
+    with pytest.raises(InputError, match=message):
         run(*words)
     assert not (place / "runs").exists() and not (place / "weights").exists()
 

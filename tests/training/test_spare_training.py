@@ -29,7 +29,7 @@ def mean_level(name: str) -> float:
     integer = load_model(f"weights/last_{name}.pt").integer
     assert integer is not None
     levels = IntegerExecutor(integer).levels(torch.rand(4, 3, 32, 64, generator=torch.Generator().manual_seed(0)))
-    fired = [levels[i].float().abs().flatten() / integer.grids[i].hi for i in integer.ops if i in levels]
+    fired = [levels[i].float().abs().flatten() / integer.grids[i].qmax for i in integer.ops if i in levels]
     return float(torch.cat(fired).mean())
 
 
@@ -80,7 +80,7 @@ def test_stages_before_the_last_have_wider_accumulators(place):
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     [
         (["--sparsify", "1"], "--sparsify: only quantised training has that"),
         (["--acc-bits", "16"], "--acc-bits: only quantised training has that"),
@@ -88,8 +88,8 @@ def test_stages_before_the_last_have_wider_accumulators(place):
         (["--quantized", "google", "--acc-bits", "11"], "--acc-bits: 11 bits; use 12 to 32"),
     ],
 )
-def test_flags_without_sense_are_refused_before_anything_is_written(place, words, told):
+def test_flags_without_sense_are_refused_before_anything_is_written(place, words, message):
     before = sorted(Path().rglob("*"))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         train.run(flags(*words))
     assert sorted(Path().rglob("*")) == before

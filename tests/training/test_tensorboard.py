@@ -60,7 +60,7 @@ def test_a_training_hands_its_rows_over(tmp_path, monkeypatch):
     write_scenes(tmp_path)
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr("pipeline.training.whole.check_installed", lambda: None)
+    monkeypatch.setattr("pipeline.training.train_loop.check_installed", lambda: None)
     monkeypatch.setattr(
         "pipeline.training.epoch.write_scalars", lambda folder, row: given.append((folder, row["total"]))
     )

@@ -89,10 +89,10 @@ def test_a_process_that_is_killed_stops_the_others_and_leaves_the_last_checkpoin
         while not last.exists() and time.monotonic() - began < 90 and job.poll() is None:
             time.sleep(0.2)
         os.kill(next(pid for pid in children(job.pid) if rank_of(pid) == "1"), signal.SIGKILL)
-        told = job.communicate(timeout=60)[1]
+        message = job.communicate(timeout=60)[1]
     finally:
         job.kill()
-    assert job.returncode != 0 and "SIGKILL" in told
+    assert job.returncode != 0 and "SIGKILL" in message
     assert load_checkpoint(last).training["progress"]["epochs"] >= 1
 
 
@@ -136,7 +136,7 @@ def plain(patch) -> None:
     """No pictures; and fp32, because bf16 makes a hundredth of what two processes add up in another order."""
     patch.setattr(utils.training.device, "cpu_multiplies_bf16", lambda: False)
     for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        patch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
 
 
 def interrupted(batch: int):

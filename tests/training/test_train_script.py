@@ -34,7 +34,7 @@ def cfg(classes: int = 2, filters: int = 8) -> str:
 def undrawn(monkeypatch) -> None:
     """No pictures: one test looks at them, the others save their time."""
     for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.told, name, lambda *words, **options: None)
+        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.darknet.cfg import read_cfg
 
     torch.manual_seed(5)
-    network = pipeline.training.start.fill(read_cfg("net.cfg"), {})
+    network = pipeline.training.init_weights.fill(read_cfg("net.cfg"), {})
     network = Network(
         network.spec, {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in network.state.items()}
     )
@@ -185,7 +185,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.data.manifest import read_manifest
 
     with caplog.at_level("INFO"):
-        start = pipeline.training.start.start_of(args, read_manifest("set.data"))
+        start = pipeline.training.init_weights.start_of(args, read_manifest("set.data"))
     assert "replaced by fresh ones for 2" in caplog.text
     kept = {
         key
@@ -251,7 +251,7 @@ def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.told, "draw", killed)
+        patched.setattr(pipeline.training.epoch_report, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             run("--epochs", "2")
     weights = state("weights/last.pt")
@@ -266,7 +266,7 @@ def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.told, "draw", killed)
+        patched.setattr(pipeline.training.epoch_report, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             run("--epochs", "2")
     cut = load_checkpoint("weights/last.pt")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils.training.device import Precision
-from utils.training.loop import EpochResult, Options, train_one_epoch
+from utils.training.loop import EpochOptions, EpochResult, train_one_epoch
 from utils.training.optim import make_optimizer
 from utils.training.schedule import Schedule, step_ends
 
@@ -61,7 +61,7 @@ def train(
 ) -> list[EpochResult]:
     """Epochs ``start`` … ``epochs`` of a run whose schedule is that of ``epochs``, in fp32."""
     optimizer = optimizer or make_optimizer(model, lr=0.05)
-    settings = Options(**options)
+    settings = EpochOptions(**options)
     schedule = Schedule(steps=epochs * len(step_ends(len(loader), settings.accumulate)), warmup=2)
     results = []
     for epoch in range(start, epochs):

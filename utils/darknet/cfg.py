@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.darknet import spec as s
+from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NORMALIZATIONS, WEIGHTS
 from utils.darknet.sections import Section, nearest, split_sections
 from utils.darknet.shapes import channels
-from utils.darknet.words import KEYS, NET_SECTIONS, NORMALIZATIONS, WEIGHTS
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 

@@ -32,7 +32,7 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
     layers = list(spec.layers)
     for i, j in head_convolutions(spec).items():
         head, conv = layers[i], layers[j]
-        assert isinstance(head, s.Head) and isinstance(conv, s.Kernel)
+        assert isinstance(head, s.Detect) and isinstance(conv, s.Kernel)
         head = replace(head, classes=classes)
         if scale_x_y and isinstance(head, s.Yolo):
             head = replace(head, scale_x_y=scale_x_y)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.cfg_schema import PASSIVE
 from utils.darknet.spec import Options
-from utils.darknet.words import PASSIVE
 from utils.errors import InputError
 
 

@@ -49,7 +49,7 @@ def _channels(layer: s.Layer, given: list[int], place: str) -> int:
                     f"it takes a multiple of {layer.stride**2}"
                 )
             return given[0] * layer.stride**2
-        case s.Head() if given[0] != layer.filters:
+        case s.Detect() if given[0] != layer.filters:
             kind, own = ("yolo", "masks") if isinstance(layer, s.Yolo) else ("region", "anchors")
             needed, count = layer.filters, len(layer.own_anchors)
             raise InputError(
@@ -116,7 +116,7 @@ def densities(spec: s.ModelSpec) -> dict[int, Fraction]:
             case s.Route():
                 parts = [width[j] // layer.groups for j in layer.sources]
                 dense[i] = sum((d * n for d, n in zip(given, parts, strict=True)), Fraction(0)) / sum(parts)
-            case s.Dropout() | s.Head():
+            case s.Dropout() | s.Output():
                 dense[i] = given[0]
             case _:
                 dense[i] = Fraction(1)

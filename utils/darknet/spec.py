@@ -154,7 +154,21 @@ class Reorg(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head(Layer):
+class Output(Layer):
+    """What the network is asked for: a read-out of the accumulator before it.
+
+    In integers the convolution that it reads stays int32, in spikes it is a membrane. The kind of a network's outputs
+    says which task it has (utils/task.py).
+    """
+
+    @property
+    def filters(self) -> int:
+        """Channels its source must have."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(Output):
     """A detection head of any kind: decodes [N, anchors * (5 + classes), H, W] of its source."""
 
     anchors: tuple[tuple[float, float], ...]
@@ -177,7 +191,7 @@ class Head(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yolo(Head):
+class Yolo(Detect):
     """``[yolo]``, YOLOv3 and later.
 
     ``anchors`` lists those of all heads, (width, height) in px of the network's input; ``mask`` picks this head's.
@@ -199,7 +213,7 @@ class Yolo(Head):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region(Head):
+class Region(Detect):
     """``[region]``, YOLOv2: ``anchors`` are (width, height) in grid cells, and all of them are its own.
 
     With ``softmax`` the class numbers are one distribution, without it each is a probability of its own.
@@ -248,5 +262,5 @@ class ModelSpec:
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Layer numbers of the detection heads, in cfg order."""
-        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Head))
+        """Layer numbers of the output layers, in cfg order."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Output))

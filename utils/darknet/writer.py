@@ -98,7 +98,7 @@ def _weighting(layer: s.Shortcut) -> Lines:
     return [("weights_type", layer.weights_type), ("weights_normalization", layer.weights_normalization)]
 
 
-def _head(layer: s.Head) -> Lines:
+def _head(layer: s.Detect) -> Lines:
     return [
         ("anchors", ", ".join(f"{_number(w)},{_number(h)}" for w, h in layer.anchors)),
         ("num", len(layer.anchors)),

@@ -33,7 +33,7 @@ TRIES = 20  # other images looked at in place of an unreadable one
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class SampleRequest:
     """What the loader asks for; it travels to the workers, which so need not be told of a new epoch."""
 
     index: int
@@ -149,10 +149,10 @@ class DetectionDataset(Dataset[Sample]):
         """Whether the images are kept in memory."""
         return self._cached is not None
 
-    def __getitem__(self, ticket: int | Ticket) -> Sample:
+    def __getitem__(self, ticket: int | SampleRequest) -> Sample:
         """The sample of an index, or of the loader's ticket (index, epoch, size, mosaic or not)."""
-        if not isinstance(ticket, Ticket):
-            ticket = Ticket(int(ticket), self.epoch)
+        if not isinstance(ticket, SampleRequest):
+            ticket = SampleRequest(int(ticket), self.epoch)
         size = ticket.size or self.size
         rng = np.random.Generator(np.random.PCG64((self.seed, ticket.epoch, ticket.index)))
         strength = transforms.with_mosaic(self.augment, ticket.mosaic)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils.data.dataset import DetectionDataset, Sample, Ticket
+from utils.data.dataset import DetectionDataset, Sample, SampleRequest
 from utils.data.images import UnreadableImageError
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
@@ -42,7 +42,7 @@ class Batch:
     gaps: tuple[Gap, ...] = field(default=(), kw_only=True)
 
 
-class Tickets(Sampler[list[Ticket]]):
+class Tickets(Sampler[list[SampleRequest]]):
     """The batches of an epoch as lists of tickets.
 
     Shuffled, or in the list's order, or (``rect``) images of similar aspect together. ``sizes`` are those of
@@ -78,25 +78,25 @@ class Tickets(Sampler[list[Ticket]]):
         least = self.share[1] if self.shuffle else self.share[0] + 1
         return math.ceil(self.count / self.batch_size) - (last < least)
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
         k, n = self.share
         for batch in self._batches():
             if len(batch) >= (n if self.shuffle else k + 1):
                 yield batch[k::n]
 
-    def _batches(self) -> Iterator[list[Ticket]]:
+    def _batches(self) -> Iterator[list[SampleRequest]]:
         rng = np.random.Generator(np.random.PCG64((self.seed, self.epoch)))
         if self.rects is not None:
             order = rng.permutation(len(self.rects)) if self.shuffle else range(len(self.rects))
             for b in order:
                 indices, needed = self.rects[int(b)]
-                yield [Ticket(i, self.epoch, needed, False) for i in indices]
+                yield [SampleRequest(i, self.epoch, needed, False) for i in indices]
             return
         images = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
         for b in range(math.ceil(self.count / self.batch_size)):
             size = self.sizes[int(rng.integers(len(self.sizes)))] if self.sizes else None
             chosen = images[b * self.batch_size : (b + 1) * self.batch_size]
-            yield [Ticket(int(i), self.epoch, size, self.mosaic) for i in chosen]
+            yield [SampleRequest(int(i), self.epoch, size, self.mosaic) for i in chosen]
 
 
 class Loader:
@@ -149,14 +149,14 @@ class Loader:
         Raises:
             InputError: it is too much by now.
         """
-        for index, told in gaps:
+        for index, message in gaps:
             if index in self.gaps:
                 continue
-            self.gaps[index] = told
+            self.gaps[index] = message
             count, images = len(self.gaps), len(self.dataset)
             if count > MOST_GAPS * images:
-                raise InputError(f"{told}; {count} of {images} images can not be read, more than {MOST_GAPS:.0%}")
-            log.warning("%s; skipped, as %d of %d images so far", told, count, images)
+                raise InputError(f"{message}; {count} of {images} images can not be read, more than {MOST_GAPS:.0%}")
+            log.warning("%s; skipped, as %d of %d images so far", message, count, images)
 
 
 def make_loader(
@@ -243,7 +243,7 @@ class _Guarded(Dataset[Sample | Gap | str]):
     def __init__(self, dataset: DetectionDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, ticket: Ticket) -> Sample | Gap | str:
+    def __getitem__(self, ticket: SampleRequest) -> Sample | Gap | str:
         try:
             return self.dataset[ticket]
         except UnreadableImageError as error:

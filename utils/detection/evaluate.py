@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utils.darknet.spec import Head
+from utils.darknet.spec import Detect
 from utils.detection.average_precision import Array, Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
@@ -58,7 +58,7 @@ class Metrics(Scores):
 def evaluate(
     predictor: Predictor,
     loader: Iterable[Any],
-    heads: Sequence[Head],
+    heads: Sequence[Detect],
     names: Sequence[str],
     *,
     conf: float = 0.001,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.darknet.spec import Head, Region
+from utils.darknet.spec import Detect, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, split, strides
 
@@ -74,7 +74,7 @@ class YoloLoss:
 
     def __init__(
         self,
-        heads: Sequence[Head],
+        heads: Sequence[Detect],
         weights: LossWeights | None = None,
         *,
         mean: Callable[[float], float] | None = None,
@@ -112,7 +112,7 @@ class YoloLoss:
         total = box + objectness + classification
         return Losses(total, box.detach(), objectness.detach(), classification.detach())
 
-    def _objectness(self, values: Tensor, overlap: Tensor, matched: Matches, head: Head) -> Tensor:
+    def _objectness(self, values: Tensor, overlap: Tensor, matched: Matches, head: Detect) -> Tensor:
         """Sum of the BCE over one head's cells; ``values`` [N, A, H, W], ``overlap`` [M] of the matches."""
         share = self.weights.overlap_share
         wanted = (1 - share) + share * overlap.clamp(min=0)
@@ -124,7 +124,7 @@ class YoloLoss:
 
 
 def match(
-    raw: Sequence[Tensor], heads: Sequence[Head], targets: Tensor, input_size: tuple[int, int], ratio: float
+    raw: Sequence[Tensor], heads: Sequence[Detect], targets: Tensor, input_size: tuple[int, int], ratio: float
 ) -> list[Matches]:
     """Assign targets to predictions, by shape and by reach; one Matches per head.
 
@@ -169,7 +169,7 @@ def _misfit(wh: Tensor, anchors: Tensor) -> Tensor:
 
 
 def _box_pairs(
-    hit: Tensor, matched: Matches, head: Head, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
+    hit: Tensor, matched: Matches, head: Detect, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Predicted and true boxes of the matches, xyxy px, [M, 4] each."""
     cells = torch.stack((matched.column, matched.row), dim=1).float()
@@ -180,7 +180,7 @@ def _box_pairs(
     return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)
 
 
-def _class_loss(values: Tensor, labels: Tensor, head: Head) -> Tensor:
+def _class_loss(values: Tensor, labels: Tensor, head: Detect) -> Tensor:
     """Sum over matches and classes of the BCE; of a [region] with softmax, sum over matches of the cross entropy.
 
     A single class is trained too: its probability multiplies the score in every Darknet reader, so it must become 1
@@ -191,14 +191,14 @@ def _class_loss(values: Tensor, labels: Tensor, head: Head) -> Tensor:
     return _bce(values, F.one_hot(labels.long(), head.classes).to(values.dtype), head)
 
 
-def _bce(values: Tensor, aim: Tensor, head: Head) -> Tensor:
+def _bce(values: Tensor, aim: Tensor, head: Detect) -> Tensor:
     """Sum of binary cross entropies; decoded heads have been through the logistic already."""
     if is_decoded(head):
         return F.binary_cross_entropy(values.clamp(0, 1), aim, reduction="sum")
     return F.binary_cross_entropy_with_logits(values, aim, reduction="sum")
 
 
-def prior_biases(head: Head, *, objectness: float = 0.01) -> Tensor:
+def prior_biases(head: Detect, *, objectness: float = 0.01) -> Tensor:
     """Biases for the convolution before a fresh head: boxes at the anchors, few objects, no favourite class.
 
     Args:

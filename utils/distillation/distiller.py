@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.darknet.spec import Head, ModelSpec
+from utils.darknet.spec import Detect, ModelSpec
 from utils.detection.decode import decode, split
 from utils.detection.loss import LossWeights, match
 from utils.detection.nms import non_max_suppression
@@ -17,7 +17,7 @@ from utils.distillation import features as f
 from utils.distillation import outputs as o
 from utils.distillation.masks import object_mask
 from utils.distillation.outputs import View
-from utils.distillation.pairs import OUTPUTS, check, pair_heads, told
+from utils.distillation.pairs import OUTPUTS, check, message, pair_heads
 from utils.distillation.strategies import TERMS
 
 SURE = 0.5  # score from which on a box of the teacher stands for a label on an image that has none
@@ -62,7 +62,7 @@ class Distiller:
         check(self.pairs, kinds)
         can = any(pair.order for pair in self.pairs)
         self.terms = tuple(name for name in terms if can or TERMS[name].compares != OUTPUTS)
-        self.told = told(self.pairs, kinds, len(student.heads))
+        self.message = message(self.pairs, kinds, len(student.heads))
         self.weight, self._autocast, self._mean = weight, autocast, mean
         self._heads = tuple(_heads_of(spec) for spec in (student, structure))
         self._teacher = teacher.eval().requires_grad_(False)
@@ -200,5 +200,5 @@ def _output_term(name: str, views: Sequence[View], targets: Tensor, mean: o.Mean
     return o.direct_box_term(views, mean)
 
 
-def _heads_of(spec: ModelSpec) -> tuple[Head, ...]:
-    return tuple(layer for layer in spec.layers if isinstance(layer, Head))
+def _heads_of(spec: ModelSpec) -> tuple[Detect, ...]:
+    return tuple(layer for layer in spec.layers if isinstance(layer, Detect))

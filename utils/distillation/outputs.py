@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.darknet.spec import Head, Region
+from utils.darknet.spec import Detect, Region
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, scores
 from utils.detection.loss import Matches
 
@@ -43,7 +43,7 @@ class View:
 
     student: Tensor
     teacher: Tensor
-    heads: tuple[Head, Head]
+    heads: tuple[Detect, Detect]
     matches: Matches
     stride: Tensor
 
@@ -151,7 +151,7 @@ def _anchors(view: View) -> Tensor:
     return anchors_px(view.heads[0], view.stride) / view.stride
 
 
-def _logits(values: Tensor, head: Head) -> Tensor:
+def _logits(values: Tensor, head: Detect) -> Tensor:
     """Objectness and classes as logits, [..., 1 + classes]."""
     return torch.logit(values[..., 4:], eps=1e-4) if is_decoded(head) else values[..., 4:]
 

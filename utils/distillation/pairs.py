@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from utils.darknet.heads import head_convolutions
 from utils.darknet.shapes import channels, strides
-from utils.darknet.spec import Head, ModelSpec, Region, Yolo
+from utils.darknet.spec import Detect, ModelSpec, Region, Yolo
 from utils.errors import InputError
 
 OUTPUTS, FEATURES = "outputs", "features"  # what a term compares
@@ -73,15 +73,15 @@ def pair_heads(student: ModelSpec, teacher: ModelSpec) -> tuple[Pair, ...]:
             )
         )
     if not found:
-        told = (" and ".join(sorted({f"{float(row[0]):g}" for row in rows}, key=float)) for rows in (own, others))
+        message = (" and ".join(sorted({f"{float(row[0]):g}" for row in rows}, key=float)) for rows in (own, others))
         raise InputError(
-            f"teacher: nothing can be distilled, the student's heads have strides {next(told)}, the teacher's "
-            f"{next(told)}; choose a teacher with a head at one of the student's"
+            f"teacher: nothing can be distilled, the student's heads have strides {next(message)}, the teacher's "
+            f"{next(message)}; choose a teacher with a head at one of the student's"
         )
     return tuple(found)
 
 
-def difference(student: Head, teacher: Head) -> str:
+def difference(student: Detect, teacher: Detect) -> str:
     """Why the outputs of two heads cannot be compared cell by cell; empty where they can.
 
     Other formulas for the box (``scale_x_y``, ``new_coords``) do not count: what is compared are decoded boxes.
@@ -115,7 +115,7 @@ def check(pairs: Sequence[Pair], kinds: Sequence[str]) -> None:
         )
 
 
-def told(pairs: Sequence[Pair], kinds: Sequence[str], heads: int) -> str:
+def message(pairs: Sequence[Pair], kinds: Sequence[str], heads: int) -> str:
     """One line: what is distilled where, and what is not and why.
 
     Args:
@@ -139,16 +139,16 @@ def _list(pairs: Iterable[Pair]) -> str:
     return " and ".join(f"{float(pair.stride):g}" for pair in pairs)
 
 
-def _heads(spec: ModelSpec) -> list[tuple[Fraction, Head, int, int]]:
+def _heads(spec: ModelSpec) -> list[tuple[Fraction, Detect, int, int]]:
     """Stride, head, number of the convolution before it, channels that one reads; in cfg order."""
     stride, width, rows = strides(spec), channels(spec), []
     for i, j in head_convolutions(spec).items():
         head = spec.layers[i]
-        assert isinstance(head, Head)
+        assert isinstance(head, Detect)
         rows.append((stride[i], head, j, width[spec.layers[j].sources[0]]))
     return rows
 
 
-def _order(student: Head, teacher: Head) -> tuple[int, ...]:
+def _order(student: Detect, teacher: Detect) -> tuple[int, ...]:
     own, others = student.own_anchors, teacher.own_anchors
     return tuple(range(len(own))) if own == others else tuple(others.index(anchor) for anchor in own)

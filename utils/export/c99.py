@@ -14,9 +14,9 @@ from utils.errors import InputError
 from utils.export.costs import Shape, table_of
 from utils.export.layers import bent
 from utils.export.make import run_make
+from utils.quantization.data_movement import last_readers
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
-from utils.quantization.support import readouts
-from utils.quantization.walk import last_readers
+from utils.quantization.validate import readouts
 
 FIXED = Path(__file__).with_name("c")
 NUMBERS_A_LINE = 24
@@ -150,8 +150,8 @@ def _array(kind: str, name: str, values: Tensor) -> str:
 
 def _gains(by: Requantiser) -> tuple[Tensor, Tensor]:
     """m and m_neg, one number each where all channels have the same."""
-    same = all(bool((gain == gain[0]).all()) for gain in (by.m, by.m_neg))
-    return (by.m[:1], by.m_neg[:1]) if same else (by.m, by.m_neg)
+    same = all(bool((gain == gain[0]).all()) for gain in (by.multiplier, by.multiplier_neg))
+    return (by.multiplier[:1], by.multiplier_neg[:1]) if same else (by.multiplier, by.multiplier_neg)
 
 
 def _map(shape: Shape) -> str:
@@ -162,13 +162,13 @@ def _source(network: IntegerNetwork, shape: dict[int, Shape], arena: Arena) -> s
     heads = {i: k for k, i in enumerate(sorted(set(readouts(network.spec))))}
     structs, steps = [], []
     for i, layer in enumerate(network.spec.layers):
-        if isinstance(layer, s.Head):
+        if isinstance(layer, s.Output):
             continue
         structs.append(_struct(network, i, shape))
         to = f"heads[{heads[i]}]" if i in heads else f"arena + {arena.start[i]}"
         steps.append(_step(network, i, shape, [f"arena + {arena.start[j]}" for j in layer.sources], to))
-        told = f"0, {to}" if i in heads else f"{to}, 0"
-        steps.append(f"    tell({i}, {told}, {int(np.prod(shape[i]))});\n")
+        message = f"0, {to}" if i in heads else f"{to}, 0"
+        steps.append(f"    tell({i}, {message}, {int(np.prod(shape[i]))});\n")
     return (
         '#include "net.h"\n\n#include "layers.h"\n#include "weights.h"\n\n'
         "#define tell(layer, levels, acc, count) \\\n"
@@ -204,7 +204,7 @@ def _struct(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> str:
         case s.ScaleChannels() if op is not None:
             return f"static const struct pointwise gate_{name} = {{{out}, {_requantiser(name, op)}}};\n"
         case s.MaxPool():
-            numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {network.grids[i].lo}"
+            numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {network.grids[i].qmin}"
             return f"static const struct pool pool_{name} = {{{source}, {out}, {numbers}}};\n"
         case s.Upsample() | s.Reorg():
             return f"static const struct map map_{name} = {source};\n"
@@ -216,7 +216,7 @@ def _requantiser(name: str, op: IntegerOp) -> str:
     if by is None:
         return "{0, 0, 0, 0, 0, 0, 0}"
     negative = f"n_{name}" if bent(by) else f"m_{name}"
-    return f"{{m_{name}, {negative}, {int(len(_gains(by)[0]) > 1)}, {by.f}, {by.lo}, {by.hi}, {table}}}"
+    return f"{{m_{name}, {negative}, {int(len(_gains(by)[0]) > 1)}, {by.shift}, {by.qmin}, {by.qmax}, {table}}}"
 
 
 def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[str], to: str) -> str:

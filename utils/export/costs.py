@@ -15,7 +15,7 @@ from utils.quantization.packing import packed_size
 
 
 @dataclass(frozen=True)
-class Cost:
+class HardwareCost:
     """One layer, one image.
 
     ``macs``: multiply-accumulates of kernels and weighted sums, the padding's included, as an array of multipliers does
@@ -49,7 +49,7 @@ def shapes(network: IntegerNetwork, size: tuple[int, int]) -> dict[int, Shape]:
     return {i: (wide[i], *maps[i]) for i in maps}
 
 
-def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
+def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> HardwareCost:
     """The cost of layer ``i``."""
     layer, op = network.spec.layers[i], network.ops.get(i)
     c, h, w = shape[i]
@@ -62,7 +62,7 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
             source = layer.sources[0]
             macs = round(op.weight.numel() * h * w * densities(network.spec)[source])
             rows = layer.dilation * (layer.size - 1) + 1
-            return Cost(
+            return HardwareCost(
                 macs=macs,
                 bops=operations_by_layer(network, {i: macs})[i],
                 weight_bytes=packed_size(op.weight.numel(), op.w_bit) + 4 * len(op.bias) + constants,
@@ -73,14 +73,16 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Cost:
             assert isinstance(layer, Shortcut)
             macs = c * h * w * len(layer.sources) if layer.weighted else 0
             adds = 0 if layer.weighted else c * h * w * (len(layer.sources) - 1)
-            return Cost(macs=macs, adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output)
+            return HardwareCost(
+                macs=macs, adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output
+            )
         case IntPool():
-            return Cost(adds=given[0][0] - c, weight_bytes=constants, output_bytes=output)
+            return HardwareCost(adds=given[0][0] - c, weight_bytes=constants, output_bytes=output)
         case IntGate():
-            return Cost(
+            return HardwareCost(
                 products=c * h * w, weight_bytes=constants, buffer_bytes=packed_size(*given[0]), output_bytes=output
             )
-    return Cost(output_bytes=output if i in network.grids else 0)
+    return HardwareCost(output_bytes=output if i in network.grids else 0)
 
 
 def bits_of(network: IntegerNetwork, i: int) -> int:
@@ -97,6 +99,6 @@ def table_of(op: IntegerOp) -> Tensor | None:
 def constant_bytes(op: IntegerOp, bits: int) -> int:
     """Gains of the requantisation, of 16 or 32 bits, and the table of levels of ``bits`` bits."""
     by = op.requantiser
-    gains = 0 if by is None else (2 if by.gain_bits <= 16 else 4) * len(by.m)
+    gains = 0 if by is None else (2 if by.gain_bits <= 16 else 4) * len(by.multiplier)
     table = table_of(op)
     return gains + (0 if table is None else packed_size(len(table), bits))

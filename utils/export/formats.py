@@ -36,11 +36,11 @@ INT32 = Word(32, True)
 ACCUMULATOR = INT32
 
 
-def word_of(lo: int, hi: int) -> Word:
+def word_of(qmin: int, qmax: int) -> Word:
     """The smallest word for the levels lo..hi."""
-    if lo >= 0:
-        return Word(max(1, hi.bit_length()), False)
-    return Word(max(hi.bit_length(), (-lo - 1).bit_length()) + 1, True)
+    if qmin >= 0:
+        return Word(max(1, qmax.bit_length()), False)
+    return Word(max(qmax.bit_length(), (-qmin - 1).bit_length()) + 1, True)
 
 
 def encode(values: np.ndarray, word: Word, form: str) -> bytes:

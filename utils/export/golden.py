@@ -15,9 +15,9 @@ from tqdm import tqdm
 from utils.export.formats import ACCUMULATOR, word_of, write_bits, write_tensor
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, weighted_sum
-from utils.quantization.support import readouts
-from utils.spiking.encode import SpikingNetwork, spiking_layers
+from utils.quantization.validate import readouts
 from utils.spiking.neurons import Neuron
+from utils.spiking.spike_schedule import SpikingNetwork, spiking_layers
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def write_golden(
         for i, levels in sorted(trace.levels.items()):
             grid = network.grids[i]
             stem = f"golden/{k}/image" if i < 0 else f"golden/{k}/{i:03d}_out"
-            entry[str(i)] = write_tensor(folder, stem, levels[0].numpy(), word_of(grid.lo, grid.hi), plain)
+            entry[str(i)] = write_tensor(folder, stem, levels[0].numpy(), word_of(grid.qmin, grid.qmax), plain)
         for i in ends:
             stem = f"golden/{k}/{i:03d}_acc"
             entry[str(i)] = write_tensor(folder, stem, trace.accumulators[i][0].numpy(), ACCUMULATOR, plain)
@@ -54,8 +54,8 @@ def write_golden(
             if room >= 0:
                 spikes.append(_write_trains(folder, k, spiking, trace, forms))
     if spiking is not None and room < 0:
-        told = "spike trains of %d of %d golden images: more would pass %d bytes, and follow from the levels"
-        log.info(told, len(spikes), len(images), LARGEST_TRAINS)
+        message = "spike trains of %d of %d golden images: more would pass %d bytes, and follow from the levels"
+        log.info(message, len(spikes), len(images), LARGEST_TRAINS)
     return {"images": len(images), "tensors": tensors, "spikes": spikes}
 
 
@@ -72,7 +72,7 @@ def _write_trains(
     for i in spiking_layers(spiking.integer):
         train = fire_train(spiking, i, trace)
         planes = {"train": write_bits(folder, f"golden/{k}/{i:03d}_spikes", train != 0, forms)}
-        if spiking.integer.grids[i].lo < 0:
+        if spiking.integer.grids[i].qmin < 0:
             planes["sign"] = write_bits(folder, f"golden/{k}/{i:03d}_sign", train.min(0) < 0, forms)
         entry[str(i)] = planes
     return entry

@@ -14,7 +14,7 @@ from utils.darknet import spec as s
 from utils.errors import InputError
 from utils.export.costs import Shape, cost_of, table_of
 from utils.export.formats import INT32, Word, word_of, write_tensor
-from utils.quantization.edges import Grid
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.integer import (
     IntConv,
     IntegerNetwork,
@@ -27,7 +27,7 @@ from utils.quantization.integer import (
 
 
 @dataclass(frozen=True)
-class Target:
+class TensorFiles:
     """Where a layer's tensors go, and in which forms and tiles."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Target:
         return write_tensor(self.folder, f"weights/{i:03d}_{name}", values.numpy(), word, self.forms, tile)
 
 
-def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], target: Target) -> dict[str, Any]:
+def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], target: TensorFiles) -> dict[str, Any]:
     """The manifest's entry of layer ``i``; its tensors are written on the way.
 
     Raises:
@@ -53,7 +53,7 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         "cfg_line": layer.line,
         "kind": "",
         "inputs": list(layer.sources),
-        "output": None if isinstance(layer, s.Head) else list(shape[i]),
+        "output": None if isinstance(layer, s.Output) else list(shape[i]),
         "grid": describe_grid(network.grids[i]) if i in network.grids else None,
     }
     match layer:
@@ -76,7 +76,7 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
             entry |= {"kind": "route", "groups": layer.groups, "group_id": layer.group_id}
         case s.Dropout():
             entry["kind"] = "copy"
-        case s.Head():
+        case s.Detect():
             anchors = [list(pair) for pair in layer.own_anchors]
             entry |= {
                 "kind": "head",
@@ -92,10 +92,10 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
     return entry | {"cost": asdict(cost) | {"on_chip_bytes": cost.on_chip_bytes}}
 
 
-def describe_grid(grid: Grid) -> dict[str, Any]:
+def describe_grid(grid: QParams) -> dict[str, Any]:
     """Scale and levels of an edge; the scale is for people and for what follows a head, never for the integers."""
-    word = word_of(grid.lo, grid.hi)
-    return {"scale": grid.scale, "lo": grid.lo, "hi": grid.hi, "bits": word.bits, "signed": word.signed}
+    word = word_of(grid.qmin, grid.qmax)
+    return {"scale": grid.scale, "lo": grid.qmin, "hi": grid.qmax, "bits": word.bits, "signed": word.signed}
 
 
 def acc_bits(network: IntegerNetwork, i: int) -> int:
@@ -127,14 +127,14 @@ def shift_of(gains: Tensor, f: int) -> int | None:
 
 def bent(by: Requantiser) -> bool:
     """Whether a negative accumulator has gains of its own; with lo = 0 whatever is negative becomes 0 anyway."""
-    return by.lo < 0 and not torch.equal(by.m, by.m_neg)
+    return by.qmin < 0 and not torch.equal(by.multiplier, by.multiplier_neg)
 
 
 def _activation(layer: s.Layer) -> dict[str, str]:
     return {"activation": layer.activation} if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels) else {}
 
 
-def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: Target) -> dict[str, Any]:
+def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: TensorFiles) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "kind": "conv",
         "size": layer.size,
@@ -151,15 +151,21 @@ def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: T
     return entry | {"requantise": None, "read_out": {"scale": op.scale.tolist()}}
 
 
-def _requantiser(i: int, op: IntegerOp, grid: Grid, target: Target) -> dict[str, Any]:
+def _requantiser(i: int, op: IntegerOp, grid: QParams, target: TensorFiles) -> dict[str, Any]:
     by = op.requantiser
     assert by is not None
-    numbers = {"f": by.f, "lo": by.lo, "hi": by.hi, "shift": shift_of(by.m, by.f), "gain_bits": by.gain_bits}
-    entry = {"requantise": numbers, "m": target.write(i, "m", by.m, INT32)}
+    numbers = {
+        "f": by.shift,
+        "lo": by.qmin,
+        "hi": by.qmax,
+        "shift": shift_of(by.multiplier, by.shift),
+        "gain_bits": by.gain_bits,
+    }
+    entry = {"requantise": numbers, "m": target.write(i, "m", by.multiplier, INT32)}
     if bent(by):
-        numbers["shift_neg"] = shift_of(by.m_neg, by.f)
-        entry["m_neg"] = target.write(i, "m_neg", by.m_neg, INT32)
+        numbers["shift_neg"] = shift_of(by.multiplier_neg, by.shift)
+        entry["m_neg"] = target.write(i, "m_neg", by.multiplier_neg, INT32)
     table = table_of(op)
     if table is not None:
-        entry["table"] = target.write(i, "t", table, word_of(grid.lo, grid.hi))
+        entry["table"] = target.write(i, "t", table, word_of(grid.qmin, grid.qmax))
     return entry

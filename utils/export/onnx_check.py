@@ -15,7 +15,7 @@ from utils.export.onnx_graph import Array, Model, library
 from utils.export.onnx_qdq import feeds, qdq_model, tap_names
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv, IntegerNetwork, IntPool
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 HEAD_ERROR = 1e-5  # of the largest value of a head's map: what sums in float32 may be off where scales are no shifts
 FLOAT32_BITS = 25  # an accumulator of so many bits, sign included, is exact in float32
@@ -158,7 +158,7 @@ def affordable(network: IntegerNetwork, size: tuple[int, int]) -> tuple[int, int
     while min(size) > step:
         extent = sizes(network.spec, *size)
         steps = {
-            i: op.requantiser.hi - op.requantiser.lo for i, op in network.ops.items() if op.requantiser is not None
+            i: op.requantiser.qmax - op.requantiser.qmin for i, op in network.ops.items() if op.requantiser is not None
         }
         if max(wide[i] * extent[i][0] * extent[i][1] * n for i, n in steps.items()) <= LARGEST_COMPARISON:
             break

@@ -11,7 +11,7 @@ from utils.darknet.network import Network
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.export.onnx_graph import Graph, Model, conv_attributes, is_alias, move, place
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 
 def float_model(network: Network, size: tuple[int, int]) -> Model:

@@ -107,13 +107,13 @@ def rule(network: IntegerNetwork, form: str) -> str:
 
 def summary(report: dict[str, Any]) -> str:
     """The counts in one line."""
-    told = []
+    message = []
     for key, where in (("alone", "on equal inputs"), ("chained", "from the image")):
         if report[key]:
             off, of = (sum(each[name] for each in report[key]) for name in ("differing", "elements"))
-            told.append(f"{off:,} of {of:,} levels differ {where}")
+            message.append(f"{off:,} of {of:,} levels differ {where}")
     worst = max((head["worst"] for head in report["heads"]), default=0.0)
-    return "; ".join([*told, f"the heads' maps by {worst:.1e} of their largest value"])
+    return "; ".join([*message, f"the heads' maps by {worst:.1e} of their largest value"])
 
 
 def readme(report: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ def conv_attributes(layer: s.Kernel) -> dict[str, Any]:
 
 def is_alias(layer: s.Layer) -> bool:
     """Whether the layer's output is its input, so that no node is needed."""
-    return isinstance(layer, s.Dropout | s.Head) or (
+    return isinstance(layer, s.Dropout | s.Output) or (
         isinstance(layer, s.Route) and len(layer.sources) == 1 and layer.groups == 1
     )
 
@@ -153,7 +153,7 @@ def move(
             return parts[0] if len(parts) == 1 else graph.add("Concat", parts, name, axis=1)
         case s.Reorg():
             return _reorg(graph, layer.stride, given[0], shapes[0], name)
-        case s.Dropout() | s.Head():
+        case s.Dropout() | s.Output():
             return given[0]
     raise InputError(f"{place(i, layer)}: {type(layer).__name__} has no ONNX form yet; use a cfg without it")
 

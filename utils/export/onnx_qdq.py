@@ -12,9 +12,9 @@ from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, is_alias, move, place
 from utils.export.onnx_round import Rounding, Sum, by_channel, dequantise, level_type, quantise, to_levels
-from utils.quantization.edges import IMAGE_SCALE, Grid
+from utils.quantization.activation_qparams import IMAGE_SCALE, QParams
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 STRICT = ("pow2",)  # styles whose integers come out the same in every element
 
@@ -36,7 +36,7 @@ def qdq_model(network: IntegerNetwork, size: tuple[int, int], *, taps: bool = Fa
         InputError: a layer has no such form; names the layer, its cfg line and the remedy.
     """
     _check_levels(network)
-    writer = _Writer(network, size, loose)
+    writer = _QdqWriter(network, size, loose)
     for i, layer in enumerate(network.spec.layers):
         writer.write(i, layer)
     return writer.model(taps)
@@ -45,9 +45,9 @@ def qdq_model(network: IntegerNetwork, size: tuple[int, int], *, taps: bool = Fa
 def _check_levels(network: IntegerNetwork) -> None:
     for i, op in network.ops.items():
         grid = network.grids.get(i)
-        if op.requantiser is not None and grid is not None and level_type(grid.lo, grid.hi) is None:
-            told = f"{place(i, network.spec.layers[i])}: levels {grid.lo}..{grid.hi}"
-            raise InputError(f"{told}, and QuantizeLinear has 8 bits; use --a-bit 8")
+        if op.requantiser is not None and grid is not None and level_type(grid.qmin, grid.qmax) is None:
+            message = f"{place(i, network.spec.layers[i])}: levels {grid.qmin}..{grid.qmax}"
+            raise InputError(f"{message}, and QuantizeLinear has 8 bits; use --a-bit 8")
 
 
 def tap_names(network: IntegerNetwork) -> dict[int, str]:
@@ -62,12 +62,12 @@ def edge_name(i: int) -> str:
     return "image_levels" if i < 0 else f"layer{i:03d}"
 
 
-def edge_type(grid: Grid) -> type[np.generic]:
+def edge_type(grid: QParams) -> type[np.generic]:
     """int8, uint8, or float32 where a concat of signed and unsigned levels needs more than 8 bits."""
-    return level_type(grid.lo, grid.hi) or np.float32
+    return level_type(grid.qmin, grid.qmax) or np.float32
 
 
-class _Writer:
+class _QdqWriter:
     """Layer by layer; ``levels`` holds the tensor of each edge.
 
     An edge of int8 or uint8 is dequantised at every reader; an edge too wide for 8 bits holds values.
@@ -92,7 +92,7 @@ class _Writer:
     def value(self, j: int, scale: float | None = None) -> str:
         """Edge ``j`` as values; with a ``scale`` of its own for this reader."""
         grid, name = self.network.grids[j], self.levels(j)
-        kind = level_type(grid.lo, grid.hi)
+        kind = level_type(grid.qmin, grid.qmax)
         if kind is not None:
             return dequantise(self.graph, name, grid.scale if scale is None else scale, kind, name)
         return name if scale is None else self.times(name, np.array([scale / grid.scale]), name)
@@ -117,15 +117,15 @@ class _Writer:
             case IntGate():
                 self.made[i] = self.level(i, self.gate(i, op, name), op.requantiser, op.table, name)
             case _ if is_alias(layer):
-                self.made[i] = "" if self.loose or isinstance(layer, s.Head) else self.made[layer.sources[0]]
+                self.made[i] = "" if self.loose or isinstance(layer, s.Output) else self.made[layer.sources[0]]
             case _:
                 assert grid is not None
                 shapes = [self.shapes[j] for j in layer.sources]
-                fits = level_type(grid.lo, grid.hi) is not None
+                fits = level_type(grid.qmin, grid.qmax) is not None
                 made = move(
                     self.graph, i, layer, [self.value(j) for j in layer.sources], shapes, name + "_moved" * fits
                 )
-                bounds = (0, 255) if grid.lo >= 0 else (-128, 127)  # what is moved needs no clip
+                bounds = (0, 255) if grid.qmin >= 0 else (-128, 127)  # what is moved needs no clip
                 self.made[i] = quantise(self.graph, made, grid.scale, bounds, name) if fits else made
 
     def conv(self, i: int, layer: s.Conv, op: IntConv, name: str) -> str:
@@ -227,9 +227,9 @@ class _Writer:
         if table is None:
             return to_levels(self.graph, total, how, name)
         before = to_levels(self.graph, total, how, f"{name}_before")
-        kind = level_type(self.network.grids[i].lo, self.network.grids[i].hi)
+        kind = level_type(self.network.grids[i].qmin, self.network.grids[i].qmax)
         assert kind is not None
-        turned = np.roll(table.numpy(), by.lo).astype(kind)  # an index below 0 counts from the end
+        turned = np.roll(table.numpy(), by.qmin).astype(kind)  # an index below 0 counts from the end
         index = self.graph.add("Cast", [before], f"{name}_index", to=self.graph.onnx.TensorProto.INT32)
         return self.graph.add("Gather", [self.graph.constant(turned, f"{name}_table"), index], name)
 

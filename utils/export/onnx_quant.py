@@ -14,10 +14,10 @@ from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, is_alias, library, move, place
 from utils.export.onnx_round import by_channel
-from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bounds
+from utils.quantization.activation_qparams import QParams
+from utils.quantization.exact_conv import accumulator_bounds
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 DOMAIN = "qonnx.custom_op.general"
 OPSET = 11  # the one qonnx and FINN prefer
@@ -42,7 +42,7 @@ def quant_model(network: IntegerNetwork, size: tuple[int, int]) -> Model:
     datatype = library("qonnx.core.datatype", "qonnx").DataType
     shapes = library("qonnx.transformation.infer_shapes", "qonnx").InferShapes
     types = library("qonnx.transformation.infer_datatypes", "qonnx").InferDataTypes
-    writer = _Writer(network, size)
+    writer = _QonnxWriter(network, size)
     for i, layer in enumerate(network.spec.layers):
         writer.write(i, layer)
     model = wrapper(writer.model())
@@ -68,16 +68,16 @@ def thresholds(by: Requantiser, bias: Array, bound: Array, common: int = 1) -> A
     Returns:
         int64 [C or 1, hi - lo], nondecreasing in each row.
     """
-    shift = max(0, 1 - by.f)
+    shift = max(0, 1 - by.shift)
     gains = {
         positive: gain.numpy().astype(np.int64) * common << shift
-        for positive, gain in ((True, by.m), (False, by.m_neg))
+        for positive, gain in ((True, by.multiplier), (False, by.multiplier_neg))
     }
-    count = max(len(by.m), len(bias), len(bound))
+    count = max(len(by.multiplier), len(bias), len(bound))
     bias, bound = np.broadcast_to(bias, count), np.broadcast_to(bound, count)
     columns = []
-    for k in range(by.lo + 1, by.hi + 1):
-        gain, asked = np.broadcast_to(gains[k > 0], count), (2 * k - 1) << (by.f + shift - 1)
+    for k in range(by.qmin + 1, by.qmax + 1):
+        gain, asked = np.broadcast_to(gains[k > 0], count), (2 * k - 1) << (by.shift + shift - 1)
         at = -(-asked // np.maximum(gain, 1))
         at = np.where(gain > 0, at, bound + np.abs(bias) + 1 if k > 0 else -bound - np.abs(bias) - 1)
         columns.append(np.clip(at - bias, -bound, bound + 1))
@@ -103,12 +103,12 @@ def through_table(steps: Array, table: Array) -> Array | None:
     return steps[:, [n - 1 for n in passed]]
 
 
-def level_kind(grid: Grid) -> str:
+def level_kind(grid: QParams) -> str:
     """The smallest integer type that holds the levels, as qonnx calls it."""
-    return f"{'UINT' if grid.lo >= 0 else 'INT'}{grid.bits}"
+    return f"{'UINT' if grid.qmin >= 0 else 'INT'}{grid.bits}"
 
 
-class _Writer:
+class _QonnxWriter:
     """Layer by layer; ``made`` is the tensor of levels of each edge, ``kinds`` the integer types of tensors."""
 
     def __init__(self, network: IntegerNetwork, size: tuple[int, int]) -> None:
@@ -169,7 +169,7 @@ class _Writer:
         gains = gains // common  # [sources, 1 or C]; the requantiser takes what is common
         by = op.requantiser
         reach = np.array([grids[j].reach for j in layer.sources])
-        middle = np.array([(grids[j].hi + 1) // 2 if grids[j].lo >= 0 else 0 for j in layer.sources])
+        middle = np.array([(grids[j].qmax + 1) // 2 if grids[j].qmin >= 0 else 0 for j in layer.sources])
         bound, offset = (np.abs(gains) * reach[:, None]).sum(0), np.zeros(1, np.int64)
         centred = bound.max() >= EXACT
         if centred:
@@ -222,23 +222,23 @@ class _Writer:
         if table is not None:
             folded = through_table(steps, table.numpy())
             if folded is None:
-                before = self.steps(acc, steps, Grid(1, by.lo, by.hi), f"{name}_before")
-                return self.look_up(before, table.numpy(), by.lo, grid, name)
-            steps, grid = folded, Grid(1, int(table.min()), int(table.max()))
+                before = self.steps(acc, steps, QParams(1, by.qmin, by.qmax), f"{name}_before")
+                return self.look_up(before, table.numpy(), by.qmin, grid, name)
+            steps, grid = folded, QParams(1, int(table.min()), int(table.max()))
         return self.steps(acc, steps, grid, name)
 
-    def steps(self, acc: str, steps: Array, grid: Grid, name: str) -> str:
+    def steps(self, acc: str, steps: Array, grid: QParams, name: str) -> str:
         """A MultiThreshold."""
         kind = level_kind(grid)
-        how = {"out_dtype": kind, "out_scale": 1.0, "out_bias": float(grid.lo), "domain": DOMAIN}
+        how = {"out_dtype": kind, "out_scale": 1.0, "out_bias": float(grid.qmin), "domain": DOMAIN}
         name = self.graph.add("MultiThreshold", [acc, self.number(as_float32(steps), f"{name}_steps")], name, **how)
         self.kinds[name] = kind
         return name
 
-    def look_up(self, levels: str, table: Array, lo: int, grid: Grid, name: str) -> str:
+    def look_up(self, levels: str, table: Array, qmin: int, grid: QParams, name: str) -> str:
         """A table of any shape, by standard operators."""
         index = self.graph.add("Cast", [levels], f"{name}_index", to=self.graph.onnx.TensorProto.INT64)
-        turned = np.roll(table, lo).astype(np.float32)  # an index below 0 counts from the end
+        turned = np.roll(table, qmin).astype(np.float32)  # an index below 0 counts from the end
         name = self.graph.add("Gather", [self.graph.constant(turned, f"{name}_table"), index], name)
         self.kinds[name] = level_kind(grid)
         return name

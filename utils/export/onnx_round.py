@@ -41,13 +41,13 @@ class Rounding:
     @property
     def gain(self) -> Array:
         """Levels per unit of the accumulator, float64 [1] or [C]."""
-        return self.by.m.numpy().astype(np.float64) * 2.0**-self.by.f
+        return self.by.multiplier.numpy().astype(np.float64) * 2.0**-self.by.shift
 
     @property
     def slope(self) -> Array:
         """What multiplies below zero, float64 [1] or [C]; 1 where nothing bends, or where nothing below 0 is left."""
-        m, m_neg = (gain.numpy().astype(np.float64) for gain in (self.by.m, self.by.m_neg))
-        if self.by.lo >= 0:
+        m, m_neg = (gain.numpy().astype(np.float64) for gain in (self.by.multiplier, self.by.multiplier_neg))
+        if self.by.qmin >= 0:
             return np.ones(1)
         return np.divide(m_neg, m, out=np.ones_like(m), where=m > 0)
 
@@ -63,7 +63,7 @@ class Rounding:
         finest = e - int(min(np.frexp(self.slope)[1])) + 1
         if finest <= 0:
             return 0.0
-        reach = max(self.by.hi, -self.by.lo) + 1
+        reach = max(self.by.qmax, -self.by.qmin) + 1
         room = reach * 2.0 ** (e + 3) / float(self.slope.min())
         return 2.0 ** -(e + 2) if room < 2.0**FLOAT32_BITS else None
 
@@ -81,7 +81,7 @@ def to_levels(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
         x = _bend(graph, x, how.slope, name)
     elif tie is None:
         x = _defined(graph, total, how, name)
-    elif tie and how.by.lo >= 0:
+    elif tie and how.by.qmin >= 0:
         scale *= 1 - 2.0**-23
     else:
         if tie:
@@ -89,12 +89,12 @@ def to_levels(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
                 "Add", [x, graph.constant(np.array(tie * scale, np.float32), f"{name}_quarter")], f"{name}_up"
             )
         x = _bend(graph, x, how.slope, name)
-    return quantise(graph, x, scale, (how.by.lo, how.by.hi), name)
+    return quantise(graph, x, scale, (how.by.qmin, how.by.qmax), name)
 
 
-def level_type(lo: int, hi: int) -> type[np.integer] | None:
+def level_type(qmin: int, qmax: int) -> type[np.integer] | None:
     """The 8-bit type that holds the levels; None where none does."""
-    return np.int8 if lo < 0 and lo >= -128 and hi <= 127 else np.uint8 if lo >= 0 and hi <= 255 else None
+    return np.int8 if qmin < 0 and qmin >= -128 and qmax <= 127 else np.uint8 if qmin >= 0 and qmax <= 255 else None
 
 
 def quantise(graph: Graph, x: str, scale: float, bounds: tuple[int, int], name: str) -> str:
@@ -148,7 +148,7 @@ def _defined(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
         acc = graph.add("Add", [acc, term], f"{name}_acc")
     x = times(acc, how.gain, "up")
     if (how.slope != 1).any():  # the gain below 0 is the smaller one, so the larger product is the right one
-        below = how.by.m_neg.numpy() * 2.0**-how.by.f
+        below = how.by.multiplier_neg.numpy() * 2.0**-how.by.shift
         x = graph.add("Max", [x, times(acc, below, "below")], f"{name}_bent")
     x = graph.add("Add", [x, graph.constant(np.array(0.5), "half")], f"{name}_half")
     x = graph.add("Cast", [graph.add("Floor", [x], f"{name}_floor")], f"{name}_float", to=graph.onnx.TensorProto.FLOAT)

@@ -22,13 +22,13 @@ from utils.export import c99, rtl, verify
 from utils.export.costs import shapes
 from utils.export.formats import FORMS
 from utils.export.golden import write_golden
-from utils.export.layers import Target, describe_grid, describe_layer
+from utils.export.layers import TensorFiles, describe_grid, describe_layer
 from utils.export.readme import readme
 from utils.export.schema import FILE as SCHEMA
 from utils.export.schema import fault
 from utils.export.spikes import describe_neuron, describe_spikes
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.encode import encode
+from utils.spiking.spike_schedule import encode
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class HandOffOptions:
     """What goes into the folder.
 
     Args:
@@ -64,7 +64,7 @@ def export_network(
     out: Path,
     network: IntegerNetwork,
     images: Tensor,
-    options: Options,
+    options: HandOffOptions,
     finish: Callable[[Path, Manifest], None] | None = None,
 ) -> Manifest:
     """Write the hand-off of a network into the new folder ``out``, verified; or nothing.
@@ -127,10 +127,10 @@ def seal(folder: Path, manifest: Manifest) -> None:
     (folder / SUM).write_bytes(verify.sum_line(verify.stamp_of(content)))
 
 
-def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: Options) -> Manifest:
+def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOffOptions) -> Manifest:
     size = (images.shape[2], images.shape[3])
     shape, cfg = shapes(network, size), write_cfg(network.spec)
-    target = Target(folder, options.forms, options.tile)
+    target = TensorFiles(folder, options.forms, options.tile)
     count = range(len(network.spec.layers))
     steps = tqdm(count, desc="write layers", leave=False, delay=2, disable=None)
     layers = [describe_layer(network, i, shape, target) for i in steps]

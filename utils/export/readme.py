@@ -63,35 +63,37 @@ def worked_example(network: IntegerNetwork, trace: Trace) -> str:
     layer, op = network.conv(i)
     by, out, grid = op.requantiser, trace.levels[i][0], network.grids[i]
     assert by is not None
-    o, y, x = _interesting(out.numpy(), grid.lo, grid.hi)
+    o, y, x = _interesting(out.numpy(), grid.qmin, grid.qmax)
     products = _products(layer, op.weight.numpy(), trace.levels[layer.sources[0]][0].numpy(), (o, y, x))
     bias = int(op.bias[o])
     acc = sum(w * n for w, n in products) + bias
-    gain = int(by.m_neg[o] if acc < 0 else by.m[o])
-    level = (acc * gain + (1 << (by.f - 1))) >> by.f if by.f > 0 else acc * gain << -by.f
-    clipped, given = min(max(level, by.lo), by.hi), int(out[o, y, x])
-    table = None if op.table is None else int(op.table[clipped - by.lo])
+    gain = int(by.multiplier_neg[o] if acc < 0 else by.multiplier[o])
+    level = (acc * gain + (1 << (by.shift - 1))) >> by.shift if by.shift > 0 else acc * gain << -by.shift
+    clipped, given = min(max(level, by.qmin), by.qmax), int(out[o, y, x])
+    table = None if op.table is None else int(op.table[clipped - by.qmin])
     assert acc == int(trace.accumulators[i][0, o, y, x]) and given == (clipped if table is None else table)
     live = [(w, n) for w, n in products if w * n]
     terms = " + ".join(f"({w})*{n}" for w, n in live[:SHOWN])
     more = f" + {sum(w * n for w, n in live[SHOWN:])} (the other {len(live) - SHOWN})" if len(live) > SHOWN else ""
-    shifted = f"({acc} * {gain} + 2^{by.f - 1}) >> {by.f}" if by.f > 0 else f"({acc} * {gain}) << {-by.f}"
+    shifted = (
+        f"({acc} * {gain} + 2^{by.shift - 1}) >> {by.shift}" if by.shift > 0 else f"({acc} * {gain}) << {-by.shift}"
+    )
     return (
         f"Layer {i}, golden image 0, output channel {o} at y = {y}, x = {x}; the products that are not 0, in the\n"
         "order [i][ky][kx]:\n\n"
         f"    acc   = {terms or 0}{more} + bias {bias}\n"
         f"          = {acc}\n"
-        f"    m     = {gain}, f = {by.f}\n"
-        f"    level = {shifted} = {level}, clipped to {by.lo}..{by.hi}: {clipped}\n"
-        + ("" if table is None else f"    table[{clipped} - ({by.lo})] = {table}\n")
+        f"    m     = {gain}, f = {by.shift}\n"
+        f"    level = {shifted} = {level}, clipped to {by.qmin}..{by.qmax}: {clipped}\n"
+        + ("" if table is None else f"    table[{clipped} - ({by.qmin})] = {table}\n")
         + f"\n`golden/0/{i:03d}_out.npy`[{o}, {y}, {x}] is {given}."
     )
 
 
-def _interesting(levels: np.ndarray, lo: int, hi: int) -> tuple[int, ...]:
+def _interesting(levels: np.ndarray, qmin: int, qmax: int) -> tuple[int, ...]:
     """An element that is neither 0 nor clipped, near the middle; the middle itself where there is none."""
     middle = np.array(levels.shape) // 2
-    good = np.argwhere((levels > lo) & (levels < hi) & (levels != 0))
+    good = np.argwhere((levels > qmin) & (levels < qmax) & (levels != 0))
     chosen = good[np.abs((good - middle)[:, 1:]).sum(1).argmin()] if len(good) else middle
     return tuple(int(at) for at in chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.quantization.integer import IntConv
-from utils.spiking.encode import SpikingNetwork
+from utils.spiking.spike_schedule import SpikingNetwork
 
 
 def describe_spikes(network: SpikingNetwork) -> dict[str, Any]:
@@ -31,4 +31,4 @@ def describe_neuron(network: SpikingNetwork, i: int) -> dict[str, Any] | None:
         return None
     by = op.requantiser
     assert by is not None
-    return {"log2_theta": by.f, "lo": by.lo, "hi": by.hi, "fires_in_window": network.start[i]}
+    return {"log2_theta": by.shift, "lo": by.qmin, "hi": by.qmax, "fires_in_window": network.start[i]}

@@ -69,8 +69,8 @@ def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
         op = network.ops.get(i)
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, and the DPU has int8; retrain with --w-bit 8"
-        if grid is not None and not is_alias(layer) and not (grid.lo >= -128 and grid.hi <= 127):
-            yield f"{where}: levels {grid.lo}..{grid.hi} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
+        if grid is not None and not is_alias(layer) and not (grid.qmin >= -128 and grid.qmax <= 127):
+            yield f"{where}: levels {grid.qmin}..{grid.qmax} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
 
 
 def _structure(layer: s.Layer, given: list[int]) -> Iterator[str]:

@@ -62,8 +62,8 @@ def compare(found: Array, golden: Array, name: str, path: str) -> None:
     different = np.argwhere(found != golden)
     if len(different):
         at = tuple(map(int, different[0]))
-        told = f"element {list(at)} is {golden[at]}, but {name} gives {found[at]}"
-        raise MismatchError(f"{path}: {told} ({len(different)} of {found.size} elements differ)")
+        message = f"element {list(at)} is {golden[at]}, but {name} gives {found[at]}"
+        raise MismatchError(f"{path}: {message} ({len(different)} of {found.size} elements differ)")
 
 
 def check_trains(folder: Path, trains: Entry, levels: dict[int, Array]) -> None:
@@ -73,8 +73,8 @@ def check_trains(folder: Path, trains: Entry, levels: dict[int, Array]) -> None:
         right = {"train": steps < abs(n), "sign": n < 0}
         for part, found in right.items():
             if part in planes:
-                told = f"layer {name} at level n"
-                compare(found.astype(np.uint8), load(folder, planes[part]), told, planes[part]["files"]["npy"])
+                message = f"layer {name} at level n"
+                compare(found.astype(np.uint8), load(folder, planes[part]), message, planes[part]["files"]["npy"])
         if abs(n).max() > len(steps) or ("sign" not in planes and right["sign"].any()):
             raise MismatchError(f"{planes['train']['files']['npy']}: has no room for the levels of layer {name}")
 
@@ -123,11 +123,11 @@ def check_file(folder: Path, path: str, stamp: Entry, manifest: Entry) -> None:
     if stamp_of(content) == stamp:
         return
     whole = repair(content, stamp)
-    told = [describe(content, whole)]
+    message = [describe(content, whole)]
     for ref, form, order in forms_of(manifest):
         if path_of(ref, form, order) == path:
-            told.insert(0, first_difference(content, whole, folder, ref, form, order))
-    raise MismatchError(f"{path}: " + "; ".join(filter(None, told)))
+            message.insert(0, first_difference(content, whole, folder, ref, form, order))
+    raise MismatchError(f"{path}: " + "; ".join(filter(None, message)))
 
 
 def repair(content: bytes, stamp: Entry) -> bytes | None:

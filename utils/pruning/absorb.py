@@ -14,12 +14,12 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
+from utils.darknet.patterns import patterns, share
 from utils.darknet.shortcuts import source_shares
-from utils.pruning.patterns import patterns, share
 from utils.pruning.plan import Plan
-from utils.pruning.wires import Wires, trace
 
 MIDDLE_GATE = 0.5  # hard_sigmoid(0): a gate lies in 0..1 and depends on the image, its middle halves the worst error
 
@@ -78,7 +78,7 @@ def zeroed(net: Network, plan: Plan) -> Network:
     return Network(net.spec, new)
 
 
-def constants(net: Network, keep: Tensor, wires: Wires | None = None) -> dict[int, Tensor]:
+def constants(net: Network, keep: Tensor, wires: ChannelGroups | None = None) -> dict[int, Tensor]:
     """The constant each cut channel sends in the `zeroed` network, float64 [C] by layer (-1: the image); 0 if it stays.
 
     Behind an [upsample] with zeros: the constant that stands between the zeros (see `patterns`).

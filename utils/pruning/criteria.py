@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import trace
 from utils.darknet.kernels import out_first
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.penalty import GAMMA
 from utils.pruning.scores import Score, Scores, gammas, strengths
-from utils.pruning.wires import trace
 
 
 def l1(net: Network) -> Scores:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.darknet.channel_groups import ChannelGroup, ChannelGroups, groups
 from utils.darknet.spec import ModelSpec
-from utils.pruning.wires import Group, Wires, groups
 
 HEADING = ("layers", "cfg lines", "channels", "state", "reason")
 SHOWN = 4  # layers of a long chain that are written out
 
 
-def explain(wires: Wires, spec: ModelSpec) -> list[list[str]]:
+def explain(wires: ChannelGroups, spec: ModelSpec) -> list[list[str]]:
     """Rows of texts, the first one a heading, for `reporting.tables.plain_table`.
 
     A row is a group of wires with the same story: the convolutions with batch norm that it runs through, how many wires
@@ -21,7 +21,7 @@ def explain(wires: Wires, spec: ModelSpec) -> list[list[str]]:
     return [list(HEADING), *(_row(group, spec) for group in groups(wires))]
 
 
-def _row(group: Group, spec: ModelSpec) -> list[str]:
+def _row(group: ChannelGroup, spec: ModelSpec) -> list[str]:
     state = "locked" if group.locked else "tied" if group.tied else "free"
     lines = [spec.layers[i].line for i in group.layers]
     return [_few(group.layers), _few(lines), f"{group.wires:,}", state, _why(group)]
@@ -33,7 +33,7 @@ def _few(numbers: Sequence[int]) -> str:
     return f"{', '.join(map(str, numbers[: SHOWN - 1]))} … {numbers[-1]} ({len(numbers)})"
 
 
-def _why(group: Group) -> str:
+def _why(group: ChannelGroup) -> str:
     """The reasons of a kind in one: ``tied by a shortcut (lines 66, 87 and 6 more)``."""
     places: dict[str, list[str]] = {}
     for reason in group.reasons:
@@ -41,10 +41,10 @@ def _why(group: Group) -> str:
         if not fact:
             place, fact = "", reason
         places.setdefault(fact, []).append(place.removeprefix("cfg line "))
-    return "; ".join(_told(fact, found) for fact, found in places.items()) or "-"
+    return "; ".join(_message(fact, found) for fact, found in places.items()) or "-"
 
 
-def _told(fact: str, places: list[str]) -> str:
+def _message(fact: str, places: list[str]) -> str:
     if places == [""]:
         return fact
     if len(places) == 1:

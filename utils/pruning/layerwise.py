@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 import torch
 
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.pruning.plan import Plan, Tie, lined, offered, settle, spread, validate
+from utils.pruning.plan import Plan, ShortcutRule, lined, offered, settle, spread, validate
 from utils.pruning.scores import Score, Scores, gammas, strengths
-from utils.pruning.wires import Wires, trace
 
 
 def plan_layerwise(
     net: Network,
     rates: Mapping[int, float],
     *,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     score: Score = gammas,
@@ -47,11 +47,11 @@ def plan_layerwise(
 
 
 def decide_layerwise(
-    wires: Wires,
+    wires: ChannelGroups,
     scores: Scores,
     rates: Mapping[int, float],
     *,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     scope: frozenset[int] | None = None,

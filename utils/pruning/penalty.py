@@ -9,30 +9,30 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
-from utils.pruning.plan import Tie
+from utils.pruning.plan import ShortcutRule
 from utils.pruning.scores import decisive
-from utils.pruning.wires import trace
 
 GAMMA = re.compile(r"(?:^|\.)layers\.(\d+)\.bn\.weight$")  # also behind DDP's and compile's prefixes
 
 
-class Schedule(Enum):
+class StrengthSchedule(Enum):
     """How the strength s goes over a run."""
 
     CONSTANT = "constant"
     DECAY = "decay"  # s / 100 after half of the run: tanluren/yolov3-channel-and-layer-pruning, "global s decay"
 
 
-def prunable_gammas(spec: ModelSpec, tie: Tie) -> dict[int, Tensor]:
+def prunable_gammas(spec: ModelSpec, tie: ShortcutRule) -> dict[int, Tensor]:
     """Which gammas a strategy with this ``tie`` can cut: bool [C] by layer with batch norm.
 
     Of a depthwise convolution only those count that alone make their wire worthless.
     """
     wires = trace(spec)
-    frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked
+    frozen = wires.locked | wires.tied if tie is ShortcutRule.KEEP else wires.locked
     masks = {i: weigh & ~frozen[wires.outputs[i]] for i, weigh in decisive(spec, wires).items()}
     return {i: mask for i, mask in masks.items() if mask.any()}
 
@@ -50,17 +50,21 @@ class SparsityPenalty:
     """
 
     def __init__(
-        self, spec: ModelSpec, tie: Tie | Mapping[int, Tensor], s: float, schedule: Schedule = Schedule.CONSTANT
+        self,
+        spec: ModelSpec,
+        tie: ShortcutRule | Mapping[int, Tensor],
+        s: float,
+        schedule: StrengthSchedule = StrengthSchedule.CONSTANT,
     ) -> None:
         if s < 0:
             raise InputError(f"the sparsity penalty s must not be negative, got {s}")
-        self.masks = prunable_gammas(spec, tie) if isinstance(tie, Tie) else dict(tie)
+        self.masks = prunable_gammas(spec, tie) if isinstance(tie, ShortcutRule) else dict(tie)
         self.s = s
         self.schedule = schedule
 
     def strength(self, progress: float) -> float:
         """The value of s at this share of the run, 0..1."""
-        late = self.schedule is Schedule.DECAY and progress >= 0.5
+        late = self.schedule is StrengthSchedule.DECAY and progress >= 0.5
         return self.s * 0.01 if late else self.s
 
     @torch.no_grad()

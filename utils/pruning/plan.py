@@ -9,14 +9,14 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.pruning.scores import Score, Scores, gammas, strengths
-from utils.pruning.wires import Wires, trace
 
 
-class Tie(Enum):
+class ShortcutRule(Enum):
     """What to do with a wire that several layers share in parallel (a shortcut, a grouped convolution)."""
 
     KEEP = "leave it"  # normal, regular
@@ -25,7 +25,7 @@ class Tie(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One layer: ``above`` of its channels are above the threshold, ``after`` stay when ties and floors are counted."""
 
     layer: int
@@ -47,8 +47,8 @@ class Plan:
     keep: Tensor
     threshold: float
     percent: float
-    tie: Tie
-    rows: tuple[Row, ...] = ()
+    tie: ShortcutRule
+    rows: tuple[PlanRow, ...] = ()
     multiple: int = 1
     scores: Scores = field(default_factory=dict, compare=False, repr=False)
     wanted: Tensor | None = None
@@ -76,7 +76,7 @@ def plan_channels(
     net: Network,
     *,
     percent: float,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     score: Score = gammas,
@@ -104,7 +104,7 @@ def plan_channels(
     return lined(plan, net.spec)
 
 
-def offered(wires: Wires, tie: Tie, scope: frozenset[int] | None = None) -> Scores:
+def offered(wires: ChannelGroups, tie: ShortcutRule, scope: frozenset[int] | None = None) -> Scores:
     """The channels that may go: bool [C] by layer, of the layers that have any.
 
     Raises:
@@ -126,11 +126,11 @@ def offered(wires: Wires, tie: Tie, scope: frozenset[int] | None = None) -> Scor
 
 
 def decide(
-    wires: Wires,
+    wires: ChannelGroups,
     scores: Scores,
     *,
     percent: float,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     scope: frozenset[int] | None = None,
@@ -156,9 +156,9 @@ def decide(
     return Plan(keep, float(ranked[order[under]]), percent, tie, rows, multiple, judged, unrounded)
 
 
-def _frozen(wires: Wires, tie: Tie, scope: frozenset[int] | None) -> Tensor:
+def _frozen(wires: ChannelGroups, tie: ShortcutRule, scope: frozenset[int] | None) -> Tensor:
     """Wires that stay whatever their scores are: bool [wires]."""
-    frozen = wires.locked | wires.tied if tie is Tie.KEEP else wires.locked.clone()
+    frozen = wires.locked | wires.tied if tie is ShortcutRule.KEEP else wires.locked.clone()
     for i in wires.voters:
         if scope is not None and i not in scope:
             frozen[wires.outputs[i]] = True
@@ -173,8 +173,15 @@ def spread(part: Tensor, may_go: Tensor) -> Tensor:
 
 
 def settle(
-    wires: Wires, scores: Scores, free: Scores, wanted: Scores, *, tie: Tie, floor: float, multiple: int
-) -> tuple[Tensor, Tensor, tuple[Row, ...]]:
+    wires: ChannelGroups,
+    scores: Scores,
+    free: Scores,
+    wanted: Scores,
+    *,
+    tie: ShortcutRule,
+    floor: float,
+    multiple: int,
+) -> tuple[Tensor, Tensor, tuple[PlanRow, ...]]:
     """Make one decision of what the layers want: ties, then floors, then multiples.
 
     Args:
@@ -196,7 +203,7 @@ def settle(
     for i, want in wanted.items():
         wire = wires.outputs[i]
         staying = want | _strongest(scores[i], want, _least(len(want), floor))
-        keep[wire[staying & ~decided[wire] if tie is Tie.LEADER else staying]] = True
+        keep[wire[staying & ~decided[wire] if tie is ShortcutRule.LEADER else staying]] = True
         decided[wire] = True
     keep |= ~decided  # nobody with a say is on these
     judged = {i: scores[i] for i in free}
@@ -206,7 +213,7 @@ def settle(
     rows = []
     for i, may_go in free.items():
         above = int(wanted[i].sum()) if i in wanted else len(may_go)
-        rows.append(Row(i, 0, len(may_go), above, int(keep[wires.outputs[i]].sum())))
+        rows.append(PlanRow(i, 0, len(may_go), above, int(keep[wires.outputs[i]].sum())))
     return keep, unrounded, tuple(rows)
 
 
@@ -237,7 +244,7 @@ def _strongest(scores: Tensor, staying: Tensor, n: int) -> Tensor:
     return chosen
 
 
-def fill(keep: Tensor, wires: Wires, scores: Scores, floor: float, multiple: int) -> None:
+def fill(keep: Tensor, wires: ChannelGroups, scores: Scores, floor: float, multiple: int) -> None:
     """Add the strongest of what would go until every layer has its floor and its multiple; ``keep`` only grows.
 
     A wire that is added for one layer is added for all on it, so this repeats until nothing changes.

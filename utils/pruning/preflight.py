@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.pruning.plan import Plan, Tie, decide, offered
+from utils.pruning.plan import Plan, ShortcutRule, decide, offered
 from utils.pruning.scores import Score, Scores, gammas, strengths
-from utils.pruning.wires import Wires, trace
 
 NEAR_ZERO = 1e-2  # |gamma| that sparse training calls gone; with lr·s dithering it rests one or two orders under it
 SAFE_LOSS = 0.01  # of a layer's signal: -20 dB, which recalibrated batch norm hides and 4-bit activations exceed
@@ -58,7 +58,7 @@ class Preflight:
 
 
 @dataclass(frozen=True)
-class Judge:
+class GammaJudge:
     """A network's wires and scores, traced once and asked many times.
 
     ``scores`` are |gamma| along the wires, which say what signal a plan leaves; ``ranking`` is what the plan goes by:
@@ -66,10 +66,10 @@ class Judge:
     """
 
     lines: dict[int, int]
-    wires: Wires
+    wires: ChannelGroups
     scores: Scores
     ranking: Scores
-    tie: Tie
+    tie: ShortcutRule
     floor: float = 0.0
     multiple: int = 1
     scope: frozenset[int] | None = None
@@ -130,21 +130,21 @@ class Judge:
 def judge(
     net: Network,
     *,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     score: Score = gammas,
     scope: frozenset[int] | None = None,
-) -> Judge:
+) -> GammaJudge:
     """Trace and score a network for the questions above; ``score`` and ``scope`` are the plan's."""
     wires = trace(net.spec)
     lines = {i: net.spec.layers[i].line for i in wires.voters}
     scores = strengths(net.spec, wires, gammas(net))
     ranking = scores if score is gammas else strengths(net.spec, wires, score(net))
-    return Judge(lines, wires, scores, ranking, tie, floor, multiple, scope)
+    return GammaJudge(lines, wires, scores, ranking, tie, floor, multiple, scope)
 
 
-def preflight(net: Network, *, tie: Tie, **asked: Any) -> Preflight:
+def preflight(net: Network, *, tie: ShortcutRule, **asked: Any) -> Preflight:
     """Everything that can be said from the gammas alone; ``asked`` is as in `judge`.
 
     Raises:
@@ -153,7 +153,7 @@ def preflight(net: Network, *, tie: Tie, **asked: Any) -> Preflight:
     return report(judge(net, tie=tie, **asked))
 
 
-def report(judge: Judge) -> Preflight:
+def report(judge: GammaJudge) -> Preflight:
     """`preflight` of a network that is traced already."""
     judge.plan(0.0)  # refuses what is out of range
     free, emptied_at = judge.offered(), judge.emptied_at()
@@ -170,17 +170,17 @@ def report(judge: Judge) -> Preflight:
     )
 
 
-def safe_percent(net: Network, *, tie: Tie, **asked: Any) -> float:
+def safe_percent(net: Network, *, tie: ShortcutRule, **asked: Any) -> float:
     """The largest percent, rounded down to 0.01, that costs no layer more than `SAFE_LOSS` of its signal."""
     return _largest(judge(net, tie=tie, **asked).safe)
 
 
-def sparse_enough(net: Network, percent: float, *, tie: Tie, **asked: Any) -> bool:
+def sparse_enough(net: Network, percent: float, *, tie: ShortcutRule, **asked: Any) -> bool:
     """Whether the network would survive this percent, i.e. whether `check` would pass."""
     return judge(net, tie=tie, **asked).survives(percent)
 
 
-def check(net: Network, *, percent: float, tie: Tie, force: bool = False, **asked: Any) -> Preflight:
+def check(net: Network, *, percent: float, tie: ShortcutRule, force: bool = False, **asked: Any) -> Preflight:
     """Refuse a percent that the network would not survive; ``force`` only reports, ``asked`` is as in `judge`.
 
     Raises:
@@ -191,7 +191,7 @@ def check(net: Network, *, percent: float, tie: Tie, force: bool = False, **aske
     plan, found = judged.plan(percent), report(judged)
     if force or judged.survives(percent):
         return found
-    number = {Tie.KEEP: 0}.get(tie, 1)
+    number = {ShortcutRule.KEEP: 0}.get(tie, 1)
     remedy = (
         f"use --percent {found.survivable:.2f} at most ({found.safe:.2f} costs next to nothing), or make the network "
         f"sparser first: python3 train.py -sr --s 0.001 --prune {number} --weights <these weights>; --force goes on"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from utils.darknet.channel_groups import trace
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
-from utils.pruning.wires import trace
 
 REMEDY = "use --scope all, backbone, neck, or layer numbers such as 5-20,33"
 

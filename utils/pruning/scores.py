@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import ChannelGroups
 from utils.darknet.network import Network
-from utils.pruning.wires import Wires
 
 Scores = dict[int, Tensor]
 Score = Callable[[Network], Scores]
@@ -32,7 +32,7 @@ def gammas(net: Network) -> Scores:
     }
 
 
-def strengths(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
+def strengths(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
     """What of each voter's channels arrives at a reader, [C] by voter.
 
     A path from a convolution to a reader is as strong as its weakest layer (a depthwise convolution may stand in
@@ -46,7 +46,7 @@ def strengths(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
     return {i: _together(torch.minimum(raw[i], arriving[i]), wires.outputs[i]) for i in wires.voters}
 
 
-def decisive(spec: s.ModelSpec, wires: Wires) -> dict[int, Tensor]:
+def decisive(spec: s.ModelSpec, wires: ChannelGroups) -> dict[int, Tensor]:
     """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
     whole = {
         i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.bn
@@ -61,7 +61,7 @@ def decisive(spec: s.ModelSpec, wires: Wires) -> dict[int, Tensor]:
     return dict(sorted(found.items()))
 
 
-def _passable(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
+def _passable(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
     """The strongest way on from each layer's output to any reader, [C]; inf where it is read at once."""
     way = {i: torch.zeros(len(w)) for i, w in wires.outputs.items()}
     read = {j for layer in spec.layers for j in layer.sources}
@@ -74,7 +74,7 @@ def _passable(spec: s.ModelSpec, wires: Wires, raw: Scores) -> Scores:
     return way
 
 
-def _back(i: int, layer: s.Layer, way: Scores, wires: Wires, raw: Scores) -> list[Tensor]:
+def _back(i: int, layer: s.Layer, way: Scores, wires: ChannelGroups, raw: Scores) -> list[Tensor]:
     """The way on from each source through layer ``i``."""
     match layer:
         case s.Kernel() if i in wires.depthwise:

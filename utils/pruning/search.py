@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.pruning.absorb import absorb
 from utils.pruning.criteria import l1
 from utils.pruning.layerwise import decide_layerwise
-from utils.pruning.plan import Plan, Tie, lined, offered
+from utils.pruning.plan import Plan, ShortcutRule, lined, offered
 from utils.pruning.scores import Score, strengths
 from utils.pruning.surgery import cut, narrow
-from utils.pruning.wires import trace
 
 HALVINGS = 20  # of the range a shape's strength is looked for in
 DRAWS = 20  # shapes that may miss the budget, one after the other
@@ -63,7 +63,7 @@ def search(
     recalibrate: Callable[[Network], Network],
     macs: Callable[[ModelSpec], int],
     seed: int,
-    tie: Tie,
+    tie: ShortcutRule,
     floor: float = 0.0,
     multiple: int = 1,
     score: Score = l1,

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.layerwise import decide_layerwise
-from utils.pruning.plan import Plan, Tie, offered
+from utils.pruning.plan import Plan, ShortcutRule, offered
 from utils.pruning.scores import Score, gammas, strengths
 from utils.pruning.search import absorbed_cut
-from utils.pruning.wires import trace
 
 
-class Row(NamedTuple):
+class SensitivityRow(NamedTuple):
     """The metric of the network when ``layer`` (at cfg ``line``) is asked to lose this share of its channels."""
 
     layer: int
@@ -30,7 +30,7 @@ def sensitivity(
     *,
     percents: Sequence[float],
     measure: Callable[[Network], float],
-    tie: Tie,
+    tie: ShortcutRule,
     layers: Sequence[int] | None = None,
     floor: float = 0.0,
     multiple: int = 1,
@@ -38,7 +38,7 @@ def sensitivity(
     scope: frozenset[int] | None = None,
     recalibrate: Callable[[Network], Network] = lambda net: net,
     make: Callable[[Network, Plan], Network] = absorbed_cut,
-) -> list[Row]:
+) -> list[SensitivityRow]:
     """Prune one layer at a time, by each percent, and measure.
 
     A layer's wires go as it alone wants: other layers on them follow and are not asked. Plans that cut nothing share
@@ -48,7 +48,7 @@ def sensitivity(
         net: the network; it is not changed.
         percents: shares of a layer's free channels, in [0, 1).
         measure: metric of a network.
-        tie: as in `plan_channels`; with `Tie.KEEP` layers that share all their wires are not offered.
+        tie: as in `plan_channels`; with `ShortcutRule.KEEP` layers that share all their wires are not offered.
         layers: layer numbers; default all that are offered.
         floor: as in `plan_channels`, and so are the others.
         multiple: likewise.
@@ -81,5 +81,5 @@ def sensitivity(
         key = plan.keep.numpy().tobytes()
         if key not in known:
             known[key] = measure(recalibrate(make(net, plan)))
-        rows.append(Row(i, net.spec.layers[i].line, percent, known[key]))
+        rows.append(SensitivityRow(i, net.spec.layers[i].line, percent, known[key]))
     return rows

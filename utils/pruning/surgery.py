@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan
-from utils.pruning.wires import Wires, trace
 
 PER_CHANNEL = ("conv.bias", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
@@ -86,7 +86,7 @@ def channels_before_after(before: s.ModelSpec, after: s.ModelSpec) -> list[tuple
     return [(i, a.filters, b.filters) for i, (a, b) in pairs if isinstance(a, s.Kernel) and isinstance(b, s.Kernel)]
 
 
-def _narrow(spec: s.ModelSpec, wires: Wires, plan: Plan) -> s.ModelSpec:
+def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
     if len(plan.keep) != wires.count:
         raise InputError(f"this plan is another network's: it has {len(plan.keep)} wires, the network {wires.count}")
     if not plan.keep[wires.locked].all():

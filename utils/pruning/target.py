@@ -99,10 +99,10 @@ def auto_percent(
     with tries:
         best = top if holds(top) else _bisect(lambda steps: not holds(steps), top) - 1
     if best == 0:
-        told = ", ".join(f"{metric:.4f} at {percent:g}" for percent, metric in sorted(trace))
+        message = ", ".join(f"{metric:.4f} at {percent:g}" for percent, metric in sorted(trace))
         raise InputError(
-            f"no percent that was tried keeps the metric within {max_drop:g} of {before:.4f}: {told}; make the network "
-            "sparser first (train.py -sr), recalibrate on more images, or allow a larger --max-drop"
+            f"no percent that was tried keeps the metric within {max_drop:g} of {before:.4f}: {message}; make the "
+            "network sparser first (train.py -sr), recalibrate on more images, or allow a larger --max-drop"
         )
     return round(best * step, 10), trace
 

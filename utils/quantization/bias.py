@@ -15,7 +15,7 @@ from torch import Tensor
 
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.spec import Conv
-from utils.quantization.edges import Grid
+from utils.quantization.activation_qparams import QParams
 
 ROUNDS = 3
 LEAST_ACTIVE = 0.01  # share of a channel's values that must respond to the bias
@@ -26,8 +26,8 @@ def correct_bias(
     bias: Tensor,
     charge: Sequence[Tensor],
     before: Sequence[Tensor],
-    target: Grid | None,
-    table: Grid | None = None,
+    target: QParams | None,
+    table: QParams | None = None,
 ) -> Tensor:
     """The corrected bias [O].
 
@@ -47,12 +47,14 @@ def correct_bias(
             got = c + bias.view(-1, 1, 1)
             responds = torch.ones((), dtype=torch.bool)
             if table is not None:
-                entry = (got / table.scale + 0.5).floor().clamp(table.lo, table.hi)
-                responds, got = (entry > table.lo) & (entry < table.hi), entry * table.scale
+                entry = (got / table.scale + 0.5).floor().clamp(table.qmin, table.qmax)
+                responds, got = (entry > table.qmin) & (entry < table.qmax), entry * table.scale
             if target is not None:
-                y = ACTIVATIONS[layer.activation](y).clamp(target.lo * target.scale, target.hi * target.scale)
-                level = (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.lo, target.hi)
-                active += (responds & (level > target.lo) & (level < target.hi)).sum((0, 2, 3))
+                y = ACTIVATIONS[layer.activation](y).clamp(target.qmin * target.scale, target.qmax * target.scale)
+                level = (
+                    (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.qmin, target.qmax)
+                )
+                active += (responds & (level > target.qmin) & (level < target.qmax)).sum((0, 2, 3))
                 got = level * target.scale
             else:
                 active += y[:, 0].numel()

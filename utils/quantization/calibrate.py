@@ -13,7 +13,7 @@ from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.darknet.shapes import sizes
 from utils.errors import InputError
-from utils.quantization.edges import IMAGE_SCALE, edge_bits, image_scale, make_grids, trace_edges
+from utils.quantization.activation_qparams import IMAGE_SCALE, edge_bits, image_scale, make_grids, trace_edges
 from utils.quantization.equalise import equalise
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import collect_both
@@ -21,8 +21,8 @@ from utils.quantization.lower import QuantisedNetwork
 from utils.quantization.ranges import choose_scales
 from utils.quantization.refine import refine
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import check_supported
 from utils.quantization.tables import charge_grids, tabled_layers
+from utils.quantization.validate import check_supported
 
 
 def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None = None) -> QuantisedNetwork:

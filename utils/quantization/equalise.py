@@ -16,10 +16,10 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.network import Network
-from utils.quantization.edges import Edges, level_bounds
+from utils.quantization.activation_qparams import Edges, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.ranges import channel_steps
-from utils.quantization.support import readouts
+from utils.quantization.validate import readouts
 
 HOMOGENEOUS = ("relu", "leaky", "leaky_pow2", "linear")
 LARGEST_GAIN = 64.0

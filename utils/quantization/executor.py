@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
-from utils.quantization.exact import ExactConv
+from utils.quantization.data_movement import last_readers, move
+from utils.quantization.exact_conv import ExactConv
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser, charge, read_out, requantise, through_table
-from utils.quantization.support import readouts
-from utils.quantization.walk import last_readers, move
+from utils.quantization.validate import readouts
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Executor(nn.Module):
         edges = {-1: image_levels(x).contiguous(memory_format=torch.channels_last)}
         accumulators: dict[int, Tensor] = {}
         for i, layer in enumerate(spec.layers):
-            if isinstance(layer, s.Head):
+            if isinstance(layer, s.Output):
                 continue
             inputs = [edges[j] for j in layer.sources]
             with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers
@@ -100,7 +100,7 @@ class Executor(nn.Module):
     def _step(self, i: int, layer: s.Layer, inputs: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         op = self.network.ops.get(i)
         if op is None:
-            return move(layer, inputs, self.network.grids[i].lo), None
+            return move(layer, inputs, self.network.grids[i].qmin), None
         acc = self.convs[str(i)](inputs[0]) if isinstance(op, IntConv) else charge(inputs, op, self.network.place(i))
         level = None if op.requantiser is None else through_table(self.fire(acc, op.requantiser), op)
         return level, acc if isinstance(op, IntConv) else None

@@ -15,26 +15,26 @@ from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 from utils.errors import InputError
-from utils.quantization.edges import (
+from utils.quantization.activation_qparams import (
     IMAGE_SCALE,
     Edges,
-    Grid,
+    QParams,
     edge_bits,
     image_scale,
     level_bounds,
     make_grids,
     trace_edges,
 )
+from utils.quantization.data_movement import last_readers, move
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fakeconv import FakeConv, FakeSum
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import QuantisedNetwork, lower, weight_bits
 from utils.quantization.observers import EDGE_PACE, WEIGHT_PACE, EdgeScale
 from utils.quantization.scheme import Scheme
-from utils.quantization.straight import level_sum
-from utils.quantization.support import check_supported
+from utils.quantization.ste import level_sum
 from utils.quantization.tables import CHARGE_BITS, tabled_layers
-from utils.quantization.walk import last_readers, move
+from utils.quantization.validate import check_supported
 
 # Shares of a run. Ranges freeze at half time, when the rate of a cosine is half and the network has found its place.
 # Statistics freeze late, only for what is left to settle: a network without the noise of its batches' statistics learns
@@ -45,7 +45,7 @@ OBSERVED = 4  # of so many batches one moves the scales
 
 
 @dataclass(frozen=True)
-class Start:
+class StartRanges:
     """Scales to begin with: of every group of edges, and before the activation of every layer with a table.
 
     ``counts``: H * W of the map that each global average reads.
@@ -79,7 +79,7 @@ class FakeQuantised(nn.Module):
     """
 
     def __init__(
-        self, network: Network, scheme: Scheme, start: Start, *, fold: bool = False, learn: bool = False
+        self, network: Network, scheme: Scheme, start: StartRanges, *, fold: bool = False, learn: bool = False
     ) -> None:
         super().__init__()
         folded = fold_bn(network).spec
@@ -190,7 +190,7 @@ class FakeQuantised(nn.Module):
         steps = {}
         for i in tabled_layers(self._folded):
             step = self.charges[f"layer{i}"].step()  # type: ignore[operator]
-            charges[i] = Grid(float(step), *level_bounds(CHARGE_BITS, signed=True))
+            charges[i] = QParams(float(step), *level_bounds(CHARGE_BITS, signed=True))
         for i, layer in enumerate(self._folded.layers):
             if isinstance(layer, s.Conv):
                 weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]])
@@ -236,29 +236,29 @@ class FakeQuantised(nn.Module):
                     out[i] = F.dropout(given[0], layer.probability)
                 case _:
                     out[i] = move(layer, given, float("-inf"))
-            if isinstance(layer, s.Head):
+            if isinstance(layer, s.Output):
                 heads.append(out[i])
             for j in set(layer.sources):
                 if self._last[j] == i:
                     del out[j]
         return heads
 
-    def _grids(self) -> dict[int, Grid]:
+    def _grids(self) -> dict[int, QParams]:
         """The grids by the present scales."""
         groups = list(self.traced.members())
         steps = torch.cat([self._edge(group).step() for group in groups]).tolist()
         return make_grids(self._folded, self.traced, dict(zip(groups, steps, strict=True)), self._bits)
 
-    def _rounded(self, i: int, activation: str, y: Tensor, grid: Grid, observe: bool) -> Tensor:
+    def _rounded(self, i: int, activation: str, y: Tensor, grid: QParams, observe: bool) -> Tensor:
         """Activation and grid of an edge; a grid that starts at level 0 is a ReLU already."""
         if f"layer{i}" in self.charges:
             y = self.charges[f"layer{i}"](y, *level_bounds(CHARGE_BITS, signed=True), observe=observe)
         if activation not in ("relu", "relu6", "linear"):
             y = ACTIVATIONS[activation](y)
         follow = observe and not self.counting  # smaller levels on a smaller grid would be as large as before
-        rounded = self._edge(self.traced.group[i])(y, grid.lo, grid.hi, observe=follow)
+        rounded = self._edge(self.traced.group[i])(y, grid.qmin, grid.qmax, observe=follow)
         if self.counting:
-            self._counted.append((level_sum(y, rounded, grid.scale * grid.hi), rounded.numel()))
+            self._counted.append((level_sum(y, rounded, grid.scale * grid.qmax), rounded.numel()))
         return rounded
 
     def _follow_weights(self) -> None:

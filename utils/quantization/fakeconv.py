@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from utils.darknet import spec as s
 from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.shortcuts import source_shares
-from utils.quantization.edges import Grid
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.observers import Scale
-from utils.quantization.straight import learn_quantise, next_power, round_straight
+from utils.quantization.ste import learn_quantise, next_power, round_straight
 from utils.quantization.weights import LARGEST_BIAS, LEAST_RAISE, best_power, weight_levels, weight_scales
 
 SMALLEST_UNIT = 1e-30  # of an accumulator over its input's; a channel under it is dead
@@ -56,7 +56,7 @@ class FakeConv(nn.Module):
         fixed = self.dorefa and not learn  # then it is the largest weight's, computed each time
         self.steps = Scale(torch.ones(count), power=style == "pow2", learn=learn, fixed=fixed)
 
-    def forward(self, x: Tensor, *, source: Grid, frozen: bool) -> Tensor:
+    def forward(self, x: Tensor, *, source: QParams, frozen: bool) -> Tensor:
         """One layer's sums.
 
         Args:
@@ -107,7 +107,7 @@ class FakeConv(nn.Module):
             self.steps.move(pace)
 
     @torch.no_grad()
-    def kept(self, source: Grid) -> tuple[float, float]:
+    def kept(self, source: QParams) -> tuple[float, float]:
         """Share of the weights' power that rounding leaves, before and after scales are raised for the accumulator.
 
         In the unit of the output, so that a channel that batch norm has almost switched off hardly counts.
@@ -122,7 +122,7 @@ class FakeConv(nn.Module):
         return before, after
 
     @torch.no_grad()
-    def absorbed(self, source: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    def absorbed(self, source: QParams) -> tuple[Tensor, Tensor, Tensor]:
         """The layer as `lower` takes it: batch norm in weight, bias and scale, exactly.
 
         Args:
@@ -178,13 +178,13 @@ class FakeConv(nn.Module):
         top = weight_levels(self.bits)
         return (weight / step.view(-1, 1, 1, 1) + 0.5).floor_().clamp_(-top, top)
 
-    def _step(self, weight: Tensor, source: Grid) -> Tensor:
+    def _step(self, weight: Tensor, source: QParams) -> Tensor:
         """The scales in use, [O] or [1]."""
         step = self._own_step(weight)
         return step if self.room is None else self._fitted(weight.detach(), step, source)
 
     @torch.no_grad()
-    def _fitted(self, weight: Tensor, step: Tensor, source: Grid) -> Tensor:
+    def _fitted(self, weight: Tensor, step: Tensor, source: QParams) -> Tensor:
         """Scales raised until the accumulators fit: each channel's own where the integers have one for each.
 
         What batch norm adds to a channel that it has switched off has no say; `absorbed` takes care of it.

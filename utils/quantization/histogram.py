@@ -13,7 +13,7 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
 from utils.darknet.shortcuts import source_shares
-from utils.quantization.walk import last_readers, move
+from utils.quantization.data_movement import last_readers, move
 
 BINS = 512
 MERGED_BINS = 4096

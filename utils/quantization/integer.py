@@ -10,7 +10,7 @@ from torch import Tensor
 
 from utils.darknet.spec import Conv, ModelSpec
 from utils.errors import InputError
-from utils.quantization.edges import Grid
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.scheme import Scheme
 
 CACHED_VALUES = 2**16  # float64 values that fit a core's second-level cache a few times over
@@ -18,23 +18,23 @@ CACHED_VALUES = 2**16  # float64 values that fit a core's second-level cache a f
 
 @dataclass(frozen=True, kw_only=True)
 class Requantiser:
-    """n = clip((acc * m + 2^(f-1)) >> f, lo, hi), with ``m_neg`` in place of ``m`` where acc < 0.
+    """n = clip((acc * m + 2^(f-1)) >> f, qmin, qmax): multiplier m, shift f, ``multiplier_neg`` where acc < 0.
 
-    ``m`` and ``m_neg`` are int32 [O], one gain a channel, of at most 16 bits, or as many more as keep every product
+    Both multipliers are int32 [O], one gain a channel, of at most 16 bits, or as many more as keep every product
     below 2^48: it fits int64, and float64, with room to spare. They differ for leaky only: a monotone staircase with a
     kink at 0.
     """
 
-    m: Tensor
-    m_neg: Tensor
-    f: int
-    lo: int
-    hi: int
+    multiplier: Tensor
+    multiplier_neg: Tensor
+    shift: int
+    qmin: int
+    qmax: int
 
     @property
     def gain_bits(self) -> int:
         """Bits of the largest m; no m_neg has more."""
-        return int(self.m.max()).bit_length()
+        return int(self.multiplier.max()).bit_length()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class IntegerNetwork:
     spec: ModelSpec
     scheme: Scheme
     ops: dict[int, IntegerOp]
-    grids: dict[int, Grid]
+    grids: dict[int, QParams]
 
     def reach_into(self, i: int) -> int:
         """The largest |n| that layer ``i`` can read."""
@@ -132,13 +132,17 @@ def requantise(acc: Tensor, by: Requantiser) -> Tensor:
     Returns:
         Levels, integers in float32 [N,O,H,W].
     """
-    m, m_neg = (gain.to(acc.device).double().view(1, -1, 1, 1) * 2.0**-by.f for gain in (by.m, by.m_neg))
-    bent = by.lo < 0 and not torch.equal(by.m, by.m_neg)  # with lo = 0 whatever is negative becomes 0 anyway
+    m, m_neg = (
+        gain.to(acc.device).double().view(1, -1, 1, 1) * 2.0**-by.shift for gain in (by.multiplier, by.multiplier_neg)
+    )
+    bent = by.qmin < 0 and not torch.equal(
+        by.multiplier, by.multiplier_neg
+    )  # with lo = 0 whatever is negative becomes 0 anyway
 
     def level(part: Tensor) -> Tensor:
         value = part.to(torch.float64, copy=True)
         value.mul_(torch.where(value < 0, m_neg, m) if bent else m)
-        return value.add_(0.5).floor_().clamp_(by.lo, by.hi)
+        return value.add_(0.5).floor_().clamp_(by.qmin, by.qmax)
 
     return in_chunks(acc, level)
 
@@ -174,7 +178,7 @@ def through_table(level: Tensor, op: IntegerOp) -> Tensor:
     if isinstance(op, IntPool) or op.table is None:
         return level
     assert op.requantiser is not None
-    return look_up(level, op.table, op.requantiser.lo)
+    return look_up(level, op.table, op.requantiser.qmin)
 
 
 def weighted_sum(inputs: Sequence[Tensor], gains: Tensor) -> Tensor:
@@ -185,7 +189,7 @@ def weighted_sum(inputs: Sequence[Tensor], gains: Tensor) -> Tensor:
     return total
 
 
-def look_up(level: Tensor, table: Tensor, lo: int) -> Tensor:
+def look_up(level: Tensor, table: Tensor, qmin: int) -> Tensor:
     """An activation by table: the requantiser made a level of lo.. before the activation, the table has the one after.
 
     Args:
@@ -197,7 +201,7 @@ def look_up(level: Tensor, table: Tensor, lo: int) -> Tensor:
         ``table[level - lo]``, integers in float32.
     """
     table = table.to(level.device, torch.float32)
-    return in_chunks(level, lambda part: table[(part - lo).long()])
+    return in_chunks(level, lambda part: table[(part - qmin).long()])
 
 
 def in_chunks(acc: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

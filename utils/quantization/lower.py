@@ -13,13 +13,13 @@ from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.quantization.edges import Grid
-from utils.quantization.exact import accumulator_bounds, width_of
+from utils.quantization.activation_qparams import QParams
+from utils.quantization.exact_conv import accumulator_bounds, width_of
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import depthwise_layers, outer_layers
 from utils.quantization.tables import make_table
+from utils.quantization.validate import depthwise_layers, outer_layers
 from utils.quantization.weights import round_half_up, round_weights
 
 GAIN_BITS = 16  # of the largest m of a layer, where all its channels are much alike
@@ -40,9 +40,9 @@ class QuantisedNetwork:
 
     network: Network
     scheme: Scheme
-    grids: dict[int, Grid]
+    grids: dict[int, QParams]
     weight_scales: dict[int, Tensor]
-    charges: dict[int, Grid] = field(default_factory=dict)
+    charges: dict[int, QParams] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
 
 
@@ -77,9 +77,9 @@ def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
 def lower_other(
     i: int,
     layer: s.Layer,
-    grids: dict[int, Grid],
+    grids: dict[int, QParams],
     state: Mapping[str, Tensor],
-    charge: Grid | None,
+    charge: QParams | None,
     count: int | None,
 ) -> IntegerOp | None:
     """A layer without kernel; None if it only moves integers."""
@@ -114,9 +114,9 @@ def lower_conv(
     w_scale: Tensor,
     *,
     bits: int,
-    source: Grid,
-    target: Grid | None,
-    charge: Grid | None = None,
+    source: QParams,
+    target: QParams | None,
+    charge: QParams | None = None,
     acc_bits: int = ACC_BITS,
 ) -> IntConv:
     """One convolution; without a ``target`` grid it is a read-out and keeps its accumulator.
@@ -156,7 +156,7 @@ def lower_conv(
 
 
 def _activate(
-    unit: Tensor, activation: str, target: Grid, charge: Grid | None, bounds: Tensor | None = None
+    unit: Tensor, activation: str, target: QParams, charge: QParams | None, bounds: Tensor | None = None
 ) -> tuple[Requantiser, Tensor | None]:
     """Requantiser and table from an accumulator of ``unit`` [O]; without a ``charge`` grid the gains are all."""
     if charge is None:
@@ -164,7 +164,7 @@ def _activate(
     return make_requantiser(unit / charge.scale, 1.0, charge, bounds), make_table(activation, charge, target)
 
 
-def make_requantiser(ratio: Tensor, slope: float, target: Grid, bounds: Tensor | None = None) -> Requantiser:
+def make_requantiser(ratio: Tensor, slope: float, target: QParams, bounds: Tensor | None = None) -> Requantiser:
     """Integer gains m and one shift f with m * 2^-f = ``ratio`` [O], the accumulator's unit over the level's.
 
     f is as large as lets the largest m keep 16 bits, and larger where channels are so unlike each other that the
@@ -180,10 +180,18 @@ def make_requantiser(ratio: Tensor, slope: float, target: Grid, bounds: Tensor |
     f = min(gain_shift(float(ratio.max()), bits), LARGEST_SHIFT)
     m = round_half_up(ratio * 2.0**f).clamp_(max=2**bits - 1)
     m_neg = round_half_up(m.double() * slope)
-    return reduce(Requantiser(m=m.to(torch.int32), m_neg=m_neg.to(torch.int32), f=f, lo=target.lo, hi=target.hi))
+    return reduce(
+        Requantiser(
+            multiplier=m.to(torch.int32),
+            multiplier_neg=m_neg.to(torch.int32),
+            shift=f,
+            qmin=target.qmin,
+            qmax=target.qmax,
+        )
+    )
 
 
-def _gain_bits(ratio: Tensor, target: Grid, bounds: Tensor) -> int:
+def _gain_bits(ratio: Tensor, target: QParams, bounds: Tensor) -> int:
     """Bits of the largest m that leave the smallest one enough, as far as an int32 and the product's width allow.
 
     A channel that never reaches half a level has no say.
@@ -200,10 +208,10 @@ def reduce(by: Requantiser) -> Requantiser:
 
     Where scales are powers of two nothing but the shift remains.
     """
-    gains = torch.cat([by.m, by.m_neg])
-    while by.f > 1 and bool((gains % 2 == 0).all()) and bool((gains != 0).any()):
+    gains = torch.cat([by.multiplier, by.multiplier_neg])
+    while by.shift > 1 and bool((gains % 2 == 0).all()) and bool((gains != 0).any()):
         gains = gains // 2
-        by = replace(by, m=by.m // 2, m_neg=by.m_neg // 2, f=by.f - 1)
+        by = replace(by, multiplier=by.multiplier // 2, multiplier_neg=by.multiplier_neg // 2, shift=by.shift - 1)
     return by
 
 
@@ -214,11 +222,11 @@ def gain_shift(largest: float, bits: int = GAIN_BITS) -> int:
 
 def lower_shortcut(
     layer: s.Shortcut,
-    sources: list[Grid],
-    target: Grid,
+    sources: list[QParams],
+    target: QParams,
     *,
     weights: Tensor | None = None,
-    charge: Grid | None = None,
+    charge: QParams | None = None,
 ) -> IntShortcut:
     """A sum: gains g_j * 2^-f = share_j * s_j / s_out, and for leaky a second gain of 2^15 that carries the slope.
 
@@ -239,19 +247,21 @@ def lower_shortcut(
     one, negative = (torch.tensor([gain], dtype=torch.int32) for gain in (m, m_neg))
     while f > 1 and m == 1 and bool((gains % 2 == 0).all()):
         gains, f = gains // 2, f - 1
-    by = reduce(Requantiser(m=one, m_neg=negative, f=f, lo=out.lo, hi=out.hi))
+    by = reduce(Requantiser(multiplier=one, multiplier_neg=negative, shift=f, qmin=out.qmin, qmax=out.qmax))
     table = None if charge is None else make_table(layer.activation, charge, target)
     return IntShortcut(gains=gains.to(torch.int32), requantiser=by, table=table)
 
 
-def lower_gate(layer: s.ScaleChannels, sources: list[Grid], target: Grid, *, charge: Grid | None = None) -> IntGate:
+def lower_gate(
+    layer: s.ScaleChannels, sources: list[QParams], target: QParams, *, charge: QParams | None = None
+) -> IntGate:
     """Gate times feature; one unit of the accumulator is the product of both scales."""
     unit = torch.tensor([sources[0].scale * sources[1].scale], dtype=torch.float64)
     by, table = _activate(unit, layer.activation, target, charge)
     return IntGate(requantiser=by, table=table)
 
 
-def lower_pool(count: int, source: Grid, target: Grid) -> IntPool:
+def lower_pool(count: int, source: QParams, target: QParams) -> IntPool:
     """A global average of ``count`` pixels: the gain divides by it, so it is a shift only if that is a power of two."""
     unit = torch.tensor([source.scale / count], dtype=torch.float64)
     return IntPool(count=count, requantiser=make_requantiser(unit / target.scale, 1.0, target))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from utils.quantization.straight import fake_quantise, learn_quantise, next_power
+from utils.quantization.ste import fake_quantise, learn_quantise, next_power
 
 FACTORS = (1 / 1.1, 1.0, 1.1)  # of the present scale, which are compared
 EDGE_PACE, WEIGHT_PACE = 0.25, 0.5  # share of the winning factor that is taken, in logarithms
@@ -49,12 +49,12 @@ class Scale(nn.Module):
         return not (self.learn or self.fixed)
 
     @torch.no_grad()
-    def look(self, rows: Tensor, lo: int, hi: int) -> None:
+    def look(self, rows: Tensor, qmin: int, qmax: int) -> None:
         """Compare the factors on values [S,K]; what several edges of a group show adds up until ``move``."""
         errors = []
         for factor in FACTORS:
             scale = (self.scale * factor)[:, None]
-            errors.append(((rows / scale + 0.5).floor_().clamp_(lo, hi).mul_(scale) - rows).square_().sum(1))
+            errors.append(((rows / scale + 0.5).floor_().clamp_(qmin, qmax).mul_(scale) - rows).square_().sum(1))
         found = torch.stack(errors)  # [F,S]
         self._errors = found if self._errors is None else self._errors + found
 
@@ -73,13 +73,13 @@ class Scale(nn.Module):
 class EdgeScale(Scale):
     """The scale of a group of edges."""
 
-    def forward(self, x: Tensor, lo: int, hi: int, *, observe: bool) -> Tensor:
+    def forward(self, x: Tensor, qmin: int, qmax: int, *, observe: bool) -> Tensor:
         """A map [N,C,H,W] on its grid."""
         if observe and self.follows:
-            self.look(sample(x)[None], lo, hi)
+            self.look(sample(x)[None], qmin, qmax)
         if self.learn:
-            return learn_quantise(x, self.scale, self.step(), lo, hi)
-        return fake_quantise(x, self.step(), lo, hi)
+            return learn_quantise(x, self.scale, self.step(), qmin, qmax)
+        return fake_quantise(x, self.step(), qmin, qmax)
 
 
 def sample(x: Tensor) -> Tensor:

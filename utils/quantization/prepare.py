@@ -13,16 +13,16 @@ from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network, State
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.quantization.activation_qparams import Edges, edge_bits, gate_scale, image_scale, trace_edges
 from utils.quantization.calibrate import averaged_pixels, for_image_scale, renumber
-from utils.quantization.edges import Edges, edge_bits, gate_scale, image_scale, trace_edges
 from utils.quantization.equalise import even_gains, rescale, trace_wires
 from utils.quantization.executor import image_levels
-from utils.quantization.fake import FakeQuantised, Start, is_observer
+from utils.quantization.fake import FakeQuantised, StartRanges, is_observer
 from utils.quantization.histogram import Histogram, collect_both
 from utils.quantization.ranges import choose_scales, power_of_two
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import check_supported
 from utils.quantization.tables import charge_grids, tabled_layers
+from utils.quantization.validate import check_supported
 
 SLACK = 0.99
 # Of the logarithm of the gains that even the activations out: all of it would make the weights as uneven as the
@@ -76,7 +76,7 @@ def prepare(
     for group in edges.gates:
         scales[group] = gate_scale(scheme, bits[edges.members()[group][0]])
     charges = {i: grid.scale for i, grid in charge_grids(spec, before, real).items()}
-    model = FakeQuantised(network, scheme, Start(scales, charges, counts), fold=fold, learn=learn)
+    model = FakeQuantised(network, scheme, StartRanges(scales, charges, counts), fold=fold, learn=learn)
     model.check_accumulators()
     return model
 
@@ -125,7 +125,7 @@ def resume(
     """
     folded = fold_bn(network).spec
     ones = dict.fromkeys(trace_edges(folded).members(), 1.0)
-    start = Start(ones, dict.fromkeys(tabled_layers(folded), 1.0), counts or {})
+    start = StartRanges(ones, dict.fromkeys(tabled_layers(folded), 1.0), counts or {})
     model = FakeQuantised(network, scheme, start, fold=fold, learn=learn)
     try:
         missing, unexpected = model.load_state_dict(observers, strict=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from utils.quantization.edges import Edges, edge_bits, gate_scale, image_scale, level_bounds
+from utils.quantization.activation_qparams import Edges, edge_bits, gate_scale, image_scale, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.scheme import Scheme
 
@@ -48,17 +48,17 @@ def power_of_two(scale: float) -> float:
 
 def minmax(members: list[Member], scheme: Scheme) -> float:
     """The smallest scale that clips nothing."""
-    return max(_full_scale(values, counts, lo, hi) for values, counts, lo, hi in members) or 1.0
+    return max(_full_scale(values, counts, qmin, qmax) for values, counts, qmin, qmax in members) or 1.0
 
 
 def percentile(members: list[Member], scheme: Scheme) -> float:
     """The smallest scale that clips no more than 100 - ``percentile`` per cent of any member's values."""
     trimmed = []
-    for values, counts, lo, hi in members:
+    for values, counts, qmin, qmax in members:
         share, tail = counts.cumsum(0) / counts.sum(), (100 - scheme.percentile) / 100
         below = share - counts / counts.sum()  # what lies under each value
-        inside = (share > tail) & (below < 1 - tail) if lo else below < 1 - tail
-        trimmed.append((values, counts * inside, lo, hi))
+        inside = (share > tail) & (below < 1 - tail) if qmin else below < 1 - tail
+        trimmed.append((values, counts * inside, qmin, qmax))
     return minmax(trimmed, scheme)
 
 
@@ -71,8 +71,8 @@ def mse(members: list[Member], scheme: Scheme) -> float:
     full = minmax(members, scheme)
     candidates = full * torch.linspace(SMALLEST, 1, CANDIDATES, dtype=torch.float64)
     errors = torch.zeros(CANDIDATES, dtype=torch.float64)
-    for values, counts, lo, hi in members:
-        errors += squared_errors(values[None], counts[None], candidates[None], lo, hi)[0]
+    for values, counts, qmin, qmax in members:
+        errors += squared_errors(values[None], counts[None], candidates[None], qmin, qmax)[0]
     return float(candidates[errors.argmin()])
 
 
@@ -84,9 +84,9 @@ def cosine(members: list[Member], scheme: Scheme) -> float:
     full = minmax(members, scheme)
     candidates = full * torch.linspace(SMALLEST, 1, CANDIDATES, dtype=torch.float64)
     along, length = torch.zeros(CANDIDATES, dtype=torch.float64), torch.zeros(CANDIDATES, dtype=torch.float64)
-    for values, counts, lo, hi in members:
+    for values, counts, qmin, qmax in members:
         values = values.double()
-        made = (values / candidates[:, None] + 0.5).floor_().clamp_(lo, hi).mul_(candidates[:, None])  # [S,B]
+        made = (values / candidates[:, None] + 0.5).floor_().clamp_(qmin, qmax).mul_(candidates[:, None])  # [S,B]
         along += (made * values * counts).sum(1)
         length += (made.square() * counts).sum(1)
     if not length.any():
@@ -102,7 +102,7 @@ METHODS: dict[str, Callable[[list[Member], Scheme], float]] = {
 }
 
 
-def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:
+def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, qmin: int, qmax: int) -> Tensor:
     """Sum of squared quantisation errors.
 
     Args:
@@ -117,23 +117,23 @@ def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, lo: int, hi: 
     """
     columns = []
     for s in scales.float().T[:, :, None]:  # [C,1]
-        error = (values / s + 0.5).floor_().clamp_(lo, hi).mul_(s).sub_(values)
+        error = (values / s + 0.5).floor_().clamp_(qmin, qmax).mul_(s).sub_(values)
         columns.append((error.square_() * counts).sum(1))
     return torch.stack(columns, 1).double()
 
 
-def channel_steps(histogram: Histogram, lo: int, hi: int) -> Tensor:
+def channel_steps(histogram: Histogram, qmin: int, qmax: int) -> Tensor:
     """The scale of least squared error of every channel by itself, [C]; 0 where a channel is always 0."""
     values, counts = histogram.values(), histogram.counts
-    full = torch.maximum(values.amax(1) / max(hi, 1), values.amin(1) / lo if lo else torch.zeros(1)).clamp_min(0)
+    full = torch.maximum(values.amax(1) / max(qmax, 1), values.amin(1) / qmin if qmin else torch.zeros(1)).clamp_min(0)
     shares = torch.linspace(SMALLEST, 1, CANDIDATES // 2)
     candidates = full.clamp_min(torch.finfo(torch.float32).tiny)[:, None] * shares
-    best = squared_errors(values, counts, candidates, lo, hi).argmin(1)
+    best = squared_errors(values, counts, candidates, qmin, qmax).argmin(1)
     return full * shares[best]
 
 
-def _full_scale(values: Tensor, counts: Tensor, lo: int, hi: int) -> float:
+def _full_scale(values: Tensor, counts: Tensor, qmin: int, qmax: int) -> float:
     present = values[counts > 0]
     if not len(present):
         return 0.0
-    return max(float(present.max()) / hi, float(present.min()) / lo if lo else 0.0, 0.0)
+    return max(float(present.max()) / qmax, float(present.min()) / qmin if qmin else 0.0, 0.0)

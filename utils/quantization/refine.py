@@ -15,16 +15,16 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
 from utils.errors import InputError
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.bias import correct_bias
-from utils.quantization.edges import Grid
-from utils.quantization.exact import ExactConv, accumulator_bounds
+from utils.quantization.data_movement import last_readers, move
+from utils.quantization.exact_conv import ExactConv, accumulator_bounds
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import ENOUGH_SIDE, float_step
 from utils.quantization.integer import IntConv, IntegerOp, charge, respond
 from utils.quantization.lower import ACC_BITS, QuantisedNetwork, lower_conv, lower_other, weight_bits
-from utils.quantization.refit import LARGEST_FAN_IN, refit, sample_positions
 from utils.quantization.scheme import Scheme
-from utils.quantization.walk import last_readers, move
+from utils.quantization.weight_reconstruction import LARGEST_FAN_IN, refit, sample_positions
 from utils.quantization.weights import fit_accumulator, round_weights, weight_scales
 
 Batches = list[Tensor]
@@ -43,11 +43,11 @@ class _Run:
 @torch.no_grad()
 def refine(
     network: Network,
-    grids: dict[int, Grid],
+    grids: dict[int, QParams],
     batches: Sequence[Tensor],
     scheme: Scheme,
     *,
-    charges: dict[int, Grid] | None = None,
+    charges: dict[int, QParams] | None = None,
     counts: dict[int, int] | None = None,
 ) -> QuantisedNetwork:
     """Choose weights, weight scales and biases in cfg order, each on the quantised output of what comes before.
@@ -72,7 +72,7 @@ def refine(
         match layer:
             case s.Conv():
                 _convolution(i, spec, run, grids, charges.get(i), scheme, generator)
-            case s.Head():
+            case s.Output():
                 pass
             case _:
                 op = lower_other(i, layer, grids, run.state, charges.get(i), counts.get(i))
@@ -87,9 +87,9 @@ def refine(
     return QuantisedNetwork(Network(spec, run.state), scheme, grids, run.scales, charges, counts)
 
 
-def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor], grid: Grid) -> Tensor:
+def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor], grid: QParams) -> Tensor:
     if op is None:
-        return move(layer, inputs, float(grid.lo))
+        return move(layer, inputs, float(grid.qmin))
     assert not isinstance(op, IntConv)
     return respond(charge(inputs, op, f"layer {i} (cfg line {layer.line})"), op)
 
@@ -98,8 +98,8 @@ def _convolution(
     i: int,
     spec: s.ModelSpec,
     run: _Run,
-    grids: dict[int, Grid],
-    before_grid: Grid | None,
+    grids: dict[int, QParams],
+    before_grid: QParams | None,
     scheme: Scheme,
     generator: torch.Generator,
 ) -> None:
@@ -140,7 +140,9 @@ def _convolution(
         run.levels[i] = [respond(c + shift, op) for c in charges]
 
 
-def _fitted(place: str, weight: Tensor, bias: Tensor, scale: Tensor, source: Grid, bits: int, scheme: Scheme) -> Tensor:
+def _fitted(
+    place: str, weight: Tensor, bias: Tensor, scale: Tensor, source: QParams, bits: int, scheme: Scheme
+) -> Tensor:
     """Scales with which the accumulator fits the scheme's bits, if enough is left of the weights then."""
     assert scheme.acc_bits is not None
     raised = fit_accumulator(

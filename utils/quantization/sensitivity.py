@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.darknet import spec as s
+from utils.quantization.activation_qparams import IMAGE_BITS, Edges, edge_bits, image_scale, make_grids, trace_edges
 from utils.quantization.bits import LayerBits, weight_counts
-from utils.quantization.edges import IMAGE_BITS, Edges, edge_bits, image_scale, make_grids, trace_edges
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import collect
 from utils.quantization.integer import IntegerNetwork
@@ -35,26 +35,26 @@ FEWER = (6, 5, 4, 3, 2)
 BUDGETS = ("size", "bops")
 
 
-class Unit(NamedTuple):
+class BitUnit(NamedTuple):
     """What has bits of its own: the ``weights`` of a convolution, or the ``activations`` of a group's first layer."""
 
     kind: str
     layer: int
 
 
-class Row(NamedTuple):
+class DamageRow(NamedTuple):
     """The damage when this unit alone has these bits."""
 
-    unit: Unit
+    unit: BitUnit
     bits: int
     damage: float
 
 
-Choice = dict[Unit, int]
+Choice = dict[BitUnit, int]
 
 
 @dataclass(frozen=True)
-class Step:
+class DescentStep:
     """A point of the descent: the bits of every unit, their share of the cost of 8 bits, the damage they predict."""
 
     choice: Choice
@@ -62,23 +62,23 @@ class Step:
     damage: float
 
 
-def units_of(spec: s.ModelSpec) -> tuple[Unit, ...]:
+def units_of(spec: s.ModelSpec) -> tuple[BitUnit, ...]:
     """Every convolution's weights, then every group of edges but the image's."""
     edges = trace_edges(spec)
-    weights = [Unit("weights", i) for i in weight_counts(spec)]
+    weights = [BitUnit("weights", i) for i in weight_counts(spec)]
     groups = [found for group, found in edges.members().items() if group != edges.group[-1]]
-    return (*weights, *(Unit("activations", members[0]) for members in groups))
+    return (*weights, *(BitUnit("activations", members[0]) for members in groups))
 
 
-def scheme_with(scheme: Scheme, spec: s.ModelSpec, choice: Mapping[Unit, int]) -> Scheme:
+def scheme_with(scheme: Scheme, spec: s.ModelSpec, choice: Mapping[BitUnit, int]) -> Scheme:
     """A scheme in which the units have these bits and the others what they had; only departures are in its list."""
     edges, given = trace_edges(spec), replace(scheme, layer_bits=())
     before, plain = edge_bits(edges, scheme), edge_bits(edges, given)
     found: dict[int, tuple[int, int]] = {}
     for i in sorted(set(weight_counts(spec)) | set(edges.producers)):
         first = edges.members()[edges.group[i]][0] if i in edges.group else i
-        a = choice.get(Unit("activations", first), before.get(i, given.a_bit))
-        w = choice.get(Unit("weights", i), weight_bits(spec, i, scheme))
+        a = choice.get(BitUnit("activations", first), before.get(i, given.a_bit))
+        w = choice.get(BitUnit("weights", i), weight_bits(spec, i, scheme))
         if (w, a) != (weight_bits(spec, i, given), plain.get(i, given.a_bit)):
             found[i] = (w, a)
     return replace(scheme, layer_bits=tuple((i, *bits) for i, bits in found.items()))
@@ -86,7 +86,7 @@ def scheme_with(scheme: Scheme, spec: s.ModelSpec, choice: Mapping[Unit, int]) -
 
 def sensitivity(
     quantised: QuantisedNetwork, images: Sequence[Tensor], measure: Callable[[IntegerNetwork], float]
-) -> list[Row]:
+) -> list[DamageRow]:
     """The damage of every unit at every number of bits below 8, all others as they are.
 
     Args:
@@ -109,7 +109,7 @@ def sensitivity(
             coarse = _coarse_weights(coarse, unit.layer)
         else:
             coarse = _coarse_activations(coarse, edges, edges.group[unit.layer], scales[bits])
-        rows.append(Row(unit, bits, measure(lower(coarse))))
+        rows.append(DamageRow(unit, bits, measure(lower(coarse))))
     return rows
 
 
@@ -131,7 +131,7 @@ def _coarse_activations(
     return replace(quantised, grids=make_grids(quantised.network.spec, edges, kept | {group: scales[group]}, bits))
 
 
-class Cost:
+class BitCost:
     """What bits cost: packed bytes of the weights, or bit operations of an image.
 
     Both are sums over the convolutions, of weights times weight bits, or of multiply-accumulates times weight bits
@@ -143,25 +143,25 @@ class Cost:
         first = {group: members[0] for group, members in edges.members().items()}
         self.operations = budget == "bops"
         self.amount: dict[int, int] = {i: macs[i] if self.operations else n for i, n in weight_counts(spec).items()}
-        self.reads = {i: Unit("activations", first[edges.group[spec.layers[i].sources[0]]]) for i in self.amount}
+        self.reads = {i: BitUnit("activations", first[edges.group[spec.layers[i].sources[0]]]) for i in self.amount}
 
-    def terms(self, choice: Choice, unit: Unit | None = None) -> int:
+    def terms(self, choice: Choice, unit: BitUnit | None = None) -> int:
         """The cost of the convolutions that a unit has a say in, or of all."""
         total = 0
         for i, amount in self.amount.items():
-            if unit is None or unit in (Unit("weights", i), self.reads[i]):
-                total += amount * choice[Unit("weights", i)] * self._input_bits(i, choice)
+            if unit is None or unit in (BitUnit("weights", i), self.reads[i]):
+                total += amount * choice[BitUnit("weights", i)] * self._input_bits(i, choice)
         return total
 
     def _input_bits(self, i: int, choice: Choice) -> int:
         return choice.get(self.reads[i], IMAGE_BITS) if self.operations else 1
 
-    def saving(self, choice: Choice, unit: Unit, bits: int) -> int:
+    def saving(self, choice: Choice, unit: BitUnit, bits: int) -> int:
         """What is saved when one unit goes to so many bits."""
         return self.terms(choice, unit) - self.terms({**choice, unit: bits}, unit)
 
 
-def descend(rows: Sequence[Row], cost: Cost) -> list[Step]:
+def descend(rows: Sequence[DamageRow], cost: BitCost) -> list[DescentStep]:
     """From 8 bits everywhere down to where nothing is left to save: least damage for what it saves, greedily.
 
     More bits never count as more damage than fewer: measurements near nothing are noise.
@@ -172,7 +172,7 @@ def descend(rows: Sequence[Row], cost: Cost) -> list[Step]:
     known = _monotone(rows)
     choice = dict.fromkeys(known, FULL)
     whole = cost.terms(choice)
-    steps = [Step(dict(choice), 1.0, 0.0)]
+    steps = [DescentStep(dict(choice), 1.0, 0.0)]
     while True:
         offers = []
         for unit, curve in known.items():
@@ -186,12 +186,12 @@ def descend(rows: Sequence[Row], cost: Cost) -> list[Step]:
         _, minus, unit = min(offers)
         choice[unit] = -minus
         damage = sum(curve[choice[each]] for each, curve in known.items())
-        steps.append(Step(dict(choice), cost.terms(choice) / whole, damage))
+        steps.append(DescentStep(dict(choice), cost.terms(choice) / whole, damage))
 
 
-def _monotone(rows: Sequence[Row]) -> dict[Unit, dict[int, float]]:
+def _monotone(rows: Sequence[DamageRow]) -> dict[BitUnit, dict[int, float]]:
     """Unit -> bits -> damage, that of 8 bits 0, never falling as bits fall."""
-    curves: dict[Unit, dict[int, float]] = {}
+    curves: dict[BitUnit, dict[int, float]] = {}
     for row in sorted(rows, key=lambda row: -row.bits):
         curve = curves.setdefault(row.unit, {FULL: 0.0})
         curve[row.bits] = max(row.damage, *curve.values())

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.quantization.edges import Grid, level_bounds
+from utils.quantization.activation_qparams import QParams, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.ranges import CANDIDATES, METHODS, SMALLEST, power_of_two
 from utils.quantization.scheme import Scheme
-from utils.quantization.support import TABLED, readouts
+from utils.quantization.validate import TABLED, readouts
 from utils.quantization.weights import round_half_up
 
 CHARGE_BITS = 8
@@ -30,7 +30,7 @@ def tabled_layers(spec: s.ModelSpec) -> tuple[int, ...]:
     )
 
 
-def charge_grids(spec: s.ModelSpec, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, Grid]:
+def charge_grids(spec: s.ModelSpec, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, QParams]:
     """The grid of the pre-activation of every layer with a table.
 
     Args:
@@ -48,24 +48,24 @@ def charge_grids(spec: s.ModelSpec, histograms: dict[int, Histogram], scheme: Sc
     return grids
 
 
-def charge_grid(histogram: Histogram, activation: str, scheme: Scheme) -> Grid:
+def charge_grid(histogram: Histogram, activation: str, scheme: Scheme) -> QParams:
     """The grid of one pre-activation, from a histogram of its values."""
-    lo, hi = level_bounds(CHARGE_BITS, signed=True)
-    member = (*histogram.merged(), lo, hi)
+    qmin, qmax = level_bounds(CHARGE_BITS, signed=True)
+    member = (*histogram.merged(), qmin, qmax)
     scale = (
         _least_error(*member, activation, scheme)
         if scheme.ranges == "mse"
         else METHODS[scheme.ranges]([member], scheme)
     )
-    return Grid(power_of_two(scale) if scheme.style == "pow2" else scale, lo, hi)
+    return QParams(power_of_two(scale) if scheme.style == "pow2" else scale, qmin, qmax)
 
 
-def _least_error(values: Tensor, counts: Tensor, lo: int, hi: int, activation: str, scheme: Scheme) -> float:
-    full = METHODS["minmax"]([(values, counts, lo, hi)], scheme)
+def _least_error(values: Tensor, counts: Tensor, qmin: int, qmax: int, activation: str, scheme: Scheme) -> float:
+    full = METHODS["minmax"]([(values, counts, qmin, qmax)], scheme)
     wanted = ACTIVATIONS[activation](values)
     best, least = full, torch.inf
     for share in torch.linspace(1, SMALLEST, CANDIDATES, dtype=torch.float64).tolist():
-        level = (values / (full * share) + 0.5).floor_().clamp_(lo, hi)
+        level = (values / (full * share) + 0.5).floor_().clamp_(qmin, qmax)
         error = float(
             ((ACTIVATIONS[activation](level * full * share) - wanted).square_() * counts).sum(dtype=torch.float64)
         )
@@ -74,11 +74,11 @@ def _least_error(values: Tensor, counts: Tensor, lo: int, hi: int, activation: s
     return best
 
 
-def make_table(activation: str, before: Grid, target: Grid) -> Tensor:
+def make_table(activation: str, before: QParams, target: QParams) -> Tensor:
     """The level after the activation for each level before it, int32 [before.hi - before.lo + 1].
 
     floor(f(p * s_before) / s_out + 1/2) in float64, clipped to the target's levels.
     """
-    p = torch.arange(before.lo, before.hi + 1, dtype=torch.float64)
+    p = torch.arange(before.qmin, before.qmax + 1, dtype=torch.float64)
     after = ACTIVATIONS[activation](p * before.scale) / target.scale
-    return round_half_up(after).clamp_(target.lo, target.hi).to(torch.int32)
+    return round_half_up(after).clamp_(target.qmin, target.qmax).to(torch.int32)

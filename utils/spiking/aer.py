@@ -14,8 +14,8 @@ from torch import Tensor
 from utils.darknet.shapes import channels, sizes
 from utils.files import write_text, writing
 from utils.quantization.executor import image_levels
-from utils.quantization.support import readouts
-from utils.spiking.encode import SpikingNetwork
+from utils.quantization.validate import readouts
+from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.stepwise import StepwiseExecutor
 
 EVENT = np.dtype([("t", "<u2"), ("x", "<u2"), ("y", "<u2"), ("c", "<u2"), ("sign", "i1")])

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
-from utils.quantization.exact import ExactConv, accumulator_bits
+from utils.quantization.data_movement import last_readers
+from utils.quantization.exact_conv import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv
 from utils.quantization.lower import ACC_BITS, PRODUCT_BITS
-from utils.quantization.walk import last_readers
 from utils.quantization.weights import round_half_up, weight_levels
-from utils.spiking.encode import SpikingNetwork, encode
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import State, StreamExecutor, arriving
 
 STEP = 0.5  # of the way that takes the mean error away; weights and biases share it
@@ -91,7 +91,7 @@ def finetune_stream(
     last, pixels, ops = last_readers(spec), pixel_edges(spec), dict(network.ops)
     trains: dict[int, Train] = {-1: [None] * executor.steps}
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Head):
+        if isinstance(layer, s.Output):
             continue
         op, given = ops.get(i), [trains[j] for j in layer.sources]
         if not isinstance(op, IntConv) or pixels.intersection(layer.sources):
@@ -110,7 +110,7 @@ def pixel_edges(spec: s.ModelSpec) -> set[int]:
     """Edges that carry pixels, among them those that only move them."""
     found = {-1}
     for i, layer in enumerate(spec.layers):
-        if not isinstance(layer, s.Conv | s.Shortcut | s.Head) and found.intersection(layer.sources):
+        if not isinstance(layer, s.Conv | s.Shortcut | s.Output) and found.intersection(layer.sources):
             found.add(i)
     return found
 
@@ -198,8 +198,8 @@ def _tuned(
     layer, op = network.conv(i)
     by = op.requantiser
     assert by is not None
-    top, unit = weight_levels(op.w_bit), 2.0**by.f / by.m.clamp_min(1).double()
-    gains = [m.float().view(1, -1, 1, 1) * 2.0**-by.f for m in (by.m, by.m_neg)]
+    top, unit = weight_levels(op.w_bit), 2.0**by.shift / by.multiplier.clamp_min(1).double()
+    gains = [m.float().view(1, -1, 1, 1) * 2.0**-by.shift for m in (by.multiplier, by.multiplier_neg)]
     widest = min(network.scheme.acc_bits or ACC_BITS, PRODUCT_BITS - by.gain_bits)
 
     def snap(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,9 +212,9 @@ def _tuned(
         layer=layer,
         received=summed(given, levels[layer.sources[0]]),
         wanted=levels[i].float(),
-        low=by.lo,
-        high=by.hi,
-        value=lambda acc: acc * (torch.where(acc < 0, gains[1], gains[0]) if by.lo < 0 else gains[0]),
+        low=by.qmin,
+        high=by.qmax,
+        value=lambda acc: acc * (torch.where(acc < 0, gains[1], gains[0]) if by.qmin < 0 else gains[0]),
         fire=lambda weight, bias: _fired(executor, i, given, weight, bias, levels[i]),
         snap=snap,
         unit=unit,

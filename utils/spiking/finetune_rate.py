@@ -13,9 +13,9 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
+from utils.quantization.data_movement import last_readers
 from utils.quantization.histogram import float_edges
-from utils.quantization.support import readouts
-from utils.quantization.walk import last_readers
+from utils.quantization.validate import readouts
 from utils.spiking.finetune import Progress, Task, Train, drop, pixel_edges, summed, tune, unbiased
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateState
@@ -38,7 +38,7 @@ def finetune_rate(
     last, pixels, read = last_readers(spec), pixel_edges(spec), set(readouts(spec))
     trains: dict[int, Train] = {-1: [state.x] * rate.timesteps}
     for i, exact in float_edges(expand(fold_bn(network))[0], images):
-        if i < 0 or isinstance(layer := spec.layers[i], s.Head):
+        if i < 0 or isinstance(layer := spec.layers[i], s.Output):
             continue
         given = [trains[j] for j in layer.sources]
         if not isinstance(layer, s.Conv) or pixels.intersection(layer.sources):

@@ -32,24 +32,26 @@ class Neuron:
     gain: Tensor  # float64 [1,O,1,1], integers
     gain_negative: Tensor
     theta: float
-    lo: int
-    hi: int
+    qmin: int
+    qmax: int
 
     @classmethod
     def of(cls, by: Requantiser, device: torch.device) -> Neuron:
         """The neuron that counts to what ``by`` requantises to."""
-        gain, negative = (m.to(device=device, dtype=torch.float64).view(1, -1, 1, 1) for m in (by.m, by.m_neg))
-        return cls(gain, negative, 2.0**by.f, by.lo, by.hi)
+        gain, negative = (
+            m.to(device=device, dtype=torch.float64).view(1, -1, 1, 1) for m in (by.multiplier, by.multiplier_neg)
+        )
+        return cls(gain, negative, 2.0**by.shift, by.qmin, by.qmax)
 
     @property
     def window(self) -> int:
         """Steps it may need to fire all its spikes."""
-        return max(self.hi, -self.lo)
+        return max(self.qmax, -self.qmin)
 
     def charge(self, total: Tensor) -> Tensor:
         """V once all input has arrived; ``total`` is A. Exact in float64: every number stays below 2^48."""
         potential = total.to(torch.float64, copy=True)
-        if self.lo < 0:
+        if self.qmin < 0:
             potential.mul_(torch.where(potential < 0, self.gain_negative, self.gain))
         else:  # what is negative fires nothing, whatever its gain
             potential.mul_(self.gain)
@@ -57,7 +59,7 @@ class Neuron:
 
     def count(self, potential: Tensor) -> Tensor:
         """Closed form: the spikes of a whole window, those below zero counted as negative; float64."""
-        return potential.div(self.theta).floor_().clamp_(self.lo, self.hi)
+        return potential.div(self.theta).floor_().clamp_(self.qmin, self.qmax)
 
     def step(self, potential: Tensor, fired: Tensor) -> Tensor:
         """One step of the window, literally.
@@ -69,8 +71,8 @@ class Neuron:
         Returns:
             Spikes of this step in {-1, 0, 1}, float64.
         """
-        up = (potential >= self.theta) & (fired < self.hi)
-        down = (potential < 0) & (fired > self.lo)
+        up = (potential >= self.theta) & (fired < self.qmax)
+        down = (potential < 0) & (fired > self.qmin)
         spikes = up.double() - down.double()
         potential.sub_(spikes, alpha=self.theta)
         fired.add_(spikes)

@@ -23,9 +23,9 @@ from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.files import writing
 from utils.quantization.integer import IntegerNetwork, IntShortcut, Requantiser
-from utils.quantization.support import readouts
-from utils.spiking.counting import pixel_channels
-from utils.spiking.encode import SpikingNetwork
+from utils.quantization.validate import readouts
+from utils.spiking.spike_schedule import SpikingNetwork
+from utils.spiking.synops import pixel_channels
 
 Array = NDArray[np.float64]
 IMAGE, START = "image", "start"
@@ -125,7 +125,7 @@ class _Builder:
         """A convolution for every part of the input, all into one integrator."""
         _, op = self.network.integer.conv(i)
         by = op.requantiser
-        gain = np.ones(layer.filters) if by is None else by.m.numpy().astype(np.float64)
+        gain = np.ones(layer.filters) if by is None else by.multiplier.numpy().astype(np.float64)
         weight = op.weight.numpy().astype(np.float64) * gain[:, None, None, None]
         names, at = [], 0
         for k, part in enumerate(given):
@@ -145,7 +145,7 @@ class _Builder:
         op = self.network.integer.ops[i]
         assert isinstance(op, IntShortcut)
         wide = channels(self.network.spec)[i]
-        gains = op.gains.numpy().astype(np.float64) * float(op.requantiser.m[0])
+        gains = op.gains.numpy().astype(np.float64) * float(op.requantiser.multiplier[0])
         names = []
         for source, (j, gain) in enumerate(zip(layer.sources, gains, strict=True)):
             at = 0
@@ -178,10 +178,10 @@ class _Builder:
 
     def _neuron(self, i: int, by: Requantiser, charges: list[str], bias: Array, largest: float) -> None:
         """Integrator, threshold, soft reset, and the three gates of its window."""
-        theta, opens = 2.0**by.f, self.network.start[i] * self.network.window
+        theta, opens = 2.0**by.shift, self.network.start[i] * self.network.window
         shut = 2.0 ** np.ceil(np.log2(2 * largest + 2 * theta))
         body = self._integrator(i, f"membrane_{i}", charges, bias + theta / 2 - shut)
-        for name, step, sign in (("open", opens, 1.0), ("close", opens + by.hi, -1.0)):
+        for name, step, sign in (("open", opens, 1.0), ("close", opens + by.qmax, -1.0)):
             delay = self.graph.add(f"{name}_{i}", self.nir.Delay(np.full((1, *self.size[-1]), float(step))), START)
             self._pulse(i, f"{name}ing_{i}", np.full(len(bias), sign * shut), delay, body)
         shape = (len(bias), *self.size[i])
@@ -258,7 +258,7 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
             raise InputError(f"{place}: pools pixels, which are no spikes; put a convolution before it")
         if isinstance(layer, s.Reorg):
             raise InputError(f"{place}: NIR has no reorg; use a network without passthrough")
-        if i in integer.grids and integer.grids[i].lo < 0:
+        if i in integer.grids and integer.grids[i].qmin < 0:
             raise InputError(f"{place}: fires negative spikes, NIR's have no sign; set activation=relu and retrain")
         if i in integer.ops and any(
             -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)

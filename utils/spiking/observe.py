@@ -12,8 +12,8 @@ from utils.darknet import spec as s
 from utils.darknet.shapes import channels, sizes
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.encode import SpikingNetwork
 from utils.spiking.mismatch import Mismatch, is_exact, mismatch, together
+from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.stream import Spikes, State, StreamExecutor
 
 MEMBRANE_BITS = 32
@@ -149,10 +149,10 @@ def hardware_state_bits(network: SpikingNetwork, height: int, width: int) -> int
         op = network.integer.ops.get(i)
         if op is not None:
             by = op.requantiser
-            total += values * (MEMBRANE_BITS + (0 if by is None else (by.hi - by.lo).bit_length()))
+            total += values * (MEMBRANE_BITS + (0 if by is None else (by.qmax - by.qmin).bit_length()))
         elif isinstance(layer, s.MaxPool) and i in network.integer.grids:
             grid, j = network.integer.grids[i], layer.sources[0]
-            total += (values + wide[j] * size[j][0] * size[j][1]) * (grid.hi - grid.lo).bit_length()
+            total += (values + wide[j] * size[j][0] * size[j][1]) * (grid.qmax - grid.qmin).bit_length()
     return total
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from utils.quantization.executor import Executor
 from utils.quantization.integer import Requantiser, in_chunks
-from utils.spiking.encode import SpikingNetwork
 from utils.spiking.neurons import Neuron
+from utils.spiking.spike_schedule import SpikingNetwork
 
 
 class PhaseExecutor(Executor):

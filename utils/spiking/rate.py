@@ -13,9 +13,9 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
+from utils.quantization.data_movement import move
 from utils.quantization.histogram import float_edges
-from utils.quantization.support import readouts
-from utils.quantization.walk import move
+from utils.quantization.validate import readouts
 
 RESETS = ("subtract", "zero")
 PERCENTILE = 99.999

@@ -14,9 +14,9 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
+from utils.quantization.data_movement import move
 from utils.quantization.histogram import float_edges
-from utils.quantization.support import readouts
-from utils.quantization.walk import move
+from utils.quantization.validate import readouts
 from utils.spiking.mismatch import Mismatch, mismatch
 from utils.spiking.rate import RateNetwork
 
@@ -93,7 +93,7 @@ class RateState:
         """All layers, once."""
         out = {-1: self.x}
         for i, layer in enumerate(self.rate.spec.layers):
-            carried = None if isinstance(layer, s.Head) else self.advance(i, [out[j] for j in layer.sources])
+            carried = None if isinstance(layer, s.Output) else self.advance(i, [out[j] for j in layer.sources])
             if carried is not None:
                 out[i] = carried
         self._count(out)

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
-from utils.darknet.moves import insert_zeros, reorg
+from utils.darknet.reorder import insert_zeros, reorg
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out
-from utils.quantization.support import readouts
-from utils.spiking.encode import SpikingNetwork
+from utils.quantization.validate import readouts
 from utils.spiking.neurons import Neuron
+from utils.spiking.spike_schedule import SpikingNetwork
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class StepwiseExecutor(nn.Module):
                     charge = sum(_currents(train, gain) for train, gain in zip(inputs, add.gains, strict=True))
                     assert isinstance(charge, Tensor)
                     trains[i] = self._fire(charge, Neuron.of(add.requantiser, x.device))
-                case s.Head():
+                case s.Output():
                     pass
                 case _:
-                    trains[i] = _relay(layer, inputs, signed=self.spiking.integer.grids[i].lo < 0)
+                    trains[i] = _relay(layer, inputs, signed=self.spiking.integer.grids[i].qmin < 0)
         return Spikes(trains, membranes)
 
     def _fire(self, total: Tensor, neuron: Neuron) -> Tensor:

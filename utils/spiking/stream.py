@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from utils.darknet import spec as s
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
-from utils.quantization.exact import ExactConv
+from utils.quantization.data_movement import move
+from utils.quantization.exact_conv import ExactConv
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out, weighted_sum
-from utils.quantization.support import readouts
-from utils.quantization.walk import move
-from utils.spiking.encode import SpikingNetwork, spiking_layers
-from utils.spiking.firing import RULES, StreamingNeuron
+from utils.quantization.validate import readouts
+from utils.spiking.spike_schedule import SpikingNetwork, spiking_layers
+from utils.spiking.stream_neuron import RULES, StreamingNeuron
 
 SCHEDULES = ("spread", "preload")
 CACHED_NEURONS = 2**20  # of the images that are simulated together
@@ -154,7 +154,7 @@ class StreamExecutor(nn.Module):
         """One step of all layers, in place; returns what every edge carried."""
         spikes: Spikes = {-1: None}
         for i, layer in enumerate(self.spiking.spec.layers):
-            if not isinstance(layer, s.Head):
+            if not isinstance(layer, s.Output):
                 spikes[i] = self.advance(i, [spikes[j] for j in layer.sources], state)
         state.t += 1
         return spikes
@@ -202,7 +202,7 @@ class StreamExecutor(nn.Module):
                     constant[i] = self.pixel_convs[str(i)](lit[0]).double()
                 case IntShortcut():
                     constant[i] = pixels.new_zeros(1, dtype=torch.float64) if dark else weighted_sum(lit, op.gains)
-                case None if not dark and not isinstance(layer, s.Head):
+                case None if not dark and not isinstance(layer, s.Output):
                     reached[i] = move(layer, lit, 0.0)
         return constant
 
@@ -236,7 +236,7 @@ class StreamExecutor(nn.Module):
         if all(x is None for x in given):
             return None
         spikes = self._filled(layer, given, state)
-        lowest = float(self.spiking.integer.grids[i].lo)
+        lowest = float(self.spiking.integer.grids[i].qmin)
         if not isinstance(layer, s.MaxPool):
             return move(layer, spikes, lowest)
         counted, sent = state.pools.get(i) or (torch.zeros_like(spikes[0]), None)
@@ -267,11 +267,11 @@ def settling_bounds(network: SpikingNetwork, schedule: str = "spread") -> dict[i
     bounds = {-1: network.window if schedule == "spread" else 1}
     for i, layer in enumerate(network.spec.layers):
         sources = [bounds[j] for j in layer.sources if j in bounds]
-        if isinstance(layer, s.Head) or not sources:
+        if isinstance(layer, s.Output) or not sources:
             continue
         op = network.integer.ops.get(i)
         by = op.requantiser if op is not None else None
-        bounds[i] = max(bounds[-1], *sources) + (by.hi - by.lo if by is not None else 0)
+        bounds[i] = max(bounds[-1], *sources) + (by.qmax - by.qmin if by is not None else 0)
     return bounds
 
 
@@ -285,7 +285,7 @@ def check_streams(network: SpikingNetwork, rule: str) -> None:
         raise InputError(f"--neuron: {rule!r} is unknown; use one of {', '.join(RULES)}")
     for i, op in network.integer.ops.items():
         by = op.requantiser
-        if rule == "unsigned" and by is not None and by.lo < 0:
+        if rule == "unsigned" and by is not None and by.qmin < 0:
             raise InputError(
                 f"{network.integer.place(i)}: fires negative spikes too; --neuron unsigned cannot, use traced or signed"
             )

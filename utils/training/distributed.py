@@ -38,7 +38,7 @@ class Group:
     local: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and tells."""
         return self.rank == 0
 
@@ -71,7 +71,7 @@ class Group:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gathered(self, items: Sequence[T]) -> list[T]:
+    def all_gather(self, items: Sequence[T]) -> list[T]:
         """The items of all processes, in the order of their ranks."""
         if self.size == 1:
             return list(items)
@@ -88,7 +88,7 @@ class Group:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
-    def alike(self, model: nn.Module) -> None:
+    def broadcast(self, model: nn.Module) -> None:
         """Give every process the first one's parameters and buffers: batch norms' statistics differ otherwise."""
         if self.size > 1:
             for tensor in model.state_dict().values():
@@ -125,12 +125,12 @@ def from_environment() -> Group:
     return Group(rank, size, local)
 
 
-def in_turn(group: Group, prepare: Callable[[], object]) -> None:
+def main_first(group: Group, prepare: Callable[[], object]) -> None:
     """What writes shared files: the first process does it, then the others find it done."""
-    if group.leads:
+    if group.is_main:
         prepare()
     group.shared(None)
-    if not group.leads:
+    if not group.is_main:
         prepare()
 
 
@@ -152,16 +152,16 @@ def joined(group: Group, *, cuda: bool) -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         if not _lost(error):
             raise
-        told = f"process {group.rank} of {group.size}: another one ended or hangs; see what it said"
-        raise InputError(told) from error
+        message = f"process {group.rank} of {group.size}: another one ended or hangs; see what it said"
+        raise InputError(message) from error
     finally:
         dist.destroy_process_group()
 
 
 def _lost(error: Exception) -> bool:
-    told = str(error).lower()
+    message = str(error).lower()
     return isinstance(error, dist.DistError) or any(
-        word in told for word in ("connection closed", "connection reset", "timed out", "peer", "broken pipe")
+        word in message for word in ("connection closed", "connection reset", "timed out", "peer", "broken pipe")
     )
 
 

@@ -20,7 +20,7 @@ from utils.training.ema import Ema
 from utils.training.schedule import Schedule, step_ends
 
 
-class Batch(Protocol):
+class TrainingBatch(Protocol):
     """What a loader yields: uint8 images [N, C, H, W] and their numbers in the data set; the rest is the loss's."""
 
     images: Tensor
@@ -66,7 +66,7 @@ class EpochResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EpochOptions:
     """How an epoch is run, beside the model and the data.
 
     Args:
@@ -98,7 +98,7 @@ def train_one_epoch(
     *,
     epoch: int,
     precision: Precision,
-    options: Options | None = None,
+    options: EpochOptions | None = None,
     ema: Ema | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> EpochResult:
@@ -108,7 +108,7 @@ def train_one_epoch(
         InputError: a loss or a gradient is not finite; epoch, batch and images are named, and the weights are those
             from before that step.
     """
-    options = options or Options()
+    options = options or EpochOptions()
     model.train()
     ends = step_ends(len(loader), options.accumulate)  # type: ignore[arg-type]
     first = (epoch - options.begin) * len(ends)
@@ -136,7 +136,7 @@ def train_one_epoch(
 
 
 def _forward(
-    model: nn.Module, batch: Batch, loss: Loss, precision: Precision, teacher: Teacher | None
+    model: nn.Module, batch: TrainingBatch, loss: Loss, precision: Precision, teacher: Teacher | None
 ) -> Mapping[str, Tensor]:
     images = batch.images.to(precision.device, non_blocking=True)
     images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -159,7 +159,7 @@ def _step(
     model: nn.Module,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler | None,
-    options: Options,
+    options: EpochOptions,
     *,
     seen: int,
     step: int,
@@ -193,8 +193,8 @@ def _step(
 def _add(result: EpochResult, terms: Mapping[str, Tensor], count: int, place: str) -> None:
     values = {name: float(value.detach()) for name, value in terms.items()}
     if not torch.isfinite(torch.tensor(values["total"])):
-        told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        raise InputError(f"{place}: the loss is not finite ({told}); lower --lr, or look at these images and labels")
+        message = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise InputError(f"{place}: the loss is not finite ({message}); lower --lr, or look at these images and labels")
     for name, value in values.items():
         result.losses[name] = result.losses.get(name, 0.0) + value * count
     result.images += count

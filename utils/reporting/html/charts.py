@@ -95,8 +95,8 @@ def spikes(tables: Tables) -> str:
     y = axis("spikes a neuron and frame", values, zero=True)
     mean = sum(row["spikes"] for row in rows) / sum(row["neurons"] for row in rows)
     labels = [str(row["layer"]) for row in rows]
-    told = f"{mean:.2f} spikes a neuron in the mean of the network."
-    return bar_chart("Spikes of each layer", labels, [Bars("spikes a neuron", values, 4)], "layer", y, note=told)
+    message = f"{mean:.2f} spikes a neuron in the mean of the network."
+    return bar_chart("Spikes of each layer", labels, [Bars("spikes a neuron", values, 4)], "layer", y, note=message)
 
 
 def pr_curves(tables: Tables) -> str:

@@ -33,7 +33,7 @@ PAGE = """<!DOCTYPE html>
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportPage:
     """What a page is made from: a record, the tables beside it (none: empty), pictures by row and heading."""
 
     record: Record
@@ -51,7 +51,7 @@ def write_report(folder: Path | str) -> Path:
     return write_text(report.record.folder / NAME, render(report))
 
 
-def load(folder: Path) -> Report:
+def load(folder: Path) -> ReportPage:
     """Read a run's record and whatever of its tables and pictures is there.
 
     Raises:
@@ -62,10 +62,10 @@ def load(folder: Path) -> Report:
     for path in sorted((folder / PICTURES).glob("*-*-*.jpg")):
         row, _, heading = path.stem.split("-", 2)
         rows.setdefault(row, {})[heading.replace("_", " ")] = path
-    return Report(read_record(folder), tables, list(rows.values()))
+    return ReportPage(read_record(folder), tables, list(rows.values()))
 
 
-def render(report: Report) -> str:
+def render(report: ReportPage) -> str:
     """The page, complete in itself: style, charts and pictures are inside it."""
     record, tables = report.record, report.tables
     parts = [

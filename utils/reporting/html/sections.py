@@ -66,9 +66,9 @@ def headline(record: Record) -> str:
 
 
 def _lead(record: Record, before: Row, after: Row) -> str:
-    told = [times(before.get("bytes"), after.get("bytes"), "smaller", "larger")]
+    message = [times(before.get("bytes"), after.get("bytes"), "smaller", "larger")]
     energy = times(before.get("energy_pj"), after.get("energy_pj"), "less", "more")
-    text = f"The network file is {told[0] or 'done'}"
+    text = f"The network file is {message[0] or 'done'}"
     text += f" and its arithmetic takes {energy} energy" if energy and energy != "unchanged" else ""
     text += f"; mAP@.5 went from {before['map50']:.3f} to {after['map50']:.3f} ({_scored(before, after)})"
     about = record.metrics.get("about", {})
@@ -103,8 +103,8 @@ def stages(record: Record) -> str:
             cells.append(datum(name, column, row.get(column)) + (f"<small>{changed}</small>" if changed else ""))
         rows.append(cells)
     head = ["stage", *(COLUMNS[column][0] for column in STAGE_COLUMNS)]
-    told = table("Under each number its change from the first stage.", head, rows, kind="stages")
-    return f'<h2>Stage by stage</h2>{told}<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>{_spikes(record)}'
+    message = table("Under each number its change from the first stage.", head, rows, kind="stages")
+    return f'<h2>Stage by stage</h2>{message}<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>{_spikes(record)}'
 
 
 def _taught(record: Record, name: str) -> str:
@@ -148,20 +148,20 @@ def quality(tables: Tables) -> str:
 
 def cut(tables: Tables) -> str:
     """Channels of each layer before and after, gammas of the networks."""
-    told = [
+    message = [
         charts.channels(tables) or missing("Channels of the layers are", "channels.csv"),
         charts.gammas(tables) or missing("The histogram of the gammas is", "gammas.csv"),
     ]
-    return _section("What was cut", told, _channel_table(tables.get("channels", [])))
+    return _section("What was cut", message, _channel_table(tables.get("channels", [])))
 
 
 def integers(tables: Tables) -> str:
     """Bits and spikes of each layer."""
-    told = [
+    message = [
         charts.bits(tables) or missing("Bits of the layers are", "layers.csv of a quantised network"),
         charts.spikes(tables) or missing("Spikes of the layers are", "layers.csv of a spiking network"),
     ]
-    return _section("As integers and as spikes", told, _integer_table(tables.get("layers", [])))
+    return _section("As integers and as spikes", message, _integer_table(tables.get("layers", [])))
 
 
 def training(tables: Tables) -> str:
@@ -169,8 +169,8 @@ def training(tables: Tables) -> str:
     return _section("Training", charts.curves(tables) or [missing("The curves are", "epochs.csv")])
 
 
-def _section(heading: str, told: Sequence[str], after: str = "") -> str:
-    return f'<h2>{escape(heading)}</h2><div class="charts">{"".join(told)}</div>{after}'
+def _section(heading: str, message: Sequence[str], after: str = "") -> str:
+    return f'<h2>{escape(heading)}</h2><div class="charts">{"".join(message)}</div>{after}'
 
 
 def _channel_table(rows: Sequence[Row]) -> str:
@@ -179,10 +179,10 @@ def _channel_table(rows: Sequence[Row]) -> str:
          f"{(row['after'] or 0) / row['before']:.0%}"]
         for row in rows
     ]  # fmt: skip
-    told = table(
+    message = table(
         "Layers with batch norm, as the cfg counts them.", ["layer", "cfg line", "before", "after", "kept"], cells
     )
-    return _folded(f"Channels of {len(rows)} layers", told) if rows else ""
+    return _folded(f"Channels of {len(rows)} layers", message) if rows else ""
 
 
 def _integer_table(rows: Sequence[Row]) -> str:
@@ -239,8 +239,8 @@ def reproduce(record: Record) -> str:
     else:
         parts.append(missing("The stages' commands are", "list of its stages in record.json"))
     for name, run in runs.items():
-        told = f"{duration(run['seconds'])}, <code>{escape(run['folder'])}</code>"
-        parts.append(f"<h3>{escape(stage(name))}</h3><p class='soft'>{told}</p>")
+        message = f"{duration(run['seconds'])}, <code>{escape(run['folder'])}</code>"
+        parts.append(f"<h3>{escape(stage(name))}</h3><p class='soft'>{message}</p>")
         parts.append(_command(run["command"]))
     files = [item for item in record.outputs if item["path"].endswith(".pt")]
     if files:

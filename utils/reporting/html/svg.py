@@ -121,11 +121,11 @@ def bar_chart(
             if value is None:
                 continue
             at = LEFT + (place + 0.1) * room + (0 if over else number * wide)
-            told = f"{group.name}, {x} {label}: {value:.6g}"
+            message = f"{group.name}, {x} {label}: {value:.6g}"
             top, foot = _down(y, value), _down(y, max(0.0, y.low))
             parts.append(
                 f'<rect class="f{group.tint}" x="{at:.1f}" y="{top:.1f}" width="{wide:.1f}" '
-                f'height="{max(0.0, foot - top):.1f}"><title>{escape(told)}</title></rect>'
+                f'height="{max(0.0, foot - top):.1f}"><title>{escape(message)}</title></rect>'
             )
     parts.append(_names_below(labels, room))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x, "middle"))

@@ -30,10 +30,10 @@ def datum(place: str, name: str, value: Any) -> str:
     """A number of the record, written for people, with its whole value beside it for programs."""
     if value is None:
         return NONE
-    told = COLUMNS[name][1](value).replace(" u", f" {MICRO}")
+    message = COLUMNS[name][1](value).replace(" u", f" {MICRO}")
     return (
         f'<data value="{escape(json.dumps(value))}" data-stage="{escape(place)}" data-name="{escape(name)}">'
-        f"{escape(told)}</data>"
+        f"{escape(message)}</data>"
     )
 
 

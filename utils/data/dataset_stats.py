@@ -1,0 +1,173 @@
+"""What is in a set and what is wrong with it: every image decoded, every label row read, nothing stopped at.
+
+``read_labels`` and ``read_image`` refuse the first mistake, as training must; here each one is noted, and on it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.data.images import UnreadableImageError, read_image
+from utils.data.labels import clip_to_image, label_path, parse_row
+from utils.data.manifest import Manifest, read_list
+from utils.errors import InputError
+
+SPLITS = ("train", "valid")
+
+
+@dataclass
+class Seen:
+    """One image of a list, with what its files say.
+
+    ``shape`` (height, width) px, None where it can not be decoded. ``boxes`` float32 [n, 5] (class, cx, cy, w, h; 0..1)
+    are those of rows that are right. ``content`` and ``pixels`` are digests of the file and of the decoded picture.
+    ``errors`` would stop a training, ``warnings`` would not.
+    """
+
+    path: Path
+    boxes: np.ndarray
+    shape: tuple[int, int] | None = None
+    content: bytes = b""
+    pixels: bytes = b""
+    labelled: bool = True
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A set as it was found; ``splits`` are "train" and "valid", in the lists' order."""
+
+    manifest: Manifest
+    splits: dict[str, list[Seen]]
+
+    @property
+    def errors(self) -> list[str]:
+        """What a training would refuse."""
+        found = [message for items in self.splits.values() for seen in items for message in seen.errors]
+        for split, items in self.splits.items():
+            if not any(seen.labelled for seen in items):
+                where = label_path(items[0].path, self.manifest.labels)
+                found.append(f"{split}: none of {len(items)} images has a label file, such as {where}")
+            elif not any(len(seen.boxes) for seen in items):
+                found.append(f"{split}: not one box in {len(items)} images; there is nothing to learn or to measure")
+        return list(dict.fromkeys(found))  # an image that is in both lists says it once
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a training would do with, but somebody should know."""
+        found = list(duplicates(self.splits))
+        boxes = {split: self.count(split) for split in self.splits}
+        for number, name in enumerate(self.manifest.names):
+            absent = [split for split in self.splits if not boxes[split][number]]
+            if absent:
+                found.append(f"class {number} ({name}): no box in {' nor '.join(absent)}")
+        found += [message for items in self.splits.values() for seen in items for message in seen.warnings]
+        for split, items in self.splits.items():
+            bare = [seen for seen in items if not seen.labelled]
+            if bare and len(bare) < len(items):
+                first = f"{split}: {len(bare)} of {len(items)} images have no label file (no objects), first"
+                found.append(f"{first} {bare[0].path}")
+        return list(dict.fromkeys(found))
+
+    def count(self, split: str) -> Counter[int]:
+        """Boxes of each class."""
+        return Counter(int(row[0]) for seen in self.splits[split] for row in seen.boxes)
+
+    def sizes(self, split: str) -> np.ndarray:
+        """(width, height) of every box, px of the original image: float64 [n, 2]."""
+        rows = [seen.boxes[:, 3:5] * seen.shape[::-1] for seen in self.splits[split] if seen.shape]
+        return np.concatenate([np.zeros((0, 2)), *rows])
+
+
+def survey(manifest: Manifest) -> Survey:
+    """Look at every image and label file of a set, on all cores.
+
+    Raises:
+        InputError: a list is missing or empty.
+    """
+    lists = {split: read_list(getattr(manifest, split)) for split in SPLITS}
+    paths = list(dict.fromkeys(path for paths in lists.values() for path in paths))
+
+    def look(path: Path) -> Seen:
+        return _with_picture(_with_labels(path, manifest))
+
+    bar = {"desc": "looking at images", "total": len(paths), "delay": 2, "leave": False, "disable": None}
+    # a copy of stderr, because decoding hushes the real one nearly all the time
+    with ThreadPoolExecutor(os.cpu_count()) as pool, os.fdopen(os.dup(2), "w") as shown:
+        seen = dict(zip(paths, tqdm(pool.map(look, paths), file=shown, **bar), strict=True))
+    return Survey(manifest, {split: [seen[path] for path in paths] for split, paths in lists.items()})
+
+
+def duplicates(splits: dict[str, list[Seen]]) -> Iterator[str]:
+    """Images that are in both lists, or twice in one: as a path, as equal bytes, or as equal pixels in another file."""
+    for split, items in splits.items():
+        for path, times in Counter(seen.path for seen in items).items():
+            if times > 1:
+                yield f"{split}: {path} is listed {times} times"
+    for kind, same in (("bytes", lambda seen: seen.content), ("pixels", lambda seen: seen.pixels)):
+        groups: dict[bytes, dict[tuple[str, Path], Seen]] = defaultdict(dict)
+        for split, items in splits.items():
+            for seen in items:
+                if same(seen):
+                    groups[same(seen)][split, seen.path] = seen
+        for group in groups.values():
+            if len(group) < 2 or (kind == "pixels" and len({seen.content for seen in group.values()}) < 2):
+                continue  # files of equal bytes were told already
+            across = len({split for split, _ in group}) > 1
+            where = "train and valid share an image" if across else f"twice in {next(iter(group))[0]}"
+            yield f"{where} (the same {kind}): {_few([str(path) for _, path in group])}"
+
+
+def _few(paths: Sequence[str], most: int = 3) -> str:
+    names = list(dict.fromkeys(paths))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if len(names) > 1 else f"{names[0]}, in both lists"
+
+
+def _with_labels(path: Path, manifest: Manifest) -> Seen:
+    """The rows of an image's label file that are right, and what is wrong with the others."""
+    place = label_path(path, manifest.labels)
+    seen = Seen(path, np.zeros((0, 5), np.float32), labelled=place.is_file())
+    if not seen.labelled:
+        return seen
+    rows: list[list[float]] = []
+    for number, line in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_row(line, f"{place}:{number}", manifest.classes)
+        except InputError as error:
+            seen.errors.append(str(error))
+            continue
+        if min(row[3:]) <= 0:
+            seen.warnings.append(f"{place}:{number}: a box without area ({line.strip()}); it is skipped")
+        elif row in rows:
+            seen.warnings.append(f"{place}:{number}: the same box as in line {rows.index(row) + 1}")
+        else:
+            rows.append(row)
+    seen.boxes = clip_to_image(np.array(rows, dtype=np.float32).reshape(-1, 5))
+    return seen
+
+
+def _with_picture(seen: Seen) -> Seen:
+    """The image's size and digests."""
+    try:
+        image = read_image(seen.path)
+    except UnreadableImageError as error:
+        seen.errors.append(str(error))
+        return seen
+    height, width = image.shape[:2]
+    seen.shape = (height, width)
+    seen.content = hashlib.blake2b(seen.path.read_bytes(), digest_size=16).digest()
+    seen.pixels = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{height}x{width}".encode()).digest()
+    return seen

@@ -1,0 +1,171 @@
+"""What flows on the edges: signs, and which edges must share one scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from utils.darknet import spec as s
+from utils.darknet.shapes import strides
+from utils.quantization.scheme import Scheme
+from utils.quantization.validate import readouts
+
+IMAGE_SCALE = 1 / 255
+SHIFT_SCALE = 2.0**-8  # of the image where scales are powers of two; the first weights take the rest, 256/255
+IMAGE_BITS = 8
+NON_NEGATIVE = ("relu", "relu6", "logistic", "hard_sigmoid")
+SMALL_BITS = (
+    8  # at least, for the 1x1 maps behind a global pool: a gate or a mean costs nothing and weighs on a whole map
+)
+LEAST = {"swish": -0.2784645427610738, "mish": -0.30884360174500836, "h_swish": -0.375}  # what an activation can reach
+MOST = {"relu6": 6.0, "logistic": 1.0, "hard_sigmoid": 1.0}
+
+
+@dataclass(frozen=True)
+class QParams:
+    """The values an edge can hold: n * scale for the integers n in lo..hi."""
+
+    scale: float
+    qmin: int
+    qmax: int
+
+    @property
+    def reach(self) -> int:
+        """The largest |n|."""
+        return max(-self.qmin, self.qmax)
+
+    @property
+    def bits(self) -> int:
+        """Of the smallest word that holds the levels."""
+        if self.qmin >= 0:
+            return max(1, self.qmax.bit_length())
+        return max(self.qmax.bit_length(), (-self.qmin - 1).bit_length()) + 1
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges of a network; an edge is named by the layer it leaves, -1 is the image.
+
+    ``group``: edges of one group share one scale. ``producers`` are the edges that take a scale of their own, those of
+    layers that compute; the others only move integers. ``pooled``: edges of 1x1 maps, from a global pool on. ``gates``:
+    the groups of edges that hold nothing but gates in 0..1, whose scale is known beforehand. Read-outs are in none of
+    these: they stay accumulators.
+    """
+
+    group: dict[int, int]
+    signed: dict[int, bool]
+    producers: tuple[int, ...]
+    pooled: frozenset[int] = frozenset()
+    gates: frozenset[int] = frozenset()
+
+    def members(self) -> dict[int, list[int]]:
+        """Group -> the producing edges in it, and the image."""
+        found: dict[int, list[int]] = {}
+        for edge in (-1, *self.producers):
+            found.setdefault(self.group[edge], []).append(edge)
+        return found
+
+
+def trace_edges(spec: s.ModelSpec) -> Edges:
+    """Follow scale and sign from the image to the heads.
+
+    Max pool, upsample, reorg, dropout and slices pass the scale on; a concat ties what it joins; convolution, shortcut,
+    global average and scale_channels start a new one. An edge is signed unless it cannot be negative.
+    """
+    parent = {-1: -1}
+    signed = {-1: False}
+    producers = []
+    skipped = set(readouts(spec)) | set(spec.heads)
+
+    def root(edge: int) -> int:
+        while parent[edge] != edge:
+            edge = parent[edge]
+        return edge
+
+    for i, layer in enumerate(spec.layers):
+        if i in skipped:
+            continue
+        parent[i] = i
+        given = [signed[j] for j in layer.sources]
+        match layer:
+            case s.Conv():
+                signed[i] = layer.activation not in NON_NEGATIVE
+                producers.append(i)
+            case s.Shortcut() | s.ScaleChannels():
+                free = isinstance(layer, s.Shortcut) and layer.weighted and layer.weights_normalization == "none"
+                signed[i] = (any(given) or free) and layer.activation not in NON_NEGATIVE
+                producers.append(i)
+            case s.AvgPool():
+                signed[i] = given[0]
+                producers.append(i)
+            case _:
+                signed[i] = any(given)
+                for j in layer.sources:
+                    parent[max(root(i), root(j))] = min(root(i), root(j))
+    pooled = frozenset(i for i, stride in strides(spec).items() if stride == 0)
+    edges = Edges({edge: root(edge) for edge in parent}, signed, tuple(producers), pooled)
+    return replace(edges, gates=_gates(spec, edges))
+
+
+def _gates(spec: s.ModelSpec, edges: Edges) -> frozenset[int]:
+    """The groups of what scale_channels multiply with, where all in the group are convolutions that end in 0..1."""
+    found = set()
+    for layer in spec.layers:
+        if isinstance(layer, s.ScaleChannels):
+            group = edges.group[layer.sources[0]]
+            makers = [spec.layers[i] for i in edges.members()[group] if i >= 0]
+            if makers and all(isinstance(m, s.Conv) and MOST.get(m.activation) == 1 for m in makers):
+                found.add(group)
+    return frozenset(found)
+
+
+def level_bounds(bits: int, signed: bool) -> tuple[int, int]:
+    """Lowest and highest level of ``bits`` bits."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def image_scale(scheme: Scheme) -> float:
+    """What one level of a pixel is worth to the first layers' weights."""
+    return SHIFT_SCALE if scheme.style == "pow2" else IMAGE_SCALE
+
+
+def gate_scale(scheme: Scheme, bits: int) -> float:
+    """Of a gate in 0..1, so that its highest level is 1; in powers of two 1 - 2^-bits."""
+    return 2.0**-bits if scheme.style == "pow2" else 1 / (2**bits - 1)
+
+
+def edge_bits(edges: Edges, scheme: Scheme) -> dict[int, int]:
+    """Bits of every producer's levels: the most that any member of its group asks for; the image's group has 8.
+
+    The 1x1 maps behind a global pool, gates among them, ask for at least 8.
+    """
+    bits: dict[int, int] = {}
+    for group, members in edges.members().items():
+        asked = [(scheme.own_bits(i) or (0, scheme.a_bit))[1] for i in members if i >= 0]
+        asked += [SMALL_BITS] * bool(edges.pooled & set(members))
+        widest = IMAGE_BITS if group == edges.group[-1] else max(asked)
+        bits |= dict.fromkeys((i for i in members if i >= 0), widest)
+    return bits
+
+
+def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: dict[int, int]) -> dict[int, QParams]:
+    """The grid of every edge.
+
+    ``scales`` holds one scale per group, the image's among them; ``bits`` those of every producer. A relu6 never passes
+    6 and a swish never falls under -0.28, so their levels stop there; a moved edge spans what its sources span. A group
+    tied to the image keeps the image's 8 bits, or nearly all of it would be clipped.
+    """
+    grids = {-1: QParams(scales[edges.group[-1]], 0, 2**IMAGE_BITS - 1)}
+    for i in sorted(set(edges.group) - {-1}):
+        layer, group = spec.layers[i], edges.group[i]
+        if i in edges.producers:
+            qmin, qmax = level_bounds(bits[i], edges.signed[i])
+            if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels):
+                least, most = LEAST.get(layer.activation, -math.inf), MOST.get(layer.activation, math.inf)
+                qmin = max(qmin, math.floor(least / scales[group] + 0.5)) if least > -math.inf else qmin
+                qmax = max(1, min(qmax, math.floor(most / scales[group] + 0.5))) if most < math.inf else qmax
+        else:
+            qmin = min(grids[j].qmin for j in layer.sources)
+            qmax = max(grids[j].qmax for j in layer.sources)
+        grids[i] = QParams(scales[group], qmin, qmax)
+    return grids

@@ -1,0 +1,101 @@
+"""The ``.snn.pt`` file: a spiking network by itself, integers packed at their bit width, and the mode to run it in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.errors import InputError
+from utils.quantization.int_checkpoint import integer_of, to_checkpoint
+from utils.quantization.integer import IntegerNetwork
+from utils.spiking.phase import PhaseExecutor
+from utils.spiking.rate import RateNetwork
+from utils.spiking.rate_executor import RateExecutor
+from utils.spiking.spike_schedule import SpikingNetwork, encode
+from utils.spiking.stream import StreamExecutor
+
+MODES = ("phase", "stream", "rate")
+
+
+@dataclass(frozen=True)
+class ExecutionMode:
+    """How a spiking network is run.
+
+    ``mode`` of ``MODES``. For stream: ``rule`` of the neurons, ``schedule`` of pixels and biases, and ``timesteps``
+    after which it is read out (None: when it is settled). For rate ``timesteps`` is T. Phase needs none of them.
+    """
+
+    mode: str = "phase"
+    timesteps: int | None = None
+    rule: str = "traced"
+    schedule: str = "spread"
+
+
+def executor_of(network: SpikingNetwork, run: ExecutionMode) -> nn.Module:
+    """The predictor that runs integers as spikes in the mode that was chosen.
+
+    Raises:
+        InputError: the mode is unknown, or cannot run this network.
+    """
+    if run.mode == "phase":
+        return PhaseExecutor(network)
+    if run.mode == "stream":
+        return StreamExecutor(network, rule=run.rule, steps=run.timesteps, schedule=run.schedule)
+    raise InputError(f"mode {run.mode!r} of a spiking network is unknown; the file is of a newer version")
+
+
+def save_spiking(
+    path: str | Path,
+    network: SpikingNetwork,
+    names: tuple[str, ...] = (),
+    meta: dict[str, Any] | None = None,
+    run: ExecutionMode | None = None,
+) -> Path:
+    """Write a ``.snn.pt`` file, whole or not at all."""
+    meta = (meta or {}) | ({"run": asdict(run)} if run else {})
+    return save_checkpoint(path, to_checkpoint(network.integer, "spiking", names, meta))
+
+
+def load_spiking(path: str | Path) -> SpikingNetwork:
+    """Read what ``save_spiking`` wrote; the timetable follows from the layers.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds another kind of network.
+    """
+    return encode(integer_of(load_checkpoint(path), str(path)))
+
+
+def save_rate(
+    path: str | Path, rate: RateNetwork, names: tuple[str, ...] = (), meta: dict[str, Any] | None = None
+) -> Path:
+    """Write a rate-mode network: floats, since there are no integers in it."""
+    payload: dict[str, Any] = {"scales": dict(rate.scales), "reset": rate.reset}
+    meta = (meta or {}) | {"run": asdict(ExecutionMode("rate", rate.timesteps))}
+    return save_checkpoint(path, Checkpoint(rate.network, tuple(names), "spiking", {}, meta, payload))
+
+
+def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.Module, IntegerNetwork | None]:
+    """The executor of a checkpoint of kind "spiking", in the mode that the file remembers (phase when it is older).
+
+    Returns:
+        The predictor and its integers; in rate mode there are none.
+
+    Raises:
+        InputError: the file is damaged or of a newer version.
+    """
+    run = run_of(checkpoint.meta)
+    if run.mode == "rate":
+        scales: dict[int, Tensor] = checkpoint.payload["scales"]
+        network = Network(checkpoint.network.spec, checkpoint.network.state)
+        return RateExecutor(RateNetwork(network, scales, run.timesteps or 1, checkpoint.payload["reset"])), None
+    integer = integer_of(checkpoint, name)
+    return executor_of(encode(integer), run), integer
+
+
+def run_of(meta: dict[str, Any]) -> ExecutionMode:
+    """What a checkpoint's ``meta`` says of its mode."""
+    return ExecutionMode(**meta.get("run", {}))

@@ -1,0 +1,101 @@
+"""IntegerNetwork -> SpikingNetwork: when every layer fires, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.darknet.spec import ModelSpec
+from utils.errors import InputError
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
+
+
+@dataclass(frozen=True)
+class SpikingNetwork:
+    """An integer network with a timetable.
+
+    ``start[i]`` is the window in which edge ``i`` fires (the image: 0; a layer of neurons: one after its latest input;
+    a layer that only moves spikes: with its latest input). An input that fired in an earlier window waits in a buffer
+    of counts. ``window`` is L, the steps of one window: the most spikes any neuron of the network can fire.
+    """
+
+    integer: IntegerNetwork
+    start: dict[int, int]
+    window: int
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The layers."""
+        return self.integer.spec
+
+    @property
+    def depth(self) -> int:
+        """Layers of neurons on the longest path from the image to a head."""
+        return max(self.start.values())
+
+    @property
+    def latency(self) -> int:
+        """Steps from a frame's first input to its last output: (depth + 1) * L."""
+        return (self.depth + 1) * self.window
+
+    @property
+    def interval(self) -> int:
+        """Steps between frames, all layers busy: L. It is the throughput, never the latency."""
+        return self.window
+
+    def describe(self) -> str:
+        """Both times, in one line."""
+        return (
+            f"window L = {self.window} steps; one frame leaves every {self.interval} steps, "
+            f"a frame takes {self.latency} steps ((depth {self.depth} + 1) x L)"
+        )
+
+
+def encode(integer: IntegerNetwork) -> SpikingNetwork:
+    """Give every layer its window.
+
+    Raises:
+        InputError: a layer that integrate-and-fire neurons cannot do; names it, its cfg line and what to retrain.
+    """
+    check_spikes(integer)
+    start, window = {-1: 0}, 1
+    for i, layer in enumerate(integer.spec.layers):
+        if i not in integer.grids:
+            continue
+        latest = max(start[j] for j in layer.sources)
+        op = integer.ops.get(i)
+        start[i] = latest + (op is not None)
+        if op is not None:
+            by = op.requantiser
+            assert by is not None
+            window = max(window, by.qmax, -by.qmin)
+    return SpikingNetwork(integer, start, window)
+
+
+def check_spikes(integer: IntegerNetwork) -> None:
+    """Refuse what no integrate-and-fire neuron does: a table, a product of two activities, a global average.
+
+    A sum's gains may be negative: those synapses inhibit, as a convolution's do.
+
+    Raises:
+        InputError: as ``encode``.
+    """
+    for i, op in integer.ops.items():
+        layer = integer.spec.layers[i]
+        match op:
+            case IntGate() | IntPool():
+                what = "[scale_channels]" if isinstance(op, IntGate) else "[avgpool]"
+                raise InputError(
+                    f"{integer.place(i)}: {what} has no spiking form (nor has [se], which it may be of); retrain "
+                    "a cfg without them (train.py --cfg ... --act relu)"
+                )
+            case IntConv() | IntShortcut() if op.table is not None:
+                activation = getattr(layer, "activation", "")
+                raise InputError(
+                    f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
+                    "(train.py --cfg ... --act relu, or leaky-pow2)"
+                )
+
+
+def spiking_layers(integer: IntegerNetwork) -> tuple[int, ...]:
+    """The layers that have neurons: every operation but the read-outs."""
+    return tuple(i for i, op in integer.ops.items() if not (isinstance(op, IntConv) and op.requantiser is None))
