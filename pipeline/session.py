@@ -1,32 +1,31 @@
-"""A network and its data opened from the flags, measured the same way by every script."""
+"""A network and its data: opened from a config, measured the same way by every script."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
+from pipeline.tasks import task_of
+from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.shapes import granularity
-from utils.darknet.spec import Detect, ModelSpec
-from utils.data.dataset import Cache, DetectionDataset
+from utils.darknet.spec import ModelSpec
 from utils.data.loader import Batch, Loader, make_loader
-from utils.data.manifest import Manifest, read_manifest
-from utils.data.sample import prepare_if_sample
-from utils.detection.evaluate import Metrics, evaluate
+from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
-from utils.reporting.record import Record, latest_record
+from utils.reporting.record import Record, latest_record, new_run_folder, start_record
 from utils.spiking.energy import FP32
+from utils.task import Metrics, Task, Thresholds
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
@@ -37,46 +36,56 @@ FLOAT = f"{PRUNED} train"  # scripts that leave a float network behind
 ANY = f"convert_snn quantize {PRUNED} train"  # scripts that leave a network behind
 BATCH = 16  # images at once, when neither cfg nor flag says
 
+C = TypeVar("C", bound=RunConfig)
+
 
 @dataclass(frozen=True)
-class Session:
+class Session(Generic[C]):
     """What a script works on: the network it was given, and the data it is measured and calibrated on."""
 
-    args: argparse.Namespace
+    config: C
     loaded: Loaded
+    task: Task
     manifest: Manifest
     size: tuple[int, int]
     valid: Loader
     device: torch.device
+    thresholds: Thresholds = Thresholds()
 
     @property
     def meta(self) -> dict[str, Any]:
         """What a network made of this one remembers of it."""
         meta = {"from": str(self.loaded.path), "size": list(self.size)}
-        return meta | ({"gray_scale": True} if self.args.gray_scale else {})
-
-    @property
-    def heads(self) -> list[Detect]:
-        """The detection heads, in cfg order."""
-        return heads_of(self.loaded.spec)
+        return meta | ({"gray_scale": True} if self.config.gray_scale else {})
 
     def score(self, predictor: nn.Module) -> Metrics:
-        """COCO metrics on the validation images, fp32."""
-        conf, iou = getattr(self.args, "conf_thres", 0.001), getattr(self.args, "iou_thres", 0.6)
-        names = self.manifest.names
-        return evaluate(
-            predictor.to(self.device), self.valid, self.heads, names, conf=conf, iou=iou, device=self.device
+        """The task's metrics on the validation images, fp32."""
+        return self.measured(predictor.to(self.device), self.valid)
+
+    def measured(self, predictor: Any, batches: Any, thresholds: Thresholds | None = None) -> Metrics:
+        """The task's metrics of a predictor on any batches."""
+        return self.task.evaluate(
+            predictor,
+            batches,
+            self.loaded.spec,
+            self.manifest.names,
+            thresholds=thresholds or self.thresholds,
+            device=self.device,
         )
+
+    def headline(self, metrics: Metrics) -> float:
+        """The number that searches and limits go by."""
+        return float(metrics.record()[self.task.headline])
 
     def training_images(self, images: int) -> list[Tensor]:
         """Batches [N, C, H, W] in 0..1 of the first so many training images of a seeded order, not augmented."""
         batches = self.training_batches(-(-images // self.valid.batch_size))
-        return [each.images.to(memory_format=torch.channels_last).float() / 255 for each in batches]
+        return [self.task.inputs(each, torch.device("cpu")) for each in batches]
 
     def training_batches(self, count: int) -> Iterator[Batch]:
-        """The first so many training batches of a seeded order, with their boxes, not augmented."""
-        dataset = dataset_of(self.args, self.manifest, self.loaded.spec, self.size, self.manifest.train, cache="off")
-        loader = make_loader(dataset, self.valid.batch_size, workers=0, shuffle=True, seed=self.args.seed)
+        """The first so many training batches of a seeded order, with their labels, not augmented."""
+        dataset = dataset_of(self.config, self.task, self.manifest, self.loaded.spec, self.size, cache="off")
+        loader = make_loader(dataset, self.valid.batch_size, workers=0, shuffle=True, seed=self.config.seed)
         yield from islice(loader, count)
 
     def numbers(self, predictor: nn.Module, metrics: Metrics, spec: ModelSpec, path: Path | None) -> dict[str, Any]:
@@ -92,37 +101,68 @@ class Session:
             "energy_pj": counts.macs * FP32.mac,
         }
 
+    def begin(self, script: str) -> Record:
+        """A new run folder and the record of a run that begins."""
+        named = [self.loaded.path, self.manifest.path, self.manifest.valid]
+        return start_record(
+            new_run_folder(RUNS, script, self.config.name),
+            script=script,
+            args=asdict(self.config),
+            device=str(self.device),
+            seed=self.config.seed,
+            inputs=[path for path in named if path.is_file()],  # a data set may be a folder
+            task=self.task,
+        )
 
-def open_session(args: argparse.Namespace, *, scripts: str = "", sparse: bool = False) -> Session:
+    def free_stem(self) -> str:
+        """The network's name without its endings, with ``--name`` behind it: what files made of it are called."""
+        stem = self.loaded.path.name
+        for ending in (".pt", ".weights", ".int", ".snn"):
+            stem = stem.removesuffix(ending)
+        return f"{stem}_{self.config.name}" if self.config.name else stem
+
+
+def open_session(
+    config: C,
+    *,
+    scripts: str = "",
+    sparse: bool = False,
+    thresholds: Thresholds | None = None,
+    rect: bool = False,
+) -> Session[C]:
     """Load ``--weights`` (by default the newest network that fits) and ``--data``.
 
     Args:
-        args: the script's flags.
+        config: of the script; the session's has ``gray_scale`` as the network needs it.
         scripts: names, separated by spaces; the newest network that one of them left is the default of ``--weights``.
         sparse: only training runs with ``-sr`` count.
+        thresholds: what counts as an answer when the network is measured.
+        rect: validate batches of images of similar aspect, with less padding.
 
     Raises:
         InputError: a file is missing, or weights, cfg and data do not belong together.
     """
-    weights = Path(args.weights) if args.weights else newest(scripts, sparse=sparse)
-    loaded = load_model(weights, getattr(args, "cfg", None))
-    prepare_if_sample(args.data)
-    manifest = read_manifest(args.data)
-    check_classes(loaded, manifest)
-    show_grey(args, grey=loaded.grey)
-    size = image_size(args.img_size, loaded.spec, loaded.size)
-    device = select_device(args.device)
-    dataset = dataset_of(args, manifest, loaded.spec, size, manifest.valid)
-    rect = granularity(loaded.spec) if getattr(args, "rect", False) else 0
-    valid = make_loader(dataset, args.batch_size or batch_size(loaded.spec), workers=args.workers, rect=rect)
-    return Session(args, loaded, manifest, size, valid, device)
+    given = getattr(config, "weights", "")
+    weights = Path(given) if given else newest(scripts, sparse=sparse)
+    loaded = load_model(weights, getattr(config, "cfg", None))
+    task = task_of(loaded.spec, str(loaded.path))
+    manifest = task.open_data(config.data)
+    task.check_classes(loaded.spec, manifest, str(loaded.path))
+    config = as_trained(config, grey=loaded.grey)
+    size = image_size(config.img_size, loaded.spec, loaded.size)
+    dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)
+    step = granularity(loaded.spec) if rect else 0
+    valid = make_loader(dataset, config.batch_size or batch_size(loaded.spec), workers=config.workers, rect=step)
+    device = select_device(config.device)
+    return Session(config, loaded, task, manifest, size, valid, device, thresholds or Thresholds())
 
 
-def show_grey(args: argparse.Namespace, *, grey: bool) -> None:
-    """Set ``--gray-scale`` where the network was trained on grey images; in colour it would score wrong, silently."""
-    if grey and not args.gray_scale:
+def as_trained(config: C, *, grey: bool) -> C:
+    """``--gray-scale`` where the network was trained on grey images; in colour it would score wrong, silently."""
+    if grey and not config.gray_scale:
         log.info("--gray-scale, as it was trained")
-        args.gray_scale = True
+        return replace(config, gray_scale=True)
+    return config
 
 
 def output_of(record: Record | None, *patterns: str) -> Path | None:
@@ -158,36 +198,30 @@ def newest(scripts: str, *, sparse: bool = False, output: Callable[[Record | Non
     return path
 
 
-def heads_of(spec: ModelSpec) -> list[Detect]:
-    """The detection heads, in cfg order."""
-    return [layer for layer in spec.layers if isinstance(layer, Detect)]
-
-
 def batch_size(spec: ModelSpec) -> int:
     """Images at once as [net] says: batch / subdivisions, where batch is that of a training cfg."""
     return max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH
 
 
 def dataset_of(
-    args: argparse.Namespace,
+    config: RunConfig,
+    task: Task,
     manifest: Manifest,
     spec: ModelSpec,
     size: tuple[int, int],
-    images: Path,
     *,
-    augment: bool = False,
-    cache: Cache | None = None,
-) -> DetectionDataset:
-    """The images of a list as this network takes them."""
-    return DetectionDataset(
-        images,
+    images: Path | None = None,
+    cache: str | None = None,
+) -> Any:
+    """The images of a list (by default those to train on) as this network takes them, not augmented."""
+    return task.dataset(
         manifest,
+        images or manifest.train,
         size,
-        augment=augment,
-        cache=cache or args.cache,
-        seed=args.seed,
+        cache=cache or config.cache,
+        seed=config.seed,
         channels=spec.channels,
-        grey=args.gray_scale,
+        grey=config.gray_scale,
     )
 
 
@@ -204,13 +238,3 @@ def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int,
     if height % step or width % step:
         raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")
     return height, width
-
-
-def check_classes(loaded: Loaded, manifest: Manifest) -> None:
-    """Refuse data with another number of classes than the network's heads."""
-    for head in heads_of(loaded.spec):
-        if head.classes != manifest.classes:
-            raise InputError(
-                f"{loaded.path}: detects {head.classes} classes, {manifest.path} has {manifest.classes}; "
-                f"give the --data it was trained on, or train it for these: train.py -pt --weights {loaded.path}"
-            )

@@ -1,22 +1,47 @@
-"""What the scripts' command lines share: flags, their types, and how an error is told."""
+"""Command lines made from configs: a flag is a field of a frozen dataclass, and an error is one line."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from utils.errors import InputError
 
 Number = TypeVar("Number", int, float)
+Config = TypeVar("Config")
 
-CFG = "cfg/yolov3-tiny-digits.cfg"
-DATA = "data/digits.data"
+log = logging.getLogger(__name__)
+
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # not the program's fault
+
+
+def flag(
+    default: Any, help: str, *names: str, also: Mapping[str, Mapping[str, Any]] | None = None, **options: Any
+) -> Any:
+    """A field of a config that a flag sets.
+
+    Args:
+        default: of the field; False makes a switch.
+        help: the flag's line in ``--help``.
+        names: of the flag; by default the field's, with dashes. A name without a dash is a position.
+        also: further flags that set the same field: name -> what argparse's ``add_argument`` takes.
+        options: what argparse's ``add_argument`` takes besides.
+    """
+    if default is False and "action" not in options:
+        options["action"] = "store_true"
+    about = {"names": names, "help": help, "also": also or {}, "options": options}
+    return dataclasses.field(default=default, metadata={"flag": about})
+
+
+def flag_fields(config: type) -> list[dataclasses.Field[Any]]:
+    """The fields that flags set, in the order of ``--help``."""
+    return [field for field in dataclasses.fields(config) if "flag" in field.metadata]
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -27,32 +52,68 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: %(default)s)" if shown and "default" not in str(action.help) else action.help
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+class Parser(argparse.ArgumentParser, Generic[Config]):
+    """An ArgumentParser that returns a config, and whose errors are one line."""
+
+    config: type[Config]
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Config:  # type: ignore[override]
+        """The config of a command line; lists become tuples."""
+        found = vars(super().parse_args(args, namespace))
+        return self.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
-def parser(doc: str) -> Parser:
-    """A parser whose help is the script's docstring, with the flags that every script has."""
-    flags = Parser(description=doc, formatter_class=Formatter, allow_abbrev=False)
-    flags.add_argument("--data", default=DATA, help="a .data file, or a folder of VOC annotations")
-    flags.add_argument("--batch-size", type=positive, default=None, help="images a step (default: the cfg's)")
-    flags.add_argument("--img-size", type=positive, nargs="+", default=None, help="px, one side or height width")
-    flags.add_argument("--device", default="", help="cpu, or a GPU's number (default: the GPU if there is one)")
-    flags.add_argument("--workers", type=whole, default=None, help="loader processes (default: by core count)")
-    flags.add_argument("--cache", choices=["auto", "ram", "off"], default="auto", help="decoded images in memory")
-    flags.add_argument(
-        "--gray-scale", action="store_true", help="show grey images, also to a network of three channels"
-    )
-    flags.add_argument("--seed", type=whole, default=0, help="of everything random")
-    flags.add_argument("--name", type=plain_name, default="", help="suffix of the run's folder and files")
+
+def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
+    """The command line of a script.
+
+    Args:
+        doc: the help's text, the script's docstring.
+        config: whose fields are the flags.
+        defaults: of fields, where this script's differ from the config's.
+    """
+    flags: Parser[Config] = Parser(description=doc, formatter_class=Formatter, allow_abbrev=False)
+    flags.config = config
+    for field in flag_fields(config):
+        about = field.metadata["flag"]
+        names = about["names"] or (f"--{field.name.replace('_', '-')}",)
+        default = defaults.get(field.name, field.default)
+        place = {"dest": field.name} if names[0].startswith("-") else {}
+        flags.add_argument(*names, **place, default=default, help=about["help"], **about["options"])
+        for name, options in about["also"].items():
+            flags.add_argument(name, dest=field.name, **options)
     return flags
 
 
-def main(run: Callable[[argparse.Namespace], object], flags: argparse.ArgumentParser) -> None:
+def words_of(config: Any, names: Sequence[str] | None = None) -> list[str]:
+    """The flags that say what a config says, as they are typed; nothing for a field that is not given.
+
+    Args:
+        config: made by a `Parser`.
+        names: of the fields; None: all whose flags begin with a dash.
+    """
+    words: list[str] = []
+    for field in flag_fields(type(config)):
+        if names is None or field.name in names:
+            option = (field.metadata["flag"]["names"] or (f"--{field.name.replace('_', '-')}",))[-1]
+            words += flag_words(option, getattr(config, field.name)) if option.startswith("-") else []
+    return words
+
+
+def flag_words(option: str, value: Any) -> list[str]:
+    """A flag as it is typed; nothing where its value says that it is not given."""
+    if value in (None, "") or value is False:
+        return []
+    if value is True:
+        return [option]
+    values = value if isinstance(value, list | tuple) else [value]
+    return [option, *map(str, values)]
+
+
+def main(run: Callable[[Any], object], flags: Parser[Any]) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
@@ -71,6 +132,22 @@ def main(run: Callable[[argparse.Namespace], object], flags: argparse.ArgumentPa
         place = error.filename or "the disk"
         sys.stderr.write(f"{flags.prog}: {place}: {error.strerror}; make room or allow it, then run this again\n")
         sys.exit(2)
+
+
+def renamed(known: Sequence[str], before: Mapping[str, str]) -> Callable[[str], str]:
+    """A type of flag: one of the words ``known``; an earlier word for one is accepted, and that is logged once."""
+    seen: set[str] = set()
+
+    def word(text: str) -> str:
+        if text in before and text not in seen:
+            seen.add(text)
+            log.info("%s is called %s now; the earlier word is still accepted", text, before[text])
+        found = before.get(text, text)
+        if found not in known:
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(known)}, got {text}")
+        return found
+
+    return word
 
 
 def whole(text: str) -> int:

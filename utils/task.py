@@ -17,6 +17,8 @@ from torch import Tensor
 
 from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec, Output
+from utils.data.manifest import Manifest
+from utils.data.transforms import Letterbox
 from utils.errors import InputError
 
 Predictor = Callable[[Tensor], Sequence[Tensor]]  # [N, C, H, W] -> the raw map of every output layer, in cfg order
@@ -49,18 +51,55 @@ class Thresholds:
     classes: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per image, without loading: the network; what is made of its maps; all of it."""
+
+    forward: float
+    nms: float
+    total: float
+
+
+@dataclass(frozen=True)
+class GoldenFile:
+    """The answers beside golden vectors: the file's name, and its content for each image, for JSON."""
+
+    name: str
+    contents: tuple[dict[str, Any], ...]
+
+
 class Metrics(Protocol):
-    """How good a network is on a data set."""
+    """How good a network is on a data set; what it was made from is the task's own affair."""
 
     def record(self) -> dict[str, float]:
         """The numbers of a run's record and of results.csv, by the names of the task's columns."""
+
+    @property
+    def timing(self) -> Timing:
+        """Milliseconds an image."""
+
+
+class Result(Protocol):
+    """What a network answers about one picture, in the picture's own pixels."""
+
+    def draw(self, image: Any, names: Sequence[str]) -> Any:
+        """The picture uint8 [H, W, 3] with the answer on it."""
+
+    def text(self, height: int, width: int) -> str:
+        """The lines of a text file (--save-txt)."""
+
+    def rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The entries of a results file (--save-json), without the picture's name."""
+
+    def labels(self) -> list[int]:
+        """The class of each answer, for counting."""
 
 
 class Task(Protocol):
     """One kind of problem.
 
     ``primary`` names the number that decides best.pt; ``headline`` the one that ``--max-drop``, ``--percent auto``,
-    ``--bits auto``, searches and curves go by. Both are names of ``columns``, and more is better.
+    ``--bits auto``, searches, curves and tables go by. Both are names of ``columns``, and more is better.
     """
 
     name: str
@@ -68,9 +107,21 @@ class Task(Protocol):
     headline: str
     columns: tuple[Column, ...]
 
+    # data
+
+    def open_data(self, place: str | Path) -> Manifest:
+        """What ``--data`` names: a .data file, or a folder that is laid out as a set; the sample set is composed first.
+
+        Raises:
+            InputError: it is missing or contradicts itself.
+        """
+
+    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str) -> None:
+        """Refuse data with other classes than the network's outputs (``place``: the network's file)."""
+
     def dataset(
         self,
-        manifest: Any,
+        manifest: Manifest,
         images: Path,
         size: tuple[int, int],
         *,
@@ -83,11 +134,28 @@ class Task(Protocol):
     ) -> Any:
         """The images of a list with what is to be learned of them, for the loader."""
 
+    def augmentation(self, manifest: Manifest, mosaic: float | None) -> Any:
+        """What ``dataset(augment=)`` takes for a training run: the manifest's strengths, ``--mosaic`` where given."""
+
     def inputs(self, batch: Any, device: torch.device) -> Tensor:
         """What the network takes of a batch: float32 [N, C, H, W], channels last, on the device."""
 
+    # learning
+
     def loss(self, spec: ModelSpec, mean: Callable[[Tensor], Tensor] | None = None) -> Loss:
         """The loss of a network; ``mean`` averages a number over the processes that share each batch."""
+
+    def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
+        """The network for these classes: as it is, or (``fresh``, -pt) with new outputs.
+
+        Raises:
+            InputError: its outputs are for other classes, and ``fresh`` does not allow new ones.
+        """
+
+    def initial_state(self, spec: ModelSpec) -> State:
+        """Tensors of fresh outputs that do not start as torch would start them."""
+
+    # measuring
 
     def evaluate(
         self,
@@ -99,14 +167,52 @@ class Task(Protocol):
         thresholds: Thresholds | None = None,
         device: str | torch.device = "cpu",
         progress: bool = True,
-    ) -> Metrics:
-        """Run a predictor over labelled images and measure it."""
+    ) -> Any:
+        """Run a predictor over labelled images and measure it; returns the task's `Metrics`."""
 
-    def adapt(self, spec: ModelSpec, classes: int) -> ModelSpec:
-        """The same network with fresh outputs for another number of classes (-pt)."""
+    def merged(self, found: Any, names: Sequence[str], gather: Callable[[Sequence[Any]], list[Any]]) -> Any:
+        """Metrics over the images of all processes, of this one's; ``gather`` lists what all have."""
 
-    def initial_state(self, spec: ModelSpec) -> State:
-        """Tensors of fresh outputs that do not start as torch would start them."""
+    def distance(
+        self, spec: ModelSpec, size: tuple[int, int], base: Sequence[Tensor]
+    ) -> Callable[[Sequence[Tensor]], float]:
+        """How far a network's raw maps are from ``base``, those of another on the same images."""
+
+    # answering
+
+    def postprocess(
+        self, raw: Sequence[Tensor], spec: ModelSpec, letterboxes: Sequence[Letterbox], thresholds: Thresholds
+    ) -> list[Result]:
+        """Raw maps -> the answer about each picture of the batch."""
+
+    def golden(self, raw: Sequence[Tensor], spec: ModelSpec, size: tuple[int, int], names: Sequence[str]) -> GoldenFile:
+        """What a hand-off says the raw maps of its golden images mean: a file's name, its content for each image."""
+
+    # showing
+
+    def training_picture(self, path: Path, dataset: Any, names: Sequence[str]) -> Path:
+        """The first training images as the first epoch changes them, with their labels."""
+
+    def validation_picture(self, path: Path, dataset: Any, found: Any, names: Sequence[str], title: str) -> Path:
+        """The first validation images: what is there beside what was found."""
+
+    def comparison(self, path: Path, dataset: Any, measured: Mapping[str, Any], names: Sequence[str]) -> Path:
+        """A sheet of validation images: the truth, then the answers of each network by its title."""
+
+    def separate(self, folder: Path, dataset: Any, measured: Mapping[str, Any], names: Sequence[str]) -> list[Path]:
+        """What ``comparison`` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
+
+    def class_table(self, found: Any) -> str:
+        """A row a class, all of them first."""
+
+    def plots(self, folder: Path, measured: Mapping[str, Any], names: Sequence[str]) -> list[Path]:
+        """The task's own curves and tables of a test, in files."""
+
+    def tables(self, measured: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        """The task's own tables for a report: file name -> rows, a column a network."""
+
+    def results_json(self, path: Path, found: Any, images: Sequence[Path]) -> Path:
+        """Answers in the field's results format."""
 
 
 def task_name(spec: ModelSpec, place: str = "cfg") -> str:

@@ -1,0 +1,32 @@
+"""What export.py is told."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from utils.cli import flag
+from utils.config.run import RunConfig
+from utils.export.targets import TARGETS
+
+FORMS = ("aer", "c", "fpga", "nir", "onnx", "qonnx")
+
+
+def tile(text: str) -> tuple[int, int]:
+    """``64x8`` -> (64, 8)."""
+    numbers = text.lower().split("x")
+    if len(numbers) != 2 or not all(number.isdigit() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be TMxTN, such as 64x8, got {text}")
+    return int(numbers[0]), int(numbers[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(RunConfig):
+    """The flags of export.py."""
+
+    form: str = flag("fpga", "what to write (default: fpga)", "form", nargs="?", choices=FORMS)
+    weights: str = flag("", ".int.pt or .snn.pt (default: the newest quantised network)")
+    golden: int = flag(2, "validation images to write golden vectors for", type=int)
+    tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
+    target: str = flag("", "refuse what this hardware cannot run", choices=sorted(TARGETS))
+    out: str = flag("", "the new folder (default: export/ and the network's name)")

@@ -1,0 +1,53 @@
+"""What test.py and detect.py are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils import cli
+from utils.cli import flag
+from utils.config.run import NetworkConfig
+from utils.task import Thresholds
+
+SOURCE = "data/digits/images/valid/0000?.jpg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig(NetworkConfig):
+    """The flags of test.py."""
+
+    weights: str = flag("", "what to measure (default: the newest network made here)")
+    conf_thres: float = flag(0.001, "candidates score above this", type=cli.fraction)  # low: AP needs the tail
+    iou_thres: float = flag(0.6, "NMS: boxes that overlap more are one", type=cli.fraction)
+    rect: bool = flag(False, "batches of images of similar aspect, less padding")
+    save_json: bool = flag(False, "detections in COCO's results format")
+    task: str = flag("test", "one measurement, or a table", choices=["test", "benchmark"])
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """As a task takes them."""
+        return Thresholds(confidence=self.conf_thres, overlap=self.iou_thres)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectConfig(NetworkConfig):
+    """The flags of detect.py."""
+
+    source: tuple[str, ...] = flag(
+        (SOURCE,), "images, folders, patterns, videos, a stream or a camera's number", nargs="+"
+    )
+    conf_thres: float = flag(0.3, "boxes score above this", type=cli.fraction)  # what a person wants to see
+    iou_thres: float = flag(0.45, "NMS: boxes that overlap more are one", type=cli.fraction)
+    classes: tuple[int, ...] | None = flag(None, "only these classes, by number", type=cli.whole, nargs="+")
+    agnostic_nms: bool = flag(False, "NMS over all classes together")
+    save_txt: bool = flag(False, "an image a file: class cx cy w h score, 0..1")
+    save_json: bool = flag(False, "all boxes in one COCO results file")
+    carry: bool = flag(False, "a streaming network on video: go on from the frame before")
+    frames: int | None = flag(None, "stop after so many frames", type=cli.positive)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """As a task takes them."""
+        return Thresholds(
+            confidence=self.conf_thres, overlap=self.iou_thres, agnostic=self.agnostic_nms, classes=self.classes
+        )

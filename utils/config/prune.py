@@ -1,0 +1,83 @@
+"""What the six prune scripts are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils import cli
+from utils.cli import flag
+from utils.config.run import NetworkConfig
+from utils.pruning.bias_carrier import Beta
+from utils.pruning.criteria import CRITERIA
+from utils.pruning.layer_plan import By
+
+AUTO = "auto"
+SCORES = (*CRITERIA, "taylor", "random")
+
+
+def percent_or_auto(text: str) -> float | str:
+    """A share with 0 <= x < 1, or the word auto."""
+    return AUTO if text == AUTO else cli.fraction(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig(NetworkConfig):
+    """The flags that all six have."""
+
+    weights: str = flag("", "what to prune (default: the newest train.py -sr)")
+    score: str = flag("gamma", "what a channel or a block is judged by", choices=SCORES)
+    recalibrate: int = flag(10, "batches of 64 training images that measure BN anew, or 0", type=cli.whole)
+    force: bool = flag(False, "prune what the gammas say will not survive")
+    explain: bool = flag(False, "print which channels belong together, and why some stay")
+    finetune: int = flag(0, "train what is left for N epochs, at a low rate", type=cli.whole, metavar="N")
+    iterative: int = flag(1, "cut in K steps, each fine-tuned (--finetune)", type=cli.positive, metavar="K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelConfig(PruneConfig):
+    """The flags of the five that cut channels."""
+
+    percent: float | str = flag(0.8, "share of the channels under the threshold, or auto", type=percent_or_auto)
+    max_drop: float = flag(0.01, "of mAP@.5: what --percent auto may cost", type=cli.fraction)
+    target_macs: float | None = flag(
+        None, "prune until so many MACs are left (up to 1: a share)", type=cli.non_negative
+    )
+    target_params: float | None = flag(None, "likewise for parameters", type=cli.non_negative)
+    search: int = flag(0, "EagleEye: the best of N random sets of layer rates", type=cli.whole, metavar="N")
+    delta: float = flag(0.02, "how far a candidate's share of MACs may be from --target-macs", type=cli.fraction)
+    scope: str = flag("all", "layers on offer: all, backbone, neck, or numbers such as 5-20,33")
+    beta: str = flag("carrier", "who takes over what cut channels sent", choices=[each.value for each in Beta])
+    sensitivity: bool = flag(False, "cut nothing; measure each layer alone at several percents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularConfig(ChannelConfig):
+    """regular_prune.py: rounded up to a multiple."""
+
+    multiple: int = flag(8, "channels of a layer are rounded up to it", type=cli.positive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlimConfig(ChannelConfig):
+    """slim_prune.py: a share of every layer stays."""
+
+    layer_keep: float = flag(
+        0.1, "smallest share of its channels a layer keeps", "--layer-keep", "--layer_keep", type=cli.fraction
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksConfig(PruneConfig):
+    """layer_prune.py: residual blocks go."""
+
+    shortcuts: int = flag(1, "residual blocks to take out", "--shortcuts", "--shortcut", type=cli.whole)
+    by: str = flag(
+        "score",
+        "blocks of the lowest score, or of the smallest share in their sum",
+        choices=[each.name.lower() for each in By],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChannelConfig(BlocksConfig, SlimConfig):
+    """layer_channel_prune.py: slim, then blocks."""

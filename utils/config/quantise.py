@@ -1,0 +1,83 @@
+"""What calibration to integers is told: quantize.py, and convert_snn.py on its way to spikes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import cli
+from utils.cli import flag
+from utils.config.bits import A_BIT, A_HELP, PERCENTILE, W_BIT, W_HELP
+from utils.config.run import NetworkConfig
+from utils.quantization.scheme import RANGE_METHODS
+from utils.quantization.sensitivity import BUDGETS
+
+STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
+MAX_DROP = 0.01
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A share of what the 8-bit network costs, in packed bytes ("size") or bit operations ("bops")."""
+
+    kind: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.share:g}"
+
+
+def style(text: str) -> str:
+    """A style's name, or the number that the older tool gave it."""
+    if text in ("2", "dorefa"):
+        raise argparse.ArgumentTypeError("dorefa has to be trained: train.py --quantized dorefa")
+    if text not in STYLE_WORDS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLE_WORDS)}, got {text}")
+    return STYLE_WORDS[text]
+
+
+def budget(text: str) -> Budget:
+    """``size=0.25`` or ``bops=0.1``."""
+    kind, equals, number = text.partition("=")
+    if kind not in BUDGETS or not equals:
+        raise argparse.ArgumentTypeError(f"must be size=SHARE or bops=SHARE, got {text}")
+    share = cli.fraction(number)
+    if share == 0:
+        raise argparse.ArgumentTypeError("the share must be above 0")
+    return Budget(kind, share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiseConfig(NetworkConfig):
+    """The flags of calibration."""
+
+    weights: str = flag("", "what to convert (default: the newest pruned or trained network)")
+    w_bit: int = flag(W_BIT, W_HELP, type=int)
+    a_bit: int = flag(A_BIT, A_HELP, type=int)
+    style: str = flag(
+        "google",
+        "google (or 1): a weight scale a channel; pow2: one a layer, all scales powers of two (default: google)",
+        "--style",
+        "--quantized",
+        type=style,
+        also={"--FPGA": {"action": "store_const", "const": "pow2", "help": "the same as --style pow2"}},
+    )
+    ranges: str = flag("mse", "how activation ranges are chosen", choices=RANGE_METHODS)
+    percentile: float | None = flag(PERCENTILE, "share that --ranges percentile does not clip, in per cent", type=float)
+    range_scale: float = flag(1.0, "ranges so many times as wide: above 1 fewer, coarser levels", type=float)
+    calibration: int = flag(128, "training images that ranges are measured on", type=cli.positive)
+    no_equalise: bool = flag(False, "leave the channels' ranges as they are (default: evened out where it is exact)")
+    no_bias_correction: bool = flag(False, "leave the biases as they are (default: each channel keeps its mean)")
+    acc_bits: int | None = flag(None, "accumulator width that weights are made to fit (default: 32)", type=int)
+    bits_map: Path | None = flag(None, "a file of lines: layer, weight bits, activation bits", type=cli.existing_file)
+    bits: str | None = flag(None, "auto: bits by layer, from measured sensitivity (default: none)", choices=["auto"])
+    max_drop: float | None = flag(
+        None, f"mAP@.5 that --bits auto may cost on training images (default: {MAX_DROP})", type=cli.fraction
+    )
+    budget: Budget | None = flag(
+        None,
+        "size=0.25 or bops=0.1: the share of the 8-bit network's bytes or bit operations that --bits auto meets "
+        "(default: as few bit operations as --max-drop allows)",
+        type=budget,
+    )

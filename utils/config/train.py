@@ -1,0 +1,128 @@
+"""What a training run is told."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from utils import cli
+from utils.cli import flag
+from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
+from utils.config.run import CFG, RunConfig
+from utils.darknet.replace_activation import CHOICES
+from utils.distillation.strategies import KNOWN, terms_of
+from utils.errors import InputError
+from utils.quantization.scheme import STYLES
+
+FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
+NUMBERED = {"1": "google", "2": "dorefa"}  # --quantized as the reference counts
+
+
+def strategy(text: str) -> str:
+    """A strategy of --KDstr that exists."""
+    try:
+        terms_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
+    return text
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return 1.0 if text in ("1", "1.0") else cli.fraction(text)
+
+
+def style(text: str) -> str:
+    """A style of --quantized, by name or the reference's number."""
+    name = NUMBERED.get(text, text)
+    if name not in STYLES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLES)}, 1 or 2, got {text}")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig(RunConfig):
+    """The flags of training as such, sparse training among them."""
+
+    cfg: str | None = flag(None, f"the network's structure (default: {CFG}, or the one in --weights X.pt)")
+    weights: str = flag("", "start from these: .weights, or a .pt of ours (default: from scratch)")
+    pretrained: bool = flag(
+        False, "take what fits of --weights; fresh heads where the classes differ", "-pt", "--pretrained"
+    )
+    epochs: int = flag(30, "times each image is seen", type=cli.positive)
+    lr: float | None = flag(
+        None,
+        "learning rate (default: 0.2, with fresh heads 0.4, quantised 0.01; --adam: 1/100)",
+        type=cli.non_negative,
+    )
+    adam: bool = flag(False, "AdamW instead of SGD with Nesterov momentum")
+    ema: bool = flag(True, "measure and save the weights' average", action=argparse.BooleanOptionalAction)
+    sync_bn: bool = flag(False, "under torchrun: batch norm over the images of all processes")
+    multi_scale: bool = flag(False, "another image size each batch")
+    mosaic: float | None = flag(
+        None, "share of samples made of four images (default: as --data says, or 1)", type=share
+    )
+    rect: bool = flag(False, "batches of images of similar aspect, without mosaic")
+    sparse: bool = flag(False, "push the gammas that pruning can cut towards zero", "-sr", "--sparse")
+    s: float = flag(0.001, "strength of that push, an optimizer step", type=cli.non_negative)
+    prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer", type=int, choices=[0, 1, 2])
+    s_schedule: str = flag("constant", "decay: s / 100 from half way on", choices=["constant", "decay"])
+    val_interval: int | None = flag(None, "epochs between validations (default: by set sizes)", type=cli.positive)
+    notest: bool = flag(False, "validate after the last epoch only")
+    nosave: bool = flag(False, "save after the last epoch only")
+    tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")
+    act: str | None = flag(None, "put this in place of the cfg's leaky activations", choices=sorted(CHOICES))
+    resume: str | None = flag(None, "go on with a last*.pt (default: the newest cut one)", nargs="?", const="newest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedConfig(DenseConfig):
+    """The flags of quantised training."""
+
+    quantized: str | None = flag(None, "train for integers: google (1), dorefa (2) or pow2", type=style)
+    fpga: bool = flag(False, "scales that are powers of two; the same as --quantized pow2", "--FPGA")
+    bn_fold: bool = flag(False, "quantise folded weights (pow2: always)", "--BN_Fold", "--BN_Flod")
+    w_bit: int | None = flag(None, f"{W_HELP} (default: {W_BIT})", type=int)
+    a_bit: int | None = flag(None, f"{A_HELP} (default: {A_BIT})", type=int)
+    bits_map: str = flag("", "a file of lines 'layer w a' (# comments): layers with bits of their own")
+    learn_scales: bool = flag(False, "scales are learned (LSQ), instead of following the ranges")
+    range_scale: float = flag(1.0, "ranges so many times as wide: above 1 fewer, coarser levels", type=float)
+    no_equalise: bool = flag(False, "do not even channels out first: small ones get few levels, and spikes fewer")
+    acc_bits: int | None = flag(None, "accumulator width that the weights are made to fit, 12 to 32", type=int)
+    sparsify: float = flag(
+        0.0,
+        "push levels, which become spikes, down: adds LAMBDA times their mean share of the highest (default: 0)",
+        type=cli.non_negative,
+        metavar="LAMBDA",
+    )
+    progressive: tuple[int, ...] | None = flag(
+        None,
+        "in stages of these bits (default: 8 4 3 2) down to --w-bit and --a-bit (here by default the last "
+        "stage's), each from the network of the last; --epochs are shared among them",
+        type=int,
+        nargs="*",
+        metavar="BITS",
+    )
+
+    @property
+    def wanted_style(self) -> str | None:
+        """The style of quantised training; None where floats are trained."""
+        return "pow2" if self.fpga else self.quantized
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(QuantisedConfig):
+    """All flags of train.py; those of a teacher last."""
+
+    t_weights: str = flag(
+        "",
+        "a teacher: a .pt of ours, or .weights (default: what --weights was pruned from)",
+        "--t_weights",
+        "--t-weights",
+    )
+    t_cfg: str | None = flag(None, "the teacher's structure, where --t_weights does not carry it", "--t_cfg", "--t-cfg")
+    kd: str = flag("", f"what it teaches: {KNOWN}; 3+cwd: both", "--KDstr", "--kd", type=strategy)
+    kd_weight: float = flag(1.0, "of all that the teacher says, beside the labels", type=cli.non_negative)
+    t_data: str = flag(
+        "", "more images without labels, a list or a folder, for the teacher alone", "--t_data", "--t-data"
+    )
