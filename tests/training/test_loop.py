@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.toy import CPU, ToyBatch, ToyLoader, toy_loss, toy_model, train
+from tests.training.toy import ToyBatch, ToyLoader, toy_loss, toy_model, toy_update, train
 from utils.errors import InputError
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.loop import EpochOptions, train_one_epoch
-from utils.training.optim import make_optimizer
+from utils.training.loop import train_one_epoch
 from utils.training.schedule import Schedule, step_ends
 
 
@@ -154,19 +153,8 @@ def test_scaled_fp16_gradients_and_fp32_gradients_meet_the_same_penalty():
     plain, scaled, seen = toy_model(), toy_model(), {}
     for name, model, scaler in (("plain", plain, None), ("scaled", scaled, torch.amp.GradScaler("cpu"))):
         gamma = model[1].weight
-        optimizer = make_optimizer(model, lr=0.05)
-        options = EpochOptions(penalty=lambda step, gamma=gamma, name=name: seen.setdefault(name, gamma.grad.clone()))
-        train_one_epoch(
-            model,
-            ToyLoader(),
-            toy_loss,
-            optimizer,
-            Schedule(steps=3),
-            epoch=0,
-            precision=CPU,
-            options=options,
-            scaler=scaler,
-        )
+        penalty = lambda step, gamma=gamma, name=name: seen.setdefault(name, gamma.grad.clone())  # noqa: E731
+        train_one_epoch(ToyLoader(), toy_loss, toy_update(model, scaler=scaler, penalty=penalty), epoch=0)
     torch.testing.assert_close(seen["scaled"], seen["plain"], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(scaled[1].weight, plain[1].weight, rtol=1e-4, atol=1e-6)
 
@@ -179,12 +167,10 @@ def test_autocast_trains_in_bf16_but_keeps_parameters_and_losses_in_fp32():
         kinds.append(outputs.dtype)
         return toy_loss(outputs, batch)
 
-    optimizer = make_optimizer(model, lr=0.05)
     precision = Precision(torch.device("cpu"), torch.bfloat16)
-    schedule = Schedule(steps=3)
-    result = train_one_epoch(
-        precision.place(model), ToyLoader(), loss, optimizer, schedule, epoch=0, precision=precision
-    )
+    update = toy_update(precision.place(model))
+    update.precision = precision
+    result = train_one_epoch(ToyLoader(), loss, update, epoch=0)
     assert set(kinds) == {torch.float32} and result.images == 12
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

@@ -9,11 +9,11 @@ import numpy
 import pytest
 import torch
 
-from tests.training.toy import ToyLoader, toy_model, train
+from tests.training.toy import ToyLoader, captured, restored, toy_model, train
 from utils.errors import InputError
 from utils.training.ema import Ema
 from utils.training.optim import make_optimizer
-from utils.training.resume import Progress, capture, random_state, restore, seed_all, set_random_state
+from utils.training.resume import Progress, random_state, seed_all, set_random_state
 
 
 def through_a_file(state: dict) -> dict:
@@ -39,7 +39,7 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(adam):
     with pytest.raises(KeyboardInterrupt):
         train(**settings, **cut, loss=stop_at_epoch(2, keep := {}, cut))
     seed_all(99)  # a new process knows nothing of the old one
-    progress = restore(through_a_file(keep), **again)
+    progress = restored(through_a_file(keep), **again)
     assert progress == Progress(epochs=2, best=0.25, seconds=7.0)
     train(**settings, start=progress.epochs, **again)
 
@@ -62,11 +62,11 @@ def test_what_a_scaler_learned_is_kept():
     first, again, other = parts(), parts(), parts()
     train(loader=ToyLoader(batch=3), epochs=1, **first)  # four steps: it has grown once, and counts to the next time
     assert first["scaler"].get_scale() == 2.0**21
-    restore(through_a_file(capture(Progress(epochs=1), **first)), **again)
+    restored(through_a_file(captured(Progress(epochs=1), **first)), **again)
     assert again["scaler"].state_dict() == first["scaler"].state_dict() != other["scaler"].state_dict()
     del other["scaler"]
     with pytest.raises(InputError, match="choice of --ema or precision"):
-        restore(through_a_file(capture(Progress(epochs=1), **first)), **other)
+        restored(through_a_file(captured(Progress(epochs=1), **first)), **other)
 
 
 def stop_at_epoch(epoch: int, keep: dict, parts: dict):
@@ -86,7 +86,7 @@ def stop_at_epoch(epoch: int, keep: dict, parts: dict):
     def update(self, model):
         original(self, model)
         if len(calls) == 6 * epoch and self is parts["ema"]:
-            state = capture(Progress(epochs=epoch, best=0.25, seconds=7.0), **parts)
+            state = captured(Progress(epochs=epoch, best=0.25, seconds=7.0), **parts)
             keep.update(through_a_file(state))  # a copy: the run goes on
 
     parts["ema"].update = update.__get__(parts["ema"])
@@ -115,10 +115,10 @@ def test_seed_makes_runs_equal():
 
 def test_state_of_another_network_is_refused():
     small, other = toy_model(), toy_model(bn=False)
-    state = capture(Progress(), model=small, optimizer=make_optimizer(small, lr=0.1))
+    state = captured(Progress(), model=small, optimizer=make_optimizer(small, lr=0.1))
     with pytest.raises(InputError, match="resume: the checkpoint is not of this run"):
-        restore(state, model=other, optimizer=make_optimizer(other, lr=0.1))
+        restored(state, model=other, optimizer=make_optimizer(other, lr=0.1))
     with pytest.raises(InputError, match="choice of --ema"):
-        restore(state, model=small, optimizer=make_optimizer(small, lr=0.1), ema=Ema(small))
+        restored(state, model=small, optimizer=make_optimizer(small, lr=0.1), ema=Ema(small))
     with pytest.raises(InputError, match="not of this run"):
-        restore({}, model=small, optimizer=make_optimizer(small, lr=0.1))
+        restored({}, model=small, optimizer=make_optimizer(small, lr=0.1))

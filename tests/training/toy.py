@@ -9,9 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils.training.device import Precision
-from utils.training.loop import EpochOptions, EpochResult, train_one_epoch
+from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.optim import make_optimizer
+from utils.training.resume import Progress, capture, restore
 from utils.training.schedule import Schedule, step_ends
+from utils.training.update import Backprop, UpdateOptions
 
 CPU = Precision(torch.device("cpu"))
 
@@ -56,28 +58,43 @@ def toy_loss(outputs, batch) -> dict[str, torch.Tensor]:
     return {"total": total}
 
 
+def toy_inputs(batch, device) -> torch.Tensor:
+    """Images in 0..1."""
+    return batch.images.to(device).to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def toy_update(model, optimizer=None, *, steps: int = 3, warmup: int = 0, ema=None, scaler=None, **options) -> Backprop:
+    """An update of the toy model, in fp32."""
+    return Backprop(
+        model=model,
+        inputs=toy_inputs,
+        optimizer=optimizer or make_optimizer(model, lr=0.05),
+        schedule=Schedule(steps=steps, warmup=warmup),
+        precision=CPU,
+        options=UpdateOptions(**options),
+        ema=ema,
+        scaler=scaler,
+    )
+
+
 def train(
     model, loader, *, epochs=1, start=0, optimizer=None, ema=None, loss=toy_loss, scaler=None, **options
 ) -> list[EpochResult]:
     """Epochs ``start`` … ``epochs`` of a run whose schedule is that of ``epochs``, in fp32."""
-    optimizer = optimizer or make_optimizer(model, lr=0.05)
-    settings = EpochOptions(**options)
-    schedule = Schedule(steps=epochs * len(step_ends(len(loader), settings.accumulate)), warmup=2)
+    steps = epochs * len(step_ends(len(loader), options.get("accumulate", 1)))
+    update = toy_update(model, optimizer, steps=steps, warmup=2, ema=ema, scaler=scaler, **options)
     results = []
     for epoch in range(start, epochs):
         loader.epoch = epoch
-        results.append(
-            train_one_epoch(
-                model,
-                loader,
-                loss,
-                optimizer,
-                schedule,
-                epoch=epoch,
-                precision=CPU,
-                options=settings,
-                ema=ema,
-                scaler=scaler,
-            )
-        )
+        results.append(train_one_epoch(loader, loss, update, epoch=epoch))
     return results
+
+
+def captured(progress, *, model, optimizer, ema=None, scaler=None) -> dict:
+    """The state of a toy run of these parts."""
+    return capture(progress, model, toy_update(model, optimizer, ema=ema, scaler=scaler))
+
+
+def restored(state, *, model, optimizer, ema=None, scaler=None) -> Progress:
+    """Put it back into these."""
+    return restore(state, model, toy_update(model, optimizer, ema=ema, scaler=scaler))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,3 +43,9 @@ def make_optimizer(
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] = lr * STEP_SHARE if adam and group["name"] == "step" else lr
     return optimizer
+
+
+def add_group(optimizer: Optimizer, name: str, parameters: Sequence[nn.Parameter], *, lr: float) -> None:
+    """Give the optimizer parameters that stand outside of the network, without decay."""
+    group = {"name": name, "params": list(parameters), "weight_decay": 0.0}
+    optimizer.add_param_group({**group, "lr": lr, "initial_lr": lr})

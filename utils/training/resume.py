@@ -6,16 +6,16 @@ The learning rate is a function of the step and the order of the images one of (
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from utils.errors import InputError
-from utils.training.ema import Ema
+from utils.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,33 +27,17 @@ class Progress:
     seconds: float = 0.0
 
 
-def capture(
-    progress: Progress,
-    *,
-    model: nn.Module,
-    optimizer: Optimizer,
-    ema: Ema | None = None,
-    scaler: torch.amp.GradScaler | None = None,
-) -> dict[str, Any]:
+def capture(progress: Progress, model: nn.Module, update: Update) -> dict[str, Any]:
     """The state of a run, made of tensors and plain values only, so that ``torch.load(weights_only=True)`` takes it."""
     return {
         "progress": vars(progress).copy(),
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": ema.state_dict() if ema else None,
-        "scaler": scaler.state_dict() if scaler else None,
+        "update": update.state_dict(),
         "random": random_state(),
     }
 
 
-def restore(
-    state: dict[str, Any],
-    *,
-    model: nn.Module,
-    optimizer: Optimizer,
-    ema: Ema | None = None,
-    scaler: torch.amp.GradScaler | None = None,
-) -> Progress:
+def restore(state: Mapping[str, Any], model: nn.Module, update: Update) -> Progress:
     """Put a captured state back; the opposite of ``capture``.
 
     Raises:
@@ -61,12 +45,7 @@ def restore(
     """
     try:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        for part, saved in ((ema, state["ema"]), (scaler, state["scaler"])):
-            if (part is None) != (saved is None):
-                raise ValueError("saved with another choice of --ema or precision")
-            if part is not None:
-                part.load_state_dict(saved)
+        update.load_state_dict(state.get("update", state))  # before there were updates, its parts stood beside
         set_random_state(state["random"])
         return Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
