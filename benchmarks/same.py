@@ -86,7 +86,7 @@ def steps() -> Iterator[tuple[str, list[str]]]:
 def prepare(tree: Path, place: Path) -> None:
     """A folder to run in: the cfgs, the sample set, a small part of it, and nothing else."""
     shutil.copytree(tree / "cfg", place / "cfg", ignore=shutil.ignore_patterns("pruned"))
-    code = "from utils.data.sample import prepare_if_sample; prepare_if_sample('data/digits.data')"
+    code = "from utils.detection.sample import prepare_if_sample; prepare_if_sample('data/digits.data')"
     subprocess.run([sys.executable, "-c", code], cwd=tree, check=True, env=os.environ | {"PYTHONPATH": str(tree)})
     (place / "data").symlink_to(tree / "data")
     for split, count in (("train", 128), ("valid", 32)):

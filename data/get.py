@@ -20,10 +20,10 @@ from pathlib import Path
 DATA = Path(__file__).parent
 sys.path.insert(0, str(DATA.parent))  # so that it runs from anywhere
 
-from utils.data import coco, visdrone_bdd100k, voc  # noqa: E402
 from utils.data.download import download, need_room  # noqa: E402
-from utils.data.label_writer import Annotated, Findings, write_lists  # noqa: E402
 from utils.data.unpack import unpack  # noqa: E402
+from utils.detection import coco, visdrone_bdd100k, voc  # noqa: E402
+from utils.detection.label_writer import Annotated, Findings, write_lists  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 
 log = logging.getLogger(__name__)

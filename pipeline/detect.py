@@ -21,13 +21,13 @@ from tqdm import tqdm
 from models import Loaded, load_model
 from pipeline.session import ANY, RUNS, heads_of, image_size, newest, show_grey
 from utils.cli import DATA
-from utils.data.manifest import read_manifest
-from utils.data.sample import prepare_if_sample
 from utils.data.sources import Frame, load_images
 from utils.data.transforms import fit, letterbox
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
+from utils.detection.open_data import read_manifest
 from utils.detection.pictures import draw_boxes, save_picture
+from utils.detection.sample import prepare_if_sample
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record

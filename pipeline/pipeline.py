@@ -19,9 +19,10 @@ from utils.cli import CFG
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import load_checkpoint
 from utils.darknet.weights import read_weights
-from utils.data.labels import label_path
-from utils.data.manifest import Manifest, read_list, read_manifest
-from utils.data.sample import prepare_if_sample
+from utils.data.manifest import Manifest, read_list
+from utils.detection.labels import label_path
+from utils.detection.open_data import read_manifest
+from utils.detection.sample import prepare_if_sample
 from utils.errors import InputError
 from utils.reporting.files import sha256, shown, stamps
 from utils.reporting.html.report import NAME as REPORT

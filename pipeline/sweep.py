@@ -19,7 +19,7 @@ from pipeline.job_runner import JobRunner, run_all, started
 from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, flag_words
 from pipeline.session import RUNS
 from utils import cli
-from utils.data.sample import prepare_if_sample
+from utils.detection.sample import prepare_if_sample
 from utils.errors import InputError
 from utils.reporting.pareto import front, plot_fronts
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record

@@ -30,7 +30,7 @@ from tests.scenes import write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.weights import write_weights
-from utils.data.manifest import read_manifest
+from utils.detection.open_data import read_manifest
 from utils.distillation.strategies import USUAL, terms_of
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.report import compare
 from pipeline.session import Session
-from utils.data.loader import Batch
+from utils.detection.dataset import BoxBatch as Batch
 from utils.detection.evaluate import Metrics, Predictor, evaluate
 from utils.reporting.plots import plot_bars
 from utils.reporting.results import write_rows
@@ -83,7 +83,13 @@ def _first(batch: Batch, images: int) -> Batch:
     if len(batch.images) <= images:
         return batch
     targets = batch.targets[batch.targets[:, 0] < images]
-    return Batch(batch.images[:images], targets, batch.indices[:images], batch.letterboxes[:images], gaps=batch.gaps)
+    return replace(
+        batch,
+        images=batch.images[:images],
+        targets=targets,
+        indices=batch.indices[:images],
+        letterboxes=batch.letterboxes[:images],
+    )
 
 
 def cost_lines(cost: SpikeCost) -> list[str]:

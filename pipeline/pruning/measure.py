@@ -15,7 +15,7 @@ from models import build
 from pipeline.session import Session
 from utils.darknet.counts import count
 from utils.darknet.network import Network
-from utils.data.loader import Batch
+from utils.detection.dataset import BoxBatch as Batch
 from utils.detection.evaluate import evaluate
 from utils.pruning.recalibrate import recalibrate
 from utils.reporting.latency import measure_latency

@@ -19,8 +19,8 @@ from pipeline.session import Session
 from utils.darknet.counts import count
 from utils.darknet.expand import expand
 from utils.darknet.spec import Detect, ModelSpec
-from utils.data.loader import Batch
 from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
+from utils.detection.dataset import BoxBatch as Batch
 from utils.detection.decode import decode
 from utils.detection.evaluate import evaluate
 from utils.errors import InputError

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.training.run import Run
 from pipeline.training.stages import SCORES
-from utils.data.dataset import Sample
-from utils.data.loader import Batch, collate
+from utils.detection.dataset import BoxBatch as Batch
+from utils.detection.dataset import Sample, collate
 from utils.detection.pictures import batch_mosaic, comparison_grid, save_picture, truth_as_boxes
 from utils.reporting.plots import plot_gammas, plot_results
 from utils.training.loop import EpochResult

@@ -23,12 +23,13 @@ from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import Detect, ModelSpec
-from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader, scales
-from utils.data.manifest import Manifest, read_manifest
-from utils.data.sample import prepare_if_sample
-from utils.data.transforms import Augment
+from utils.data.manifest import Manifest
+from utils.detection.augment import Augment
+from utils.detection.dataset import DetectionDataset
 from utils.detection.evaluate import Metrics
+from utils.detection.open_data import read_manifest
+from utils.detection.sample import prepare_if_sample
 from utils.errors import InputError
 from utils.pruning.penalty import initial_gammas
 from utils.quantization.fake import FakeQuantised

@@ -20,9 +20,9 @@ from models import load_model
 from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
-from utils.data.dataset import DetectionDataset
-from utils.data.loader import Batch, Loader, make_loader
+from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
+from utils.detection.dataset import BoxBatch, DetectionDataset
 from utils.distillation.distiller import Distiller
 from utils.distillation.strategies import terms_of
 from utils.errors import InputError
@@ -35,8 +35,8 @@ HELPERS_SHARE = 0.1  # of the rate: adapters have no batch norm, and SGD at a de
 Loss = Callable[[Any, Any], Mapping[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class Mixed(Batch):
+@dataclass(frozen=True, kw_only=True)
+class Mixed(BoxBatch):
     """A batch whose first ``labelled`` images have targets; the others are for the teacher alone."""
 
     labelled: int = 0
@@ -168,9 +168,16 @@ class _Joined:
                 pixels = nn.functional.interpolate(images.float(), batch.images.shape[2:], mode="bilinear")
                 images = pixels.round().to(torch.uint8)
             both = torch.cat((batch.images, images.to(memory_format=torch.channels_last)))
-            yield Mixed(both, batch.targets, batch.indices, batch.letterboxes, len(batch.images), gaps=batch.gaps)
+            yield Mixed(
+                images=both,
+                targets=batch.targets,
+                indices=batch.indices,
+                letterboxes=batch.letterboxes,
+                labelled=len(batch.images),
+                gaps=batch.gaps,
+            )
 
-    def _endless(self) -> Iterator[Batch]:
+    def _endless(self) -> Iterator[BoxBatch]:
         rounds = -(-len(self._train) // len(self._extra))  # an epoch of the labelled takes so many of the others
         for number in count(self._epoch * rounds):
             self._extra.set_epoch(number, mosaic=self._mosaic)

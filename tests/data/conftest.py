@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.data.manifest import Manifest, read_manifest
+from utils.data.manifest import Manifest
+from utils.detection.open_data import read_manifest
 
 MakeSet = Callable[..., Manifest]
 

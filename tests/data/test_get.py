@@ -21,10 +21,11 @@ import pytest
 from data import get
 from tests.conftest import ROOT
 from tests.data.test_unpack import packed
-from tests.data.test_voc import annotation
+from tests.detection.test_voc import annotation
 from utils.data.download import download
-from utils.data.labels import read_labels
-from utils.data.manifest import KEYS, read_list, read_manifest
+from utils.data.manifest import KEYS, read_list
+from utils.detection.labels import read_labels
+from utils.detection.open_data import read_manifest
 from utils.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

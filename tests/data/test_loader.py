@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tests.data.conftest import write_set
-from utils.data.dataset import DetectionDataset, SampleRequest
+from utils.data.dataset import SampleRequest
 from utils.data.loader import default_workers, make_loader, rect_batches, scales
-from utils.data.transforms import Augment
+from utils.detection.augment import Augment
+from utils.detection.dataset import DetectionDataset
 from utils.errors import InputError
 
 SIZE = (64, 64)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.data.labels import label_path, read_all, read_labels
-from utils.data.manifest import Manifest, read_list, read_manifest
+from utils.data.manifest import Manifest, read_list
+from utils.detection.labels import label_path, read_all, read_labels
+from utils.detection.open_data import read_manifest
 from utils.errors import InputError
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.data import transforms
-from utils.data.transforms import Augment
+from utils.detection import augment as boxed
+from utils.detection.augment import Augment
 
 SIZES = st.integers(8, 700)
 
@@ -45,7 +46,7 @@ def test_letterboxed_box_fits_its_pixels():
     image = rectangle((60, 100), (20, 12, 70, 42))
     box = transforms.fit((60, 100), (128, 128))
     corners = np.array([[0, 0.2, 0.2, 0.7, 0.7]], np.float32)
-    placed = transforms.place(corners, box.scaled, box.pad)[0, 1:]
+    placed = boxed.place(corners, box.scaled, box.pad)[0, 1:]
     np.testing.assert_allclose(measured(transforms.letterbox(image, box)), placed, atol=1)
     np.testing.assert_allclose(box.to_network(np.array([[20, 12, 70, 42]])), placed[None], atol=0.5)
 
@@ -59,7 +60,7 @@ def test_moved_and_mirrored_box_fits_its_pixels(seed, channels):
     if seed % 2:
         matrix = transforms.mirror(matrix, 64)
     moved = transforms.warp(image, matrix, (80, 64))
-    rows = transforms.warp_boxes(np.array([[3, 30, 20, 80, 70]], np.float32), matrix, (96, 128), (80, 64), 0.0)
+    rows = boxed.warp_boxes(np.array([[3, 30, 20, 80, 70]], np.float32), matrix, (96, 128), (80, 64), 0.0)
     assert moved.shape == (80, 64, channels) and rows[0, 0] == 3
     np.testing.assert_allclose(measured(moved), rows[0, 1:], atol=1)
 
@@ -69,7 +70,7 @@ def test_box_of_a_turned_and_slanted_rectangle_is_the_smallest_upright_one(seed)
     rng = np.random.default_rng(seed)
     matrix = transforms.random_matrix((128, 128), (128, 128), Augment(degrees=30, shear=15, scale=0.2), rng)
     moved = transforms.warp(rectangle((128, 128), (40, 50, 90, 80)), matrix, (128, 128))
-    rows = transforms.warp_boxes(np.array([[0, 40, 50, 90, 80]], np.float32), matrix, (128, 128), (128, 128), 0.0)
+    rows = boxed.warp_boxes(np.array([[0, 40, 50, 90, 80]], np.float32), matrix, (128, 128), (128, 128), 0.0)
     np.testing.assert_allclose(measured(moved), rows[0, 1:], atol=2)  # a sharp corner fades over a pixel more
 
 
@@ -80,9 +81,9 @@ def test_each_box_of_a_mosaic_fits_its_pixels(seed):
     images = [np.where(rectangle((64, 48 + 4 * i), (10, 12, 36, 50)) == 255, b, 114) for i, b in enumerate(brightness)]
     images = [image.astype(np.uint8) for image in images]
     boxes = [np.array([[i, 10 / (48 + 4 * i), 12 / 64, 36 / (48 + 4 * i), 50 / 64]], np.float32) for i in range(4)]
-    canvas, rows = transforms.mosaic(images, boxes, (64, 64), rng)
+    canvas, rows = boxed.mosaic(images, boxes, (64, 64), rng)
     identity = np.array([[1.0, 0, 0], [0, 1, 0]])
-    rows = transforms.warp_boxes(rows, identity, (128, 128), (128, 128), 0.0)
+    rows = boxed.warp_boxes(rows, identity, (128, 128), (128, 128), 0.0)
     assert len(rows) >= 1
     for row in rows:
         only = np.where(canvas == brightness[int(row[0])], 255, 0)
@@ -91,7 +92,7 @@ def test_each_box_of_a_mosaic_fits_its_pixels(seed):
 
 def test_box_is_cut_where_the_mosaic_cut_its_image():
     matrix = np.array([[0.5, 0, 20], [0, 0.5, 20]])  # the whole canvas is visible, with a border round it
-    rows = transforms.warp_boxes(np.array([[0, -20, 10, 40, 50]], np.float32), matrix, (64, 64), (72, 72), 0.25)
+    rows = boxed.warp_boxes(np.array([[0, -20, 10, 40, 50]], np.float32), matrix, (64, 64), (72, 72), 0.25)
     np.testing.assert_allclose(rows[0, 1:], [20, 25, 40, 45])
 
 
@@ -99,19 +100,19 @@ def test_box_is_cut_where_the_mosaic_cut_its_image():
 def test_box_of_which_too_little_is_left_is_dropped(visible, kept):
     identity = np.array([[1.0, 0, 0], [0, 1, 0]])
     quarter_inside = np.array([[0, 48, 48, 80, 80]], np.float32)
-    assert len(transforms.warp_boxes(quarter_inside, identity, (64, 64), (64, 64), visible)) == kept
+    assert len(boxed.warp_boxes(quarter_inside, identity, (64, 64), (64, 64), visible)) == kept
 
 
 def test_box_thinner_than_two_pixels_is_dropped():
     third = np.array([[1 / 3, 0, 0], [0, 1 / 3, 0]])
     rows = np.array([[0, 3, 3, 8, 33], [1, 3, 3, 10, 33]], np.float32)
-    assert transforms.warp_boxes(rows, third, (64, 64), (64, 64), 0.0)[:, 0].tolist() == [1]
+    assert boxed.warp_boxes(rows, third, (64, 64), (64, 64), 0.0)[:, 0].tolist() == [1]
 
 
 def test_shares_and_corners_are_inverse():
     rows = np.array([[3, 0.5, 0.4, 0.2, 0.3], [1, 0.1, 0.9, 0.05, 0.1]], np.float32)
-    pixels = transforms.place(transforms.to_corners(rows), (80, 60))
-    np.testing.assert_allclose(transforms.to_shares(pixels, (80, 60)), rows, atol=1e-6)
+    pixels = boxed.place(boxed.to_corners(rows), (80, 60))
+    np.testing.assert_allclose(boxed.to_shares(pixels, (80, 60)), rows, atol=1e-6)
 
 
 def test_colours_without_gains_stay_and_with_gains_agree_with_arithmetic():

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from utils.data import coco, voc
-from utils.data.sample import prepare_digits
+from utils.detection import coco, voc
+from utils.detection.check import check
+from utils.detection.fit_anchors import refit
+from utils.detection.sample import prepare_digits
 from utils.errors import InputError
 
 
@@ -29,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _converters(commands)
-    check = commands.add_parser("check", help="look for what is wrong with a set; code 2 where training would fail")
-    check.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
+    looked = commands.add_parser("check", help="look for what is wrong with a set; code 2 where training would fail")
+    looked.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
     anchors = commands.add_parser("anchors", help="fit a cfg's anchors to a set's boxes, into a new cfg")
     anchors.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
     anchors.add_argument("--cfg", type=Path, required=True, help="the network; it is only read")
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     anchors.add_argument("--generations", type=int, default=1000, help="of genetic refinement (1000)")
     anchors.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     commands.add_parser("sample", help="compose the embedded sample set").set_defaults(run=_sample)
-    check.set_defaults(run=_check)
+    looked.set_defaults(run=_check)
     anchors.set_defaults(run=_anchors)
     args = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
@@ -84,16 +86,12 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from pipeline.data.check import check  # this file is a script: it may reach for what stands above the rooms
-
     report = check(args.data)
     _say(report.text)
     return 2 if report.errors else 0
 
 
 def _anchors(args: argparse.Namespace) -> int:
-    from pipeline.data.anchors import refit  # see _check
-
     if args.generations < 0 or args.seed < 0:
         raise InputError("--generations, --seed: must be 0 or more")
     return _say(refit(args.data, args.cfg, args.out, generations=args.generations, seed=args.seed))

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -14,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils.data.dataset import DetectionDataset, Sample, SampleRequest
+from utils.data.dataset import SampleRequest, Unreadable
 from utils.data.images import UnreadableImageError
-from utils.data.transforms import Letterbox
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -26,24 +26,55 @@ MOST_GAPS = 0.01  # of the images may be unreadable; with more of them it is ano
 Gap = tuple[int, str]  # an image that could not be read: its number in the dataset, what is wrong
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one step takes.
+class ImageSample(Protocol):
+    """One image of a data set, as far as all tasks have it."""
 
-    ``images`` uint8 [N, C, H, W], channels last in memory. ``targets`` float32 [M, 6] (image in the batch, class, cx,
-    cy, w, h; 0..1 of the network's image). ``indices`` of the images in the dataset, ``letterboxes`` to map boxes back.
-    ``gaps``: images that were to be here and could not be read.
+    @property
+    def image(self) -> Tensor:
+        """uint8 [C, H, W]."""
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The images that could not be read and were replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step takes; a task adds what is to be learned.
+
+    ``images`` uint8 [N, C, H, W], channels last in memory. ``indices`` of the images in the dataset. ``gaps``: images
+    that were to be here and could not be read.
     """
 
     images: Tensor
-    targets: Tensor
     indices: tuple[int, ...]
-    letterboxes: tuple[Letterbox, ...]
-    gaps: tuple[Gap, ...] = field(default=(), kw_only=True)
+    gaps: tuple[Gap, ...] = ()
+
+
+B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class BatchSource(Protocol[B_co]):
+    """A task's data set, as far as the loader knows it."""
+
+    size: tuple[int, int]
+    gaps: dict[int, str]
+    unreadable: Unreadable
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, request: int | SampleRequest, /) -> ImageSample: ...
+
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of every original image."""
+
+    def collate(self, samples: Sequence[Any], /) -> B_co:
+        """One batch of its samples, at least one."""
 
 
 class Tickets(Sampler[list[SampleRequest]]):
-    """The batches of an epoch as lists of tickets.
+    """The batches of an epoch as lists of requests.
 
     Shuffled, or in the list's order, or (``rect``) images of similar aspect together. ``sizes`` are those of
     multi-scale training: each batch has one of them, chosen by (seed, epoch, batch). ``share`` (k, n) takes the images
@@ -53,7 +84,7 @@ class Tickets(Sampler[list[SampleRequest]]):
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: BatchSource[Batch],
         batch_size: int,
         *,
         shuffle: bool,
@@ -99,7 +130,7 @@ class Tickets(Sampler[list[SampleRequest]]):
             yield [SampleRequest(int(i), self.epoch, size, self.mosaic) for i in chosen]
 
 
-class Loader:
+class Loader(Generic[B]):
     """Iterate over it for the batches of the epoch last set.
 
     ``dataset`` and ``batch_size`` are what it was made with; ``len`` is the number of batches an epoch. ``gaps`` are
@@ -107,7 +138,7 @@ class Loader:
     images are an error. Where the dataset drops them, a batch is smaller, and one of which nothing is left not there.
     """
 
-    def __init__(self, dataset: DetectionDataset, tickets: Tickets, workers: int) -> None:
+    def __init__(self, dataset: BatchSource[B], tickets: Tickets, workers: int) -> None:
         self.dataset, self.batch_size, self.workers = dataset, tickets.batch_size, workers
         self._tickets = tickets
         self.gaps: dict[int, str] = {}
@@ -115,7 +146,7 @@ class Loader:
             _Guarded(dataset),  # type: ignore[arg-type]
             batch_sampler=tickets,  # type: ignore[arg-type]
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=_Collated(dataset),
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread,
@@ -135,13 +166,13 @@ class Loader:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         for batch in self._inner:
             if isinstance(batch, str):
                 raise InputError(batch)
             self._note(batch.gaps)
             if len(batch.images):
-                yield batch
+                yield batch  # type: ignore[misc]
 
     def _note(self, gaps: Iterable[Gap]) -> None:
         """Name what could not be read.
@@ -160,7 +191,7 @@ class Loader:
 
 
 def make_loader(
-    dataset: DetectionDataset,
+    dataset: BatchSource[B],
     batch_size: int,
     *,
     workers: int | None = None,
@@ -169,7 +200,7 @@ def make_loader(
     rect: int = 0,
     sizes: Sequence[tuple[int, int]] = (),
     share: tuple[int, int] = (0, 1),
-) -> Loader:
+) -> Loader[B]:
     """Batches of a dataset.
 
     Args:
@@ -222,32 +253,35 @@ def rect_batches(
     return batches  # type: ignore[return-value]
 
 
-def collate(samples: Sequence[Sample | Gap | str]) -> Batch | str:
+class _Collated(Generic[B]):
     """One batch of samples, those that could not be read left out; or the first error among them."""
-    for sample in samples:
-        if isinstance(sample, str):
-            return sample
-    good = [sample for sample in samples if isinstance(sample, Sample)]
-    gaps = [gap for sample in good for gap in sample.gaps] + [gap for gap in samples if isinstance(gap, tuple)]
-    if not good:
-        return Batch(torch.empty(0), torch.empty(0, 6), (), (), gaps=tuple(gaps))
-    images = torch.stack([s.image.permute(1, 2, 0) for s in good]).permute(0, 3, 1, 2)
-    rows = [torch.cat([torch.full((len(s.boxes), 1), float(i)), s.boxes], 1) for i, s in enumerate(good)]
-    numbers, letterboxes = tuple(s.index for s in good), tuple(s.letterbox for s in good)
-    return Batch(images, torch.cat(rows), numbers, letterboxes, gaps=tuple(gaps))
 
-
-class _Guarded(Dataset[Sample | Gap | str]):
-    """The dataset, its errors as strings: torch would wrap an exception of a worker into a page of traceback."""
-
-    def __init__(self, dataset: DetectionDataset) -> None:
+    def __init__(self, dataset: BatchSource[B]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, ticket: SampleRequest) -> Sample | Gap | str:
+    def __call__(self, samples: Sequence[ImageSample | Gap | str]) -> Batch | str:
+        for sample in samples:
+            if isinstance(sample, str):
+                return sample
+        dropped = tuple(gap for gap in samples if isinstance(gap, tuple))
+        good = [sample for sample in samples if not isinstance(sample, tuple)]
+        if not good:
+            return Batch(images=torch.empty(0), indices=(), gaps=dropped)
+        batch = self.dataset.collate(good)
+        return replace(batch, gaps=batch.gaps + dropped)
+
+
+class _Guarded(Dataset[ImageSample | Gap | str]):
+    """The dataset, its errors as strings: torch would wrap an exception of a worker into a page of traceback."""
+
+    def __init__(self, dataset: BatchSource[Batch]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, request: SampleRequest) -> ImageSample | Gap | str:
         try:
-            return self.dataset[ticket]
+            return self.dataset[request]
         except UnreadableImageError as error:
-            return (ticket.index, str(error)) if self.dataset.unreadable == "drop" else str(error)
+            return (request.index, str(error)) if self.dataset.unreadable == "drop" else str(error)
         except InputError as error:
             return str(error)
 

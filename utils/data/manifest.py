@@ -9,9 +9,8 @@
     mosaic = 1                    # optional: share of training samples made of four images
     scale = 0.4                   # optional: they are enlarged or reduced by up to this share
 
-Paths are looked up beside the ``.data`` file, then in the current folder. In place of a ``.data`` file, a
-folder will do: of a Pascal VOC set (Annotations/*.xml), which is converted once, see ``voc.py``; or one with
-images/train, images/val, labels/ and one file of names.
+Paths are looked up beside the ``.data`` file, then in the current folder. Which folders will do in place of a ``.data``
+file is the task's to know, see ``utils/detection/open_data.py``.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Manifest:
 
     ``train`` and ``valid`` are list files or folders of images, ``labels`` the folder of label files where they are
     not beside the images. ``flip``, ``mosaic`` and ``scale`` are how far training may change such images without
-    making others of them, see ``transforms.Augment``; 0..1.
+    making others of them, see ``transforms.Jitter``; 0..1.
     """
 
     path: Path
@@ -57,18 +56,12 @@ class Manifest:
 
 
 def read_manifest(place: Path | str) -> Manifest:
-    """Read and check a ``.data`` file, or a folder that is laid out as a set.
+    """Read and check a ``.data`` file.
 
     Raises:
         InputError: something in it is missing, unknown or contradicts itself; the message says what and the remedy.
     """
     path = Path(place)
-    if path.is_dir():
-        from utils.data import voc  # it needs this module's constants
-
-        if not voc.is_voc(path):
-            return _yolo_folder(path)
-        path = voc.manifest_of_folder(path)
     if not path.is_file():
         raise InputError(f"{path}: no such .data file; pass --data FILE.data, or the folder of a VOC set")
     values = _read_keys(path)
@@ -76,7 +69,7 @@ def read_manifest(place: Path | str) -> Manifest:
         if key not in values:
             raise InputError(f"{path}: no '{key} =' line; a .data file needs classes, train, valid and names")
     classes = _classes(path, *values["classes"])
-    names = _read_names(_existing(path, "names", values["names"]))
+    names = read_names(_existing(path, "names", values["names"]))
     if len(names) != classes:
         where = f"{path}:{values['classes'][1]}"
         raise InputError(f"{where}: classes = {classes}, but {values['names'][0]} names {len(names)}; make them agree")
@@ -118,19 +111,6 @@ def read_list(path: Path) -> list[Path]:
         return beside if Path(row).is_absolute() or exists(beside.parent) else Path(row).absolute()
 
     return [resolve(row) for row in rows]
-
-
-def _yolo_folder(folder: Path) -> Manifest:
-    """A folder with images/train, images/val and one .names file."""
-    folder = folder.absolute()
-    train, valid, names = folder / "images" / "train", folder / "images" / "val", sorted(folder.glob("*.names"))
-    if not (train.is_dir() and valid.is_dir() and len(names) == 1):
-        raise InputError(
-            f"{folder}: a folder given as --data needs Annotations/ and JPEGImages/ (VOC), or images/train, images/val "
-            "and one .names file; else write a .data file"
-        )
-    classes = _read_names(names[0])
-    return Manifest(folder, len(classes), classes, train, valid)
 
 
 def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
@@ -175,7 +155,8 @@ def _share(path: Path, value: str, number: int) -> float:
     return share
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
+def read_names(path: Path) -> tuple[str, ...]:
+    """The classes of a file of names, one a line."""
     return tuple(
         line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
     )

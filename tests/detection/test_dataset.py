@@ -10,10 +10,11 @@ import torch
 
 from tests.data.conftest import write_set
 from tests.data.test_transforms import measured
-from utils.data.dataset import DetectionDataset, SampleRequest
+from utils.data.dataset import SampleRequest
 from utils.data.images import image_size, read_image
-from utils.data.manifest import read_manifest
-from utils.data.transforms import Augment
+from utils.detection.augment import Augment
+from utils.detection.dataset import DetectionDataset
+from utils.detection.open_data import read_manifest
 from utils.errors import InputError
 
 SIZE = (64, 96)

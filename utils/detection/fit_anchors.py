@@ -11,11 +11,10 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.shapes import strides
 from utils.darknet.writer import write_cfg
-from utils.data.anchors import Fit, box_sizes, find_anchors, measure
-from utils.data.dataset import DetectionDataset
-from utils.data.manifest import read_manifest
-from utils.data.sample import prepare_if_sample
+from utils.detection.anchors import Fit, box_sizes, find_anchors, measure
+from utils.detection.dataset import DetectionDataset
 from utils.detection.loss import LossWeights
+from utils.detection.open_data import open_data
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.files import free_path
@@ -35,8 +34,7 @@ def refit(data: Path, cfg: Path, out: Path | None, *, generations: int, seed: in
     Raises:
         InputError: a file is missing or wrong, the cfg has no heads, or there are too few boxes.
     """
-    prepare_if_sample(str(data))
-    manifest, spec = read_manifest(data), read_cfg(cfg)
+    manifest, spec = open_data(data), read_cfg(cfg)
     if out is not None and out.exists():
         raise InputError(f"{out}: exists already; choose another --out")
     if not spec.heads:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.dataset import DetectionDataset
 from utils.data.transforms import fit
+from utils.detection.dataset import DetectionDataset
 from utils.errors import InputError
 
 MOST = 20_000  # boxes that the search looks at; more change the anchors by less than a pixel

@@ -10,8 +10,8 @@ import pytest
 
 from tests.data.conftest import write_set
 from utils.data.__main__ import main
-from utils.data.dataset_stats import survey
-from utils.data.manifest import read_manifest
+from utils.detection.dataset_stats import survey
+from utils.detection.open_data import read_manifest
 
 ROWS = {"train": 6, "valid": 3}
 

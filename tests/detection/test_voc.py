@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from utils.data.__main__ import main
-from utils.data.dataset import DetectionDataset
-from utils.data.manifest import read_list, read_manifest
-from utils.data.voc import convert
+from utils.data.manifest import read_list
+from utils.detection.dataset import DetectionDataset
+from utils.detection.open_data import read_manifest
+from utils.detection.voc import convert
 from utils.errors import InputError
 
 OBJECT = "<object><name>{}</name><difficult>{}</difficult><bndbox>{}</bndbox></object>"

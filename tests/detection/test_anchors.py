@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.anchors import anchors_of, refit, with_anchors
 from tests.conftest import ROOT
 from tests.data.conftest import write_set
 from tests.scenes import CFG
@@ -13,10 +12,11 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg
 from utils.darknet.shapes import channels, strides
 from utils.data.__main__ import main
-from utils.data.anchors import box_sizes, find_anchors, k_means, measure, overlaps
-from utils.data.dataset import DetectionDataset
-from utils.data.manifest import read_manifest
-from utils.data.voc import convert
+from utils.detection.anchors import box_sizes, find_anchors, k_means, measure, overlaps
+from utils.detection.dataset import DetectionDataset
+from utils.detection.fit_anchors import anchors_of, refit, with_anchors
+from utils.detection.open_data import read_manifest
+from utils.detection.voc import convert
 from utils.errors import InputError
 
 CLUSTERS = np.array([[10, 13], [33, 23], [30, 61], [59, 119], [156, 90], [373, 326]], float)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from utils.data.images import image_size
-from utils.data.label_writer import (
+from utils.data.lock import locked
+from utils.data.manifest import IMAGE_SUFFIXES
+from utils.detection.label_writer import (
     MARK,
     Annotated,
     Corners,
@@ -25,8 +27,6 @@ from utils.data.label_writer import (
     unit_of,
     write_set,
 )
-from utils.data.lock import locked
-from utils.data.manifest import IMAGE_SUFFIXES
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.data.images import image_size
-from utils.data.label_writer import Annotated, Findings, clipped
+from utils.detection.label_writer import Annotated, Findings, clipped
 from utils.errors import InputError
 
 # categories 1 to 10; 0 are regions to be ignored, 11 is everything else

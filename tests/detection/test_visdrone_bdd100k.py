@@ -12,9 +12,10 @@ import pytest
 
 from data import get
 from tests.conftest import ROOT
-from tests.data.test_voc import annotation
-from utils.data.labels import read_labels
-from utils.data.manifest import read_list, read_manifest
+from tests.detection.test_voc import annotation
+from utils.data.manifest import read_list
+from utils.detection.labels import read_labels
+from utils.detection.open_data import read_manifest
 
 
 def picture(path: Path, shape: tuple[int, int] = (60, 100)) -> None:

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.session import RUNS
 from utils.data import transforms
-from utils.data.dataset_stats import SPLITS, Seen, Survey, survey
 from utils.data.images import UnreadableImageError, read_image
-from utils.data.manifest import Manifest, read_manifest
-from utils.data.sample import prepare_if_sample
+from utils.data.manifest import Manifest
+from utils.detection import augment as boxed
+from utils.detection.dataset_stats import SPLITS, Seen, Survey, survey
+from utils.detection.open_data import open_data
 from utils.detection.pictures import batch_mosaic, save_picture
 from utils.files import write_text, writing
 from utils.reporting.record import finish_record, new_run_folder, start_record
 from utils.reporting.tables import plain_table
 
+RUNS = Path("runs")  # from the current folder, as for every script
 SMALL, LARGE = 32, 96  # px: COCO's limits, as sides of a square of the box's area
 SHOWN, SIDE = 16, 416  # images on the sheet, and px of each
 POINTS = 20_000  # dots in the picture of the boxes
@@ -44,8 +45,7 @@ def check(data: Path) -> DatasetReport:
     Raises:
         InputError: the ``.data`` file or a list is missing or wrong.
     """
-    prepare_if_sample(str(data))
-    manifest = read_manifest(data)
+    manifest = open_data(data)
     folder = new_run_folder(RUNS, "check", Path(data).stem)
     inputs = [path for path in (manifest.path, manifest.train, manifest.valid) if path.is_file()]
     record = start_record(folder, script="check", args={"data": str(data)}, inputs=inputs)
@@ -180,8 +180,8 @@ def _samples(found: Survey, path: Path) -> list[Path]:
 def _letterboxed(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     image = read_image(seen.path)
     box = transforms.fit((image.shape[0], image.shape[1]), (SIDE, SIDE))
-    corners = transforms.place(transforms.to_corners(seen.boxes), box.scaled, box.pad)
-    return transforms.letterbox(image, box), transforms.to_shares(corners, box.size)
+    corners = boxed.place(boxed.to_corners(seen.boxes), box.scaled, box.pad)
+    return transforms.letterbox(image, box), boxed.to_shares(corners, box.size)
 
 
 def _short(manifest: Manifest) -> list[str]:

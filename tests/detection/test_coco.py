@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from tests.data.test_voc import annotation, labels
+from tests.detection.test_voc import annotation, labels
 from utils.data.__main__ import main
-from utils.data.coco import convert
-from utils.data.dataset import DetectionDataset
-from utils.data.labels import read_labels
-from utils.data.manifest import read_list, read_manifest
+from utils.data.manifest import read_list
+from utils.detection.coco import convert
+from utils.detection.dataset import DetectionDataset
+from utils.detection.labels import read_labels
+from utils.detection.open_data import read_manifest
 from utils.errors import InputError
 
 WIDTH, HEIGHT = 100, 60

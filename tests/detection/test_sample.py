@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.data import sample, sample_sources
-from utils.data.dataset import DetectionDataset
-from utils.data.manifest import read_manifest
-from utils.data.sample import ROOT, Material, Recipe, materials, prepare_digits, prepare_if_sample, scenes
+from utils.data import sample_sources
+from utils.detection import sample
+from utils.detection.dataset import DetectionDataset
+from utils.detection.open_data import read_manifest
+from utils.detection.sample import ROOT, Material, Recipe, materials, prepare_digits, prepare_if_sample, scenes
 from utils.errors import InputError
 
 WHEELS = ROOT / ".wheels"
@@ -140,7 +141,7 @@ def test_something_else_in_the_sets_place_is_not_touched(tmp_path):
 
 def test_two_processes_at_once_compose_one_set(tmp_path, small):
     code = (
-        "from pathlib import Path; from utils.data.sample import *;"
+        "from pathlib import Path; from utils.detection.sample import *;"
         f"prepare_digits(Path({str(tmp_path)!r}), Recipe(train=30, valid=10), Path({str(WHEELS)!r}))"
     )
     both = [

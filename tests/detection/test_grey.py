@@ -20,10 +20,10 @@ from pipeline.detect import find
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
-from utils.data.dataset import DetectionDataset
-from utils.data.manifest import read_manifest
 from utils.data.sources import load_images
-from utils.data.transforms import Augment
+from utils.detection.augment import Augment
+from utils.detection.dataset import DetectionDataset
+from utils.detection.open_data import read_manifest
 from utils.errors import InputError
 
 SIZE = (64, 64)

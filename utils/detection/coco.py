@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.data.images import image_size
-from utils.data.label_writer import (
+from utils.detection.label_writer import (
     Annotated,
     Corners,
     Findings,

@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.data.images import UnreadableImageError, read_image
-from utils.data.labels import clip_to_image, label_path, parse_row
 from utils.data.manifest import Manifest, read_list
+from utils.detection.labels import clip_to_image, label_path, parse_row
 from utils.errors import InputError
 
 SPLITS = ("train", "valid")
