@@ -16,7 +16,7 @@ from utils.spiking.observe import observe
 from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
-from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, open_spiking, save_rate, save_spiking
+from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, open_spiking, save_integers, save_rate
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.synops import cost_of, measure, work_of
 
@@ -32,7 +32,8 @@ RUNS = [
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_a_file_is_run_in_the_mode_it_was_made_in(tmp_path, run):
     network, x = spiking(CHAIN), random_images(2)
-    checkpoint = load_checkpoint(save_spiking(tmp_path / "net.snn.pt", network, ("cat",), {"size": [16, 16]}, run))
+    words = {"names": ("cat",), "meta": {"size": [16, 16]}}
+    checkpoint = load_checkpoint(save_integers(tmp_path / "net.snn.pt", network.integer, "spiking", run=run, **words))
     executor, integer = open_spiking(checkpoint)
     assert integer is not None and checkpoint.meta["size"] == [16, 16]
     assert torch.equal(executor(x)[0], executor_of(network, run)(x)[0])
@@ -43,12 +44,13 @@ def test_a_file_is_run_in_the_mode_it_was_made_in(tmp_path, run):
 
 
 def test_a_file_without_a_mode_is_phase(tmp_path):
-    checkpoint = load_checkpoint(save_spiking(tmp_path / "net.snn.pt", spiking(CHAIN)))
+    checkpoint = load_checkpoint(save_integers(tmp_path / "net.snn.pt", spiking(CHAIN).integer, "spiking"))
     assert isinstance(open_spiking(checkpoint)[0], PhaseExecutor)
 
 
 def test_a_newer_mode_is_refused(tmp_path):
-    checkpoint = load_checkpoint(save_spiking(tmp_path / "net.snn.pt", spiking(CHAIN), run=ExecutionMode("telepathy")))
+    run = ExecutionMode("telepathy")
+    checkpoint = load_checkpoint(save_integers(tmp_path / "net.snn.pt", spiking(CHAIN).integer, "spiking", run=run))
     with pytest.raises(InputError, match="mode 'telepathy' of a spiking network is unknown"):
         open_spiking(checkpoint)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.spiking.phase import PhaseExecutor
-from utils.spiking.snn_checkpoint import load_spiking, save_spiking
+from utils.spiking.snn_checkpoint import load_spiking, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 
 WIDE = {"filters": 32, "size": 3, "pad": 1, "activation": "relu"}
@@ -25,11 +27,15 @@ def spiking(cfg: str | int, w_bit: int = 8) -> SpikingNetwork:
     return encode(lower(calibrate(random_network(cfg), [random_images()], scheme)))
 
 
+def saved(path: Path, network: SpikingNetwork, **words: Any) -> Path:
+    return save_integers(path, network.integer, "spiking", **words)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("w_bit", [8, 3])
 def test_a_reloaded_network_computes_the_same_bits_in_every_layer(tmp_path, seed, w_bit):
     network, x = spiking(seed, w_bit), random_images(2, seed=9)
-    again = load_spiking(save_spiking(tmp_path / "net.snn.pt", network, ("thing",), {"map50": 0.5}))
+    again = load_spiking(saved(tmp_path / "net.snn.pt", network, names=("thing",), meta={"map50": 0.5}))
     assert again.spec == network.spec and again.integer.scheme == network.integer.scheme
     assert again.integer.grids == network.integer.grids and again.describe() == network.describe()
     before, after = PhaseExecutor(network).trace(x), PhaseExecutor(again).trace(x)
@@ -40,7 +46,7 @@ def test_a_reloaded_network_computes_the_same_bits_in_every_layer(tmp_path, seed
 
 
 def test_the_file_is_self_contained_and_read_without_executing_anything(tmp_path):
-    path = save_spiking(tmp_path / "net.snn.pt", spiking(1), ("cat", "dog"), {"script": "convert_snn"})
+    path = saved(tmp_path / "net.snn.pt", spiking(1), names=("cat", "dog"), meta={"script": "convert_snn"})
     checkpoint = load_checkpoint(path)  # weights_only=True inside
     assert checkpoint.kind == "spiking" and checkpoint.names == ("cat", "dog")
     assert checkpoint.network.state == {} and checkpoint.meta == {"script": "convert_snn"}
@@ -51,7 +57,7 @@ def test_the_file_is_a_fraction_of_the_float_one(tmp_path, w_bit, most):
     text = cfg_text(*[("convolutional", WIDE | {"filters": 96})] * 4)
     network = random_network(text)
     whole = save_checkpoint(tmp_path / "float.pt", Checkpoint(network)).stat().st_size
-    packed = save_spiking(tmp_path / "net.snn.pt", spiking(text, w_bit)).stat().st_size
+    packed = saved(tmp_path / "net.snn.pt", spiking(text, w_bit)).stat().st_size
     assert packed < most * whole
 
 
@@ -74,11 +80,11 @@ def test_a_newer_format_and_a_cut_file_are_refused():
 
 
 def test_saving_over_an_earlier_file_is_whole_or_not_at_all(tmp_path):
-    path = save_spiking(tmp_path / "net.snn.pt", spiking(0))
+    path = saved(tmp_path / "net.snn.pt", spiking(0))
     before = path.read_bytes()
     broken = replace(spiking(0), integer=replace(spiking(0).integer, ops={}))
     with pytest.raises((RuntimeError, ValueError)):
-        save_spiking(path, broken)
+        saved(path, broken, replace=True)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["net.snn.pt"]
 
 

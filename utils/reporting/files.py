@@ -1,4 +1,4 @@
-"""Names that are free, and what a file is known by: nothing of an earlier run is overwritten."""
+"""What a file is known by: its digest, its length."""
 
 from __future__ import annotations
 
@@ -7,28 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import free_path, shown
 
-
-def free_path(path: Path | str) -> Path:
-    """The path itself, or with ``-2``, ``-3`` … before its suffix when that name is taken: ``best-2.pt``.
-
-    ``.snn.pt`` counts as one suffix, so the next one is ``x-2.snn.pt``; a suffix never starts with a digit, so
-    ``slim_prune_0.8.pt`` becomes ``slim_prune_0.8-2.pt``.
-    """
-    path = Path(path)
-    stem, suffix = _split(path.name)
-    candidate, number = path, 1
-    while candidate.exists() or candidate.is_symlink():
-        number += 1
-        candidate = path.with_name(f"{stem}-{number}{suffix}")
-    return candidate
-
-
-def _split(name: str) -> tuple[str, str]:
-    stem, suffix = name, ""
-    while (cut := stem.rfind(".")) > 0 and stem[cut + 1 :] and not stem[cut + 1].isdigit():
-        stem, suffix = stem[:cut], stem[cut:] + suffix
-    return stem, suffix
+__all__ = ["file_bytes", "free_path", "sha256", "shown", "stamps"]
 
 
 def sha256(path: Path | str) -> str:
@@ -51,13 +32,6 @@ def stamps(paths: Iterable[Path | str]) -> list[dict[str, str]]:
             raise InputError(f"{path}: no such file; check the path")
         result.setdefault(shown(path), sha256(path))
     return [{"path": name, "sha256": digest} for name, digest in result.items()]
-
-
-def shown(path: Path | str) -> str:
-    """A path as records and logs print it: relative to the working directory where it lies under it."""
-    path = Path(path)
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
 
 
 def file_bytes(path: Path | str) -> int:

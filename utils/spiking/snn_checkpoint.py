@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.files import free_path
 from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.phase import PhaseExecutor
@@ -48,20 +49,37 @@ def executor_of(network: SpikingNetwork, run: ExecutionMode) -> nn.Module:
     raise InputError(f"mode {run.mode!r} of a spiking network is unknown; the file is of a newer version")
 
 
-def save_spiking(
+def save_integers(
     path: str | Path,
-    network: SpikingNetwork,
+    integer: IntegerNetwork,
+    kind: str = "quantised",
+    *,
     names: tuple[str, ...] = (),
     meta: dict[str, Any] | None = None,
     run: ExecutionMode | None = None,
+    replace: bool = False,
 ) -> Path:
-    """Write a ``.snn.pt`` file, whole or not at all."""
+    """Write ``.int.pt`` or, of kind "spiking", ``.snn.pt``: packed integers, whole or not at all.
+
+    Args:
+        path: taken as it is when nobody has it, or with ``-2``, ``-3`` … in it.
+        integer: the network.
+        kind: "quantised" or "spiking".
+        names: of the classes.
+        meta: plain values that tell how it was made.
+        run: the mode in which it spikes.
+        replace: write over a file of that name.
+
+    Returns:
+        The path that was written.
+    """
     meta = (meta or {}) | ({"run": asdict(run)} if run else {})
-    return save_checkpoint(path, to_checkpoint(network.integer, "spiking", names, meta))
+    made = to_checkpoint(integer, kind, names, meta)
+    return save_checkpoint(path if replace else free_path(path), made)
 
 
 def load_spiking(path: str | Path) -> SpikingNetwork:
-    """Read what ``save_spiking`` wrote; the timetable follows from the layers.
+    """Read what ``save_integers`` wrote of a spiking network; the timetable follows from the layers.
 
     Raises:
         InputError: the file is missing, damaged, or holds another kind of network.
@@ -70,12 +88,12 @@ def load_spiking(path: str | Path) -> SpikingNetwork:
 
 
 def save_rate(
-    path: str | Path, rate: RateNetwork, names: tuple[str, ...] = (), meta: dict[str, Any] | None = None
+    path: str | Path, rate: RateNetwork, *, names: tuple[str, ...] = (), meta: dict[str, Any] | None = None
 ) -> Path:
-    """Write a rate-mode network: floats, since there are no integers in it."""
+    """Write a rate-mode network, under a name that is free: floats, since there are no integers in it."""
     payload: dict[str, Any] = {"scales": dict(rate.scales), "reset": rate.reset}
     meta = (meta or {}) | {"run": asdict(ExecutionMode("rate", rate.timesteps))}
-    return save_checkpoint(path, Checkpoint(rate.network, tuple(names), "spiking", {}, meta, payload))
+    return save_checkpoint(free_path(path), Checkpoint(rate.network, tuple(names), "spiking", {}, meta, payload))
 
 
 def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.Module, IntegerNetwork | None]:
