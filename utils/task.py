@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec, Output
+from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
 
 Predictor = Callable[[Tensor], Sequence[Tensor]]  # [N, C, H, W] -> the raw map of every output layer, in cfg order
 Loss = Callable[[Any, Any], Mapping[str, Tensor]]  # (raw maps in fp32, batch) -> terms; "total" is what is minimised
-Unreadable = Literal["stop", "replace", "drop"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Column:
     """A number of a task as tables, curves and reports show it.
 
     ``heading`` heads a column (mAP@.5), ``title`` is a sentence's words for it, ``digits`` follow the point. A
-    ``share`` is told in points (hundredths) where two networks are compared.
+    ``share`` is told in points (hundredths) where two networks are compared. ``brief``: it has a place where there is
+    little room, in the line of an epoch and in the curves of a report.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Column:
     title: str
     digits: int = 4
     share: bool = True
+    brief: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +101,16 @@ class Task(Protocol):
     """One kind of problem.
 
     ``primary`` names the number that decides best.pt; ``headline`` the one that ``--max-drop``, ``--percent auto``,
-    ``--bits auto``, searches, curves and tables go by. Both are names of ``columns``, and more is better.
+    ``--bits auto``, searches, curves and tables go by. Both are names of ``columns``, and more is better. ``answers``
+    and ``postprocessing`` are words: for what is counted in a picture, and for what follows the network.
     """
 
     name: str
     primary: str
     headline: str
     columns: tuple[Column, ...]
+    answers: str
+    postprocessing: str
 
     # data
 
@@ -115,6 +120,9 @@ class Task(Protocol):
         Raises:
             InputError: it is missing or contradicts itself.
         """
+
+    def classes(self, spec: ModelSpec) -> int:
+        """How many classes its outputs tell apart."""
 
     def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str) -> None:
         """Refuse data with other classes than the network's outputs (``place``: the network's file)."""
@@ -142,7 +150,7 @@ class Task(Protocol):
 
     # learning
 
-    def loss(self, spec: ModelSpec, mean: Callable[[Tensor], Tensor] | None = None) -> Loss:
+    def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
         """The loss of a network; ``mean`` averages a number over the processes that share each batch."""
 
     def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,7 @@ from utils.detection.average_precision import Array, Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression
-
-Predictor = Callable[[Tensor], Sequence[Tensor]]
+from utils.task import Predictor, Timing
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,8 @@ class Detections:
     letterbox: Any  # how the network image was made from the original
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds per image, without loading: the network; decoding and NMS; all of it."""
-
-    forward: float
-    nms: float
-    total: float
-
-
 @dataclass(frozen=True, kw_only=True)
-class Metrics(Scores):
+class DetectionMetrics(Scores):
     """The worth of a detector on a data set: its scores and what they were made from."""
 
     confusion: NDArray[np.int64]  # [classes + 1, classes + 1] rows predicted, columns true, last is background
@@ -53,6 +43,9 @@ class Metrics(Scores):
     def record(self) -> dict[str, float]:
         """The five numbers of a run's record, by their names there."""
         return {name: getattr(self, name) for name in ("map50", "map", "precision", "recall", "f1")}
+
+
+Metrics = DetectionMetrics  # until pipeline asks the task
 
 
 def evaluate(
@@ -68,7 +61,7 @@ def evaluate(
     max_candidates: int = 1000,
     max_boxes: int = 300,
     progress: bool = True,
-) -> Metrics:
+) -> DetectionMetrics:
     """Run a predictor over labelled images and measure it.
 
     Boxes are compared in px of the network image: an overlap is the same there as in the original picture, because
@@ -112,12 +105,12 @@ def evaluate(
     return measure(collected, names, timing=_timing(seconds, len(collected)))
 
 
-def measure(detections: Sequence[Detections], names: Sequence[str], *, timing: Timing) -> Metrics:
-    """Metrics of detections that have been made already."""
+def measure(detections: Sequence[Detections], names: Sequence[str], *, timing: Timing) -> DetectionMetrics:
+    """The metrics of detections that have been made already."""
     truth = [image.truth.double().numpy() for image in detections]
     found = [image.boxes.double().numpy() for image in detections]
     scores = average_precision(truth, found, names)
-    return Metrics(
+    return DetectionMetrics(
         **vars(scores),
         confusion=confusion_matrix(detections, len(names)),
         timing=timing,
