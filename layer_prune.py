@@ -11,26 +11,20 @@ refused before anything is written.
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.pruning.flags import blocks_flag, prune_parser
-from pipeline.pruning.run import prune
-from pipeline.pruning.strategy import Strategy
-from pipeline.session import open_session
+from pipeline.prune import STRATEGIES
 from utils import cli
+from utils.config.prune import PruneConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[PruneConfig]:
     """The command line."""
-    flags = prune_parser(__doc__ or "", percent=None)
-    blocks_flag(flags)
-    return flags
+    return STRATEGIES["layer"].parser(__doc__)
 
 
-def run(args: argparse.Namespace) -> Record:
+def run(config: PruneConfig) -> Record:
     """Prune as the flags say."""
-    return prune(open_session(args, scripts="train", sparse=True), Strategy("layer_prune", None, blocks=args.shortcuts))
+    return STRATEGIES["layer"].run(config)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,20 @@ refused before anything is written.
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.pruning.flags import prune_parser
-from pipeline.pruning.run import prune
-from pipeline.pruning.strategy import Strategy
-from pipeline.session import open_session
+from pipeline.prune import STRATEGIES
 from utils import cli
-from utils.pruning.plan import ShortcutRule
+from utils.config.prune import PruneConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[PruneConfig]:
     """The command line."""
-    flags = prune_parser(__doc__ or "", percent=0.6)
-    return flags
+    return STRATEGIES["shortcut"].parser(__doc__)
 
 
-def run(args: argparse.Namespace) -> Record:
+def run(config: PruneConfig) -> Record:
     """Prune as the flags say."""
-    return prune(open_session(args, scripts="train", sparse=True), Strategy("shortcut_prune", ShortcutRule.LEADER))
+    return STRATEGIES["shortcut"].run(config)
 
 
 if __name__ == "__main__":

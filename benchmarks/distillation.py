@@ -29,6 +29,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 from benchmarks.pruning import run_script, sha256_of, spread
 from benchmarks.quantisation import left_by
 from utils import cli
+from utils.config.run import DATA
 from utils.errors import InputError
 from utils.reporting.files import sha256
 from utils.reporting.record import Record
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=cli.positive, default=6, help="of fine-tuning")
     add("--plain-epochs", type=cli.positive, nargs="*", default=[], help="more rows without a teacher")
     add("--finetune", default="--lr 0.1", help="more flags of fine-tuning, such as --kd-weight 2")
-    add("--data", default=cli.DATA)
+    add("--data", default=DATA)
     add("--weights", default="", help="of the sparse training (default: from scratch)")
     return flags
 

@@ -30,6 +30,7 @@ from benchmarks.pruned_latency import timer
 from models import load_model
 from pipeline.session import RUNS, output_of
 from utils import cli
+from utils.config.run import DATA
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.pruning.plan import ShortcutRule
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--rows", nargs="+", default=list(ROWS), help="commands, --finetune is added")
     flags.add_argument("--sparse", default="--epochs 20", help="flags of the sparse training, besides -sr --prune 1")
     flags.add_argument("--epochs", type=cli.positive, default=10, help="of fine-tuning")
-    flags.add_argument("--data", default=cli.DATA)
+    flags.add_argument("--data", default=DATA)
     flags.add_argument("--weights", default="", help="of the sparse training (default: from scratch)")
     return flags
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.pruning.show import all_gammas
+from pipeline.pruning_report import all_gammas
 from pipeline.report import compare, pr_rows, separate
 from pipeline.session import Session
 from utils.darknet.network import Network

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.pruning.measure
+import pipeline.pruning_measure
 import slim_prune
 import train
 from models import Darknet, build
-from pipeline.pruning.strategy import CutStep
+from pipeline.pruning_planner import CutStep
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.counts import count
@@ -38,7 +38,7 @@ SCRIPTS = {
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with a data set, and sparse.pt: half of the gammas of every layer are next to nothing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline.pruning.measure, "SECONDS", 0.01)
+    monkeypatch.setattr(pipeline.pruning_measure, "SECONDS", 0.01)
     write_scenes(tmp_path, cfg=CFG.replace("layers=-1,3", "layers=-1,4"))  # so that the branch is a block
     spec = read_cfg("net.cfg")
     torch.manual_seed(0)
@@ -264,7 +264,7 @@ def test_a_name_with_slashes_is_refused(capsys):
 @pytest.mark.parametrize(("old", "new"), [(0.6, 0.5), (0.5, 0.6)])
 def test_the_statistics_that_score_higher_on_training_images_are_kept(place, monkeypatch, old, new):
     scores = iter([old, new])
-    monkeypatch.setattr(pipeline.pruning.measure.Measure, "_training_map50", lambda self, net: next(scores))
+    monkeypatch.setattr(pipeline.pruning_measure.Measure, "_on_training_images", lambda self, net: next(scores))
     record = run("slim_prune", "--percent", "0.3", "--beta", "drop")
     kept, full = network(record).state, load_checkpoint("sparse.pt").network.state
     key = "layers.0.bn.running_mean"

@@ -6,14 +6,14 @@ import importlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor
 
 from models import build
-from pipeline.pruning.strategy import Strategy
+from pipeline.prune import STRATEGIES
+from pipeline.pruning_planner import Strategy
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import SHIPPED, assert_same, random_network, run
 from utils.darknet import spec as s
@@ -57,10 +57,8 @@ def defaults(script: str) -> tuple[Strategy, float]:
 
     That is 0.6 at most: of slim's 0.8 a thin network of random gammas does not always leave a way for the image.
     """
-    module = importlib.import_module(script)
-    args = module.parser().parse_args([])
-    with patch.multiple(module, open_session=lambda *_, **__: None, prune=lambda session, strategy: strategy):
-        return module.run(args), min(0.6, getattr(args, "percent", 0.0))
+    config = importlib.import_module(script).parser().parse_args([])
+    return STRATEGIES[script.removesuffix("_prune")].strategy(config), min(0.6, getattr(config, "percent", 0.0))
 
 
 @cache

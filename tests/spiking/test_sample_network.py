@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import convert_snn
-import pipeline.pruning.measure
+import pipeline.pruning_measure
 import slim_prune
 import train
 from models import load_model
@@ -28,7 +28,7 @@ def converted(tmp_path_factory) -> tuple[Path, Record]:
     folder = tmp_path_factory.mktemp("sample")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        patched.setattr(pipeline.pruning.measure, "SECONDS", 0.01)
+        patched.setattr(pipeline.pruning_measure, "SECONDS", 0.01)
         write_scenes(folder, train=16, valid=4, shape=(96, 96))
         cfg = str(ROOT / "cfg" / "yolov3-tiny-digits.cfg")
         train.run(train.parser().parse_args([*HERE, "--cfg", cfg, "-pt", "-sr", "--prune", "1", "--epochs", "3"]))

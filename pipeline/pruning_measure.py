@@ -13,11 +13,12 @@ from torch import Tensor
 
 from models import build
 from pipeline.session import Session
+from utils.config.prune import PruneConfig
 from utils.darknet.counts import count
 from utils.darknet.network import Network
-from utils.detection.dataset import BoxBatch as Batch
-from utils.detection.evaluate import evaluate
+from utils.data.loader import Batch
 from utils.pruning.recalibrate import recalibrate
+from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 
 log = logging.getLogger(__name__)
@@ -30,28 +31,34 @@ SECONDS = 1.5  # of timing a batch size
 class Measure:
     """Metrics on the validation images, statistics on training images."""
 
-    session: Session
+    session: Session[PruneConfig]
+
+    @property
+    def heading(self) -> str:
+        """The word for the number that everything here goes by."""
+        task = self.session.task
+        return next(column.heading for column in task.columns if column.name == task.headline)
 
     @cached_property
     def batches(self) -> list[Batch]:
-        """Training images and their boxes, for the statistics; none when ``--recalibrate 0``."""
-        wanted = self.session.args.recalibrate * RECALIBRATION_BATCH
+        """Training images and their labels, for the statistics; none when ``--recalibrate 0``."""
+        wanted = self.session.config.recalibrate * RECALIBRATION_BATCH
         return list(self.session.training_batches(-(-wanted // self.session.valid.batch_size)))
 
     @cached_property
     def images(self) -> list[Tensor]:
         """The same as [N, C, H, W] in 0..1."""
-        return [each.images.to(memory_format=torch.channels_last).float() / 255 for each in self.batches]
+        return [self.session.task.inputs(each, torch.device("cpu")) for each in self.batches]
 
-    def map50(self, net: Network) -> float:
-        """mAP@.5 on the validation images."""
-        return float(self.session.score(build(net)).record()["map50"])
+    def headline(self, net: Network) -> float:
+        """The task's headline on the validation images."""
+        return self.session.headline(self.session.score(build(net)))
 
     def row(self, net: Network, path: Path | None = None) -> dict[str, Any]:
         """A moment's column: scores, counts, bytes on disk."""
         counts = count(net.spec, self.session.size)
         row = {**self.session.score(build(net)).record(), "params": counts.params, "macs": counts.macs}
-        return {**row, "bytes": path.stat().st_size if path else None}
+        return {**row, "bytes": file_bytes(path) if path else None}
 
     def latencies(self, net: Network) -> dict[str, Any]:
         """Milliseconds at batch 1 and 8, with the middle half of the repeats."""
@@ -77,18 +84,19 @@ class Measure:
         """The cut network with new batch norm statistics, or with its old ones; and whether they are new.
 
         Measuring them again helps a network that lost much, and harms one that lost nothing: its running statistics
-        were those the layers behind were trained with. What decides is mAP@.5 on the training images.
+        were those the layers behind were trained with. What decides is the task's headline on the training images.
         """
         if not self.batches:
             return cut, False
         measured = self.recalibrated(cut)
-        old, new = (self._training_map50(each) for each in (cut, measured))
-        message = (
-            "mAP@.5 on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are kept"
-        )
-        log.info(message, sum(len(each.images) for each in self.batches), old, new, "new" if new > old else "old")
+        old, new = (self._on_training_images(each) for each in (cut, measured))
+        images = sum(len(each.images) for each in self.batches)
+        log.info("%s on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are "
+                 "kept", self.heading, images, old, new, "new" if new > old else "old")  # fmt: skip
         return (measured if new > old else cut), new > old
 
-    def _training_map50(self, net: Network) -> float:
-        heads, names, device = self.session.heads, self.session.manifest.names, self.session.device
-        return evaluate(build(net).to(device), self.batches, heads, names, device=device, progress=False).map50
+    def _on_training_images(self, net: Network) -> float:
+        session = self.session
+        model, spec, names = build(net).to(session.device), session.loaded.spec, session.manifest.names
+        found = session.task.evaluate(model, self.batches, spec, names, device=session.device, progress=False)
+        return session.headline(found)

@@ -1,22 +1,22 @@
-"""A strategy as a row of a table, and the plan it comes to for a network."""
+"""A strategy before one network: what the flags ask of it, as a plan of the channels and blocks that go."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 from models import build
-from pipeline.pruning.flags import AUTO
-from pipeline.pruning.measure import Measure
+from pipeline.pruning_measure import Measure
 from pipeline.session import Session
-from pipeline.training.epoch import detection_loss
+from utils.config.prune import AUTO, BlocksConfig, ChannelConfig, PruneConfig
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning import criteria
 from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
+from utils.pruning.layer_plan import By, LayerPlan, plan_layers
 from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
@@ -38,6 +38,16 @@ class Strategy:
     floor: float = 0.0
     multiple: int = 1
     blocks: int = 0
+
+
+class Rules(TypedDict):
+    """A strategy as `plan_channels` and all that ask it take it."""
+
+    tie: ShortcutRule
+    floor: float
+    multiple: int
+    score: Score
+    scope: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class CutStep:
 
 @dataclass(frozen=True)
 class PruningPlanner:
-    """A strategy before one network: what the flags ask of it.
+    """A strategy before one network.
 
     ``first`` is the network before all cuts of ``--iterative``; ``force`` goes on where the gammas say that it will not
     survive.
@@ -78,23 +88,36 @@ class PruningPlanner:
     force: bool = False
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Session[PruneConfig]:
         """Data and flags."""
         return self.measure.session
+
+    @property
+    def channels(self) -> ChannelConfig:
+        """The flags of a script that cuts channels."""
+        config = self.session.config
+        assert isinstance(config, ChannelConfig), "a strategy with a rule for shortcuts cuts channels"
+        return config
 
     @cached_property
     def score(self) -> Score:
         """The judge that ``--score`` names."""
-        name = self.session.args.score
-        if name == "taylor":
+        config = self.session.config
+        if config.score == "taylor":
             return taylor_of(self.session, self.full).score
-        return criteria.random(self.session.args.seed) if name == "random" else criteria.CRITERIA[name]
+        return criteria.random(config.seed) if config.score == "random" else criteria.CRITERIA[config.score]
 
     @cached_property
-    def asked(self) -> dict[str, Any]:
+    def rules(self) -> Rules:
         """The strategy as the planner takes it."""
-        rules = {"tie": self.strategy.tie, "floor": self.strategy.floor, "multiple": self.strategy.multiple}
-        return {**rules, "score": self.score, "scope": parse_scope(self.session.args.scope, self.full.spec)}
+        assert self.strategy.tie is not None
+        return {
+            "tie": self.strategy.tie,
+            "floor": self.strategy.floor,
+            "multiple": self.strategy.multiple,
+            "score": self.score,
+            "scope": parse_scope(self.channels.scope, self.full.spec),
+        }
 
     def plan(self) -> Plan:
         """Which channels stay.
@@ -102,27 +125,32 @@ class PruningPlanner:
         Raises:
             InputError: the network would not survive it, or a budget is out of reach.
         """
-        args = self.session.args
-        if args.search:
-            return self._searched(args)
-        percent = self._percent(args)
+        if self.channels.search:
+            return self._searched()
+        percent = self._percent()
         self.judged(percent)
         return self.planned(percent)
 
     def planned(self, percent: float) -> Plan:
         """Which channels stay at this percent, asked of nobody."""
-        return plan_channels(self.full, percent=percent, **self.asked)
+        return plan_channels(self.full, percent=percent, **self.rules)
+
+    def blocks(self, net: Network) -> LayerPlan:
+        """Which residual blocks go of a network whose channels are cut."""
+        config = self.session.config
+        assert isinstance(config, BlocksConfig), "a strategy that takes blocks out is told by what they go"
+        n = self.step.blocks(self.strategy.blocks)
+        return plan_layers(net, n=n, score=self.score, by=By[config.by.upper()])
 
     @cached_property
     def found(self) -> Preflight:
         """What the gammas say before anything is asked of them."""
-        return preflight(self.full, **self.asked)
+        return preflight(self.full, **self.rules)
 
     def judged(self, percent: float) -> Preflight:
         """The pre-flight, told; |gamma| says nothing about what other scores cut, so only emptied layers stop those."""
-        args = self.session.args
-        sparse = args.score == "gamma"
-        found = check(self.full, percent=percent, force=args.force or self.force or not sparse, **self.asked)
+        forced = self.channels.force or self.force or self.channels.score != "gamma"
+        found = check(self.full, percent=percent, force=forced, **self.rules)
         log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable, "
                  "from %.2f on some layer has nothing above the threshold",
                  100 * found.near_zero, found.safe, found.survivable, found.limit)  # fmt: skip
@@ -134,67 +162,68 @@ class PruningPlanner:
 
     def settled(self, net: Network, plan: Plan) -> tuple[Network, Plan]:
         """The cut network and the plan it was cut by, carriers included."""
-        return settle_and_cut(net, plan, Beta(self.session.args.beta))
+        return settle_and_cut(net, plan, Beta(self.channels.beta))
 
-    def _percent(self, args: Any) -> float:
-        if args.target_macs is not None or args.target_params is not None:
+    def _percent(self) -> float:
+        """The percent that is given, or found: by a budget, or by what the metric may lose."""
+        config = self.channels
+        if config.target_macs is not None or config.target_params is not None:
             size, spec = self.session.size, self.first.spec
-            macs = self.step.budget(args.target_macs, count(spec, size).macs)
-            params = self.step.budget(args.target_params, parameters(spec))
+            macs = self.step.budget(config.target_macs, count(spec, size).macs)
+            params = self.step.budget(config.target_params, parameters(spec))
             found = percent_for(self.full, plan_of=self._whole_plan, macs=macs, params=params, size=size)
             log.info("percent %.4f reaches the target", found)
             return found
-        if args.percent != AUTO:
-            return self.step.percent(float(args.percent))
-        before = self.measure.map50(self.full)
-        high = self.found.survivable if not args.force else 0.99
+        if config.percent != AUTO:
+            return self.step.percent(float(config.percent))
+        before = self.measure.headline(self.full)
         percent, trace = auto_percent(
-            lambda percent: self.measure.map50(self.measure.better(self.made(self.full, self.planned(percent)))[0]),
+            lambda percent: self.measure.headline(self.measure.better(self.made(self.full, self.planned(percent)))[0]),
             before=before,
-            max_drop=args.max_drop,
-            high=high,
+            max_drop=config.max_drop,
+            high=self.found.survivable if not config.force else 0.99,
         )
         tried = ", ".join(f"{tried:.2f}: {value:.4f}" for tried, value in trace)
-        log.info("mAP@.5 %.4f before; tried %s; percent %.2f holds", before, tried, percent)
+        log.info("%s %.4f before; tried %s; percent %.2f holds", self.measure.heading, before, tried, percent)
         return percent
 
     def _whole_plan(self, percent: float) -> Plan:
         """Carriers included: they count in a budget."""
         plan = self.planned(percent)
-        return appoint(self.full, plan) if Beta(self.session.args.beta) is Beta.CARRIER else plan
+        return appoint(self.full, plan) if Beta(self.channels.beta) is Beta.CARRIER else plan
 
-    def _searched(self, args: Any) -> Plan:
-        if args.target_macs is None:
+    def _searched(self) -> Plan:
+        config, size = self.channels, self.session.size
+        if config.target_macs is None:
             raise InputError("--search: needs a budget; add --target-macs 0.5 for half of the MACs")
-        full = count(self.full.spec, self.session.size).macs
-        asked = self.asked if args.score != "gamma" else {**self.asked, "score": criteria.l1}
+        full = count(self.full.spec, size).macs
+        rules = self.rules if config.score != "gamma" else Rules(**{**self.rules, "score": criteria.l1})
         found = search(
             self.full,
-            candidates=args.search,
-            remain=args.target_macs if args.target_macs <= 1 else args.target_macs / full,
-            delta=args.delta,
-            measure=self.measure.map50,
+            candidates=config.search,
+            remain=config.target_macs if config.target_macs <= 1 else config.target_macs / full,
+            delta=config.delta,
+            measure=self.measure.headline,
             recalibrate=self.measure.recalibrated,
-            macs=lambda spec: count(spec, self.session.size).macs,
-            seed=args.seed,
+            macs=lambda spec: count(spec, size).macs,
+            seed=config.seed,
             make=self.made,
-            **asked,
+            **rules,
         )
         for each in found.trace:
             mark = "  <- kept" if each.number == found.best else ""
-            log.info("candidate %d: %.1f %% of the MACs, mAP@.5 %.4f%s",
-                     each.number, 100 * each.macs / full, each.metric, mark)  # fmt: skip
+            log.info("candidate %d: %.1f %% of the MACs, %s %.4f%s",
+                     each.number, 100 * each.macs / full, self.measure.heading, each.metric, mark)  # fmt: skip
         return found.plan
 
 
-def taylor_of(session: Session, net: Network) -> criteria.TaylorScore:
-    """Gradients of the detection loss on training images, batch norm in eval mode."""
+def taylor_of(session: Session[PruneConfig], net: Network) -> criteria.TaylorScore:
+    """Gradients of the task's loss on training images, batch norm in eval mode."""
     model = build(net).to(session.device)
-    loss = detection_loss(session.heads)
+    loss = session.task.loss(net.spec)
     collected = criteria.TaylorScore()
     for batch in session.training_batches(TAYLOR_BATCHES):
         model.zero_grad(set_to_none=True)
-        images = batch.images.to(session.device).float() / 255
-        loss(model(images), batch)["total"].backward()
+        loss(model(session.task.inputs(batch, session.device)), batch)["total"].backward()
         collected.collect(model)
     return collected

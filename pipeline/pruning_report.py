@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from models import build
-from pipeline.pruning.measure import Measure
-from pipeline.pruning.strategy import PruningPlanner
-from pipeline.report import begin
+from pipeline.pruning_planner import PruningPlanner
 from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.files import write_text
@@ -52,12 +50,12 @@ def tell_layers(found: Preflight) -> None:
     log.info(plain_table("percent at which a layer has nothing above the threshold", rows))
 
 
-def tell_residuals(measure: Measure, full: Network, plan: Plan) -> None:
+def tell_residuals(planner: PruningPlanner, plan: Plan) -> None:
     """What ``--beta bias`` (or drop) leaves in each layer that loses constants."""
-    beta = Beta(measure.session.args.beta)
+    beta, full = Beta(planner.channels.beta), planner.full
     if beta is Beta.CARRIER:
         return
-    images = measure.images[:RESIDUAL_BATCHES] or measure.session.training_images(1)
+    images = planner.measure.images[:RESIDUAL_BATCHES] or planner.session.training_images(1)
     rows = [["layer", "cfg line", "largest error"]]
     for i, value in residuals(full, plan, images, build, beta).items():
         rows.append([str(i), str(full.spec.layers[i].line), f"{value:.2e}"])
@@ -90,28 +88,22 @@ def all_gammas(network: Network) -> Tensor:
     return torch.cat([values.flatten() for values in gammas(network).values()])
 
 
-def measure_sensitivity(decider: PruningPlanner) -> Record:
-    """``--sensitivity``: mAP@.5 against percent, layer by layer, uncalibrated: a csv and a picture."""
-    measure, session = decider.measure, decider.session
-    record = begin(session, decider.strategy.script)
-    before = measure.map50(decider.full)
-    rows = sensitivity(
-        decider.full,
-        percents=PERCENTS,
-        measure=measure.map50,
-        make=decider.made,
-        **decider.asked,
-    )
+def measure_sensitivity(planner: PruningPlanner) -> Record:
+    """``--sensitivity``: the headline against percent, layer by layer, uncalibrated: a csv and a picture."""
+    measure, name = planner.measure, planner.session.task.headline
+    record = planner.session.begin(planner.strategy.script)
+    before = measure.headline(planner.full)
+    rows = sensitivity(planner.full, percents=PERCENTS, measure=measure.headline, make=planner.made, **planner.rules)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["layer", "cfg_line", "percent", "map50"])
+    writer.writerow(["layer", "cfg_line", "percent", name])
     writer.writerows(rows)
     outputs = [
         write_text(record.folder / "sensitivity.csv", text.getvalue()),
-        plot_sensitivity(record.folder / "sensitivity.png", rows, before=before),
+        plot_sensitivity(record.folder / "sensitivity.png", rows, before=before, metric=measure.heading),
     ]
     worst = min(rows, key=lambda row: row.metric)
-    log.info("mAP@.5 %.4f uncut; the most sensitive: layer %d at percent %g, %.4f; %s, %s",
-             before, worst.layer, worst.percent, worst.metric, *outputs)  # fmt: skip
-    metrics: dict[str, Any] = {"before": {"map50": before}, "rows": [list(row) for row in rows]}
+    log.info("%s %.4f uncut; the most sensitive: layer %d at percent %g, %.4f; %s, %s",
+             measure.heading, before, worst.layer, worst.percent, worst.metric, *outputs)  # fmt: skip
+    metrics: dict[str, Any] = {"before": {name: before}, "rows": [list(row) for row in rows]}
     return finish_record(record, metrics=metrics, outputs=outputs)

@@ -1,0 +1,267 @@
+"""A prune script from its config to its record: decide, cut, recalibrate, measure, fine-tune, save."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.pruning_measure import Measure
+from pipeline.pruning_planner import CutStep, PruningPlanner, Strategy
+from pipeline.pruning_report import measure_sensitivity, pictures, tell_groups, tell_layers, tell_residuals
+from pipeline.session import WEIGHTS, Session, open_session, output_of
+from pipeline.train import train
+from utils import cli
+from utils.config.prune import (
+    AUTO,
+    BlocksConfig,
+    ChannelConfig,
+    LayerChannelConfig,
+    PruneConfig,
+    RegularConfig,
+    SlimConfig,
+)
+from utils.config.train import FINETUNE_LR, TrainConfig
+from utils.darknet.cfg import write_cfg
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.darknet.weights import write_weights
+from utils.errors import InputError
+from utils.files import write_text
+from utils.pruning.absorb import zeroed
+from utils.pruning.blocks import shorten
+from utils.pruning.layer_plan import LayerPlan
+from utils.pruning.layers import absorb_layers, drop, silence_layers
+from utils.pruning.plan import Plan, ShortcutRule
+from utils.reporting.record import Record, finish_record
+from utils.reporting.tables import comparison_table
+
+log = logging.getLogger(__name__)
+
+CFGS = Path("cfg/pruned")
+
+
+@dataclass(frozen=True)
+class PruneScript:
+    """A row of the table of strategies: the script's flags, its rule for shortcuts, its default of ``--percent``."""
+
+    name: str
+    config: type[PruneConfig]
+    tie: ShortcutRule | None
+    percent: float | None
+
+    def parser(self, doc: str | None) -> cli.Parser[PruneConfig]:
+        """The command line; ``doc`` is the help's text, with real commands."""
+        return cli.parser(doc or "", self.config, percent=self.percent)
+
+    def configured(self, **fields: Any) -> PruneConfig:
+        """The config of these fields; the others are as the command line has them."""
+        return self.config(**({} if self.percent is None else {"percent": self.percent}) | fields)
+
+    def strategy(self, config: PruneConfig) -> Strategy:
+        """What this config asks for."""
+        return Strategy(
+            self.name,
+            self.tie,
+            floor=config.layer_keep if isinstance(config, SlimConfig) else 0.0,
+            multiple=config.multiple if isinstance(config, RegularConfig) else 1,
+            blocks=config.shortcuts if isinstance(config, BlocksConfig) else 0,
+        )
+
+    def run(self, config: PruneConfig) -> Record:
+        """Open what the config names, by default the newest sparse network, and prune it."""
+        return prune(open_session(config, scripts="train", sparse=True), self.strategy(config)).record
+
+
+STRATEGIES = {
+    "normal": PruneScript("normal_prune", ChannelConfig, ShortcutRule.KEEP, 0.5),
+    "regular": PruneScript("regular_prune", RegularConfig, ShortcutRule.KEEP, 0.5),
+    "shortcut": PruneScript("shortcut_prune", ChannelConfig, ShortcutRule.LEADER, 0.6),
+    "slim": PruneScript("slim_prune", SlimConfig, ShortcutRule.ANY, 0.8),
+    "layer": PruneScript("layer_prune", BlocksConfig, None, None),
+    "layer_channel": PruneScript("layer_channel_prune", LayerChannelConfig, ShortcutRule.ANY, 0.6),
+}
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What pruning left: the network, its file, the run's record. ``--sensitivity`` leaves both as they were."""
+
+    network: Network
+    path: Path
+    record: Record
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Numbers by moment: before, silenced, after, recalibrated, finetuned."""
+        return self.record.metrics
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut: the network before, silenced at full width, and after; and what was decided."""
+
+    full: Network
+    silenced: Network
+    small: Network
+    channels: Plan | None
+    layers: LayerPlan | None
+
+    @property
+    def names(self) -> dict[int, int]:
+        """Number of a layer in ``small`` -> in ``full``."""
+        if self.layers is None:
+            return {i: i for i in range(len(self.full.spec.layers))}
+        return {new: old for old, new in shorten(self.full.spec, self.layers.gone).number.items()}
+
+
+def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
+    """Cut the session's network as the strategy decides; nothing is written when it would not survive.
+
+    Raises:
+        InputError: the checkpoint is no float one, or the percent empties a layer or is more than the network survives.
+    """
+    config, full, path = session.config, session.loaded.network, session.loaded.path
+    if full is None:
+        raise InputError(f"{path}: a {session.loaded.kind} network; prune the float one it was made of")
+    check_steps(config, strategy)
+    planner = PruningPlanner(Measure(session), strategy, full, full, CutStep(total=config.iterative))
+    if config.explain:
+        tell_groups(full)
+    if isinstance(config, ChannelConfig) and config.sensitivity:
+        return PruneResult(full, path, measure_sensitivity(planner))
+    if strategy.tie is not None:
+        tell_layers(planner.found)
+    done = decide(planner)
+    record = session.begin(strategy.script)
+    metrics, files, done = cut_in_steps(planner, done)
+    log.info(comparison_table(", ".join([strategy.script, *amounts(config, strategy, done)]), metrics))
+    final = load_checkpoint(files[0]).network
+    threshold = done.channels.threshold if done.channels else None
+    drawn = pictures(done.full, final, done.names, threshold, record.folder)
+    log.info("%s; pictures %s", ", ".join(map(str, files)), record.folder)
+    return PruneResult(final, files[0], finish_record(record, metrics=metrics, outputs=[*files, *drawn]))
+
+
+def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str, Any]], list[Path], Cut]:
+    """Keep the first cut, and make those of ``--iterative`` that follow: columns, files (the last first), last cut."""
+    session, measure, strategy, full = planner.session, planner.measure, planner.strategy, planner.full
+    total, files = session.config.iterative, list[Path]()
+    metrics = {"before": measure.row(full, session.loaded.path) | measure.latencies(full)}
+    for step in range(1, total + 1):
+        if step > 1:
+            latest = load_checkpoint(files[0]).network
+            done = decide(replace(planner, full=latest, step=CutStep(step, total), force=True))  # too late to refuse
+        small, columns = settle_and_measure(measure, done)
+        last = step == total
+        stem = stem_of(session.config, strategy, done) + ("" if last else f"_step{step}")
+        files = save(session, small, stem)
+        columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | (measure.latencies(small) if last else {})
+        metrics |= columns
+        if session.config.finetune:
+            tuned = finetune(session, files[0], sparse=not last)
+            metrics["finetuned"] = measure.row(load_checkpoint(tuned).network, tuned)
+            files = [tuned, *files]
+    return metrics, files, done
+
+
+def check_steps(config: PruneConfig, strategy: Strategy) -> None:
+    """Refuse an ``--iterative`` that does not add up.
+
+    Raises:
+        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
+    """
+    place = f"--iterative {config.iterative}"
+    if config.iterative == 1:
+        return
+    if not config.finetune:
+        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
+    if strategy.tie is None and strategy.blocks < config.iterative:
+        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
+    if isinstance(config, ChannelConfig) and (config.search or config.percent == AUTO):
+        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
+
+
+def decide(planner: PruningPlanner) -> Cut:
+    """What goes, and the network without it."""
+    full, strategy = planner.full, planner.strategy
+    small, silenced, plan, layers = full, full, None, None
+    if strategy.tie is not None:
+        plan = planner.plan()
+        tell_residuals(planner, plan)
+        small, plan = planner.settled(full, plan)
+        silenced = zeroed(full, plan)
+    if strategy.blocks:
+        layers = planner.blocks(small)
+        log.info("%s", layers)
+        silenced = silence_layers(silenced, layers)
+        small = drop(absorb_layers(small, layers), layers)
+    return Cut(full, silenced, small, plan, layers)
+
+
+def settle_and_measure(measure: Measure, done: Cut) -> tuple[Network, dict[str, dict[str, Any]]]:
+    """The network to keep, and the columns silenced, after, recalibrated."""
+    columns = {"silenced": measure.row(done.silenced), "after": measure.row(done.small)}
+    small, new = measure.better(done.small)
+    if measure.batches:
+        columns["recalibrated"] = measure.row(small) if new else dict(columns["after"])
+    return small, columns
+
+
+def finetune(session: Session[PruneConfig], weights: Path, *, sparse: bool) -> Path:
+    """The fine-tune preset of train.py on a pruned network; sparse where it will be pruned again."""
+    config = session.config
+    record = train(
+        TrainConfig(
+            weights=str(weights),
+            data=config.data,
+            epochs=config.finetune,
+            lr=FINETUNE_LR,
+            img_size=session.size,
+            seed=config.seed,
+            cache=config.cache,
+            name=weights.stem,
+            device=config.device,
+            sparse=sparse,
+            prune=1 if sparse else 0,
+            batch_size=config.batch_size,
+            workers=config.workers,
+        )
+    )
+    left = output_of(record)
+    assert left is not None, "a finished training leaves its last epoch"
+    return left
+
+
+def amounts(config: PruneConfig, strategy: Strategy, done: Cut) -> list[str]:
+    """How much was cut, as words: a percent or a search, and a number of blocks."""
+    words = []
+    if isinstance(config, ChannelConfig) and done.channels is not None:
+        given = config.iterative > 1 and config.percent != AUTO
+        percent = float(config.percent) if given else round(done.channels.percent, 4)
+        words.append(f"search {config.search}" if config.search else f"percent {percent:g}")
+    return words + ([f"{strategy.blocks} blocks"] if strategy.blocks else [])
+
+
+def stem_of(config: PruneConfig, strategy: Strategy, done: Cut) -> str:
+    """``slim_prune_0.8[_NAME]``, ``layer_prune_1``, ``layer_channel_prune_0.6_1``, ``slim_prune_search20``."""
+    words = amounts(config, strategy, done)
+    parts = [word.removeprefix("percent ").removesuffix(" blocks").replace(" ", "") for word in words]
+    return "_".join([strategy.script, *parts, *([config.name] if config.name else [])])
+
+
+def save(session: Session[PruneConfig], small: Network, stem: str) -> list[Path]:
+    """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
+    files, number = _files(stem), 1
+    while any(path.exists() for path in files):
+        number += 1
+        files = _files(f"{stem}-{number}")
+    meta = {"script": "prune", **session.meta}
+    save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
+    write_weights(files[1], small)
+    write_text(files[2], write_cfg(small.spec))
+    return files
+
+
+def _files(stem: str) -> list[Path]:
+    return [WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg"]

@@ -1,1 +1,0 @@
-"""What the six prune scripts share: judge, plan, cut, measure, fine-tune, save."""
