@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.pruning_measure import Measure
-from pipeline.pruning_planner import CutStep, PruningPlanner, Strategy
-from pipeline.pruning_report import measure_sensitivity, pictures, tell_groups, tell_layers, tell_residuals
-from pipeline.session import WEIGHTS, Session, open_session, output_of
+from pipeline.pruning_planner import CutStep, PruningPlanner, Strategy, check_steps
+from pipeline.pruning_report import (
+    amounts,
+    measure_sensitivity,
+    pictures,
+    save,
+    stem_of,
+    tell_groups,
+    tell_layers,
+    tell_residuals,
+)
+from pipeline.session import Session, open_session, output_of
 from pipeline.train import train
 from utils import cli
 from utils.config.prune import (
-    AUTO,
     BlocksConfig,
     ChannelConfig,
     LayerChannelConfig,
@@ -23,12 +31,10 @@ from utils.config.prune import (
     SlimConfig,
 )
 from utils.config.train import FINETUNE_LR, TrainConfig
-from utils.darknet.cfg import write_cfg
-from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
-from utils.darknet.weights import write_weights
+from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
-from utils.files import write_text
 from utils.pruning.absorb import zeroed
+from utils.pruning.bias_carrier import Beta
 from utils.pruning.blocks import shorten
 from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
@@ -37,8 +43,6 @@ from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
 
 log = logging.getLogger(__name__)
-
-CFGS = Path("cfg/pruned")
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
     done = decide(planner)
     record = session.begin(strategy.script)
     metrics, files, done = cut_in_steps(planner, done)
-    log.info(comparison_table(", ".join([strategy.script, *amounts(config, strategy, done)]), metrics))
+    title = ", ".join([strategy.script, *amounts(config, strategy, done.channels)])
+    log.info(comparison_table(title, metrics, session.task))
     final = load_checkpoint(files[0]).network
     threshold = done.channels.threshold if done.channels else None
     drawn = pictures(done.full, final, done.names, threshold, record.folder)
@@ -152,9 +157,9 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
         if step > 1:
             latest = load_checkpoint(files[0]).network
             done = decide(replace(planner, full=latest, step=CutStep(step, total), force=True))  # too late to refuse
-        small, columns = settle_and_measure(measure, done)
+        small, columns = measure.columns(done.silenced, done.small)
         last = step == total
-        stem = stem_of(session.config, strategy, done) + ("" if last else f"_step{step}")
+        stem = stem_of(session.config, strategy, done.channels) + ("" if last else f"_step{step}")
         files = save(session, small, stem)
         columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | (measure.latencies(small) if last else {})
         metrics |= columns
@@ -165,30 +170,14 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
     return metrics, files, done
 
 
-def check_steps(config: PruneConfig, strategy: Strategy) -> None:
-    """Refuse an ``--iterative`` that does not add up.
-
-    Raises:
-        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
-    """
-    place = f"--iterative {config.iterative}"
-    if config.iterative == 1:
-        return
-    if not config.finetune:
-        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
-    if strategy.tie is None and strategy.blocks < config.iterative:
-        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
-    if isinstance(config, ChannelConfig) and (config.search or config.percent == AUTO):
-        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
-
-
 def decide(planner: PruningPlanner) -> Cut:
     """What goes, and the network without it."""
     full, strategy = planner.full, planner.strategy
     small, silenced, plan, layers = full, full, None, None
     if strategy.tie is not None:
         plan = planner.plan()
-        tell_residuals(planner, plan)
+        if planner.channels.beta != Beta.CARRIER.value:
+            tell_residuals(planner, plan)
         small, plan = planner.settled(full, plan)
         silenced = zeroed(full, plan)
     if strategy.blocks:
@@ -197,15 +186,6 @@ def decide(planner: PruningPlanner) -> Cut:
         silenced = silence_layers(silenced, layers)
         small = drop(absorb_layers(small, layers), layers)
     return Cut(full, silenced, small, plan, layers)
-
-
-def settle_and_measure(measure: Measure, done: Cut) -> tuple[Network, dict[str, dict[str, Any]]]:
-    """The network to keep, and the columns silenced, after, recalibrated."""
-    columns = {"silenced": measure.row(done.silenced), "after": measure.row(done.small)}
-    small, new = measure.better(done.small)
-    if measure.batches:
-        columns["recalibrated"] = measure.row(small) if new else dict(columns["after"])
-    return small, columns
 
 
 def finetune(session: Session[PruneConfig], weights: Path, *, sparse: bool) -> Path:
@@ -231,37 +211,3 @@ def finetune(session: Session[PruneConfig], weights: Path, *, sparse: bool) -> P
     left = output_of(record)
     assert left is not None, "a finished training leaves its last epoch"
     return left
-
-
-def amounts(config: PruneConfig, strategy: Strategy, done: Cut) -> list[str]:
-    """How much was cut, as words: a percent or a search, and a number of blocks."""
-    words = []
-    if isinstance(config, ChannelConfig) and done.channels is not None:
-        given = config.iterative > 1 and config.percent != AUTO
-        percent = float(config.percent) if given else round(done.channels.percent, 4)
-        words.append(f"search {config.search}" if config.search else f"percent {percent:g}")
-    return words + ([f"{strategy.blocks} blocks"] if strategy.blocks else [])
-
-
-def stem_of(config: PruneConfig, strategy: Strategy, done: Cut) -> str:
-    """``slim_prune_0.8[_NAME]``, ``layer_prune_1``, ``layer_channel_prune_0.6_1``, ``slim_prune_search20``."""
-    words = amounts(config, strategy, done)
-    parts = [word.removeprefix("percent ").removesuffix(" blocks").replace(" ", "") for word in words]
-    return "_".join([strategy.script, *parts, *([config.name] if config.name else [])])
-
-
-def save(session: Session[PruneConfig], small: Network, stem: str) -> list[Path]:
-    """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
-    files, number = _files(stem), 1
-    while any(path.exists() for path in files):
-        number += 1
-        files = _files(f"{stem}-{number}")
-    meta = {"script": "prune", **session.meta}
-    save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
-    write_weights(files[1], small)
-    write_text(files[2], write_cfg(small.spec))
-    return files
-
-
-def _files(stem: str) -> list[Path]:
-    return [WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg"]

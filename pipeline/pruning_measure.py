@@ -33,12 +33,6 @@ class Measure:
 
     session: Session[PruneConfig]
 
-    @property
-    def heading(self) -> str:
-        """The word for the number that everything here goes by."""
-        task = self.session.task
-        return next(column.heading for column in task.columns if column.name == task.headline)
-
     @cached_property
     def batches(self) -> list[Batch]:
         """Training images and their labels, for the statistics; none when ``--recalibrate 0``."""
@@ -92,8 +86,16 @@ class Measure:
         old, new = (self._on_training_images(each) for each in (cut, measured))
         images = sum(len(each.images) for each in self.batches)
         log.info("%s on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are "
-                 "kept", self.heading, images, old, new, "new" if new > old else "old")  # fmt: skip
+                 "kept", self.session.heading, images, old, new, "new" if new > old else "old")  # fmt: skip
         return (measured if new > old else cut), new > old
+
+    def columns(self, silenced: Network, cut: Network) -> tuple[Network, dict[str, dict[str, Any]]]:
+        """The network to keep of a cut, and the columns silenced, after, recalibrated."""
+        columns = {"silenced": self.row(silenced), "after": self.row(cut)}
+        small, new = self.better(cut)
+        if self.batches:
+            columns["recalibrated"] = self.row(small) if new else dict(columns["after"])
+        return small, columns
 
     def _on_training_images(self, net: Network) -> float:
         session = self.session

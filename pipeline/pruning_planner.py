@@ -72,6 +72,23 @@ class CutStep:
         return whole * self.number // self.total - whole * (self.number - 1) // self.total
 
 
+def check_steps(config: PruneConfig, strategy: Strategy) -> None:
+    """Refuse an ``--iterative`` that does not add up.
+
+    Raises:
+        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
+    """
+    place = f"--iterative {config.iterative}"
+    if config.iterative == 1:
+        return
+    if not config.finetune:
+        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
+    if strategy.tie is None and strategy.blocks < config.iterative:
+        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
+    if isinstance(config, ChannelConfig) and (config.search or config.percent == AUTO):
+        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
+
+
 @dataclass(frozen=True)
 class PruningPlanner:
     """A strategy before one network.
@@ -184,7 +201,7 @@ class PruningPlanner:
             high=self.found.survivable if not config.force else 0.99,
         )
         tried = ", ".join(f"{tried:.2f}: {value:.4f}" for tried, value in trace)
-        log.info("%s %.4f before; tried %s; percent %.2f holds", self.measure.heading, before, tried, percent)
+        log.info("%s %.4f before; tried %s; percent %.2f holds", self.session.heading, before, tried, percent)
         return percent
 
     def _whole_plan(self, percent: float) -> Plan:
@@ -213,7 +230,7 @@ class PruningPlanner:
         for each in found.trace:
             mark = "  <- kept" if each.number == found.best else ""
             log.info("candidate %d: %.1f %% of the MACs, %s %.4f%s",
-                     each.number, 100 * each.macs / full, self.measure.heading, each.metric, mark)  # fmt: skip
+                     each.number, 100 * each.macs / full, self.session.heading, each.metric, mark)  # fmt: skip
         return found.plan
 
 

@@ -1,4 +1,4 @@
-"""What a prune script shows: the pre-flight, who belongs together, tables, pictures, sensitivity."""
+"""What a prune script shows and leaves: pre-flight, groups, tables, pictures, sensitivity; the network's files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from models import build
-from pipeline.pruning_planner import PruningPlanner
+from pipeline.pruning_planner import PruningPlanner, Strategy
+from pipeline.session import WEIGHTS, Session
+from utils.config.prune import AUTO, ChannelConfig, PruneConfig
+from utils.darknet.cfg import write_cfg
 from utils.darknet.channel_groups import trace
-from utils.darknet.network import Network
+from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.darknet.weights import write_weights
 from utils.files import write_text
-from utils.pruning.bias_carrier import Beta, residuals
+from utils.pruning.bias_carrier import Beta
 from utils.pruning.explain import HEADING, explain
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import Preflight
+from utils.pruning.residuals import residuals
 from utils.pruning.scores import gammas
 from utils.pruning.sensitivity import sensitivity
 from utils.reporting.plots import plot_channels, plot_gammas
@@ -30,6 +35,7 @@ from utils.reporting.tables import plain_table
 
 log = logging.getLogger(__name__)
 
+CFGS = Path("cfg/pruned")
 PERCENTS = (0.25, 0.5, 0.75, 0.9)  # that --sensitivity tries
 RESIDUAL_BATCHES = 1  # of training images, to see what --beta bias leaves at the borders
 
@@ -53,8 +59,6 @@ def tell_layers(found: Preflight) -> None:
 def tell_residuals(planner: PruningPlanner, plan: Plan) -> None:
     """What ``--beta bias`` (or drop) leaves in each layer that loses constants."""
     beta, full = Beta(planner.channels.beta), planner.full
-    if beta is Beta.CARRIER:
-        return
     images = planner.measure.images[:RESIDUAL_BATCHES] or planner.session.training_images(1)
     rows = [["layer", "cfg line", "largest error"]]
     for i, value in residuals(full, plan, images, build, beta).items():
@@ -100,10 +104,44 @@ def measure_sensitivity(planner: PruningPlanner) -> Record:
     writer.writerows(rows)
     outputs = [
         write_text(record.folder / "sensitivity.csv", text.getvalue()),
-        plot_sensitivity(record.folder / "sensitivity.png", rows, before=before, metric=measure.heading),
+        plot_sensitivity(record.folder / "sensitivity.png", rows, before=before, metric=planner.session.heading),
     ]
     worst = min(rows, key=lambda row: row.metric)
     log.info("%s %.4f uncut; the most sensitive: layer %d at percent %g, %.4f; %s, %s",
-             measure.heading, before, worst.layer, worst.percent, worst.metric, *outputs)  # fmt: skip
+             planner.session.heading, before, worst.layer, worst.percent, worst.metric, *outputs)  # fmt: skip
     metrics: dict[str, Any] = {"before": {name: before}, "rows": [list(row) for row in rows]}
     return finish_record(record, metrics=metrics, outputs=outputs)
+
+
+def amounts(config: PruneConfig, strategy: Strategy, plan: Plan | None) -> list[str]:
+    """How much was cut, as words: a percent or a search, and a number of blocks."""
+    words = []
+    if isinstance(config, ChannelConfig) and plan is not None:
+        given = config.iterative > 1 and config.percent != AUTO
+        percent = float(config.percent) if given else round(plan.percent, 4)
+        words.append(f"search {config.search}" if config.search else f"percent {percent:g}")
+    return words + ([f"{strategy.blocks} blocks"] if strategy.blocks else [])
+
+
+def stem_of(config: PruneConfig, strategy: Strategy, plan: Plan | None) -> str:
+    """``slim_prune_0.8[_NAME]``, ``layer_prune_1``, ``layer_channel_prune_0.6_1``, ``slim_prune_search20``."""
+    words = amounts(config, strategy, plan)
+    parts = [word.removeprefix("percent ").removesuffix(" blocks").replace(" ", "") for word in words]
+    return "_".join([strategy.script, *parts, *([config.name] if config.name else [])])
+
+
+def save(session: Session[PruneConfig], small: Network, stem: str) -> list[Path]:
+    """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
+    files, number = _files(stem), 1
+    while any(path.exists() for path in files):
+        number += 1
+        files = _files(f"{stem}-{number}")
+    meta = {"script": "prune", **session.meta}
+    save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
+    write_weights(files[1], small)
+    write_text(files[2], write_cfg(small.spec))
+    return files
+
+
+def _files(stem: str) -> list[Path]:
+    return [WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg"]

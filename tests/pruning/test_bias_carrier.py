@@ -19,8 +19,9 @@ from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants, zeroed
-from utils.pruning.bias_carrier import Beta, appoint, carry, residuals, settle
+from utils.pruning.bias_carrier import Beta, appoint, carry, settle
 from utils.pruning.plan import Plan, ShortcutRule, plan_channels
+from utils.pruning.residuals import residuals
 from utils.pruning.surgery import cut, narrow
 
 KERNELS = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\npad=1\ngroups={}\nactivation={}\n"

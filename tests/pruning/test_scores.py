@@ -5,7 +5,8 @@ import torch
 from tests.pruning.nets import random_network, with_gammas
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.channel_groups import trace
-from utils.pruning.scores import decisive, gammas, strengths
+from utils.pruning.penalty import decisive
+from utils.pruning.scores import gammas, strengths
 
 NET = "[net]\nchannels=3\nwidth=32\nheight=32\n"
 HEAD = "[convolutional]\nfilters=5\nactivation=linear\n"

@@ -7,13 +7,12 @@ no bias can replace the channel, but another constant channel can. Of the cut wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS, keeps_zero
@@ -23,7 +22,6 @@ from utils.darknet.network import Network, State
 from utils.darknet.patterns import patterns, share
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
 from utils.pruning.plan import Plan, fill
-from utils.pruning.set_cover import cover, price_of
 from utils.pruning.surgery import cut
 
 FAINTEST = 1e-3  # of the 1 that carriers send by design: less would need weights too large to train or to quantise
@@ -94,70 +92,18 @@ def appoint(net: Network, plan: Plan, wires: ChannelGroups | None = None) -> Pla
     wires = wires or trace(net.spec)
     alive = _wanted(plan, wires)
     losses, offers = _market(net, alive, wires)
-    price = price_of(net, wires)
+    price = _price(net, wires)
     while True:
-        carriers = cover((losses & ~alive).any(1), offers & ~alive, price)
+        carriers = _cover((losses & ~alive).any(1), offers & ~alive, price)
         keep = alive | carriers
         wanted = int(keep.sum())
         fill(keep, wires, plan.scores, 0.0, plan.multiple)
         if int(keep.sum()) == wanted:
             break
         alive = keep & ~carriers
-    carriers = cover((losses & ~keep).any(1), offers & carriers, price)
+    carriers = _cover((losses & ~keep).any(1), offers & carriers, price)
     rows = tuple(replace(row, after=int(keep[wires.outputs[row.layer]].sum())) for row in plan.rows)
     return replace(plan, keep=keep, rows=rows, carriers=carriers)
-
-
-@torch.no_grad()
-def residuals(
-    net: Network,
-    plan: Plan,
-    images: Sequence[Tensor],
-    build: Callable[[Network], nn.Module],
-    beta: Beta = Beta.BIAS,
-) -> dict[int, float]:
-    """How far the cut network is from the gamma-zeroed one, by layer that loses constants.
-
-    Largest difference before the activation over the largest value there, on the channels that stay alive; differences
-    of earlier layers are in it. Rounding apart, it is 0 for `Beta.CARRIER`.
-
-    Args:
-        net: the network to cut; it is not changed.
-        plan: what goes.
-        images: batches [N, C, H, W] in 0..1.
-        build: makes a module in eval mode; its tensors are named as the state's.
-        beta: which way is measured.
-    """
-    small, plan = settle_and_cut(net, plan, beta)
-    wires = trace(net.spec)
-    lost = constants(net, plan.alive, wires)
-    names = {
-        i: f"layers.{i}.{'bn' if layer.bn else 'conv'}"
-        for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Kernel) and layer.groups == 1 and lost[layer.sources[0]].any()
-    }
-    found = dict.fromkeys(names, (0.0, 0.0))
-    pair = [build(zeroed(net, plan)), build(small)]
-    for batch in images:
-        full, cut_ = (_outputs(model, names, batch) for model in pair)
-        for i, (apart, largest) in found.items():
-            alive = plan.alive[wires.outputs[i]]
-            a, b = full[i][:, alive], cut_[i][:, alive[plan.keep[wires.outputs[i]]]]
-            found[i] = (max(apart, float((a - b).abs().max())), max(largest, float(a.abs().max())))
-    return {i: apart / max(largest, 1e-12) for i, (apart, largest) in found.items()}
-
-
-def _outputs(model: nn.Module, names: dict[int, str], batch: Tensor) -> dict[int, Tensor]:
-    seen: dict[int, Tensor] = {}
-
-    def watch(i: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda module, given, output: seen.update({i: output})
-
-    hooks = [model.get_submodule(name).register_forward_hook(watch(i)) for i, name in names.items()]
-    model(batch)
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 def _reads(layer: s.Layer) -> bool:
@@ -186,6 +132,32 @@ def _market(net: Network, alive: Tensor, wires: ChannelGroups) -> tuple[Tensor, 
         losses[row, wires.outputs[source][lost[source] != 0]] = True
         offers[row, wires.outputs[source][sent[source].abs() >= FAINTEST]] = True  # nan is never large
     return losses, offers
+
+
+def _price(net: Network, wires: ChannelGroups) -> Tensor:
+    """What a wire costs: convolutions' channels it takes up, then, under 1, how strong it would be alive: [wires]."""
+    channels, strength = torch.zeros(wires.count), torch.zeros(wires.count)
+    for i, layer in enumerate(net.spec.layers):
+        if isinstance(layer, s.Kernel):
+            channels.index_add_(0, wires.outputs[i], torch.ones(layer.filters))
+            if layer.bn:
+                gamma = net.state[f"layers.{i}.bn.weight"].detach().cpu().float().abs()
+                strength.index_add_(0, wires.outputs[i], gamma)
+    return channels + strength / (1 + strength)
+
+
+def _cover(needy: Tensor, offers: Tensor, price: Tensor) -> Tensor:
+    """Wires that together serve all needy readers; the one that serves most comes first, the cheapest of equal ones."""
+    chosen, waiting = torch.zeros_like(price, dtype=torch.bool), needy.clone()
+    gain = offers[waiting].sum(0)
+    while int(gain.max()) > 0:
+        best = (gain == gain.max()).nonzero().flatten()
+        wire = int(best[price[best].argmin()])
+        chosen[wire] = True
+        served = waiting & offers[:, wire]
+        waiting &= ~served
+        gain -= offers[served].sum(0)
+    return chosen
 
 
 def _levels(net: Network, wires: ChannelGroups, marked: Tensor) -> State:

@@ -9,12 +9,13 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from utils.darknet.channel_groups import trace
+from utils.darknet import spec as s
+from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.pruning.plan import ShortcutRule
-from utils.pruning.scores import decisive
+from utils.pruning.scores import strengths
 
 GAMMA = re.compile(r"(?:^|\.)layers\.(\d+)\.bn\.weight$")  # also behind DDP's and compile's prefixes
 
@@ -35,6 +36,21 @@ def prunable_gammas(spec: ModelSpec, tie: ShortcutRule) -> dict[int, Tensor]:
     frozen = wires.locked | wires.tied if tie is ShortcutRule.KEEP else wires.locked
     masks = {i: weigh & ~frozen[wires.outputs[i]] for i, weigh in decisive(spec, wires).items()}
     return {i: mask for i, mask in masks.items() if mask.any()}
+
+
+def decisive(spec: ModelSpec, wires: ChannelGroups) -> dict[int, Tensor]:
+    """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
+    whole = {
+        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.bn
+    }
+    found = {i: torch.ones(len(wires.outputs[i]), dtype=torch.bool) for i in wires.voters}
+    for j in sorted(wires.depthwise & whole.keys()):
+        without = strengths(spec, wires, {**whole, j: torch.zeros_like(whole[j])})
+        dead = torch.zeros(wires.count, dtype=torch.bool)
+        for i, strength in without.items():
+            dead[wires.outputs[i][strength == 0]] = True
+        found[j] = dead[wires.outputs[j]]
+    return dict(sorted(found.items()))
 
 
 class SparsityPenalty:

@@ -46,21 +46,6 @@ def strengths(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
     return {i: _together(torch.minimum(raw[i], arriving[i]), wires.outputs[i]) for i in wires.voters}
 
 
-def decisive(spec: s.ModelSpec, wires: ChannelGroups) -> dict[int, Tensor]:
-    """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
-    whole = {
-        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.bn
-    }
-    found = {i: torch.ones(len(wires.outputs[i]), dtype=torch.bool) for i in wires.voters}
-    for j in sorted(wires.depthwise & whole.keys()):
-        without = strengths(spec, wires, {**whole, j: torch.zeros_like(whole[j])})
-        dead = torch.zeros(wires.count, dtype=torch.bool)
-        for i, strength in without.items():
-            dead[wires.outputs[i][strength == 0]] = True
-        found[j] = dead[wires.outputs[j]]
-    return dict(sorted(found.items()))
-
-
 def _passable(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
     """The strongest way on from each layer's output to any reader, [C]; inf where it is read at once."""
     way = {i: torch.zeros(len(w)) for i, w in wires.outputs.items()}
