@@ -100,7 +100,7 @@ def leave_files(folder: Path, seeds: Sequence[Seed]) -> None:
     """spiking.csv of all seeds, and the first one's pictures."""
     write_rows(folder / "spiking.csv", [{"seed": seed.name} | row.record() for seed in seeds for row in seed.rows])
     first = seeds[0]
-    plot_accuracy_over_time(folder / "map_over_time.png", first.curves, {"float": first.floating})
+    plot_accuracy_over_time(folder / "map_over_time.png", first.curves, {"float": first.floating}, metric="mAP@.5")
     costs = {row.key: row.cost for row in first.rows if row.cost is not None}
     layers = {
         f"{bits} bits": {i: c.spikes / max(1, c.neurons) for i, c in cost.layers.items() if c.spikes}

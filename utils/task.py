@@ -21,26 +21,10 @@ from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
+from utils.reporting.facts import Column, TaskChart
 
 Predictor = Callable[[Tensor], Sequence[Tensor]]  # [N, C, H, W] -> the raw map of every output layer, in cfg order
 Loss = Callable[[Any, Any], Mapping[str, Tensor]]  # (raw maps in fp32, batch) -> terms; "total" is what is minimised
-
-
-@dataclass(frozen=True)
-class Column:
-    """A number of a task as tables, curves and reports show it.
-
-    ``heading`` heads a column (mAP@.5), ``title`` is a sentence's words for it, ``digits`` follow the point. A
-    ``share`` is told in points (hundredths) where two networks are compared. ``brief``: it has a place where there is
-    little room, in the line of an epoch and in the curves of a report.
-    """
-
-    name: str
-    heading: str
-    title: str
-    digits: int = 4
-    share: bool = True
-    brief: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +85,19 @@ class Task(Protocol):
     """One kind of problem.
 
     ``primary`` names the number that decides best.pt; ``headline`` the one that ``--max-drop``, ``--percent auto``,
-    ``--bits auto``, searches, curves and tables go by. Both are names of ``columns``, and more is better. ``answers``
-    and ``postprocessing`` are words: for what is counted in a picture, and for what follows the network.
+    ``--bits auto``, searches and curves go by. Both are names of ``columns``, and more is better. ``losses``
+    are the terms of its loss, "total" first; ``charts`` draw what ``tables`` writes. ``pictures`` is what
+    ``comparison`` and ``separate`` write to: a file and a folder of that name. ``answers`` and ``postprocessing`` are
+    words: for what is counted in a picture, and for what follows the network.
     """
 
     name: str
     primary: str
     headline: str
     columns: tuple[Column, ...]
+    losses: tuple[str, ...]
+    charts: tuple[TaskChart, ...]
+    pictures: str
     answers: str
     postprocessing: str
 

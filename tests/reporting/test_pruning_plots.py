@@ -21,7 +21,7 @@ def drawn(path) -> numpy.ndarray:
 
 @pytest.mark.parametrize("layers", [1, 8, 9, 72])
 def test_sensitivity_is_drawn_for_few_and_for_many_layers(tmp_path, layers):
-    image = drawn(plot_sensitivity(tmp_path / "s.png", rows(layers), before=0.9))
+    image = drawn(plot_sensitivity(tmp_path / "s.png", rows(layers), before=0.9, metric="mAP@.5"))
     assert numpy.mean(image < 250) > 0.01
     assert [path.name for path in tmp_path.iterdir()] == ["s.png"]
 
@@ -29,19 +29,19 @@ def test_sensitivity_is_drawn_for_few_and_for_many_layers(tmp_path, layers):
 @pytest.mark.parametrize("layers", [4, 20])
 def test_order_of_the_rows_is_no_matter_and_the_numbers_are(tmp_path, layers):
     given = rows(layers)
-    first = drawn(plot_sensitivity(tmp_path / "1.png", given))
-    assert numpy.array_equal(first, drawn(plot_sensitivity(tmp_path / "2.png", given[::-1])))
+    first = drawn(plot_sensitivity(tmp_path / "1.png", given, metric="mAP@.5"))
+    assert numpy.array_equal(first, drawn(plot_sensitivity(tmp_path / "2.png", given[::-1], metric="mAP@.5")))
     other = [*given[:-1], (*given[-1][:3], 0.01)]
-    assert not numpy.array_equal(first, drawn(plot_sensitivity(tmp_path / "3.png", other)))
+    assert not numpy.array_equal(first, drawn(plot_sensitivity(tmp_path / "3.png", other, metric="mAP@.5")))
 
 
 @pytest.mark.parametrize("layers", [4, 20])
 def test_missing_rows_and_equal_metrics_leave_a_picture(tmp_path, layers):
-    drawn(plot_sensitivity(tmp_path / "gaps.png", rows(layers)[3:]))
+    drawn(plot_sensitivity(tmp_path / "gaps.png", rows(layers)[3:], metric="mAP@.5"))
     flat = [(layer, line, percent, 0.0) for layer, line, percent, _ in rows(layers)]
-    drawn(plot_sensitivity(tmp_path / "flat.png", flat, before=0.0))
+    drawn(plot_sensitivity(tmp_path / "flat.png", flat, before=0.0, metric="mAP@.5"))
 
 
 def test_nothing_to_draw_is_said():
     with pytest.raises(ValueError, match="without rows"):
-        plot_sensitivity("none.png", [])
+        plot_sensitivity("none.png", [], metric="mAP@.5")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.browser import FOUND, browser
+from utils.detection.task import DetectionTask
 from utils.errors import InputError
 from utils.reporting.html import charts
 from utils.reporting.html.report import NAME, load, render, write_report
@@ -38,7 +39,7 @@ def row_of(number):
 
 def make_record(folder):
     folder.mkdir(parents=True)
-    record = start_record(folder, script="compress", args={}, seed=7)
+    record = start_record(folder, script="compress", args={}, seed=7, task=DetectionTask())
     runs = {
         name: {
             "command": f"python3 {name}.py --weights {LONG} --name '{HOSTILE}'",
@@ -303,7 +304,8 @@ def test_ticks_are_round_and_inside():
 
 def test_every_chart_draws_the_numbers_of_its_own_table(place):
     """Each mark says its number; what it should be follows from ``write_tables``."""
-    tables = load(place).tables
+    page = load(place)
+    tables, (curve, classes) = page.tables, page.task.charts
 
     def said(chart):
         return [html.unescape(title) for title in re.findall("<title>(.*?)</title>", chart)]
@@ -315,12 +317,12 @@ def test_every_chart_draws_the_numbers_of_its_own_table(place):
     assert {"before, 76,800, layer 5: 1024", f"after, {left:,}, layer 5: 959", f"after, {left:,}, layer 3: 0"} <= {
         *widths
     }
-    assert {"baseline, class class 2: 0.9", "spiking, class class 2: 0.8"} <= {*said(charts.classes(tables))}
+    assert {"baseline, class class 2: 0.9", "spiking, class class 2: 0.8"} <= {*said(charts.of_task(tables, classes))}
     ends = {"baseline": 1 - 100 / 110, "fine-tuned": 1 - 100 / 113, "spiking": 1 - 100 / 115}
-    assert {f"{name}: {value:.6g} at the end" for name, value in ends.items()} <= {*said(charts.pr_curves(tables))}
+    assert {f"{name}: {value:.6g} at the end" for name, value in ends.items()} <= {*said(charts.of_task(tables, curve))}
     sums = {"baseline, 1,711", "sparse, 1,829"}
     assert sums <= {title.rpartition(":")[0] for title in said(charts.gammas(tables))}
-    losses, scores, sparse, speed = map(said, charts.curves(tables))
+    losses, scores, sparse, speed = map(said, charts.curves(tables, page.task))
     assert {f"total: {9.5 / 37:.6g} at the end", f"box: {3.1 / 37:.6g} at the end"} <= {*losses}
     assert f"teacher: {0.4 / 37:.6g} at the end" in losses
     assert {"mAP@.5: 0.72 at the end", "mAP@.5:.95: 0.4 at the end", f"recall: {37 / 70:.6g} at the end"} <= {*scores}

@@ -27,8 +27,10 @@ def test_a_raster_of_many_layers_shows_an_even_choice(tmp_path):
 
 def test_curves_lines_rings_and_bars_are_drawn(tmp_path):
     curves = {"stream": [(1, 0.1), (20, 0.9)], "rate": [(1, 0.0), (64, 0.8)]}
-    plain = plot_accuracy_over_time(tmp_path / "a.png", curves, {"float": 0.9})
-    ringed = plot_accuracy_over_time(tmp_path / "b.png", curves, {"float": 0.9}, exact={"stream": 20, "rate": 900})
+    plain = plot_accuracy_over_time(tmp_path / "a.png", curves, {"float": 0.9}, metric="mAP@.5")
+    ringed = plot_accuracy_over_time(
+        tmp_path / "b.png", curves, {"float": 0.9}, metric="mAP@.5", exact={"stream": 20, "rate": 900}
+    )
     assert share(ringed, (0x21, 0x66, 0xAC)) > share(plain, (0x21, 0x66, 0xAC))
     bars = plot_layer_bars(tmp_path / "c.png", {"a": {0: 1.0, 3: 2.0}, "b": {0: 9.0}}, title="t", unit="u", log=True)
     assert share(bars, (0xD6, 0x60, 0x4D)) > 0.05

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from utils.detection.task import DetectionTask
 from utils.reporting.latency import measure_latency
 from utils.reporting.plots import plot_bars, plot_channels, plot_gammas, plot_results
 from utils.reporting.results import read_rows, write_rows
 from utils.reporting.tables import change, comparison_table, energy, number, points, size, stage_table
+
+TASK = DetectionTask()
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_sizes_energies_and_changes():
 
 def test_stage_table_counts_changes_from_the_first_stage():
     stages = {"baseline": {"map50": 0.9, "params": 1000, "bytes": 4000}, "pruned": {"map50": 0.88, "params": 100}}
-    lines = stage_table(stages).splitlines()
+    lines = stage_table(stages, TASK).splitlines()
     assert [word in lines[1] for word in ("mAP@.5", "parameters", "MACs", "latency", "energy")] == [True] * 5
     assert "0.9000" in lines[3] and "%" not in lines[3]
     assert "0.8800 (-2.0 pt)" in lines[4] and "100 (-90.0 %)" in lines[4] and " - " in lines[4]
@@ -40,13 +43,15 @@ def test_stage_table_counts_changes_from_the_first_stage():
 
 
 def test_comparison_table_leaves_out_what_nobody_measured():
-    table = comparison_table("slim", {"before": {"map50": 0.9, "params": 2e6}, "after": {"map50": 0.8, "params": 1e6}})
+    table = comparison_table(
+        "slim", {"before": {"map50": 0.9, "params": 2e6}, "after": {"map50": 0.8, "params": 1e6}}, TASK
+    )
     assert "-10.0 pt" in table and "-50.0 %" in table and "energy" not in table and "change" in table
 
 
 def test_comparison_table_shows_both_batches_and_the_spread_of_their_timings():
     timed = {"latency_ms": 5.41, "latency_ms_spread": [5.1, 6.2], "latency8_ms": 20.0, "latency8_ms_spread": [19, 25]}
-    lines = comparison_table("slim", {"before": timed, "after": {**timed, "latency_ms": 2.705}}).splitlines()
+    lines = comparison_table("slim", {"before": timed, "after": {**timed, "latency_ms": 2.705}}, TASK).splitlines()
     assert "5.41 ms" in lines[3] and "-50.0 %" in lines[3] and "5.1-6.2 ms" in lines[4] and "19-25 ms" in lines[6]
 
 
@@ -71,8 +76,8 @@ def test_pictures_are_drawn_and_overwrite_nothing_halfway(tmp_path):
     ]
     gammas = {f"epoch {e}": torch.rand(100) * 10.0**-e for e in range(4)}
     drawn = [
-        plot_results(tmp_path / "results.png", rows, "run"),
-        plot_results(tmp_path / "one.png", rows[:1]),
+        plot_results(tmp_path / "results.png", rows, "run", TASK.columns),
+        plot_results(tmp_path / "one.png", rows[:1], metrics=TASK.columns),
         plot_gammas(tmp_path / "gammas.png", gammas, threshold=0.01),
         plot_gammas(tmp_path / "zero.png", {"all gone": torch.zeros(10)}),
         plot_channels(tmp_path / "channels.png", {0: 16, 2: 32, 5: 64}, {0: 8, 2: 32}),

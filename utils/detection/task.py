@@ -27,8 +27,9 @@ from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.open_data import open_data
 from utils.detection.plots import plot_confusion, plot_pr_curves
 from utils.errors import InputError
+from utils.reporting.facts import Column, TaskChart
 from utils.reporting.results import write_rows
-from utils.task import Column, GoldenFile, Loss, Predictor, Result, Thresholds
+from utils.task import GoldenFile, Loss, Predictor, Result, Thresholds
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,27 @@ class DetectionTask:
         Column("recall", "R", "recall", 3),
         Column("f1", "F1", "F1", 3, brief=False),
     )
+    losses: tuple[str, ...] = ("total", "box", "objectness", "classification")
+    charts: tuple[TaskChart, ...] = (
+        TaskChart(
+            table="pr_curves",
+            kind="curve",
+            title="Precision over recall",
+            x="recall",
+            y="precision, mean of the classes, IoU .5",
+            absent="Precision over recall is",
+        ),
+        TaskChart(
+            table="classes",
+            kind="bars",
+            title="AP of each class",
+            x="class",
+            y="AP at IoU .5",
+            absent="The classes' AP is",
+            count="boxes",
+        ),
+    )
+    pictures = "detections"
     answers = "boxes"
     postprocessing = "decode and NMS"
 

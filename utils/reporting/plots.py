@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from utils.files import writing
+from utils.reporting.facts import Column
 
 BLUE, ORANGE, GREY, GREEN = "#2166ac", "#d6604d", "#9e9e9e", "#1b7837"
-METRICS = {"map50": "mAP@.5", "map": "mAP@.5:.95", "precision": "precision", "recall": "recall", "f1": "F1"}
 SPARSITY = {
     "near_zero": "|gamma| < 0.01",
     "safe_percent": "safe percent",
@@ -23,19 +23,23 @@ TIMES = ("images_per_second", "wait_share", "seconds", "lr")
 DPI = 120
 
 
-def plot_results(path: Path | str, rows: Sequence[Mapping[str, Any]], title: str = "") -> Path:
+def plot_results(
+    path: Path | str, rows: Sequence[Mapping[str, Any]], title: str = "", metrics: Sequence[Column] = ()
+) -> Path:
     """Draw results.csv: losses, metrics, how sparse (where it was measured), throughput.
 
     Args:
         path: the picture, ``results.png``.
         rows: as ``results.read_rows`` gives them; cells that are None leave a gap that the line bridges.
         title: written above.
+        metrics: the task's columns, drawn as what validation found.
     """
     known = [key for key in rows[0] if any(row.get(key) is not None for row in rows)]
     quantiles = [key for key in known if key.startswith("gamma_q")]
-    other = {"epoch", *METRICS, *SPARSITY, *TIMES, *quantiles}
+    scores = {column.name: column.title for column in metrics}
+    other = {"epoch", *scores, *SPARSITY, *TIMES, *quantiles}
     panels: list[tuple[str, dict[str, str], bool]] = [("loss", {k: k for k in known if k not in other}, True)]
-    panels.append(("validation", {k: name for k, name in METRICS.items() if k in known}, False))
+    panels.append(("validation", {k: name for k, name in scores.items() if k in known}, False))
     if "near_zero" in known:
         panels.append(
             ("sparsity: share of the channels", {k: name for k, name in SPARSITY.items() if k in known}, False)
@@ -53,7 +57,7 @@ def plot_results(path: Path | str, rows: Sequence[Mapping[str, Any]], title: str
         _whole_epochs(axis, len(rows))
         if log and _positive(rows, columns):
             axis.set_yscale("log")
-        if name in ("validation", "sparsity: share of the channels"):
+        if name == "sparsity: share of the channels" or (name == "validation" and all(m.share for m in metrics)):
             axis.set_ylim(-0.02, 1.02)
         if len(columns) > 1:
             # Below the axis; inside it would hide curves.

@@ -20,7 +20,7 @@ def plot_sensitivity(
     rows: Sequence[tuple[int, int, float, float]],
     *,
     before: float | None = None,
-    metric: str = "mAP@.5",
+    metric: str,
     title: str = "What each layer alone costs",
 ) -> Path:
     """Metric against the share that one layer loses: a line for each layer, or a map where there are many.

@@ -21,6 +21,7 @@ def plot_bits(
     descent: Sequence[tuple[float, float]] = (),
     tried: Sequence[tuple[float, float]] = (),
     taken: tuple[float, float] | None = None,
+    metric: str,
     kind: str = "bops",
     title: str = "Bits by layer",
 ) -> Path:
@@ -30,8 +31,9 @@ def plot_bits(
         path: the picture.
         layers: (layer, weight bits, activation bits); 0 where a layer has none.
         descent: (share of the cost of 8 bits, predicted damage) of every step of the descent.
-        tried: (share, drop of mAP@.5) of the steps that were measured.
+        tried: (share, drop of the metric) of the steps that were measured.
         taken: the one that was chosen.
+        metric: its name.
         kind: what the share is of, ``size`` or ``bops``.
         title: written above.
 
@@ -43,7 +45,7 @@ def plot_bits(
     wide = max(6.0, 0.26 * len(layers))
     figure, (bars, curve) = _figure(wide + 4.5, 3.8, [wide, 4.5])
     _bars(bars, layers)
-    _curve(curve, descent, tried, taken, NAMES[kind])
+    _curve(curve, descent, tried, taken, NAMES[kind], metric)
     figure.suptitle(title)
     with writing(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
@@ -72,8 +74,9 @@ def _curve(
     tried: Sequence[tuple[float, float]],
     taken: tuple[float, float] | None,
     unit: str,
+    metric: str,
 ) -> None:
-    axis.set(xlabel=f"{unit}, share of 8 bits", ylabel="mAP@.5 lost, points")
+    axis.set(xlabel=f"{unit}, share of 8 bits", ylabel=f"{metric} lost, points")
     if tried:
         found = sorted(tried)
         axis.plot(*_points(found), color=BLUE, marker="o", markersize=4, linewidth=1.2, label="measured")

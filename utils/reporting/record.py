@@ -19,6 +19,7 @@ import torch
 
 from utils.errors import InputError
 from utils.files import write_text
+from utils.reporting.facts import Described, TaskFacts
 from utils.reporting.files import free_path, shown, stamps
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "matplotlib", "pycocotools")
@@ -29,8 +30,9 @@ FILE = "record.json"
 class Record:
     """One run. ``seconds`` is None until the run has finished; ``metrics`` uses the project-wide names.
 
-    Metric names: map50, map, precision, recall, f1, params, macs, bytes, latency_ms, spikes, sops, energy_pj; a script
-    that compares nests them (``before``, ``after`` …).
+    Metric names: those of the task's columns, and params, macs, bytes, latency_ms, spikes, sops, energy_pj; a script
+    that compares nests them (``before``, ``after`` …). ``task`` says what the former are; None in records that are
+    older than it, and where a script measures nothing.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Record:
     inputs: list[dict[str, str]] = field(default_factory=list)
     outputs: list[dict[str, str]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+    task: TaskFacts | None = None
 
     @property
     def finished(self) -> bool:
@@ -79,6 +82,7 @@ def start_record(
     device: str = "cpu",
     seed: int | None = None,
     inputs: Iterable[Path | str] = (),
+    task: Described | None = None,
 ) -> Record:
     """Write the record of a run that begins, so that a run that was cut leaves a trace too.
 
@@ -96,6 +100,7 @@ def start_record(
         device=device,
         started=time.time(),
         inputs=stamps(inputs),
+        task=TaskFacts.of(task) if task else None,
     )
     write_record(record)
     return record
@@ -125,6 +130,8 @@ def finish_record(
 def write_record(record: Record) -> Path:
     """Write ``record.json`` in the record's folder, whole or not at all."""
     content = {key: value for key, value in asdict(record).items() if key != "folder"}
+    if record.task is None:
+        del content["task"]
     return write_text(record.folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -138,10 +145,12 @@ def read_record(folder: Path | str) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         known = {item.name for item in fields(Record)}
-        return Record(folder=path.parent, **{key: value for key, value in content.items() if key in known})
+        values = {key: value for key, value in content.items() if key in known}
+        task = TaskFacts.read(values.pop("task")) if values.get("task") else None
+        return Record(folder=path.parent, task=task, **values)
     except FileNotFoundError:
         raise InputError(f"{path}: no such record; run the script that writes it first") from None
-    except (json.JSONDecodeError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, TypeError, AttributeError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a run record ({error}); delete it or run that step again") from error
 
 

@@ -23,7 +23,7 @@ def plot_accuracy_over_time(
     lines: Mapping[str, float],
     *,
     exact: Mapping[str, int] | None = None,
-    metric: str = "mAP@.5",
+    metric: str,
     title: str = "Accuracy against time",
 ) -> Path:
     """Metric against steps, both axes named, steps logarithmic.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from terminaltables import AsciiTable
+
+from utils.reporting.facts import Column, Described, TaskFacts
 
 Values = Mapping[str, Any]  # numbers; of a spread its two ends; None or missing where there is none
 
@@ -47,67 +50,86 @@ def nothing(before: Any, after: Any) -> str:
     return ""
 
 
-# name in a record -> (heading, how a value is written, how a difference is written)
-COLUMNS: dict[str, tuple[str, Callable[[Any], str], Callable[[Any, Any], str]]] = {
-    "map50": ("mAP@.5", "{:.4f}".format, points),
-    "map": ("mAP@.5:.95", "{:.4f}".format, points),
-    "precision": ("P", "{:.3f}".format, points),
-    "recall": ("R", "{:.3f}".format, points),
-    "f1": ("F1", "{:.3f}".format, points),
-    "params": ("parameters", number, change),
-    "macs": ("MACs", number, change),
-    "bops": ("BOPs", number, change),
-    "bytes": ("file", size, change),
-    "latency_ms": ("latency", "{:.3g} ms".format, change),
-    "latency_ms_spread": ("  middle half", span, nothing),
-    "latency8_ms": ("latency of 8", "{:.3g} ms".format, change),
-    "latency8_ms_spread": ("  middle half", span, nothing),
-    "spikes": ("spikes", number, change),
-    "sops": ("SOPs", number, change),
-    "energy_pj": ("energy", energy, change),
+@dataclass(frozen=True)
+class NumberStyle:
+    """How a metric stands in a table: its heading, how a value is written, how a difference is."""
+
+    heading: str
+    write: Callable[[Any], str]
+    change: Callable[[Any, Any], str]
+
+
+COSTS: dict[str, NumberStyle] = {  # by their names in a record; what a network scores is its task's to say
+    "params": NumberStyle("parameters", number, change),
+    "macs": NumberStyle("MACs", number, change),
+    "bops": NumberStyle("BOPs", number, change),
+    "bytes": NumberStyle("file", size, change),
+    "latency_ms": NumberStyle("latency", "{:.3g} ms".format, change),
+    "latency_ms_spread": NumberStyle("  middle half", span, nothing),
+    "latency8_ms": NumberStyle("latency of 8", "{:.3g} ms".format, change),
+    "latency8_ms_spread": NumberStyle("  middle half", span, nothing),
+    "spikes": NumberStyle("spikes", number, change),
+    "sops": NumberStyle("SOPs", number, change),
+    "energy_pj": NumberStyle("energy", energy, change),
 }
-STAGE_COLUMNS = ("map50", "map", "params", "macs", "bytes", "latency_ms", "energy_pj")
+STAGE_COSTS = ("params", "macs", "bytes", "latency_ms", "energy_pj")
 
 
-def comparison_table(title: str, columns: Mapping[str, Values], names: Sequence[str] = tuple(COLUMNS)) -> str:
+def styles_of(task: Described) -> dict[str, NumberStyle]:
+    """How every metric is written, by its name in a record: the task's own, then the costs."""
+    return {column.name: _style(column) for column in task.columns} | COSTS
+
+
+def _style(column: Column) -> NumberStyle:
+    write = f"{{:.{column.digits}f}}".format
+    return NumberStyle(column.heading, write, points if column.share else change)
+
+
+def comparison_table(title: str, moments: Mapping[str, Values], task: Described) -> str:
     """Metrics as rows, moments (before, after, …) as columns, and the change from the first to the last.
 
     Args:
         title: of the table.
-        columns: moment -> metrics by their record names; a metric that no moment has gets no row.
-        names: the metrics wanted, in order.
+        moments: moment -> metrics by their record names; a metric that no moment has gets no row.
+        task: whose metrics these are.
     """
-    moments = list(columns.values())
-    rows = [["", *columns, "change"]] if len(moments) > 1 else [["", *columns]]
-    for name in names:
-        values = [moment.get(name) for moment in moments]
-        if all(value is None for value in values):
-            continue
-        heading, write, differ = COLUMNS[name]
-        row = [heading, *("-" if value is None else write(value) for value in values)]
+    rows = [["", *moments, "change"]] if len(moments) > 1 else [["", *moments]]
+    for name, style in styles_of(task).items():
+        values = [moment.get(name) for moment in moments.values()]
         known = [value for value in values if value is not None]
-        rows.append([*row, differ(known[0], known[-1]) if len(known) > 1 else ""] if len(moments) > 1 else row)
+        if not known:
+            continue
+        row = [style.heading, *("-" if value is None else style.write(value) for value in values)]
+        if len(moments) > 1:
+            row.append(style.change(known[0], known[-1]) if len(known) > 1 else "")
+        rows.append(row)
     return plain_table(title, rows)
 
 
-def stage_table(stages: Mapping[str, Values], *, title: str = "stages") -> str:
-    """A row a stage: mAP@.5, mAP@.5:.95, parameters, MACs, file, latency, energy; under each number its change.
+def stage_table(stages: Mapping[str, Values], task: Described, *, title: str = "stages") -> str:
+    """A row a stage: the task's main numbers, parameters, MACs, file, latency, energy; under each number its change.
 
     Args:
         stages: stage -> metrics by their record names; the first one is what changes are counted from.
+        task: whose metrics these are.
         title: of the table.
     """
-    first = next(iter(stages.values()))
-    rows = [["stage", *(COLUMNS[name][0] for name in STAGE_COLUMNS)]]
+    first, styles = next(iter(stages.values())), stage_styles(task)
+    rows = [["stage", *(style.heading for style in styles.values())]]
     for stage, metrics in stages.items():
         row = [stage]
-        for name in STAGE_COLUMNS:
-            _, write, differ = COLUMNS[name]
+        for name, style in styles.items():
             value = metrics.get(name)
-            changed = "" if metrics is first or value is None else differ(first.get(name), value)
-            row.append("-" if value is None else f"{write(value)} ({changed})" if changed else write(value))
+            changed = "" if metrics is first or value is None else style.change(first.get(name), value)
+            row.append("-" if value is None else f"{style.write(value)} ({changed})" if changed else style.write(value))
         rows.append(row)
     return plain_table(title, rows)
+
+
+def stage_styles(task: Described) -> dict[str, NumberStyle]:
+    """The columns of a table of stages."""
+    main = {column.name: _style(column) for column in TaskFacts.of(task).main}
+    return main | {name: COSTS[name] for name in STAGE_COSTS}
 
 
 def plain_table(title: str, rows: Sequence[Sequence[str]]) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
+from utils.reporting.facts import TaskChart, TaskFacts
 from utils.reporting.html.svg import Axis, Bars, Line, axis, bar_chart, histogram, line_chart
 from utils.reporting.html.words import TINTS, stage
 
-LOSSES = ("total", "box", "objectness", "classification")
-SCORES = {"map50": "mAP@.5", "map": "mAP@.5:.95", "precision": "precision", "recall": "recall"}
+LOSS_TINTS, SCORE_TINTS = (5, 1, 3, 4, 0), (5, 3, 1, 4, 2, 0)  # in this order, again and again; 2 is the teacher's
 SPARSITY = {"near_zero": "|gamma| < 0.01", "safe_percent": "safe to cut", "survivable_percent": "survivable"}
-NAMED = 12  # classes that a chart can name; of more the AP is drawn in order
+NAMED = 12  # classes that a chart can name; of more the scores are drawn in order
 Tables = Mapping[str, list[dict[str, Any]]]
 Row = Mapping[str, Any]
 
 
-def curves(tables: Tables) -> list[str]:
+def curves(tables: Tables, task: TaskFacts) -> list[str]:
     """Losses, scores, sparsity and throughput over all epochs of all trainings."""
     rows = tables.get("epochs", [])
     if not rows:
@@ -24,11 +25,16 @@ def curves(tables: Tables) -> list[str]:
     x = Axis("epoch, all trainings one after the other", 0.5, max(2, len(rows)) + 0.5)
     marks = _stretches(rows)
     taught = any(key.startswith("kd_") for row in rows for key in row)
-    losses = [Line(name, _points(rows, name), tint) for tint, name in zip((5, 1, 3, 4), LOSSES, strict=True)]
+    losses = [Line(name, _points(rows, name), tint) for tint, name in zip(cycle(LOSS_TINTS), task.losses, strict=False)]
     losses += [Line("teacher", _teacher(rows), 2)] if taught else []
     charts = [_over(line_chart, "Loss", losses, x, marks, log=True)]
-    scores = [Line(name, _points(rows, key), t) for t, (key, name) in zip((5, 3, 1, 4), SCORES.items(), strict=True)]
-    charts.append(line_chart("Validation", scores, x, Axis("of the averaged weights", 0, 1), marks=marks))
+    brief = [column for column in task.columns if column.brief]
+    scores = [Line(c.title, _points(rows, c.name), t) for t, c in zip(cycle(SCORE_TINTS), brief, strict=False)]
+    found = [value for line in scores for _, value in line.points]
+    share, name = all(column.share for column in brief), "of the averaged weights"
+    charts.append(
+        line_chart("Validation", scores, x, Axis(name, 0, 1) if share else axis(name, found, zero=True), marks=marks)
+    )
     sparse = [Line(name, _points(rows, key), t) for t, (key, name) in zip((5, 3, 1), SPARSITY.items(), strict=True)]
     if any(line.points for line in sparse):
         charts.append(
@@ -99,36 +105,39 @@ def spikes(tables: Tables) -> str:
     return bar_chart("Spikes of each layer", labels, [Bars("spikes a neuron", values, 4)], "layer", y, note=message)
 
 
-def pr_curves(tables: Tables) -> str:
-    """Precision over recall at IoU .5 of every stage, mean of the classes."""
-    rows = tables.get("pr_curves", [])
+def of_task(tables: Tables, chart: TaskChart) -> str:
+    """A chart of the task's own."""
+    return (_curve if chart.kind == "curve" else _classes)(tables.get(chart.table, []), chart)
+
+
+def _curve(rows: Sequence[Row], chart: TaskChart) -> str:
+    """A line a stage, over a column of 0 to 1."""
     if not rows:
         return ""
-    names = [key for key in rows[0] if key != "recall"]
+    names = [key for key in rows[0] if key != chart.x]
     lines = [
-        Line(stage(name), _points(rows, name, "recall"), TINTS.get(name, 0), dashed=name == "spiking") for name in names
+        Line(stage(name), _points(rows, name, chart.x), TINTS.get(name, 0), dashed=name == "spiking") for name in names
     ]
-    x, y = Axis("recall", 0, 1), Axis("precision, mean of the classes, IoU .5", 0, 1)
     note = "The spiking network's line lies on the quantised one's." if {"quantised", "spiking"} <= set(names) else ""
     same = all(row.get("quantised") == row.get("spiking") for row in rows)
-    return line_chart("Precision over recall", lines, x, y, note=note if same else "")
+    return line_chart(chart.title, lines, Axis(chart.x, 0, 1), Axis(chart.y, 0, 1), note=note if same else "")
 
 
-def classes(tables: Tables) -> str:
-    """AP of each class, of the first and of the last network."""
-    rows = [row for row in tables.get("classes", []) if row["boxes"]]
+def _classes(rows: Sequence[Row], chart: TaskChart) -> str:
+    """Two bars a class, of the first and of the last network; of many classes in order."""
+    rows = [row for row in rows if not chart.count or row[chart.count]]
     if not rows:
         return ""
-    names = [key for key in rows[0] if key not in ("class", "boxes")]
+    names = [key for key in rows[0] if key not in (chart.x, chart.count)]
     ends = [(names[0], 0), (names[-1], TINTS.get(TIED.get(names[-1], names[-1]), 3))]
     if len(rows) > NAMED:
         rows = sorted(rows, key=lambda row: -(row[names[0]] or 0))
-    labels = [str(row["class"]) if len(rows) <= NAMED else str(i) for i, row in enumerate(rows, 1)]
+    labels = [str(row[chart.x]) if len(rows) <= NAMED else str(i) for i, row in enumerate(rows, 1)]
     if max(map(len, labels)) > 10:
         labels = [label[:9] + "…" if len(label) > 10 else label for label in labels]
     groups = [Bars(stage(name), [row[name] for row in rows], tint) for name, tint in ends]
-    x = "class" if len(rows) <= NAMED else "class, best of the baseline first"
-    return bar_chart("AP of each class", labels, groups, x, Axis("AP at IoU .5", 0, 1))
+    x = chart.x if len(rows) <= NAMED else f"{chart.x}, best of the baseline first"
+    return bar_chart(chart.title, labels, groups, x, Axis(chart.y, 0, 1))
 
 
 TIED = {"spiking": "quantised"}  # drawn in its colour: the same numbers

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from utils.reporting.facts import TaskFacts
 from utils.reporting.html import charts
 from utils.reporting.html.pictures import embedded
 from utils.reporting.html.words import (
@@ -23,7 +24,7 @@ from utils.reporting.html.words import (
     times,
 )
 from utils.reporting.record import Record
-from utils.reporting.tables import COLUMNS, STAGE_COLUMNS, number, points
+from utils.reporting.tables import COSTS, NumberStyle, number, stage_styles, styles_of
 
 TIMED = "finetuned"  # whose latency is the headline's: integers and spikes are emulated on this machine
 CARDS = {  # metric -> (heading, when there is less of it, when there is more)
@@ -51,26 +52,30 @@ def title(record: Record) -> str:
     return escape(f"{named}, compressed")
 
 
-def headline(record: Record) -> str:
+def headline(record: Record, task: TaskFacts) -> str:
     """What was gained and what it cost, in a sentence and five numbers."""
     stages_: Mapping[str, Row] = record.metrics["stages"]
     ((first, before), *_, (last, after)) = [*stages_.items()] * 2
     timed = TIMED if TIMED in stages_ else last
-    cards = [_card("mAP@.5", "map50", (first, before), (last, after), _scored(before, after))]
+    styles, score = styles_of(task), task.score
+    scored = _scored(before, after, task)
+    cards = [_card(score.heading, score.name, (first, before), (last, after), scored, styles[score.name])]
     for name, (heading, less, more) in CARDS.items():
         end = (timed, stages_[timed]) if name == "latency_ms" else (last, after)
         if before.get(name) is not None and end[1].get(name) is not None:
             gain = times(before[name], end[1][name], less, more)
-            cards.append(_card(heading, name, (first, before), end, gain))
-    return f"<h1>{title(record)}</h1>{_lead(record, before, after)}<div class='cards'>{''.join(cards)}</div>"
+            cards.append(_card(heading, name, (first, before), end, gain, styles[name]))
+    return f"<h1>{title(record)}</h1>{_lead(record, before, after, task)}<div class='cards'>{''.join(cards)}</div>"
 
 
-def _lead(record: Record, before: Row, after: Row) -> str:
+def _lead(record: Record, before: Row, after: Row, task: TaskFacts) -> str:
     message = [times(before.get("bytes"), after.get("bytes"), "smaller", "larger")]
     energy = times(before.get("energy_pj"), after.get("energy_pj"), "less", "more")
     text = f"The network file is {message[0] or 'done'}"
     text += f" and its arithmetic takes {energy} energy" if energy and energy != "unchanged" else ""
-    text += f"; mAP@.5 went from {before['map50']:.3f} to {after['map50']:.3f} ({_scored(before, after)})"
+    score = task.score
+    ends = [f"{row[score.name]:.{min(3, score.digits)}f}" for row in (before, after)]
+    text += f"; {score.title} went from {ends[0]} to {ends[1]} ({_scored(before, after, task)})"
     about = record.metrics.get("about", {})
     if about:
         high, wide = about["size"]
@@ -78,33 +83,35 @@ def _lead(record: Record, before: Row, after: Row) -> str:
     return f'<p class="lead">{escape(text)}.</p>'
 
 
-def _scored(before: Row, after: Row) -> str:
-    return points(before.get("map50"), after.get("map50")).replace("pt", "points").replace("-", MINUS)
+def _scored(before: Row, after: Row, task: TaskFacts) -> str:
+    change = styles_of(task)[task.headline].change
+    return change(before.get(task.headline), after.get(task.headline)).replace("pt", "points").replace("-", MINUS)
 
 
-def _card(heading: str, name: str, start: tuple[str, Row], end: tuple[str, Row], gain: str) -> str:
+def _card(heading: str, name: str, start: tuple[str, Row], end: tuple[str, Row], gain: str, style: NumberStyle) -> str:
     return (
-        f'<div class="card"><h3>{escape(heading)}</h3><div class="to">{datum(end[0], name, end[1][name])}</div>'
-        f"<p>from {datum(start[0], name, start[1][name])}</p>"
+        f'<div class="card"><h3>{escape(heading)}</h3><div class="to">{datum(end[0], name, end[1][name], style)}</div>'
+        f"<p>from {datum(start[0], name, start[1][name], style)}</p>"
         f'<p class="gain">{escape(gain)}</p></div>'
     )
 
 
-def stages(record: Record) -> str:
+def stages(record: Record, task: TaskFacts) -> str:
     """The table of the stages: every number, and its change from the first one."""
-    rows, first = [], next(iter(record.metrics["stages"].values()))
+    rows, first, styles = [], next(iter(record.metrics["stages"].values())), stage_styles(task)
     for name, row in record.metrics["stages"].items():
         what = ", ".join(filter(None, (STAGES.get(name, ("", ""))[1], _taught(record, name))))
         cells = [f"{escape(stage(name))}<small class='soft'> {escape(what)}</small>"]
-        for column in STAGE_COLUMNS:
-            differ = COLUMNS[column][2]
-            changed = differ(first.get(column), row.get(column)).replace("-", MINUS)
+        for column, style in styles.items():
+            changed = style.change(first.get(column), row.get(column)).replace("-", MINUS)
             changed = "" if changed.startswith(("+0.0", f"{MINUS}0.0")) else changed
-            cells.append(datum(name, column, row.get(column)) + (f"<small>{changed}</small>" if changed else ""))
+            shown = datum(name, column, row.get(column), style)
+            cells.append(shown + (f"<small>{changed}</small>" if changed else ""))
         rows.append(cells)
-    head = ["stage", *(COLUMNS[column][0] for column in STAGE_COLUMNS)]
+    head = ["stage", *(style.heading for style in styles.values())]
     message = table("Under each number its change from the first stage.", head, rows, kind="stages")
-    return f'<h2>Stage by stage</h2>{message}<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>{_spikes(record)}'
+    notes = f'<p class="note">{ENERGY}</p><p class="note">{LATENCY}</p>'
+    return f"<h2>Stage by stage</h2>{message}{notes}{_spikes(record, task)}"
 
 
 def _taught(record: Record, name: str) -> str:
@@ -112,21 +119,21 @@ def _taught(record: Record, name: str) -> str:
     return f"taught by the {stage(lesson['stage'])} network, strategy {lesson['strategy']}" if lesson else ""
 
 
-def _spikes(record: Record) -> str:
+def _spikes(record: Record, task: TaskFacts) -> str:
     both = [record.metrics["stages"].get(name, {}) for name in ("quantised", "spiking")]
     if both[1].get("spikes") is None:
         return ""
-    same = both[0].get("map50") == both[1].get("map50") and both[0].get("map") == both[1].get("map")
+    same = all(both[0].get(column.name) == both[1].get(column.name) for column in task.main)
     proof = "Its scores equal the quantised network's to the last digit. " if same else ""
-    spikes, sops = (datum("spiking", name, both[1][name]) for name in ("spikes", "sops"))
+    spikes, sops = (datum("spiking", name, both[1][name], COSTS[name]) for name in ("spikes", "sops"))
     return f"<p>The spiking network fires {spikes} spikes a frame, which cause {sops} accumulates. {proof}</p>"
 
 
-def pictures(rows: Sequence[Mapping[str, Path]]) -> str:
+def pictures(rows: Sequence[Mapping[str, Path]], task: TaskFacts) -> str:
     """The same validation images as labelled, and as the networks see them."""
     head = "<h2>What it sees</h2>"
     if not rows:
-        return head + missing("Detections side by side are", "pictures in detections/")
+        return head + missing(f"{task.pictures.capitalize()} side by side are", f"pictures in {task.pictures}/")
     shown = []
     for place, row in enumerate(embedded(rows), 1):
         cells = "".join(
@@ -138,12 +145,10 @@ def pictures(rows: Sequence[Mapping[str, Path]]) -> str:
     return head + "".join(shown)
 
 
-def quality(tables: Tables) -> str:
-    """Precision over recall of every stage, AP of every class before and after."""
-    return _section("How well it sees", [
-        charts.pr_curves(tables) or missing("Precision over recall is", "pr_curves.csv"),
-        charts.classes(tables) or missing("The classes' AP is", "classes.csv"),
-    ])  # fmt: skip
+def quality(tables: Tables, task: TaskFacts) -> str:
+    """The task's own charts of every stage."""
+    drawn = [charts.of_task(tables, each) or missing(each.absent, f"{each.table}.csv") for each in task.charts]
+    return _section("How well it sees", drawn) if drawn else ""
 
 
 def cut(tables: Tables) -> str:
@@ -164,9 +169,9 @@ def integers(tables: Tables) -> str:
     return _section("As integers and as spikes", message, _integer_table(tables.get("layers", [])))
 
 
-def training(tables: Tables) -> str:
+def training(tables: Tables, task: TaskFacts) -> str:
     """Curves of all trainings, one after the other."""
-    return _section("Training", charts.curves(tables) or [missing("The curves are", "epochs.csv")])
+    return _section("Training", charts.curves(tables, task) or [missing("The curves are", "epochs.csv")])
 
 
 def _section(heading: str, message: Sequence[str], after: str = "") -> str:

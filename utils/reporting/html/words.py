@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from utils.reporting.tables import COLUMNS
+from utils.reporting.tables import NumberStyle
 
 MINUS, NONE, MICRO = "\u2212", "\u2013", "\u00b5"  # as wide as a plus; where there is no number; of units
 STAGES = {  # name in a record -> (on the page, what it is)
@@ -26,11 +26,11 @@ def stage(name: str) -> str:
     return STAGES.get(name, (name, ""))[0]
 
 
-def datum(place: str, name: str, value: Any) -> str:
+def datum(place: str, name: str, value: Any, style: NumberStyle) -> str:
     """A number of the record, written for people, with its whole value beside it for programs."""
     if value is None:
         return NONE
-    message = COLUMNS[name][1](value).replace(" u", f" {MICRO}")
+    message = style.write(value).replace(" u", f" {MICRO}")
     return (
         f'<data value="{escape(json.dumps(value))}" data-stage="{escape(place)}" data-name="{escape(name)}">'
         f"{escape(message)}</data>"
