@@ -21,22 +21,20 @@ every stage leaves its own, last-8.pt for the one of 8 bits.
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.training.flags import train_parser
-from pipeline.training.train_loop import train
+from pipeline import train as training
 from utils import cli
+from utils.config.train import TrainConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[TrainConfig]:
     """The command line."""
-    return train_parser(__doc__ or "")
+    return cli.parser(__doc__ or "", TrainConfig)
 
 
-def run(args: argparse.Namespace) -> Record:
+def run(config: TrainConfig) -> Record:
     """Train as the flags say."""
-    return train(args)
+    return training.train(config)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
-from utils.data.loader import Batch, Loader, make_loader
+from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.reporting.files import file_bytes
@@ -48,7 +48,7 @@ class Session(Generic[C]):
     task: Task
     manifest: Manifest
     size: tuple[int, int]
-    valid: Loader
+    valid: Loader[Any]
     device: torch.device
     thresholds: Thresholds = Thresholds()
 
@@ -77,12 +77,23 @@ class Session(Generic[C]):
         """The number that searches and limits go by."""
         return float(metrics.record()[self.task.headline])
 
+    @property
+    def heading(self) -> str:
+        """The word for that number."""
+        return next(column.heading for column in self.task.columns if column.name == self.task.headline)
+
     def training_images(self, images: int) -> list[Tensor]:
         """Batches [N, C, H, W] in 0..1 of the first so many training images of a seeded order, not augmented."""
         batches = self.training_batches(-(-images // self.valid.batch_size))
         return [self.task.inputs(each, torch.device("cpu")) for each in batches]
 
-    def training_batches(self, count: int) -> Iterator[Batch]:
+    def validation_images(self, images: int) -> Tensor:
+        """The first so many validation images, [N, C, H, W] in 0..1."""
+        dataset = self.valid.dataset
+        batch = dataset.collate([dataset[i] for i in range(images)])
+        return self.task.inputs(batch, torch.device("cpu")).contiguous()
+
+    def training_batches(self, count: int) -> Iterator[Any]:
         """The first so many training batches of a seeded order, with their labels, not augmented."""
         dataset = dataset_of(self.config, self.task, self.manifest, self.loaded.spec, self.size, cache="off")
         loader = make_loader(dataset, self.valid.batch_size, workers=0, shuffle=True, seed=self.config.seed)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from utils.detection.task import DetectionTask
+
+import pipeline.epoch_report
 
 
 def section(kind: str, **keys: object) -> str:
@@ -71,3 +74,11 @@ def write_scenes(
     data.write_text("classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=set.names\nflip=0\n")
     (folder / "net.cfg").write_text(cfg)
     return data
+
+
+def undrawn_runs(patch) -> None:
+    """Training runs without pictures: most tests do not look at them and save their time."""
+    for name in ("plot_results", "plot_gammas"):
+        patch.setattr(pipeline.epoch_report, name, lambda *words, **options: None)
+    for name in ("training_picture", "validation_picture"):
+        patch.setattr(DetectionTask, name, lambda *words, **options: None)

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.training.epoch
-import pipeline.training.epoch_report
+import pipeline.epoch_report
+import pipeline.train
 import train
 from tests.data.conftest import write_set
-from tests.scenes import write_scenes
+from tests.scenes import undrawn_runs, write_scenes
 from utils.darknet.network import load_checkpoint
-from utils.data.dataset import DetectionDataset, SampleRequest, Unreadable
+from utils.data.dataset import SampleRequest, Unreadable
 from utils.data.images import UnreadableImageError
 from utils.data.loader import Batch, Loader, make_loader
 from utils.data.manifest import Manifest
-from utils.data.transforms import Augment
+from utils.detection.augment import Augment
+from utils.detection.dataset import DetectionDataset
 from utils.errors import InputError
 
 SIZE = (32, 32)
@@ -205,8 +206,7 @@ def test_a_set_without_one_readable_image_ends(tmp_path):
 
 def test_run_that_lost_an_image_and_is_resumed_ends_in_the_weights_of_the_unbroken_one(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    for name in ("plot_results", "comparison_grid", "save_picture"):  # nobody looks at them here
-        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(monkeypatch)
     write_scenes(tmp_path, train=101, valid=2)
     (tmp_path / "images/train/7.png").unlink()
     words = ["--data", "set.data", "--cfg", "net.cfg", "--epochs", "2", "--batch-size", "16", "--val-interval", "1"]
@@ -217,7 +217,7 @@ def test_run_that_lost_an_image_and_is_resumed_ends_in_the_weights_of_the_unbrok
     assert len(told) == 1 and told[0].endswith(
         "no such image; correct the list of images; skipped, as 1 of 101 images so far"
     )
-    validate, calls = pipeline.training.epoch.validate, []
+    validate, calls = pipeline.train.validate, []
 
     def cut(job):
         calls.append(job)
@@ -225,10 +225,10 @@ def test_run_that_lost_an_image_and_is_resumed_ends_in_the_weights_of_the_unbrok
             raise KeyboardInterrupt
         return validate(job)
 
-    monkeypatch.setattr(pipeline.training.epoch, "validate", cut)
+    monkeypatch.setattr(pipeline.train, "validate", cut)
     with pytest.raises(KeyboardInterrupt):
         train.run(train.parser().parse_args([*words, "--name", "cut"]))
-    monkeypatch.setattr(pipeline.training.epoch, "validate", validate)
+    monkeypatch.setattr(pipeline.train, "validate", validate)
     train.run(train.parser().parse_args([*words, "--resume"]))
     whole, resumed = (load_checkpoint(f"weights/last_{name}.pt").network.state for name in ("whole", "cut"))
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)

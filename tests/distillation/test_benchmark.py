@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,9 @@ import pytest
 
 import train
 from benchmarks import distillation, pruning
+from utils import cli
+from utils.cli import flag
+from utils.config.train import TrainConfig
 from utils.errors import InputError
 from utils.reporting.record import finish_record, new_run_folder, start_record
 
@@ -35,7 +39,7 @@ def session(tmp_path, monkeypatch):
     def module(name):
         script = Script(name)
         if name == "slim_prune":
-            script.parser = lambda: _with(train.parser(), "--percent", "--force")
+            script.parser = lambda: cli.parser("", CutConfig)
         return script
 
     monkeypatch.setattr(pruning, "importlib", SimpleNamespace(import_module=module))
@@ -49,10 +53,12 @@ def session(tmp_path, monkeypatch):
     return run
 
 
-def _with(flags, *names):
-    for name in names:
-        flags.add_argument(name, **({"action": "store_true"} if name == "--force" else {}))
-    return flags
+@dataclass(frozen=True, kw_only=True)
+class CutConfig(TrainConfig):
+    """The flags of train.py, and two of slim_prune.py."""
+
+    percent: str = flag("0.8", "share of the channels")
+    force: bool = flag(False, "whatever happens")
 
 
 def test_every_row_sees_the_same_images_and_only_the_teacher_differs(session):

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import compress
-import pipeline.training.epoch
-import pipeline.training.run
+import pipeline.train
+import pipeline.training_run
 import slim_prune
 import train
 from pipeline.pipeline import TeacherSpec
-from tests.scenes import CFG, write_scenes
+from tests.scenes import CFG, undrawn_runs, write_scenes
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.distillation.strategies import USUAL
 from utils.errors import InputError
@@ -46,8 +46,7 @@ def lesson(tmp_path_factory):
 
 
 def undraw(patch) -> None:
-    for name in ("plot_gammas", "comparison_grid", "save_picture", "plot_results"):
-        patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(patch)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ TEACHER = ["--t_weights", "weights/last_teacher.pt", "--cfg", "net.cfg"]
 
 def cut_run(monkeypatch, *words: str) -> None:
     """A run that ends in its third epoch's validation."""
-    validate, calls = pipeline.training.epoch.validate, []
+    validate, calls = pipeline.train.validate, []
 
     def cut(job):
         calls.append(job)
@@ -71,7 +70,7 @@ def cut_run(monkeypatch, *words: str) -> None:
         return validate(job)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline.training.epoch, "validate", cut)
+        patch.setattr(pipeline.train, "validate", cut)
         run(*words)
 
 
@@ -173,8 +172,8 @@ def test_off_is_off():
 
 def test_unlabelled_images_are_grey_where_the_labelled_are(place):
     words = [*HERE, *TEACHER, "--KDstr", "1", "--t_data", "bare", "--gray-scale", "--name", "grey"]
-    job = pipeline.training.run.assemble(train.parser().parse_args(words))
-    for loader in (job.train, job.teaching.extra):
+    job = pipeline.training_run.assemble(train.parser().parse_args(words))
+    for loader in (job.train, job.distillation.extra):
         images = next(iter(loader)).images
         assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
         assert images.float().std() > 1
@@ -195,11 +194,11 @@ def test_unlabelled_images_stand_behind_the_labelled_and_change_every_epoch(plac
         "--name",
         "mixed",
     ]
-    job = pipeline.training.run.assemble(train.parser().parse_args(words))
+    job = pipeline.training_run.assemble(train.parser().parse_args(words))
 
     def epoch(number: int):
         seen = []
-        loader, loss = job.teaching.join(job.train, lambda raw, batch: seen.append(raw[0]), number, mosaic=False)
+        loader, loss = job.distillation.join(job.train, lambda raw, batch: seen.append(raw[0]), number, mosaic=False)
         job.train.set_epoch(number, mosaic=False)
         batches = list(loader)
         for batch in batches:

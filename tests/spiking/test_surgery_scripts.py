@@ -9,12 +9,12 @@ import torch
 
 import convert_snn
 import export
+import pipeline.epoch_report
 import pipeline.session
-import pipeline.training.epoch_report
 import test as measure
 import train
 from models import load_model
-from tests.scenes import POOL, convolution, head, section, write_scenes
+from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet import spec as s
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fake import FakeQuantised
@@ -49,8 +49,7 @@ def place(tmp_path_factory) -> Path:
     words = [*HERE, "--cfg", "net-spiking.cfg", "--epochs", "1", "--name", "chip"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-            patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+        undrawn_runs(patch)
         train.run(train.parser().parse_args(words))
     return folder
 
@@ -114,8 +113,7 @@ def test_quantised_training_in_eval_mode_is_the_integers(there):
 
 
 def test_the_script_trains_it_quantised_and_what_it_leaves_is_exported_and_verified(there, monkeypatch):
-    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(monkeypatch)
     words = ["--quantized", "google", "--w-bit", "4", "--a-bit", "4", "--epochs", "1", "--name", "q"]
     given = [*HERE, "--cfg", "net-spiking.cfg", "--weights", "weights/last_chip.pt", *words]
     train.run(train.parser().parse_args(given))

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-import pipeline.training.epoch
-import pipeline.training.epoch_report
-import pipeline.training.run
-import pipeline.training.train_loop
+import pipeline.epoch_report
+import pipeline.train
+import pipeline.training_run
 import train
 from models import load_model
-from pipeline.training.quantised import scheme_of
-from pipeline.training.stages import stages_of
-from tests.scenes import POOL, convolution, head, section, write_scenes
+from pipeline.quantised_training import scheme_of
+from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
+from utils.config.train import TrainConfig
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
 from utils.quantization.qat_checkpoint import observed_in
+from utils.quantization.stages import stages_of
 from utils.reporting.record import Record, read_record
 from utils.reporting.results import read_rows
 
@@ -37,8 +36,7 @@ def cfg(*body: str) -> str:
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with six training and four validation images, a float network trained on them, no pictures drawn."""
     monkeypatch.chdir(tmp_path)
-    for name in ("plot_results", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(monkeypatch)
     write_scenes(tmp_path, train=6, valid=4, shape=(40, 80), cfg=cfg(*BODY))
     start()
     return tmp_path
@@ -49,7 +47,7 @@ def start() -> None:
     train.run(train.parser().parse_args([*COMMON, "--cfg", "net.cfg", "--epochs", "1", "--name", "float"]))
 
 
-def flags(*words: str) -> argparse.Namespace:
+def flags(*words: str) -> TrainConfig:
     newest = max(Path("weights").glob("last_float*.pt"), key=lambda path: path.stat().st_mtime)
     return train.parser().parse_args([*COMMON, "--weights", str(newest), "--lr", "0.01", *words])
 
@@ -78,7 +76,7 @@ def bits_in(path: str) -> tuple[int, int]:
 def test_both_widths_fall_with_the_stages_to_their_own_ends(words, expected):
     args = train.parser().parse_args(["--quantized", "google", "--progressive", *words.split()])
     wanted = scheme_of(args)
-    stages = stages_of(args, wanted)
+    stages = stages_of(args.epochs, args.progressive, wanted)
     assert wanted
     assert [stage.bits for stage in stages] == expected
     assert stages[-1].scheme(wanted) == wanted
@@ -86,7 +84,8 @@ def test_both_widths_fall_with_the_stages_to_their_own_ends(words, expected):
 
 def test_epochs_are_dealt_out_with_the_rest_to_the_last_stages():
     args = train.parser().parse_args(["--quantized", "google", "--progressive", "--epochs", "10"])
-    assert [(stage.begin, stage.end) for stage in stages_of(args, scheme_of(args))] == [(0, 2), (2, 4), (4, 7), (7, 10)]
+    stages = stages_of(args.epochs, args.progressive, scheme_of(args))
+    assert [(stage.begin, stage.end) for stage in stages] == [(0, 2), (2, 4), (4, 7), (7, 10)]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +111,13 @@ def test_stages_that_make_no_sense_are_refused_before_anything_is_written(place,
 
 def test_every_stage_starts_from_the_last_one_and_keeps_its_network(place, monkeypatch, caplog):
     started: list[Network] = []
-    lowered = pipeline.training.run.lowered
+    lowered = pipeline.training_run.lowered
 
-    def seen(args, model, *rest):
+    def seen(config, task, model, *rest):
         started.append(model.float_network())
-        return lowered(args, model, *rest)
+        return lowered(config, task, model, *rest)
 
-    monkeypatch.setattr(pipeline.training.run, "lowered", seen)
+    monkeypatch.setattr(pipeline.training_run, "lowered", seen)
     with caplog.at_level("INFO"):
         record = run("q", "--quantized", "google", "--w-bit", "8", "--a-bit", "3", epochs=7)  # enough for an average
     files = ["weights/last_q-8.pt", "weights/last_q-4.pt", "weights/last_q.pt"]
@@ -175,7 +174,7 @@ class Cut(BaseException):
 def test_resumed_run_is_the_unbroken_one_wherever_it_was_cut(place, monkeypatch, moment, call):
     words = ["--quantized", "google", "--w-bit", "4", "--a-bit", "3"]
     whole = run("whole", *words, epochs=5)
-    module = pipeline.training.train_loop if moment.endswith("stage") else pipeline.training.epoch
+    module = pipeline.train
     real, calls = getattr(module, moment), []
 
     def cut(*given, **options):
@@ -212,7 +211,7 @@ def test_stages_go_with_every_other_flag_and_resume(place, monkeypatch, words):
     words = [*words, "--w-bit", "4", "--a-bit", "4"]
     run("whole", *words, epochs=2)
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.train_loop, "next_stage", lambda job: 1 / 0)
+        patched.setattr(pipeline.train, "next_stage", lambda job: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("cut", *words, epochs=2)
     train.run(train.parser().parse_args([*COMMON, "--resume"]))

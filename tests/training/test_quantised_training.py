@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import pipeline.training.epoch
+import pipeline.train
 import test as test_script
 import train
 from models import load_model
-from tests.scenes import POOL, convolution, head, section, write_scenes
+from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -32,8 +32,7 @@ def cfg(activation: str = "leaky") -> str:
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with eight training and four validation images, a cfg for them, and no pictures drawn."""
     monkeypatch.chdir(tmp_path)
-    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(monkeypatch)
     write_scenes(tmp_path, train=8, valid=4, shape=(40, 80), cfg=cfg())
     (tmp_path / "net.cfg").write_text(cfg())
     return tmp_path
@@ -83,7 +82,7 @@ def test_resumed_quantised_run_ends_where_the_unbroken_one_does(place, monkeypat
     weights = started(place)
     words = ["--weights", weights, "--epochs", "4", "--lr", "0.01", "--val-interval", "1", *words]
     train.run(flags(*words, "--name", "whole"))
-    validate, calls = pipeline.training.epoch.validate, []
+    validate, calls = pipeline.train.validate, []
 
     def cut(job):
         calls.append(job)
@@ -92,7 +91,7 @@ def test_resumed_quantised_run_ends_where_the_unbroken_one_does(place, monkeypat
         return validate(job)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.epoch, "validate", cut)
+        patched.setattr(pipeline.train, "validate", cut)
         with pytest.raises(KeyboardInterrupt):
             train.run(flags(*words, "--name", "cut"))
     assert not read_record("runs/train-cut").finished

@@ -60,9 +60,7 @@ def test_a_training_hands_its_rows_over(tmp_path, monkeypatch):
     write_scenes(tmp_path)
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr("pipeline.training.train_loop.check_installed", lambda: None)
-    monkeypatch.setattr(
-        "pipeline.training.epoch.write_scalars", lambda folder, row: given.append((folder, row["total"]))
-    )
+    monkeypatch.setattr("pipeline.train.check_installed", lambda: None)
+    monkeypatch.setattr("pipeline.train.write_scalars", lambda folder, row: given.append((folder, row["total"])))
     record = train.run(train.parser().parse_args([*SHORT, "--tensorboard"]))
     assert given == [(record.folder / "tensorboard", read_rows(record.folder / "results.csv")[0]["total"])]

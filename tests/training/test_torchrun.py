@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from utils.detection.task import DetectionTask
 
-import pipeline.training.epoch
 import test as test_script
 import train
 import utils.training.device
-from tests.scenes import write_scenes
+from tests.scenes import undrawn_runs, write_scenes
 from tests.training.test_train_script import cfg
 from tests.training.together import free_ports, run_together
 from utils.darknet.network import load_checkpoint
@@ -128,20 +128,19 @@ def train_all(rank: int, folder: str, ports: list[int]) -> None:
         with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
             plain(patch)
             if cut:
-                patch.setattr(pipeline.training.epoch, "detection_loss", interrupted(cut))
+                patch.setattr(DetectionTask, "loss", interrupted(cut))
             train.run(train.parser().parse_args([*FLAGS, *words]))
 
 
 def plain(patch) -> None:
     """No pictures; and fp32, because bf16 makes a hundredth of what two processes add up in another order."""
     patch.setattr(utils.training.device, "cpu_multiplies_bf16", lambda: False)
-    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        patch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(patch)
 
 
 def interrupted(batch: int):
     """The loss, which interrupts the run at the n-th batch."""
-    make, calls = pipeline.training.epoch.detection_loss, []
+    make, calls = DetectionTask.loss, []
 
     def made(*given):
         loss = make(*given)

@@ -12,10 +12,11 @@ import numpy
 import pytest
 import torch
 
-import pipeline.training.epoch
+import pipeline.train
 import train
 from models import build
-from tests.scenes import POOL, convolution, head, section, write_scenes
+from pipeline.tasks import TASKS
+from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
@@ -33,8 +34,7 @@ def cfg(classes: int = 2, filters: int = 8) -> str:
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
     """No pictures: one test looks at them, the others save their time."""
-    for name in ("plot_results", "plot_gammas", "comparison_grid", "save_picture"):
-        monkeypatch.setattr(pipeline.training.epoch_report, name, lambda *words, **options: None)
+    undrawn_runs(monkeypatch)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch, words):
     words = ["--epochs", "4", "--val-interval", "1", *words]
     run(*words, "--name", "whole")
-    validate, calls = pipeline.training.epoch.validate, []
+    validate, calls = pipeline.train.validate, []
 
     def cut(job):
         calls.append(job)
@@ -77,11 +77,11 @@ def test_resumed_run_ends_in_the_weights_of_the_unbroken_one(place, monkeypatch,
             raise KeyboardInterrupt
         return validate(job)
 
-    monkeypatch.setattr(pipeline.training.epoch, "validate", cut)
+    monkeypatch.setattr(pipeline.train, "validate", cut)
     with pytest.raises(KeyboardInterrupt):
         run(*words, "--name", "cut")
     assert not read_record("runs/train-cut").finished
-    monkeypatch.setattr(pipeline.training.epoch, "validate", validate)
+    monkeypatch.setattr(pipeline.train, "validate", validate)
     random.seed(1), numpy.random.seed(1), torch.manual_seed(1)  # another process
     record = train.run(flags("--resume"))
 
@@ -147,14 +147,14 @@ def test_same_seed_gives_the_same_weights_and_another_does_not(place):
 @pytest.mark.usefixtures("undrawn")
 def test_best_is_the_last_epoch_when_that_is_the_best(place, monkeypatch):
     scores = iter([0.1, 0.4, 0.2, 0.4])
-    validate = pipeline.training.epoch.validate
+    validate = pipeline.train.validate
 
     def scored(job):
         metrics = validate(job)
         object.__setattr__(metrics, "map", next(scores))
         return metrics
 
-    monkeypatch.setattr(pipeline.training.epoch, "validate", scored)
+    monkeypatch.setattr(pipeline.train, "validate", scored)
     record = run("--epochs", "4", "--val-interval", "1")
     assert record.metrics["best"]["epoch"] == 4 and load_checkpoint("weights/best.pt").meta["epoch"] == 4
 
@@ -173,7 +173,8 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.darknet.cfg import read_cfg
 
     torch.manual_seed(5)
-    network = pipeline.training.init_weights.fill(read_cfg("net.cfg"), {})
+    task = TASKS["detection"]
+    network = pipeline.init_weights.fill(read_cfg("net.cfg"), {}, task)
     network = Network(
         network.spec, {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in network.state.items()}
     )
@@ -182,10 +183,10 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     else:
         write_weights("given.weights", network)
     args = flags("--weights", f"given.{suffix}", "-pt", *(["--cfg", "net.cfg"] if suffix == "weights" else []))
-    from utils.data.manifest import read_manifest
-
     with caplog.at_level("INFO"):
-        start = pipeline.training.init_weights.start_of(args, read_manifest("set.data"))
+        start = pipeline.init_weights.fitted(
+            pipeline.init_weights.read_initial(args), args, task, task.open_data("set.data")
+        )
     assert "replaced by fresh ones for 2" in caplog.text
     kept = {
         key
@@ -218,16 +219,24 @@ def test_unused_net_keys_are_told_in_one_line(place, caplog):
 
 
 def test_batches_and_steps_follow_the_cfg_and_the_flags(place):
-    job = pipeline.training.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
-    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (1, 1, 24)  # eight images: all small
+    job = pipeline.training_run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
+    assert (job.train.batch_size, job.update.accumulate, job.update.schedule.steps) == (
+        1,
+        1,
+        24,
+    )  # eight images: all small
     (place / "train.txt").write_text((place / "train.txt").read_text() * 10)
-    job = pipeline.training.run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
-    assert (job.train.batch_size, job.options.accumulate, job.schedule.steps) == (2, 2, 60)  # batch=4 in two parts
-    job = pipeline.training.run.assemble(
+    job = pipeline.training_run.assemble(flags("--cfg", "net.cfg", "--epochs", "3"))
+    assert (job.train.batch_size, job.update.accumulate, job.update.schedule.steps) == (
+        2,
+        2,
+        60,
+    )  # batch=4 in two parts
+    job = pipeline.training_run.assemble(
         flags("--cfg", "net.cfg", "--epochs", "3", "--batch-size", "8", "--img-size", "64", "96")
     )
-    assert (job.train.batch_size, job.options.accumulate, job.size) == (8, 1, (64, 96))
-    rates = {group["initial_lr"] for group in job.optimizer.param_groups}
+    assert (job.train.batch_size, job.update.accumulate, job.size) == (8, 1, (64, 96))
+    rates = {group["initial_lr"] for group in job.update.optimizer.param_groups}
     assert rates == {0.2}
 
 
@@ -251,7 +260,7 @@ def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.epoch_report, "draw", killed)
+        patched.setattr(pipeline.epoch_report, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             run("--epochs", "2")
     weights = state("weights/last.pt")
@@ -261,17 +270,21 @@ def test_run_cut_behind_its_last_epoch_only_writes_what_is_missing(place, monkey
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch):
+@pytest.mark.parametrize("before_configs", [False, True])
+def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch, before_configs):
     def killed(run_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.training.epoch_report, "draw", killed)
+        patched.setattr(pipeline.epoch_report, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             run("--epochs", "2")
     cut = load_checkpoint("weights/last.pt")
     for name in ("tensorboard", "progressive", "sparsify", "acc_bits", "act", "t_data"):
-        del cut.training["args"][name]
+        del cut.training["config"][name]
+    if before_configs:  # then the flags stood there as they were, and the parts of an update beside one another
+        cut.training["args"] = cut.training.pop("config")
+        cut.training.update(cut.training.pop("update"))
     save_checkpoint("weights/last.pt", cut)
     assert run("--resume").finished
 
@@ -279,13 +292,13 @@ def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch
 def test_full_disk_is_told_the_last_checkpoint_survives_and_the_run_goes_on_from_it(place, undrawn, monkeypatch):
     """The disk is full from the second epoch on: no file may grow beyond 4 kB."""
     run("--epochs", "3", "--val-interval", "1", "--name", "whole")
-    limits, train_epoch = resource.getrlimit(resource.RLIMIT_FSIZE), pipeline.training.epoch._train
+    limits, train_epoch = resource.getrlimit(resource.RLIMIT_FSIZE), pipeline.train._learn
 
     def filling(job, epoch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits[0] if epoch == 0 else 4096, limits[1]))
         return train_epoch(job, epoch)
 
-    monkeypatch.setattr(pipeline.training.epoch, "_train", filling)
+    monkeypatch.setattr(pipeline.train, "_learn", filling)
     try:
         with pytest.raises(InputError, match=r"weights/(best|last)_cut\.pt: .*nothing there was changed, make room"):
             run("--epochs", "3", "--val-interval", "1", "--name", "cut")
@@ -293,6 +306,6 @@ def test_full_disk_is_told_the_last_checkpoint_survives_and_the_run_goes_on_from
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_checkpoint("weights/last_cut.pt").training["progress"]["epochs"] == 1
     assert not [path for path in place.rglob("*") if ".tmp" in path.name]
-    monkeypatch.setattr(pipeline.training.epoch, "_train", train_epoch)
+    monkeypatch.setattr(pipeline.train, "_learn", train_epoch)
     run("--resume", "weights/last_cut.pt")
     assert same(state("weights/last_cut.pt"), state("weights/last_whole.pt"))

@@ -1,0 +1,142 @@
+"""How much has to be read: what the house's structure costs a reader, counted, for two checkouts side by side.
+
+  python3 benchmarks/house.py                        this checkout
+  python3 benchmarks/house.py ../before .            two, before -> after
+
+Paths are the files (and their lines) that a run really enters, counted by Python's own profiler on two epochs of drawn
+scenes: from the threshold on gamma to the cut network (slim_prune.py), and one step of training (train.py, dense).
+"Floors" is the depth of the longest chain of imports among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BELOW = ("utils", "pipeline")  # scripts
+NOT_LAYERS = {"Layer", "ModelSpec"}
+
+
+def sources(tree: Path, *places: str) -> Iterator[Path]:
+    """The Python files of some folders or of the root."""
+    for place in places:
+        yield from sorted((tree / place).rglob("*.py")) if (tree / place).is_dir() else [tree / place]
+
+
+def namespace_functions(tree: Path) -> int:
+    """Functions below the scripts that take an argparse.Namespace."""
+    found = 0
+    for path in sources(tree, *BELOW):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                notes = [ast.unparse(a.annotation) for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation]
+                found += any("Namespace" in note for note in notes)
+    return found
+
+
+def layer_kinds(tree: Path) -> set[str]:
+    """Classes of utils/darknet/spec.py that are layers, by the classes they are made from."""
+    classes = [node for node in ast.walk(ast.parse((tree / "utils/darknet/spec.py").read_text()))
+               if isinstance(node, ast.ClassDef)]  # fmt: skip
+    bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
+    kinds = {"Layer"}
+    while grown := {name for name, of in bases.items() if of & kinds} - kinds:
+        kinds |= grown
+    return kinds - NOT_LAYERS
+
+
+def layer_matches(tree: Path) -> int:
+    """Places that ask which kind a layer is: cases of a match, and calls of isinstance, that name a kind."""
+    kinds, found = layer_kinds(tree), 0
+
+    def named(node: ast.AST) -> bool:
+        words = {ast.unparse(each).split(".")[-1] for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute)}
+        return bool(words & kinds)
+
+    for path in sources(tree, *BELOW, "models.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.match_case):
+                found += any(named(each.cls) for each in ast.walk(node.pattern) if isinstance(each, ast.MatchClass))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                found += named(node.args[1])
+    return found
+
+
+def files_that(tree: Path, pattern: str, *places: str) -> list[str]:
+    """Files of some folders in which a pattern stands."""
+    return [str(path.relative_to(tree)) for path in sources(tree, *places) if re.search(pattern, path.read_text())]
+
+
+def lines(tree: Path, names: list[str]) -> int:
+    """Lines of some files together."""
+    return sum(len((tree / name).read_text().splitlines()) for name in names)
+
+
+def floors(tree: Path, names: list[str]) -> int:
+    """Files on the longest chain of imports among some files."""
+    modules = {name.removesuffix(".py").replace("/", "."): name for name in names}
+    arrows: dict[str, set[str]] = {}
+    for module, name in modules.items():
+        text = (tree / name).read_text()
+        found = {f"{m[1]}.{n.strip()}" for m in re.finditer(r"^from (\S+) import \(?([^)\n]+)", text, re.M) for n in m[2].split(",")}
+        found |= {m[1] for m in re.finditer(r"^(?:from|import) (\S+)", text, re.M)}
+        arrows[module] = (found & set(modules)) - {module}
+    depth: dict[str, int] = {}
+
+    def below(module: str, above: tuple[str, ...] = ()) -> int:
+        if module not in depth:
+            others = [each for each in arrows[module] if each not in above]
+            depth[module] = 1 + max((below(each, (*above, module)) for each in others), default=0)
+        return depth[module]
+
+    return max(map(below, modules))
+
+
+def entered(tree: Path, job: str) -> list[str]:
+    """The files a job enters, in a process of its own."""
+    command = [sys.executable, __file__, "--trace", job, str(tree)]
+    with tempfile.TemporaryDirectory() as place:
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(trees: list[Path]) -> list[list[str]]:
+    """A row a measure, a column a checkout."""
+    rows: dict[str, list[str]] = {}
+
+    def add(name: str, value: object) -> None:
+        rows.setdefault(name, []).append(str(value))
+
+    for tree in trees:
+        cut, step = entered(tree, "cut"), entered(tree, "step")
+        add("gamma -> cut: files / lines", f"{len(cut)} / {lines(tree, cut):,}")
+        add("a step of training: files on floors", f"{len(step)} on {floors(tree, step)}")
+        add("functions below the scripts that take a Namespace", namespace_functions(tree))
+        add("files in pipeline/", len(list(sources(tree, "pipeline"))))
+        known = r"utils\.detection"
+        add("pipeline files that know boxes", len(files_that(tree, known, "pipeline")) - (tree / "pipeline/tasks.py").exists())
+        add("places that match on layer kinds", layer_matches(tree))
+    return [[name, *values] for name, values in rows.items()]
+
+
+def main() -> None:
+    """Print the table."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("trees", nargs="*", type=Path, default=[ROOT])
+    args = flags.parse_args()
+    for row in table([tree.resolve() for tree in args.trees]):
+        print(f"{row[0]:<52}", " -> ".join(row[1:]))
+
+
+if __name__ == "__main__":
+    main()

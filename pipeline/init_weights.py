@@ -1,0 +1,109 @@
+"""What a training run starts from: a cfg, Darknet weights or a checkpoint of ours, fitted to the data's classes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models import Darknet
+from utils.config.run import CFG
+from utils.config.train import TrainConfig
+from utils.darknet.cfg import read_cfg
+from utils.darknet.heads import head_convolutions
+from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
+from utils.darknet.replace_activation import rewrite_activations
+from utils.darknet.spec import ModelSpec
+from utils.darknet.weights import read_weights
+from utils.data.manifest import Manifest
+from utils.errors import InputError
+from utils.quantization.qat_checkpoint import KIND
+from utils.task import Task
+
+log = logging.getLogger(__name__)
+
+# Keys of [net] that shape the network or the batch; Darknet's other ones are train.py's flags.
+USED_KEYS = {"width", "height", "channels", "batch", "subdivisions"}
+
+
+@dataclass(frozen=True)
+class InitialNetwork:
+    """A network, the files it came from, and whether nothing of it was learned before.
+
+    Its state is whole once `fitted` has filled it. ``new_outputs``: they start fresh on a network that knows something.
+    """
+
+    network: Network
+    files: tuple[Path, ...]
+    scratch: bool
+    new_outputs: bool = False
+    grey: bool = False
+
+
+def read_initial(config: TrainConfig) -> InitialNetwork:
+    """Read ``--cfg`` and ``--weights`` as they are.
+
+    Raises:
+        InputError: the two do not belong together, or the checkpoint is of a kind that cannot be trained.
+    """
+    if not config.weights:
+        cfg = Path(config.cfg or CFG)
+        return InitialNetwork(Network(read_cfg(cfg), {}), (cfg,), scratch=True)
+    weights = Path(config.weights)
+    if weights.suffix == ".pt":
+        checkpoint = load_checkpoint(weights)
+        network, grey = _own(checkpoint, weights, config.cfg), bool(checkpoint.meta.get("gray_scale"))
+        return InitialNetwork(network, (weights,), scratch=False, grey=grey)
+    cfg = Path(config.cfg or CFG)
+    spec = read_cfg(cfg)
+    read = read_weights(weights, spec, partial=config.pretrained)
+    for note in read.left_out:
+        log.info("%s: %s", weights, note)
+    return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False)
+
+
+def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
+    """The network for the data's classes, every tensor filled; what the files do not fill starts fresh.
+
+    Raises:
+        InputError: the outputs are for other classes than the data, and -pt is not given.
+    """
+    network = read.network
+    spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
+    changed = spec != network.spec
+    state = _without_outputs(network) if changed and not read.scratch else network.state
+    made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
+    if not config.act:
+        return made
+    spec, count = rewrite_activations(made.network.spec, config.act)
+    log.info("--act %s: %d leaky activations rewritten; training adapts to it", config.act, count)
+    return replace(made, network=Network(spec, made.network.state))
+
+
+def fill(spec: ModelSpec, state: State, task: Task) -> Network:
+    """The network with the given tensors, the others as torch starts them; fresh outputs start as the task says."""
+    own = Darknet(spec).state_dict()
+    fresh = {key: value for key, value in task.initial_state(spec).items() if key in own}
+    return Network(spec, {**own, **fresh, **state})
+
+
+def tell_unused_keys(spec: ModelSpec) -> None:
+    """Name, in one line, the keys of [net] that train.py does not follow."""
+    unused = [key for key, _ in spec.net if key not in USED_KEYS]
+    if unused:
+        log.info("cfg [net]: %s not used; train.py's own flags and defaults apply", ", ".join(unused))
+
+
+def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:
+    if checkpoint.kind not in ("float", KIND):
+        raise InputError(
+            f"{path}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
+        )
+    if cfg and read_cfg(cfg) != checkpoint.network.spec:
+        raise InputError(f"{path}: carries another structure than {cfg}; leave --cfg away, the checkpoint has its own")
+    return checkpoint.network
+
+
+def _without_outputs(network: Network) -> State:
+    heads = {str(j) for j in head_convolutions(network.spec).values()}
+    return {key: value for key, value in network.state.items() if key.split(".")[1] not in heads}

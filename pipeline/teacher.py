@@ -1,0 +1,120 @@
+"""A teacher beside a training run, opened from its config."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models import load_model
+from utils.config.train import TrainConfig
+from utils.darknet.network import load_checkpoint
+from utils.darknet.shapes import granularity
+from utils.darknet.spec import ModelSpec
+from utils.data.loader import Loader
+from utils.data.manifest import Manifest
+from utils.distillation.context import DistillationContext
+from utils.distillation.distiller import Distiller
+from utils.distillation.strategies import terms_of
+from utils.distillation.unlabelled import unlabelled_batches
+from utils.errors import InputError
+from utils.training.device import Precision
+from utils.training.distributed import Group
+
+log = logging.getLogger(__name__)
+
+
+def open_teacher(
+    config: TrainConfig,
+    student: ModelSpec,
+    manifest: Manifest,
+    size: tuple[int, int],
+    precision: Precision,
+    batch_size: int,
+    group: Group,
+) -> tuple[TrainConfig, DistillationContext | None]:
+    """The teacher the config names, None where it names none; and the config with the teacher's file in it.
+
+    Raises:
+        InputError: flags are missing or contradict each other, or nothing can be distilled.
+    """
+    terms = terms_of(config.kd)
+    if not terms:
+        if config.t_weights or config.t_data:
+            raise InputError(
+                "--t_weights, --t_data: a teacher without a strategy; add --KDstr 1 to 5, or cwd, mgd, ..."
+            )
+        return config, None
+    path = Path(config.t_weights or _origin(config.weights, config.kd))
+    config = replace(config, t_weights=str(path))  # saved with the config and in the record
+    if not path.is_file():
+        raise InputError(f"--t_weights {path}: no such file; give the teacher's .pt or .weights")
+    if path.suffix != ".pt" and not config.t_cfg:
+        raise InputError(f"--t_weights {path}: Darknet weights need their structure; add --t_cfg")
+    kind = load_checkpoint(path).kind if path.suffix == ".pt" else "float"
+    if kind != "float":
+        raise InputError(f"--t_weights {path}: a {kind} network can not teach; give the float one it was made of")
+    loaded = load_model(path, config.t_cfg)
+    _check_sizes(config, student, loaded.spec, size)
+    distiller = Distiller(
+        student,
+        precision.place(loaded.predictor),
+        loaded.spec,
+        terms,
+        weight=config.kd_weight,
+        autocast=precision.autocast,
+        mean=group.mean,
+    )
+    precision.place(distiller.helpers)
+    log.info("teacher %s, --KDstr %s (%s): %s", path, config.kd, ", ".join(distiller.terms), distiller.message)
+    files = (path, *([Path(config.t_cfg)] if config.t_cfg else []))
+    extra = _unlabelled(config, manifest, size, student, batch_size, group)
+    return config, DistillationContext(distiller, files, extra)
+
+
+def _origin(weights: str, kd: str) -> str:
+    """The network that a pruned one was made of, which its checkpoint names: the nearest teacher it can have."""
+    meta = load_checkpoint(weights).meta if Path(weights).suffix == ".pt" else {}
+    if "from" not in meta:
+        raise InputError(f"--KDstr {kd}: no teacher, and {weights or 'this network'} was not pruned; add --t_weights")
+    return str(meta["from"])
+
+
+def _unlabelled(
+    config: TrainConfig,
+    manifest: Manifest,
+    size: tuple[int, int],
+    student: ModelSpec,
+    batch_size: int,
+    group: Group,
+) -> Loader[Any] | None:
+    """Batches of ``--t_data``, augmented as the labelled are."""
+    if not config.t_data:
+        return None
+    if config.rect:
+        raise InputError("--t_data: its images have not the sizes of --rect's batches; leave one of them away")
+    return unlabelled_batches(
+        Path(config.t_data),
+        manifest,
+        size,
+        batch_size,
+        cache=config.cache,
+        seed=config.seed,
+        channels=student.channels,
+        grey=config.gray_scale,
+        workers=config.workers,
+        share=(group.rank, group.size),
+    )
+
+
+def _check_sizes(config: TrainConfig, student: ModelSpec, teacher: ModelSpec, size: tuple[int, int]) -> None:
+    """See that the teacher takes every size of image the student is trained on."""
+    step = granularity(teacher)
+    if any(side % step for side in size):
+        high, wide = size
+        raise InputError(
+            f"teacher: images of {high}x{wide} px do not divide by its largest stride, {step}; use another --img-size"
+        )
+    if (config.multi_scale or config.rect) and granularity(student) % step:
+        raise InputError(f"teacher: takes multiples of {step} px only; leave --multi-scale and --rect away")

@@ -1,0 +1,226 @@
+"""A whole training run: its epochs, what they leave, its end. The parts are chosen in training_run.py."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline import epoch_report
+from pipeline.quantised_training import checkpoint_of, float_network
+from pipeline.session import WEIGHTS
+from pipeline.training_run import Run, assemble, next_stage, saved_config
+from utils.config.train import TrainConfig
+from utils.darknet.counts import count
+from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
+from utils.errors import InputError
+from utils.pruning.sparsity import sparsity
+from utils.quantization.fake import FakeQuantised
+from utils.quantization.level_penalty import sparing
+from utils.reporting.files import file_bytes
+from utils.reporting.record import Record, finish_record, read_record
+from utils.reporting.results import write_rows
+from utils.spiking.snn_checkpoint import save_integers
+from utils.task import Metrics
+from utils.training.device import select_device
+from utils.training.distributed import from_environment, joined
+from utils.training.loop import EpochResult, train_one_epoch
+from utils.training.resume import Progress, capture, random_state
+from utils.training.tensorboard import check_installed, write_scalars
+
+log = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 0.15  # of the time, about, when --val-interval is not given
+SPARSITY = ("near_zero", "safe_percent", "survivable_percent", "weakest_block")  # kept in the record
+WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
+
+
+def train(config: TrainConfig) -> Record:
+    """Train as the config says.
+
+    Raises:
+        InputError: data, cfg, weights or flags are wrong, or the loss is not finite.
+    """
+    group = from_environment()
+    if not group.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
+    saved = cut_run(config) if config.resume else None
+    if saved:
+        config = saved_config(config, saved)
+    if config.tensorboard:
+        check_installed()
+    with joined(group, cuda=select_device(config.device or group.device).type == "cuda"):
+        run = assemble(config, saved, group)
+        for epoch in range(run.progress.epochs, config.epochs):
+            if epoch == run.stage.end:
+                leave_stage(run)
+                run = next_stage(run)
+            one_epoch(run, epoch)
+        return finish(run)
+
+
+def cut_run(config: TrainConfig) -> Checkpoint:
+    """The checkpoint to go on from: the one named, or the newest last*.pt of a run that was cut.
+
+    Raises:
+        InputError: there is none, or the run came to its end.
+    """
+    newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest if config.resume == "newest" else [Path(config.resume or "")]:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.training:
+            log.info("resume: %s, after epoch %d", path, checkpoint.training["progress"]["epochs"])
+            return checkpoint
+        if config.resume != "newest":
+            raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
+    raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
+
+
+def one_epoch(run: Run, epoch: int) -> None:
+    """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
+    began = time.perf_counter()
+    if epoch == 0 and run.group.is_main:
+        epoch_report.picture_training(run)
+    result = _learn(run, epoch)
+    last = epoch + 1 == run.stage.end
+    due = not run.config.notest and (epoch + 1) % validation_interval(run) == 0
+    run.metrics = validate(run) if due or last else None
+    run.rows.append(epoch_report.row(run, epoch, result) | (_sparsity(run, epoch) if run.config.sparse else {}))
+    log.info(epoch_report.line(run))
+    _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
+
+
+def validate(run: Run) -> Metrics:
+    """The metrics of the averaged weights, in fp32, as test.py measures them; each process looks at its images."""
+    run.group.broadcast(run.evaluated)  # what is measured is what the first process saves
+    names, device = run.manifest.names, run.precision.device
+    found = run.task.evaluate(run.evaluated, run.valid, run.model.spec, names, device=device, progress=False)
+    merged: Metrics = found if run.group.size == 1 else run.task.merged(found, names, run.group.all_gather)
+    return merged
+
+
+def validation_interval(run: Run) -> int:
+    """Epochs between validations: as given, or so that they take about 15 % of the time.
+
+    From the numbers of images, not from a clock, so that a run repeats itself: an image costs about as much to validate
+    (fp32, what is made of the maps, the metric) as to train on.
+    """
+    share = len(run.valid.dataset) / max(1, len(run.train.dataset))
+    return run.config.val_interval or max(1, math.ceil(share / VALIDATION_SHARE))
+
+
+def finish(run: Run) -> Record:
+    """Pictures and the complete record: the numbers of the last epoch, and those of the best."""
+    if run.metrics is None:  # resumed behind the last epoch: it was cut while it wrote what follows
+        run.metrics = validate(run)
+    run.train.close()
+    run.valid.close()
+    if run.distillation:
+        run.distillation.close()
+    if not run.group.is_main:
+        run.group.shared(None)
+        return read_record(run.record.folder)
+    counts, primary = count(run.model.spec, run.size), run.task.primary
+    metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
+    own = [row for row in run.rows[run.stage.begin :] if row[primary] is not None]
+    best = max(own, key=lambda row: (row[primary], row["epoch"]))
+    metrics["best"] = {key: best[key] for key in ("epoch", *(column.name for column in run.task.columns))}
+    if run.config.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune
+        metrics["sparsity"] = {key: run.rows[-1][key] for key in SPARSITY if key in run.rows[-1]}
+    if run.config.sparsify:
+        metrics["mean_level"] = run.rows[-1]["levels"] / run.config.sparsify
+    drawn = epoch_report.draw(run)
+    save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
+    metrics["bytes"] = file_bytes(run.last)
+    outputs = [path for path in (run.last, run.best) if path.exists()] + _integers(run, run.last)
+    outputs += epoch_report.stages(run, metrics) + drawn
+    log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
+    record = finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
+    run.group.shared(None)  # the others wait, so that torchrun sees all of them end well
+    return record
+
+
+def leave_stage(run: Run) -> None:
+    """Keep the network of a stage that is over under its own name, its integers beside it."""
+    if run.metrics is None:  # resumed between two stages
+        run.metrics = validate(run)
+    path = run.file("last")
+    if run.group.is_main and not path.exists():
+        _integers(run, path, again=True)
+        save(run, path)
+
+
+def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] = ()) -> None:
+    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors.
+
+    ``ranks``: the state of each process's random generators, where there are several.
+    """
+    state: dict[str, Any] = {}
+    if training:
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.config).items()}
+        state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain}
+        state |= {"ranks": list(ranks)} | ({"teacher": run.distillation.state()} if run.distillation else {})
+    save_checkpoint(path, checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run)))
+
+
+def _integers(run: Run, last: Path, *, again: bool = False) -> list[Path]:
+    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else.
+
+    ``again``: a file of that name is a cut run's own.
+    """
+    if not isinstance(run.evaluated, FakeQuantised):
+        return []
+    meta = {"from": str(last), **_meta(run)}
+    made = run.evaluated.executor().network
+    return [save_integers(last.with_suffix(".int.pt"), made, names=run.manifest.names, meta=meta, replace=again)]
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
+    meta |= {"gray_scale": True} if run.config.gray_scale else {}
+    return meta | (run.metrics.record() if run.metrics else {})
+
+
+def _learn(run: Run, epoch: int) -> EpochResult:
+    mosaic = epoch < run.config.epochs - int(WHOLE * run.config.epochs)
+    run.train.set_epoch(epoch, mosaic=mosaic)
+    mean = run.group.mean if run.group.size > 1 else None
+    loader, loss = run.train, run.task.loss(run.model.spec, mean)
+    if run.distillation:
+        loader, loss = run.distillation.join(loader, loss, epoch, mosaic=mosaic)
+    loss = sparing(loss, run.model, run.config.sparsify)
+    return train_one_epoch(loader, loss, run.update, epoch=epoch, begin=run.stage.begin)
+
+
+def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
+    """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
+    offered, row = sparsity(float_network(run.evaluated), run.config.prune)
+    run.gammas.append(epoch_report.gamma_row(epoch, offered))
+    if run.group.is_main:
+        write_rows(run.record.folder / "gammas.csv", run.gammas)
+    return row
+
+
+def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
+    """Write the row and the checkpoints that are due."""
+    value = float(run.metrics.record()[run.task.primary]) if run.metrics else -1.0
+    better = run.metrics is not None and value >= run.progress.best
+    spent = run.progress.seconds + seconds
+    run.progress = Progress(epochs=epoch + 1, best=max(value, run.progress.best), seconds=spent)
+    kept = last or not run.config.nosave
+    ranks = run.group.all_gather([random_state()]) if kept and run.group.size > 1 else []
+    if not run.group.is_main:
+        return
+    write_rows(run.record.folder / "results.csv", run.rows)
+    if run.config.tensorboard:
+        write_scalars(run.record.folder / "tensorboard", run.rows[-1])
+    if run.metrics and (better or last):
+        epoch_report.picture_validation(run)
+    if better and kept:
+        save(run, run.best)
+    if kept:
+        save(run, run.last, training=True, ranks=ranks)

@@ -1,1 +1,0 @@
-"""The detection task put together for train.py: what a run starts from, its parts, its epochs, what it tells."""

@@ -1,0 +1,356 @@
+"""The parts of a training run, chosen by its config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import build
+from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys
+from pipeline.quantised_training import LR as QUANTISED_LR
+from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
+from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, image_size
+from pipeline.tasks import task_of
+from pipeline.teacher import open_teacher
+from utils.config.train import TrainConfig
+from utils.darknet.counts import count
+from utils.darknet.network import Checkpoint
+from utils.darknet.shapes import granularity
+from utils.darknet.spec import ModelSpec
+from utils.data.loader import Loader, make_loader, scales
+from utils.data.manifest import Manifest
+from utils.distillation.context import DistillationContext
+from utils.errors import InputError
+from utils.files import free_path
+from utils.pruning.penalty import initial_gammas
+from utils.pruning.sparsity import bound, penalty_of
+from utils.quantization.fake import FakeQuantised, is_observer
+from utils.quantization.level_penalty import timed
+from utils.quantization.stages import BitStage, stage_line, stage_names, stages_of
+from utils.reporting.record import Record, new_run_folder, read_record, start_record
+from utils.reporting.results import read_rows
+from utils.reporting.tables import number
+from utils.task import Metrics, Task
+from utils.training.device import Precision, select_device, select_precision
+from utils.training.distributed import Group, main_first, synchronised
+from utils.training.ema import Ema
+from utils.training.optim import add_group, make_optimizer
+from utils.training.resume import Progress, restore, seed_all, set_random_state
+from utils.training.schedule import Schedule, step_ends
+from utils.training.update import Backprop, UpdateOptions
+
+log = logging.getLogger(__name__)
+
+LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
+ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
+NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
+STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
+WARMUP = 0.1  # of the steps
+CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
+HELPERS_SHARE = 0.1  # of the rate: adapters have no batch norm, and SGD at a detector's rate would drive them apart
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run under way: fixed parts first, then what changes from epoch to epoch.
+
+    ``files``: folder, best, last, and those of stages. ``before``: seconds of earlier sittings.
+    """
+
+    config: TrainConfig
+    task: Task
+    manifest: Manifest
+    size: tuple[int, int]
+    precision: Precision
+    train: Loader[Any]
+    valid: Loader[Any]
+    model: Model
+    update: Backprop
+    record: Record
+    files: dict[str, str]
+    stages: tuple[BitStage, ...]
+    stage: BitStage
+    distillation: DistillationContext | None
+    group: Group
+    progress: Progress = field(default_factory=Progress)
+    before: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gammas: list[dict[str, Any]] = field(default_factory=list)
+    metrics: Metrics | None = None
+
+    @property
+    def last(self) -> Path:
+        """Where the last epoch goes, and what --resume needs."""
+        return Path(self.files["last"])
+
+    @property
+    def best(self) -> Path:
+        """Where the best epoch of the present stage goes."""
+        return self.file("best")
+
+    def file(self, kind: str) -> Path:
+        """The present stage's own last or best checkpoint; the last stage's are the run's."""
+        name = f"{kind}-{self.stage.bits[0]}" if self.stage.bits else kind
+        return Path(self.files.get(name, self.files[kind]))
+
+    @property
+    def evaluated(self) -> Model:
+        """The weights that are measured and saved."""
+        return self.update.averaged  # type: ignore[return-value]
+
+
+def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group | None = None) -> Run:
+    """Everything a run needs, from its config; or, with a checkpoint of ``--resume``, the run as it was cut.
+
+    Of a group of processes each has its share of every batch; only the first opens a record.
+
+    Raises:
+        InputError: data, cfg, weights or flags are wrong or contradict each other.
+    """
+    group = group or Group()
+    read = InitialNetwork(saved.network, (), scratch=False) if saved else read_initial(config)
+    task = task_of(read.network.spec, str(read.files[0]) if read.files else "cfg")
+    main_first(group, lambda: task.open_data(config.data))
+    manifest = task.open_data(config.data)
+    seed_all(config.seed)
+    start = read if saved else _start(read, config, task, manifest)
+    config = as_trained(config, grey=start.grey)
+    scheme, spec = scheme_of(config), start.network.spec
+    size = image_size(config.img_size, spec)
+    stages = stages_of(config.epochs, config.progressive, scheme)
+    done = int(saved.training["progress"]["epochs"]) if saved else 0
+    stage = next(stage for stage in stages if done <= stage.end)  # at its end: the next one starts from it
+    precision = select_precision(select_device(config.device or group.device))
+    train, valid = loaders(config, task, manifest, spec, size, group)
+    made: Model = build(start.network)
+    if scheme:
+        given = start_checkpoint(config, saved)
+        made = model_of(config, task, start.network, stage.scheme(scheme), manifest, size, given)
+    usual = FRESH_HEADS_LR if start.new_outputs else QUANTISED_LR if scheme else LR
+    config = replace(config, lr=config.lr or usual * (ADAM_SHARE if config.adam else 1))  # a resumed run keeps its rate
+    update = update_of(config, task, made, stage, train, precision, group)
+    config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
+    add_teacher(update, distillation, config)
+    files = saved.training["files"] if saved else group.shared(_new_files(config.name, stages) if group.is_main else {})
+    inputs = (*start.files, *(distillation.files if distillation else ()))
+    run = Run(
+        config=config,
+        task=task,
+        manifest=manifest,
+        size=size,
+        precision=precision,
+        train=train,
+        valid=valid,
+        model=update.model,  # type: ignore[arg-type]
+        update=update,
+        record=_record(config, task, Path(files["folder"]), manifest, inputs, str(precision), group, again=bool(saved)),
+        files=files,
+        stages=stages,
+        stage=stage,
+        distillation=distillation,
+        group=group,
+    )
+    _log_run(run)
+    run = _restored(run, saved) if saved else run
+    _own_seed(run, saved.training.get("ranks", []) if saved else [])
+    return run
+
+
+def update_of(
+    config: TrainConfig,
+    task: Task,
+    made: Model,
+    stage: BitStage,
+    train: Loader[Any],
+    precision: Precision,
+    group: Group,
+) -> Backprop:
+    """What the model learns with: optimizer, schedule, average, and how its steps are made."""
+    assert config.lr is not None
+    made = synchronised(made) if config.sync_bn and group.size > 1 else made  # type: ignore[assignment]
+    model: Model = precision.place(made)  # type: ignore[assignment]
+    nominal = model.spec.batch if model.spec.batch > 1 else NOMINAL_BATCH
+    accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
+    steps = (stage.end - stage.begin) * len(step_ends(len(train), accumulate))
+    schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
+    penalty = None
+    if config.sparse:
+        strength = penalty_of(
+            model.spec,
+            schedule,
+            prune=config.prune,
+            s=config.s,
+            s_schedule=config.s_schedule,
+            lr=config.lr,
+            adam=config.adam,
+        )
+        penalty = bound(strength, model, schedule)
+    ema = average(model, steps) if config.ema else None
+    options = UpdateOptions(
+        accumulate=accumulate,
+        penalty=timed(model, penalty, steps),
+        clip=CLIP,
+        group=group,
+        shared=group.wrap(model),
+    )
+    return Backprop(
+        model=model,
+        inputs=task.inputs,
+        optimizer=make_optimizer(model, lr=config.lr, adam=config.adam),
+        schedule=schedule,
+        precision=precision,
+        options=options,
+        ema=ema,
+        scaler=precision.scaler(),
+    )
+
+
+def average(model: Model, steps: int) -> Ema:
+    """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
+    decay, ramp = max(0.0, min(0.9999, 1 - 10 / steps)), min(2000.0, steps / 10)
+    return Ema(model, decay=decay, ramp=ramp, copied=is_observer)
+
+
+def add_teacher(update: Backprop, distillation: DistillationContext | None, config: TrainConfig) -> None:
+    """Let a teacher's terms and what it trains along take part in the steps."""
+    update.options = replace(update.options, teacher=distillation)
+    if distillation and distillation.parameters():
+        assert config.lr is not None
+        rate = config.lr if config.adam else config.lr * HELPERS_SHARE
+        add_group(update.optimizer, "teacher", distillation.parameters(), lr=rate)
+
+
+def next_stage(run: Run) -> Run:
+    """The run at the begin of its next stage: the same weights at fewer bits, and everything else anew."""
+    config, stage = run.config, run.stages[run.stages.index(run.stage) + 1]
+    seed_all(config.seed + stage.begin)  # all that a stage depends on is the network of the last one
+    assert isinstance(run.evaluated, FakeQuantised)
+    made = lowered(config, run.task, run.evaluated, stage.scheme(run.evaluated.scheme), run.manifest, run.size)
+    update = update_of(config, run.task, made, stage, run.train, run.precision, run.group)
+    add_teacher(update, run.distillation, config)
+    progress = replace(run.progress, best=Progress().best)
+    run = replace(run, model=update.model, update=update, stage=stage, progress=progress)
+    _own_seed(run)
+    log.info("%s, %d steps", stage_line(stage, run.stages), update.schedule.steps)
+    return run
+
+
+def loaders(
+    config: TrainConfig, task: Task, manifest: Manifest, spec: ModelSpec, size: tuple[int, int], group: Group
+) -> tuple[Loader[Any], Loader[Any]]:
+    """Training and validation batches; ``--batch-size`` is that of all processes together.
+
+    Raises:
+        InputError: there are more processes than images in a batch.
+    """
+    share, step = (group.rank, group.size), granularity(spec)
+
+    def images(place: Path, **how: Any) -> Any:
+        common = {"cache": config.cache, "seed": config.seed, "channels": spec.channels, "grey": config.gray_scale}
+        return task.dataset(manifest, place, size, **common, **how)
+
+    seen = images(manifest.train, augment=task.augmentation(manifest, config.mosaic), unreadable="replace")
+    batch = config.batch_size or min(batch_size(spec), max(1, len(seen) // STEPS))
+    if batch < group.size:
+        raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
+    train = make_loader(
+        seen,
+        batch,
+        share=share,
+        workers=config.workers,
+        shuffle=True,
+        seed=config.seed,
+        rect=step if config.rect else 0,
+        sizes=scales(size, step) if config.multi_scale else (),
+    )
+    valid = make_loader(images(manifest.valid, unreadable="drop"), batch, workers=config.workers, share=share)
+    return train, valid
+
+
+def saved_config(config: TrainConfig, saved: Checkpoint) -> TrainConfig:
+    """The config a cut run began with, but for what is this machine's; what it did not know yet is as it is here."""
+    kept = saved.training.get("config") or saved.training["args"]  # before there were configs: the flags
+    known = {f.name for f in fields(TrainConfig)} - {"device", "workers", "resume", "sync_bn"}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known}
+    return replace(config, **values)
+
+
+def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
+    start = fitted(read, config, task, manifest)
+    tell_unused_keys(start.network.spec)
+    return replace(start, network=initial_gammas(start.network)) if config.sparse and start.scratch else start
+
+
+def _own_seed(run: Run, saved: Sequence[Any] = ()) -> None:
+    if len(saved) == run.group.size > 1:
+        set_random_state(saved[run.group.rank])
+    elif run.group.rank:  # the others drop out other values; with one process nothing changes
+        torch.manual_seed(run.config.seed + run.group.rank + 1000 * run.progress.epochs)
+
+
+def _record(
+    config: TrainConfig,
+    task: Task,
+    folder: Path,
+    manifest: Manifest,
+    given: Sequence[Path],
+    device: str,
+    group: Group,
+    *,
+    again: bool,
+) -> Record:
+    """A new record; that of a resumed run keeps the inputs it began with. The first process writes it, all have it."""
+    if not group.is_main:
+        group.shared(None)
+        return read_record(folder)
+    inputs = [manifest.path, manifest.train, manifest.valid, *given]
+    if again:
+        inputs = [Path(item["path"]) for item in read_record(folder).inputs]
+    files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
+    device = f"{device}, {group.size} processes" if group.size > 1 else device
+    told = asdict(config)
+    record = start_record(folder, script="train", args=told, seed=config.seed, device=device, inputs=files, task=task)
+    group.shared(None)
+    return record
+
+
+def _new_files(name: str, stages: Sequence[BitStage]) -> dict[str, str]:
+    """The run's folder and its checkpoints, all under names nobody has."""
+    suffix, folder = f"_{name}" if name else "", new_run_folder(RUNS, "train", name)
+    best, last = (free_path(WEIGHTS / f"{kind}{suffix}.pt") for kind in ("best", "last"))
+    return {"folder": str(folder), "best": str(best), "last": str(last)} | stage_names(stages, last, best)
+
+
+def _restored(run: Run, saved: Checkpoint) -> Run:
+    run.progress = restore(saved.training, run.model, run.update)
+    if run.distillation:
+        run.distillation.restore(saved.training["teacher"])
+    run.before = run.progress.seconds
+    kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
+    run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
+    return run
+
+
+def _log_run(run: Run) -> None:
+    """What runs, in three lines, so that a log alone can be repeated."""
+    record, counts, update = run.record, count(run.model.spec, run.size), run.update
+    git = (record.git or "no git").partition("+")
+    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
+    log.info(
+        "%d training and %d validation images at %dx%d px, batches of %d, %d a step; %s parameters, %s MACs",
+        len(run.train.dataset),
+        len(run.valid.dataset),
+        *run.size,
+        run.train.batch_size,
+        update.accumulate,
+        number(counts.params),
+        number(counts.macs),
+    )
+    log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
+    if run.stage.bits:
+        log.info(stage_line(run.stage, run.stages))
