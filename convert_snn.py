@@ -18,27 +18,21 @@ run in its mode, and in runs/convert_snn the record, pictures and tables.
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.convert import spikes_script
-from pipeline.converting import flags as spikes
-from pipeline.quantise import add_flags
+from pipeline.convert import convert
 from pipeline.session import FLOAT, open_session
 from utils import cli
+from utils.config.convert import ConvertConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[ConvertConfig]:
     """The command line."""
-    flags = cli.parser(__doc__ or "")
-    add_flags(flags)
-    spikes.add_flags(flags)
-    return flags
+    return cli.parser(__doc__ or "", ConvertConfig)
 
 
-def run(args: argparse.Namespace) -> Record:
-    """Convert as the flags say."""
-    return spikes_script(open_session(args, scripts=FLOAT))
+def run(config: ConvertConfig) -> Record:
+    """Convert as the config says."""
+    return convert(open_session(config, scripts=FLOAT)).record
 
 
 if __name__ == "__main__":

@@ -16,23 +16,20 @@ the networks it takes.
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.export import add_flags, export_script
+from pipeline.export import export, open_integers
 from utils import cli
+from utils.config.export import ExportConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[ExportConfig]:
     """The command line."""
-    flags = cli.parser(__doc__ or "")
-    add_flags(flags)
-    return flags
+    return cli.parser(__doc__ or "", ExportConfig)
 
 
-def run(args: argparse.Namespace) -> Record:
-    """Export as the flags say."""
-    return export_script(args)
+def run(config: ExportConfig) -> Record:
+    """Export as the config says."""
+    return export(open_integers(config)).record
 
 
 if __name__ == "__main__":

@@ -14,24 +14,21 @@ network that was trained quantised is packed as it is. --bits auto leaves bits.c
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.quantise import add_flags, quantise_script
+from pipeline.quantise import quantise
 from pipeline.session import FLOAT, open_session
 from utils import cli
+from utils.config.quantise import QuantiseConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[QuantiseConfig]:
     """The command line."""
-    flags = cli.parser(__doc__ or "")
-    add_flags(flags)
-    return flags
+    return cli.parser(__doc__ or "", QuantiseConfig)
 
 
-def run(args: argparse.Namespace) -> Record:
-    """Quantise as the flags say."""
-    return quantise_script(open_session(args, scripts=FLOAT))
+def run(config: QuantiseConfig) -> Record:
+    """Quantise as the config says."""
+    return quantise(open_session(config, scripts=FLOAT)).record
 
 
 if __name__ == "__main__":

@@ -3,62 +3,137 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from pipeline.converting.flags import settle_flags
-from pipeline.converting.rate import rate
-from pipeline.converting.result import ConversionResult, cost_lines, cost_numbers, operations_table, pictures
-from pipeline.converting.stream import snn_path, stream
-from pipeline.quantise import bits_of, float_row, quantise
-from pipeline.quantising.sizes import operations_of
-from pipeline.report import begin
-from pipeline.session import Session
-from utils.detection.evaluate import Metrics
+from pipeline.conversion_result import (
+    ConversionResult,
+    cost_lines,
+    cost_numbers,
+    metric_word,
+    operations_table,
+    pictures,
+)
+from pipeline.quantise import Rows, bits_of, float_row, to_integers
+from pipeline.rate import rate
+from pipeline.session import WEIGHTS, Session
+from pipeline.stream import stream
+from utils.config.bits import PERCENTILE as RANGE_PERCENTILE
+from utils.config.convert import ConvertConfig
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.sizes import bit_operations
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
 from utils.spiking.phase import PhaseExecutor
-from utils.spiking.snn_checkpoint import ExecutionMode, save_spiking
+from utils.spiking.rate import PERCENTILE as RATE_PERCENTILE
+from utils.spiking.rate import RateNetwork
+from utils.spiking.snn_checkpoint import EXACT, LAYERWISE, RATE, STREAM, ExecutionMode, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
 from utils.spiking.synops import SpikeCost, measure
+from utils.task import Metrics
 
 log = logging.getLogger(__name__)
 
 COUNTED = 64  # validation images on which spikes are counted
+ONLY = {  # field -> the modes that it belongs to
+    "timesteps": (STREAM, RATE),
+    "early_exit": (STREAM,),
+    "neuron": (STREAM,),
+    "schedule": (STREAM,),
+    "curve": (STREAM, RATE),
+    "channel_wise": (RATE,),
+    "reset": (RATE,),
+}
 
 
-def spikes_script(session: Session) -> Record:
-    """convert_snn.py: convert in the mode that was asked for, and tell everything about it."""
-    settle_flags(session)
-    record = begin(session, "convert_snn")
-    outcome = MODE_SCRIPTS[session.args.mode](session, record.folder)
-    log.info(comparison_table(outcome.title, outcome.rows))
-    for line in outcome.message:
+@dataclass(frozen=True)
+class ConvertResult:
+    """What converting left: the network in its mode, its file, metrics and rows of the record by name, the record."""
+
+    network: SpikingNetwork | RateNetwork
+    path: Path
+    metrics: dict[str, Metrics]
+    rows: Rows
+    record: Record
+
+
+def convert(session: Session[ConvertConfig]) -> ConvertResult:
+    """Convert in the mode that was asked for, and tell everything about it.
+
+    Raises:
+        InputError: a flag does nothing in this mode, or the network has no such form.
+    """
+    session = settled(session)
+    record = session.begin("convert_snn")
+    made = CONVERSIONS[session.config.mode](session, record.folder)
+    log.info(comparison_table(made.title, made.rows, session.task))
+    for line in made.message:
         log.info(line)
-    path = outcome.outputs[0]
-    log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
-    return finish_record(record, metrics=outcome.rows, outputs=outcome.outputs)
+    log.info("weights %s (%d bytes); pictures %s", made.path, made.path.stat().st_size, record.folder)
+    record = finish_record(record, metrics=made.rows, outputs=[made.path, *made.files])
+    return ConvertResult(made.network, made.path, made.measured, made.rows, record)
 
 
-def phase(session: Session, folder: Path) -> ConversionResult:
+def settled(session: Session[ConvertConfig]) -> Session[ConvertConfig]:
+    """The session with the defaults that depend on the mode filled in.
+
+    Raises:
+        InputError: a flag does nothing in this mode.
+    """
+    config = session.config
+    if session.loaded.kind == "spiking" and session.loaded.integer is None:
+        raise InputError(f"{session.loaded.path}: holds firing rates, not integers; give the network it was made of")
+    for name, modes in ONLY.items():
+        if getattr(config, name) and config.mode not in modes:
+            flag, wanted = name.replace("_", "-"), " or ".join(modes)
+            raise InputError(f"--{flag}: is for --mode {wanted}, this is {config.mode}; leave it away")
+    config = _settled_tuning(config)
+    config = replace(
+        config,
+        percentile=config.percentile or (RATE_PERCENTILE if config.mode == RATE else RANGE_PERCENTILE),
+        neuron=config.neuron or EXACT,
+        schedule=config.schedule or "spread",
+        reset=config.reset or "subtract",
+    )
+    if config.early_exit and config.timesteps and config.early_exit > config.timesteps:
+        raise InputError(
+            f"--early-exit: {config.early_exit} steps, but only --timesteps {config.timesteps} are simulated"
+        )
+    return replace(session, config=config)
+
+
+def _settled_tuning(config: ConvertConfig) -> ConvertConfig:
+    if not config.finetune:
+        return config
+    limited = config.timesteps or config.early_exit or (config.neuron or EXACT) != EXACT
+    if config.mode == LAYERWISE or (config.mode == STREAM and not limited):
+        exact = f"{LAYERWISE} mode" if config.mode == LAYERWISE else "a stream that runs until it is settled"
+        raise InputError(f"--finetune: {exact} is exact, there is nothing to tune; leave it away")
+    # what is tuned for these steps is nothing later
+    return replace(config, timesteps=config.early_exit) if config.early_exit else config
+
+
+def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     """Integers, spikes layer after layer, the proof that they are the same, what they cost.
 
     Raises:
         InputError: spikes and integers differ, which would be our mistake.
     """
-    integer = quantise(session, folder)
+    integer = to_integers(session, folder)
     spiking = encode(integer)
-    rows, measured = float_row(session), {}
+    rows = float_row(session)
     integers, executor = IntegerExecutor(integer), PhaseExecutor(spiking)
-    path = save_spiking(snn_path(session), spiking, session.manifest.names, session.meta, ExecutionMode("phase"))
+    path, names, run = WEIGHTS / f"{session.free_stem()}.snn.pt", session.manifest.names, ExecutionMode(LAYERWISE)
+    path = save_integers(path, integer, "spiking", names=names, meta=session.meta, run=run)
     try:
         measured = {"quantised": session.score(integers), "spiking": session.score(executor)}
         rows["quantised"] = session.numbers(integers, measured["quantised"], integer.spec, path)
-        rows["quantised"]["bops"] = operations_of(session, integer)
+        rows["quantised"]["bops"] = bit_operations(integer, session.size)
         rows["spiking"] = session.numbers(executor, measured["spiking"], integer.spec, path)
         message = prove(session, spiking, measured)
     except InputError:
@@ -71,11 +146,18 @@ def phase(session: Session, folder: Path) -> ConversionResult:
     shown = dict(measured)
     if session.loaded.network is not None:
         shown = {"float": session.score(session.loaded.predictor), **shown}
-    outputs = [path, *pictures(session, shown, cost, folder)]
-    return ConversionResult(f"{bits_of(integer)}, as integers and as spikes", rows, measured, message, outputs)
+    return ConversionResult(
+        title=f"{bits_of(integer)}, as integers and as spikes",
+        network=spiking,
+        path=path,
+        rows=rows,
+        measured=measured,
+        message=message,
+        files=pictures(session, shown, cost, folder),
+    )
 
 
-def prove(session: Session, spiking: SpikingNetwork, measured: dict[str, Metrics]) -> list[str]:
+def prove(session: Session[ConvertConfig], spiking: SpikingNetwork, measured: dict[str, Metrics]) -> list[str]:
     """Spikes are the integers: the same metrics, and in the literal simulation the same counts in every layer.
 
     Raises:
@@ -84,10 +166,10 @@ def prove(session: Session, spiking: SpikingNetwork, measured: dict[str, Metrics
     a, b = measured["quantised"].record(), measured["spiking"].record()
     if a != b:
         raise InputError(f"spiking and quantised metrics differ: {a} and {b}; please report this network")
-    message = ["spiking and quantised mAP are equal to the last digit"]
-    images = session.args.stepwise
+    message = [f"spiking and quantised {metric_word(session)} are equal to the last digit"]
+    images = session.config.stepwise
     if images:
-        x = torch.stack([session.valid.dataset[i].image for i in range(images)]).float() / 255
+        x = session.validation_images(images)
         literal = StepwiseExecutor(spiking).simulate(x).counts()
         levels = IntegerExecutor(spiking.integer).levels(x)
         wrong = [i for i, count in literal.items() if not torch.equal(count.long(), levels[i].long())]
@@ -99,15 +181,19 @@ def prove(session: Session, spiking: SpikingNetwork, measured: dict[str, Metrics
     return message
 
 
-def spikes_of(session: Session, spiking: SpikingNetwork) -> SpikeCost:
+def spikes_of(session: Session[ConvertConfig], spiking: SpikingNetwork) -> SpikeCost:
     """Spikes and operations on some validation images."""
     batches, seen = [], 0
     for batch in session.valid:
-        batches.append(batch.images.float() / 255)
+        batches.append(session.task.inputs(batch, torch.device("cpu")))
         seen += len(batch.images)
         if seen >= COUNTED:
             break
     return measure(PhaseExecutor(spiking), batches)
 
 
-MODE_SCRIPTS = {"phase": phase, "stream": stream, "rate": rate}
+CONVERSIONS: dict[str, Callable[[Session[ConvertConfig], Path], ConversionResult]] = {
+    LAYERWISE: layerwise,
+    STREAM: stream,
+    RATE: rate,
+}

@@ -1,119 +1,138 @@
-"""From an integer network to the folder an FPGA or C engineer gets, for export.py."""
+"""From an integer network to the folder an FPGA or C engineer gets, or to spikes in others' forms, for export.py."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from pipeline.report import begin
 from pipeline.session import Session, newest, open_session, output_of
-from pipeline.spike_export import write_aer_form, write_nir_form
-from utils.detection.decode import decode
-from utils.detection.nms import non_max_suppression
+from utils.config.export import ExportConfig
 from utils.errors import InputError
 from utils.export.formats import FORMS
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
-from utils.export.package import HandOffOptions, Manifest, export_network
+from utils.export.package import HandOffOptions, Manifest, export_network, whole_folder
 from utils.export.targets import TARGETS, check_target
+from utils.files import free_path, write_text
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.reporting.files import free_path
 from utils.reporting.plots import plot_bars
 from utils.reporting.record import Record, finish_record, git_state
+from utils.spiking.aer import counts_of, image_events, output_events, shape_of, write_events
+from utils.spiking.nir_export import write_nir
+from utils.spiking.snn_checkpoint import LAYERWISE, RATE
+from utils.spiking.spike_schedule import encode
 
 log = logging.getLogger(__name__)
 
 QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
 FOLDER = Path("export")
-CONFIDENCE, OVERLAP = 0.25, 0.45  # of the boxes beside the golden vectors
+MOST_ROWS = 10**6  # of events in a csv; more are in the npy alone
+AER_WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
+
+<image>_in: the image's pixels; one of level n (0..255) fires in each of the first n of 255 steps. A layer that adds
+them up gets n. <image>_layer_<i>: what the read-outs read, in {mode} mode; t counts steps from the frame's first, and a
+layer fires in its own window of {window} steps. Signed spikes of a neuron add up to its integer level.
+"""
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    """The flags of an export."""
-    flags.add_argument("form", nargs="?", choices=sorted(WRITERS), default="fpga", help="what to write (default: fpga)")
-    flags.add_argument("--weights", default="", help=".int.pt or .snn.pt (default: the newest quantised network)")
-    flags.add_argument("--golden", type=int, default=2, help="validation images to write golden vectors for")
-    flags.add_argument("--tile", type=tile, default=None, help="TMxTN: weights in tiles of outputs x inputs too")
-    flags.add_argument("--target", choices=sorted(TARGETS), default="", help="refuse what this hardware cannot run")
-    flags.add_argument("--out", default="", help="the new folder (default: export/ and the network's name)")
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export left: its folder, and the run's record."""
 
-
-def tile(text: str) -> tuple[int, int]:
-    """``64x8`` -> (64, 8)."""
-    numbers = text.lower().split("x")
-    if len(numbers) != 2 or not all(number.isdigit() and int(number) for number in numbers):
-        raise argparse.ArgumentTypeError(f"must be TMxTN, such as 64x8, got {text}")
-    return int(numbers[0]), int(numbers[1])
-
-
-def export_script(args: argparse.Namespace) -> Record:
-    """export.py: write, verify, tell.
-
-    Raises:
-        InputError: the network is a float one, there are too few images, or the hand-off does not verify.
-    """
-    args.weights = args.weights or str(newest(QUANTISED, output=integers_of))
-    float_network = f"{args.weights}: is a float network; quantise it: quantize.py --weights {args.weights}"
-    if not args.weights.endswith(".pt"):
-        raise InputError(float_network)
-    session = open_session(args)
-    if session.loaded.integer is None:
-        rate = f"{args.weights}: spikes in rate mode, which has no integers; convert_snn.py --mode phase has"
-        raise InputError(rate if session.loaded.kind == "spiking" else float_network)
-    if args.target:
-        check_target(session.loaded.integer, args.target)
-    images = golden_images(session, args.golden)
-    stem = session.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
-    out = Path(args.out) if args.out else free_path(FOLDER / "-".join(filter(None, (stem, args.name))))
-    record = begin(session, "export")
-    metrics, outputs = WRITERS[args.form](Job(session, session.loaded.integer, images, stem, out))
-    return finish_record(record, metrics=metrics, outputs=outputs)
-
-
-def integers_of(record: Record | None) -> Path | None:
-    """The integers a run left behind, if they are still there: packed, or spikes that are made of them."""
-    if record is None or record.args.get("mode") == "rate":
-        return None
-    return output_of(record, "*.int.pt", "*.snn.pt")
+    folder: Path
+    record: Record
 
 
 @dataclass(frozen=True)
 class Job:
     """What a writer gets: an integer network, images [N,C,H,W] of n / 255 for golden vectors, a name, a free path."""
 
-    session: Session
+    session: Session[ExportConfig]
     integer: IntegerNetwork
     images: Tensor
     stem: str
     out: Path
 
 
-def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
-    """The forms "fpga" and "c": a folder; returns the record's metrics and outputs."""
-    args, out = job.session.args, job.out
+@dataclass(frozen=True)
+class Written:
+    """What a writer leaves: the record's numbers, and the files that it names."""
+
+    metrics: dict[str, Any]
+    files: list[Path]
+
+
+def open_integers(config: ExportConfig) -> Session[ExportConfig]:
+    """The session of a network that has integers: ``--weights``, or the newest one made here.
+
+    Raises:
+        InputError: the network is a float one, or spikes at rates.
+    """
+    weights = config.weights or str(newest(QUANTISED, output=integers_of))
+    float_network = f"{weights}: is a float network; quantise it: quantize.py --weights {weights}"
+    if not weights.endswith(".pt"):
+        raise InputError(float_network)
+    session = open_session(replace(config, weights=weights))
+    if session.loaded.integer is None:
+        rate = f"{weights}: spikes in {RATE} mode, which has no integers; convert_snn.py --mode {LAYERWISE} has"
+        raise InputError(rate if session.loaded.kind == "spiking" else float_network)
+    return session
+
+
+def integers_of(record: Record | None) -> Path | None:
+    """The integers a run left behind, if they are still there: packed, or spikes that are made of them."""
+    if record is None or record.args.get("mode") == RATE:
+        return None
+    return output_of(record, "*.int.pt", "*.snn.pt")
+
+
+def export(session: Session[ExportConfig]) -> ExportResult:
+    """Write, verify, tell; or leave nothing.
+
+    Raises:
+        InputError: the target cannot run the network, there are too few images, or the hand-off does not verify.
+    """
+    config, integer = session.config, session.loaded.integer
+    assert integer is not None
+    if config.target:
+        check_target(integer, config.target)
+    most = len(session.valid.dataset)
+    if not 1 <= config.golden <= most:
+        raise InputError(f"--golden: {config.golden} images of {most}; use 1 to {most}")
+    stem = session.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
+    out = Path(config.out) if config.out else free_path(FOLDER / "-".join(filter(None, (stem, config.name))))
+    images = session.validation_images(config.golden)
+    record = session.begin("export")
+    made = WRITERS[config.form](Job(session, integer, images, stem, out))
+    return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
+
+
+def write_hand_off(job: Job) -> Written:
+    """The forms "fpga" and "c": a folder."""
+    config, out = job.session.config, job.out
+    fpga = config.form == "fpga"
     options = HandOffOptions(
         name=job.stem,
-        forms=FORMS if args.form == "fpga" else ("npy",),
-        tile=args.tile if args.form == "fpga" else None,
+        forms=FORMS if fpga else ("npy",),
+        tile=config.tile if fpga else None,
         spiking=job.session.loaded.kind == "spiking",
         git=git_state(),
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
-        if args.target:
-            manifest["target"] = args.target
+        if config.target:
+            manifest["target"] = config.target
             with (folder / "README.md").open("a", encoding="utf-8") as text:
-                text.write(TARGETS[args.target].notes)
+                text.write(TARGETS[config.target].notes)
         draw_costs(folder, manifest)
-        write_boxes(job, folder)
+        write_answers(job, folder)
 
     manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
@@ -121,35 +140,7 @@ def write_hand_off(job: Job) -> tuple[dict[str, Any], list[Path]]:
     log.info("%s MACs and %s bit operations an image, %s bytes of weights", *message)
     log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
     numbers = {"macs": totals["macs"], "bops": totals["bops"], "bytes": totals["weight_bytes"]}
-    return numbers, [out / "manifest.json", out / "verify.py"]
-
-
-def write_onnx(job: Job) -> tuple[dict[str, Any], list[Path]]:
-    """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
-    args = job.session.args
-    options = OnnxOptions(form=args.form, name=job.stem, git=git_state(), target=args.target)
-    report = export_onnx(job.out, job.integer, job.images, options)
-    return {"bytes": report["bytes"]}, [job.out / FILES[args.form], job.out / "report.json"]
-
-
-Writer = Callable[[Job], tuple[dict[str, Any], list[Path]]]
-WRITERS: dict[str, Writer] = {
-    "fpga": write_hand_off,
-    "c": write_hand_off,
-    "onnx": write_onnx,
-    "qonnx": write_onnx,
-    "nir": write_nir_form,
-    "aer": write_aer_form,
-}
-
-
-def golden_images(session: Session, count: int) -> Tensor:
-    """The first validation images, [N,C,H,W] of n / 255."""
-    dataset = session.valid.dataset
-    most = len(dataset)  # type: ignore[arg-type]
-    if not 1 <= count <= most:
-        raise InputError(f"--golden: {count} images of {most}; use 1 to {most}")
-    return torch.stack([dataset[i].image for i in range(count)]).float() / 255
+    return Written(numbers, [out / "manifest.json", out / "verify.py"])
 
 
 def draw_costs(folder: Path, manifest: Manifest) -> None:
@@ -164,20 +155,70 @@ def draw_costs(folder: Path, manifest: Manifest) -> None:
         plot_bars(folder / "costs" / f"{key}.png", shown, title=title, unit=unit)
 
 
-def write_boxes(job: Job, folder: Path) -> None:
-    """golden/K/boxes.json: what the heads make of the golden accumulators, in floating point.
+def write_answers(job: Job, folder: Path) -> None:
+    """golden/K/boxes.json, or whatever the task calls it: what it makes of the golden accumulators, in floating point.
 
     Of the integers, and not of the file's own executor: spikes in stream mode may be read out before they settle.
     """
     session, images = job.session, job.images
     raw = IntegerExecutor(job.integer).to(session.device)(images.to(session.device))
     size = (images.shape[2], images.shape[3])
-    names: Any = session.loaded.names or session.manifest.names
-    found = non_max_suppression(decode(raw, session.heads, size), conf=CONFIDENCE, iou=OVERLAP)
-    for k, boxes in enumerate(found):
-        rows = [
-            {"class": int(row[5]), "name": names[int(row[5])], "score": round(row[4], 6), "xyxy": row[:4]}
-            for row in boxes.tolist()
-        ]
-        content = {"confidence": CONFIDENCE, "iou": OVERLAP, "unit": "px of the network's image", "boxes": rows}
-        (folder / f"golden/{k}/boxes.json").write_text(json.dumps(content, indent=1) + "\n")
+    names = session.loaded.names or session.manifest.names
+    golden = session.task.golden(raw, session.loaded.spec, size, names)
+    for k, content in enumerate(golden.contents):
+        (folder / f"golden/{k}/{golden.name}").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def write_onnx(job: Job) -> Written:
+    """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
+    config = job.session.config
+    options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), target=config.target)
+    report = export_onnx(job.out, job.integer, job.images, options)
+    return Written({"bytes": report["bytes"]}, [job.out / FILES[config.form], job.out / "report.json"])
+
+
+def write_nir_form(job: Job) -> Written:
+    """The form "nir": one file.
+
+    Raises:
+        InputError: the network has something that NIR cannot hold; names the layer.
+    """
+    network = encode(job.integer)
+    path = write_nir(job.out / f"{job.stem}.nir", network, *job.session.size)
+    log.info("%s: %s; read-outs are settled after %d steps", path, network.describe(), network.latency)
+    return Written({"bytes": path.stat().st_size, "steps": network.latency}, [path])
+
+
+def write_aer_form(job: Job) -> Written:
+    """The form "aer": events of each golden image, in and out; or nothing.
+
+    Raises:
+        InputError: the folder exists, or the events do not add up to the integer levels, which would be our mistake.
+    """
+    network, names, total = encode(job.integer), [], 0
+    golden = IntegerExecutor(job.integer).levels(job.images)
+    with whole_folder(job.out) as folder:
+        for k, x in enumerate(job.images):
+            found = {"in": image_events(x)} | {f"layer_{i}": e for i, e in output_events(network, x).items()}
+            for i, name in [(-1, "in"), *((int(n.removeprefix("layer_")), n) for n in found if n != "in")]:
+                counts = counts_of(found[name], shape_of(network, i, *job.session.size))
+                if not np.array_equal(counts, golden[i][k].numpy()):
+                    raise InputError(
+                        f"image {k}, {name}: events do not add up to the levels; please report this network"
+                    )
+                total += len(found[name])
+                forms = ("npy", "csv") if len(found[name]) <= MOST_ROWS else ("npy",)
+                names += [write_events(folder / f"{k}_{name}.{form}", found[name]).name for form in forms]
+        names.append(write_text(folder / "README.md", AER_WORDS.format(mode=LAYERWISE, window=network.window)).name)
+    log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
+    return Written({"events": total}, [job.out / name for name in names])
+
+
+WRITERS: dict[str, Callable[[Job], Written]] = {
+    "fpga": write_hand_off,
+    "c": write_hand_off,
+    "onnx": write_onnx,
+    "qonnx": write_onnx,
+    "nir": write_nir_form,
+    "aer": write_aer_form,
+}

@@ -2,37 +2,79 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.quantising.flags import add_flags, scheme_of
-from pipeline.quantising.mixed_precision import choose_bits
-from pipeline.quantising.sizes import FLOAT_BITS, operations_of, size_table, sizes_of
-from pipeline.report import begin, compare
+from torch import Tensor, nn
+
 from pipeline.session import WEIGHTS, Session
-from utils.darknet.network import save_checkpoint
+from utils.config.bits import PERCENTILE
+from utils.config.quantise import MAX_DROP, QuantiseConfig
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.files import writing
+from utils.quantization.bits import check_layers, read_bits_map, write_bits_map
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
-from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower
-from utils.reporting.files import free_path
+from utils.quantization.mixed_precision import BitSearch, TrialScorer, search_bits
+from utils.quantization.scheme import Scheme
+from utils.quantization.sensitivity import FULL, BitUnit
+from utils.quantization.sizes import FLOAT_BITS, bit_operations, file_sizes
+from utils.reporting.quantisation_plots import plot_bits
 from utils.reporting.record import Record, finish_record
-from utils.reporting.tables import comparison_table
+from utils.reporting.tables import change, comparison_table, number, plain_table, size
 from utils.spiking.energy import INT8
-
-__all__ = ["add_flags", "bits_of", "float_row", "quantise", "quantise_script", "save_integer"]
+from utils.spiking.snn_checkpoint import save_integers
+from utils.task import Metrics
 
 log = logging.getLogger(__name__)
 
+SCORED = 256  # training images that a candidate of --bits auto is scored on
 
-def quantise(session: Session, folder: Path | None = None) -> IntegerNetwork:
+Q = TypeVar("Q", bound=QuantiseConfig)
+Rows = dict[str, dict[str, Any]]  # a network's numbers by its name in the record
+
+
+@dataclass(frozen=True)
+class QuantiseResult:
+    """What quantising left: the integers, their file and metrics, the run's record."""
+
+    integer: IntegerNetwork
+    path: Path
+    metrics: Metrics
+    record: Record
+
+
+def quantise(session: Session[Q]) -> QuantiseResult:
+    """The integer network, measured and saved.
+
+    Raises:
+        InputError: the file holds packed integers already, or whatever `to_integers` refuses.
+    """
+    if session.loaded.kind == "quantised":
+        raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
+    record = session.begin("quantize")
+    integer = to_integers(session, record.folder)
+    stem, names = session.free_stem(), session.manifest.names
+    path = save_integers(WEIGHTS / f"{stem}.int.pt", integer, names=names, meta=session.meta)
+    try:
+        return _measured(session, record, integer, path)
+    except BaseException:
+        path.unlink()  # what was not measured is not left about as if it had been
+        raise
+
+
+def to_integers(session: Session[Q], folder: Path | None = None) -> IntegerNetwork:
     """Fold, calibrate on training images, lower to integers; a quantised network comes back as it is.
 
     Args:
-        session: the network, the data and the flags.
+        session: the network, the data and the config.
         folder: where ``--bits auto`` leaves its table and picture; by default nowhere.
 
     Raises:
@@ -42,59 +84,42 @@ def quantise(session: Session, folder: Path | None = None) -> IntegerNetwork:
         log.info("%s is quantised already; its own bits and scales stay", session.loaded.path)
         return session.loaded.integer
     assert session.loaded.network is not None
-    scheme = scheme_of(session.args, session.loaded.spec)
-    images = session.training_images(session.args.calibration)
-    if session.args.bits == "auto":
-        scheme = choose_bits(session, scheme, images, folder)
+    scheme = scheme_of(session.config, session.loaded.spec)
+    images = session.training_images(session.config.calibration)
+    if session.config.bits == "auto":
+        scheme = _chosen_bits(session, scheme, images, folder)
     return lower(calibrate(session.loaded.network, images, scheme))
 
 
-def save_integer(session: Session, integer: IntegerNetwork, kind: str, suffix: str) -> Path:
-    """``weights/<stem><suffix>``, under a name that nobody has taken."""
-    stem = (
-        session.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
-    )
-    stem = f"{stem}_{session.args.name}" if session.args.name else stem
-    path = free_path(WEIGHTS / f"{stem}{suffix}")
-    return save_checkpoint(path, to_checkpoint(integer, kind, session.manifest.names, session.meta))
-
-
-def quantise_script(session: Session) -> Record:
-    """quantize.py: the integer network, measured and saved.
+def scheme_of(config: QuantiseConfig, spec: ModelSpec) -> Scheme:
+    """The scheme that the config says; with ``--bits auto`` the 8 bits from which it goes down.
 
     Raises:
-        InputError: the file holds packed integers already, or whatever ``quantise`` refuses.
+        InputError: flags that contradict one another, or bits for a layer that has none.
     """
-    if session.loaded.kind == "quantised":
-        raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
-    record = begin(session, "quantize")
-    integer = quantise(session, record.folder)
-    path = save_integer(session, integer, "quantised", ".int.pt")
-    try:
-        return _measured(session, record, integer, path)
-    except BaseException:
-        path.unlink()  # what was not measured is not left about as if it had been
-        raise
+    if config.bits is None:
+        for name, value in (("max-drop", config.max_drop), ("budget", config.budget)):
+            if value is not None:
+                raise InputError(f"--{name}: says how --bits auto chooses; add --bits auto")
+    elif config.bits_map is not None:
+        raise InputError("--bits auto and --bits-map: both choose bits by layer; give one of them")
+    layer_bits = () if config.bits_map is None else read_bits_map(config.bits_map)
+    check_layers(layer_bits, spec, str(config.bits_map))
+    return Scheme(
+        w_bit=config.w_bit if config.bits is None else FULL,
+        a_bit=config.a_bit if config.bits is None else FULL,
+        ranges=config.ranges,
+        percentile=PERCENTILE if config.percentile is None else config.percentile,
+        range_scale=config.range_scale,
+        equalise=not config.no_equalise,
+        correct_bias=not config.no_bias_correction,
+        style=config.style,
+        layer_bits=layer_bits,
+        acc_bits=config.acc_bits,
+    )
 
 
-def _measured(session: Session, record: Record, integer: IntegerNetwork, path: Path) -> Record:
-    rows = float_row(session)
-    executor = IntegerExecutor(integer)
-    metrics = session.score(executor)
-    row = session.numbers(executor, metrics, integer.spec, path)
-    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": operations_of(session, integer)}
-    rows["quantised"] = row
-    sizes = sizes_of(session, integer)
-    log.info(comparison_table(f"quantised to {bits_of(integer)}", rows))
-    log.info(size_table(sizes, rows))
-    row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
-    compare(session, {"quantised": metrics}, record.folder / "detections.jpg")
-    log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
-    pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
-    return finish_record(record, metrics=rows, outputs=[path, *pictures])
-
-
-def float_row(session: Session) -> dict[str, dict[str, Any]]:
+def float_row(session: Session[Q]) -> Rows:
     """The network as it came, when it is a float one."""
     loaded = session.loaded
     if loaded.network is None:
@@ -109,3 +134,108 @@ def bits_of(integer: IntegerNetwork) -> str:
     message = f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations"
     message += f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
     return message if scheme.style == "google" else f"{message}, {scheme.style}"
+
+
+def _measured(session: Session[Q], record: Record, integer: IntegerNetwork, path: Path) -> QuantiseResult:
+    rows = float_row(session)
+    executor = IntegerExecutor(integer)
+    metrics = session.score(executor)
+    row = session.numbers(executor, metrics, integer.spec, path)
+    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": bit_operations(integer, session.size)}
+    rows["quantised"] = row
+    names = session.manifest.names
+    sizes = file_sizes(integer, session.loaded.network, names, {"size": list(session.size)})
+    log.info(comparison_table(f"quantised to {bits_of(integer)}", rows, session.task))
+    log.info(_size_table(sizes, rows))
+    row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
+    session.task.comparison(record.folder / "detections.jpg", session.valid.dataset, {"quantised": metrics}, names)
+    log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
+    pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
+    return QuantiseResult(integer, path, metrics, finish_record(record, metrics=rows, outputs=[path, *pictures]))
+
+
+def _size_table(sizes: dict[str, int], rows: Rows) -> str:
+    """A row a file: its bytes and, of the two networks that were measured, MACs and BOPs."""
+    table = [["on disk", "bytes", "", "change", "MACs", "BOPs"]]
+    first = next(iter(sizes.values()))
+    heads = {name: f"weights of {name} bits" for name in sizes} | {"float": "float"}
+    for name, length in sizes.items():
+        row = rows.get(name, {})
+        table.append([heads[name], f"{length:,}", size(length), change(first, length), *_work(row)])
+    own = rows["quantised"]
+    table.append(["this network", f"{own['bytes']:,}", size(own["bytes"]), change(first, own["bytes"]), *_work(own)])
+    return plain_table("files", table)
+
+
+def _work(row: dict[str, Any]) -> list[str]:
+    return [number(row[name]) if name in row else "" for name in ("macs", "bops")]
+
+
+def _chosen_bits(session: Session[Q], start: Scheme, images: list[Tensor], folder: Path | None) -> Scheme:
+    """``--bits auto``: the scheme with bits by layer that ``--max-drop`` and ``--budget`` ask for."""
+    config, loaded = session.config, session.loaded
+    assert loaded.network is not None
+    batches = list(session.training_batches(-(-SCORED // session.valid.batch_size)))
+
+    def score(predictor: nn.Module) -> float:
+        return session.headline(session.measured(predictor.to(session.device), batches))
+
+    scorer = TrialScorer(
+        network=loaded.network,
+        start=start,
+        images=images,
+        score=score,
+        exact=score(loaded.predictor),
+        allowed=MAX_DROP if config.max_drop is None else config.max_drop,
+        heading=session.heading,
+    )
+    distance = partial(session.task.distance, loaded.spec, session.size)
+    found = search_bits(scorer, session.size, distance, config.budget)
+    _tell(found, sum(len(batch.images) for batch in batches))
+    if folder is not None:
+        _leave(found, folder)
+    return found.chosen.scheme
+
+
+def _tell(found: BitSearch, images: int) -> None:
+    damage = {(row.unit, row.bits): row.damage for row in found.damage}
+    table = [["layer", "cfg line", "weights", "alone at 4 bits", "activations", "alone at 4 bits"]]
+    for i, w, a in found.layers:
+        alone = [damage.get((BitUnit(which, i), 4)) for which in ("weights", "activations")]
+        message = ["" if value is None else f"{value:.2g}" for value in alone]
+        table.append([str(i), str(found.spec.layers[i].line), str(w or ""), message[0], str(a or ""), message[1]])
+    log.info(plain_table("bits by layer, and what 4 bits there alone move", table))
+    scorer = found.scorer
+    tried = [[found.kind, "predicted", scorer.heading, "drop", ""], ["1", "float", f"{scorer.exact:.4f}", "", ""]]
+    for trial in sorted(scorer.trials, key=lambda each: -each.step.share):
+        drop = scorer.drop_of(trial)
+        verdict = "taken" if trial is found.chosen else "" if drop <= scorer.allowed else "too much"
+        tried.append(
+            [f"{trial.step.share:.3f}", f"{trial.step.damage:.2g}", f"{trial.score:.4f}", f"{drop:+.4f}", verdict]
+        )
+    log.info(plain_table(f"candidates on {images} training images", tried))
+
+
+def _leave(found: BitSearch, folder: Path) -> None:
+    """bits.csv, bits.txt and bits.png."""
+    with writing(folder / "bits.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["layer", "cfg_line", "unit", "bits", "damage", "chosen"])
+        for (which, layer), bits, damage in found.damage:
+            taken = int(found.chosen.step.choice[BitUnit(which, layer)] == bits)
+            out.writerow([layer, found.spec.layers[layer].line, which, bits, f"{damage:.6g}", taken])
+    chosen, scorer = found.chosen, found.scorer
+    drop = scorer.drop_of(chosen)
+    message = (
+        f"{found.kind} {chosen.step.share:.3f} of 8 bits, {scorer.heading} on training images {drop:+.4f} under float"
+    )
+    write_bits_map(folder / "bits.txt", chosen.scheme.layer_bits, message)
+    plot_bits(
+        folder / "bits.png",
+        found.layers,
+        descent=[(step.share, step.damage) for step in found.steps],
+        tried=[(trial.step.share, scorer.drop_of(trial)) for trial in scorer.trials],
+        taken=(chosen.step.share, drop),
+        metric=scorer.heading,
+        kind=found.kind,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,19 @@ import convert_snn
 import pipeline.session
 import quantize
 from models import Darknet, load_model
-from pipeline.quantise import quantise, quantise_script
-from pipeline.quantising import mixed_precision
-from pipeline.quantising.flags import Budget, scheme_of
+from pipeline.quantise import quantise, scheme_of, to_integers
 from pipeline.session import Session, open_session
 from tests.scenes import CFG, write_scenes
+from utils.config.quantise import QuantiseConfig
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.errors import InputError
+from utils.quantization import mixed_precision
 from utils.quantization.bits import packed_bytes, read_bits_map
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
+from utils.quantization.mixed_precision import Budget
 from utils.quantization.scheme import Scheme
 from utils.quantization.sensitivity import DescentStep
 from utils.reporting.record import Record
@@ -53,7 +53,7 @@ def save_network(cfg: str) -> None:
     save_checkpoint(Path("net.pt"), Checkpoint(Network(spec, Darknet(spec).state_dict()), ("blue", "green")))
 
 
-def parsed(*words: str) -> argparse.Namespace:
+def parsed(*words: str) -> QuantiseConfig:
     return quantize.parser().parse_args([*COMMON, *words])
 
 
@@ -103,9 +103,9 @@ def test_packed_integers_are_not_packed_again(place):
 
 def test_a_network_trained_quantised_is_packed_as_it_is(place):
     given = session()
-    integer = quantise(given)
+    integer = to_integers(given)
     trained = replace(given, loaded=replace(given.loaded, kind="trained", network=None, integer=integer))
-    packed = load_model(left(quantise_script(trained)))
+    packed = load_model(left(quantise(trained).record))
     x = torch.rand(2, 3, 64, 64)
     assert packed.kind == "quantised" and packed.integer is not None
     for made, exact in zip(packed.predictor(x), IntegerExecutor(integer)(x), strict=True):
@@ -142,7 +142,7 @@ def test_automatic_bits_leave_a_table_a_picture_and_a_map_that_makes_the_same_ne
 def test_bits_are_chosen_without_a_look_at_the_validation_images(place, monkeypatch):
     given = session("--bits", "auto", "--budget", "size=0.6", "--max-drop", "0.9")
     monkeypatch.setattr(type(given.valid), "__iter__", _training_only(given, type(given.valid).__iter__))
-    integer = quantise(given)
+    integer = to_integers(given)
     full = Scheme(w_bit=8, a_bit=8)
     constants = sum(8 * op.weight.shape[0] for op in integer.ops.values() if isinstance(op, IntConv))
     weights = packed_bytes(integer.spec, integer.scheme) - constants
@@ -162,6 +162,7 @@ class FakeJudge:
     """Lets through what costs no more than it allows; the damage of a step stands for its drop."""
 
     allowed = 0.01
+    heading = "mAP@.5"
 
     def __init__(self) -> None:
         self.trials: list[DescentStep] = []

@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
     images = random_images(2, side=64)
     integer = lower(calibrate(network, [images]))
     save_checkpoint("weights/net.pt", Checkpoint(network, ("blue", "green")))
-    save_rate("weights/rate.snn.pt", normalise(network, [images], timesteps=4), ("blue", "green"))
+    save_rate("weights/rate.snn.pt", normalise(network, [images], timesteps=4), names=("blue", "green"))
     for kind, suffix in (("quantised", "int"), ("spiking", "snn")):
         save_checkpoint(f"weights/net.{suffix}.pt", to_checkpoint(integer, kind, ("blue", "green")))
     return tmp_path

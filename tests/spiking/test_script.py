@@ -12,8 +12,8 @@ import convert_snn
 import export
 import pipeline.session
 from models import Darknet, load_model, network_of
-from pipeline.converting.layerwise_calibration import tuning_images
-from pipeline.converting.result import ValidationSample
+from pipeline.conversion_result import ValidationSample
+from pipeline.layerwise_calibration import tuning_images
 from tests.scenes import write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint

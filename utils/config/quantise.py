@@ -10,22 +10,12 @@ from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, PERCENTILE, W_BIT, W_HELP
 from utils.config.run import NetworkConfig
+from utils.quantization.mixed_precision import Budget
 from utils.quantization.scheme import RANGE_METHODS
 from utils.quantization.sensitivity import BUDGETS
 
 STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
 MAX_DROP = 0.01
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A share of what the 8-bit network costs, in packed bytes ("size") or bit operations ("bops")."""
-
-    kind: str
-    share: float
-
-    def __str__(self) -> str:
-        return f"{self.kind}={self.share:g}"
 
 
 def style(text: str) -> str:

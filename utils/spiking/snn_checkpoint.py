@@ -20,6 +20,7 @@ from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
 
 MODES = ("phase", "stream", "rate")
+LAYERWISE, STREAM, RATE = MODES
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,13 @@ class ExecutionMode:
     after which it is read out (None: when it is settled). For rate ``timesteps`` is T. Phase needs none of them.
     """
 
-    mode: str = "phase"
+    mode: str = LAYERWISE
     timesteps: int | None = None
     rule: str = "traced"
     schedule: str = "spread"
+
+
+EXACT = ExecutionMode().rule  # the neurons that are their integers once they are settled
 
 
 def executor_of(network: SpikingNetwork, run: ExecutionMode) -> nn.Module:
@@ -42,9 +46,9 @@ def executor_of(network: SpikingNetwork, run: ExecutionMode) -> nn.Module:
     Raises:
         InputError: the mode is unknown, or cannot run this network.
     """
-    if run.mode == "phase":
+    if run.mode == LAYERWISE:
         return PhaseExecutor(network)
-    if run.mode == "stream":
+    if run.mode == STREAM:
         return StreamExecutor(network, rule=run.rule, steps=run.timesteps, schedule=run.schedule)
     raise InputError(f"mode {run.mode!r} of a spiking network is unknown; the file is of a newer version")
 
@@ -92,7 +96,7 @@ def save_rate(
 ) -> Path:
     """Write a rate-mode network, under a name that is free: floats, since there are no integers in it."""
     payload: dict[str, Any] = {"scales": dict(rate.scales), "reset": rate.reset}
-    meta = (meta or {}) | {"run": asdict(ExecutionMode("rate", rate.timesteps))}
+    meta = (meta or {}) | {"run": asdict(ExecutionMode(RATE, rate.timesteps))}
     return save_checkpoint(free_path(path), Checkpoint(rate.network, tuple(names), "spiking", {}, meta, payload))
 
 
@@ -106,7 +110,7 @@ def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.M
         InputError: the file is damaged or of a newer version.
     """
     run = run_of(checkpoint.meta)
-    if run.mode == "rate":
+    if run.mode == RATE:
         scales: dict[int, Tensor] = checkpoint.payload["scales"]
         network = Network(checkpoint.network.spec, checkpoint.network.state)
         return RateExecutor(RateNetwork(network, scales, run.timesteps or 1, checkpoint.payload["reset"])), None

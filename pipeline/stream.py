@@ -10,64 +10,63 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.converting.layerwise_calibration import (
-    mode_row,
-    modes_table,
-    phase_row,
-    tuned_line,
-    tuned_stream,
-    tuning_meta,
-    tuning_table,
-)
-from pipeline.converting.result import (
+from pipeline.conversion_result import (
     ConversionResult,
-    Rows,
     ValidationSample,
     cost_lines,
     cost_numbers,
     curve_points,
+    metric_word,
     mismatch_table,
     peak_bytes,
     pictures,
 )
-from pipeline.quantise import bits_of, quantise
+from pipeline.layerwise_calibration import (
+    layerwise_row,
+    mode_row,
+    tuned_stream,
+    tuning_lines,
+    tuning_meta,
+)
+from pipeline.quantise import Rows, bits_of, to_integers
 from pipeline.session import WEIGHTS, Session
-from utils.detection.evaluate import Metrics
+from utils.config.convert import ConvertConfig
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
-from utils.reporting.files import free_path
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars, plot_raster
 from utils.spiking import mismatch
 from utils.spiking.observe import Observation, hardware_state_bits, join, observe, raster
-from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, save_spiking
+from utils.spiking.snn_checkpoint import EXACT, LAYERWISE, STREAM, ExecutionMode, executor_of, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.synops import SpikeCost, cost_of, weight_bytes, work_of
+from utils.task import Metrics
 
 log = logging.getLogger(__name__)
 
 
-def stream(session: Session, folder: Path) -> ConversionResult:
+def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     """Integers, neurons that stream, accuracy over time, costs, a file.
 
     Raises:
         InputError: a layer cannot stream, or the settled network differs from its integers, which would be our mistake.
     """
-    converted = network = encode(quantise(session, folder))
+    config = session.config
+    converted = network = encode(to_integers(session, folder))
     executor = simulator(session, network).to(session.device)
-    sample = ValidationSample.of(session, session.args.images)
+    sample = ValidationSample.of(session, config.images)
     limit = executor.steps or executor.bound
-    points = curve_points(limit, session.args.curve, [t for t in (network.window, session.args.early_exit, limit) if t])
+    points = curve_points(limit, config.curve, [t for t in (network.window, config.early_exit, limit) if t])
     before = None
-    if session.args.finetune:
+    if config.finetune:
         before, network = watched(executor, sample, (limit,), converted), tuned_stream(session, executor)
         executor = simulator(session, network).to(session.device)
     seen = watched(executor, sample, points, converted)
     curve = {t: sample.score_heads([each.heads[t] for each in seen]) for t in points}
     golden = sample.score(IntegerExecutor(converted.integer))
     every = join(seen)
-    answer = session.args.early_exit or limit
+    answer = config.early_exit or limit
     message = judge(executor, every, golden, curve[limit], sample)
     cost = cost_of_stream(network, every, session.size)
     path = save(session, network)
@@ -77,12 +76,14 @@ def stream(session: Session, folder: Path) -> ConversionResult:
     message += times(executor, every, network) + cost_lines(cost) + memory(every, network, session.size)
     if before is not None:
         rows = _beside(session, sample, converted, before, rows)
-        message += _tuned(before, every, rows)
+        message += tuning_lines(session, join(before).mismatches, every.mismatches, rows)
     message += [] if every.exact else [mismatch_table(every.mismatches)]
-    outputs = [path, *files(folder, executor, every, curve), *pictures(session, measured, cost, folder)]
-    outputs += _pictures(folder, executor, every, curve, rows, next(sample.inputs()))
+    made = [*_files(folder, executor, every, curve), *pictures(session, measured, cost, folder)]
+    made += _pictures(session, folder, executor, every, curve, rows, next(sample.inputs()))
     title = f"{bits_of(network.integer)}, as integers and as spikes that stream; {sample.said}"
-    return ConversionResult(title, rows, measured, message, outputs)
+    return ConversionResult(
+        title=title, network=network, path=path, rows=rows, measured=measured, message=message, files=made
+    )
 
 
 def watched(
@@ -94,10 +95,14 @@ def watched(
 
 
 def _beside(
-    session: Session, sample: ValidationSample, network: SpikingNetwork, before: list[Observation], rows: Rows
+    session: Session[ConvertConfig],
+    sample: ValidationSample,
+    network: SpikingNetwork,
+    before: list[Observation],
+    rows: Rows,
 ) -> Rows:
-    """The rows, and those of what was not tuned: the same neurons, phase mode, the settled stream."""
-    every, settled = join(before), StreamExecutor(network, schedule=session.args.schedule)
+    """The rows, and those of what was not tuned: the same neurons, layer after layer, the settled stream."""
+    every, settled = join(before), StreamExecutor(network, schedule=execution(session.config, None).schedule)
     seen = watched(settled, sample, (settled.bound,), network)
     (last,) = before[0].heads
     scores = [
@@ -105,7 +110,7 @@ def _beside(
     ]
     final = join(seen)
     beside = {
-        "phase": phase_row(sample, network),
+        LAYERWISE: layerwise_row(sample, network),
         "settled": mode_row(
             scores[1], cost_of_stream(network, final, session.size), max(final.settled.values()), exact=final.exact
         ),
@@ -115,20 +120,20 @@ def _beside(
     return {**rows, **beside, "spiking": spiking}
 
 
-def _tuned(before: list[Observation], after: Observation, rows: Rows) -> list[str]:
-    every = join(before)
-    return [
-        tuned_line(every.mismatches, after.mismatches),
-        tuning_table(every.mismatches, after.mismatches),
-        modes_table(rows),
-    ]
+def execution(config: ConvertConfig, steps: int | None) -> ExecutionMode:
+    """How a settled config's stream runs when it is read out after so many steps."""
+    assert config.neuron and config.schedule
+    return ExecutionMode(STREAM, steps, config.neuron, config.schedule)
 
 
-def simulator(session: Session, network: SpikingNetwork) -> StreamExecutor:
-    """The executor the flags ask for; neurons that never settle for good run one window, as Fast-SNN does."""
-    args = session.args
-    steps = args.timesteps or (None if args.neuron == "traced" else network.window)
-    return StreamExecutor(network, rule=args.neuron, steps=steps, schedule=args.schedule)
+def simulator(session: Session[ConvertConfig], network: SpikingNetwork) -> StreamExecutor:
+    """The executor the config asks for; neurons that never settle for good run one window, as Fast-SNN does."""
+    run = execution(session.config, session.config.timesteps or _window(session, network))
+    return StreamExecutor(network, rule=run.rule, steps=run.timesteps, schedule=run.schedule)
+
+
+def _window(session: Session[ConvertConfig], network: SpikingNetwork) -> int | None:
+    return None if session.config.neuron == EXACT else network.window
 
 
 def judge(
@@ -139,7 +144,7 @@ def judge(
     Raises:
         InputError: a settled network differs from its integers.
     """
-    settled = executor.rule == "traced" and (executor.steps is None or executor.steps >= executor.bound)
+    settled = executor.rule == EXACT and (executor.steps is None or executor.steps >= executor.bound)
     equal = last.record() == golden.record()
     if settled and not (seen.exact and equal):
         raise InputError(
@@ -149,18 +154,18 @@ def judge(
     metrics = "equal to the last digit" if equal else "different"
     return [
         f"{flag} after {seen.steps} steps: {mismatch.worst(seen.mismatches)}",
-        f"spiking and quantised mAP are {metrics} ({sample.said})",
+        f"spiking and quantised {metric_word(sample.session)} are {metrics} ({sample.said})",
     ]
 
 
 def times(executor: StreamExecutor, seen: Observation, network: SpikingNetwork) -> list[str]:
-    """Steps until exact, beside the bound and what phase mode takes."""
+    """Steps until exact, beside the bound and what layer after layer takes."""
     slowest, message = max(seen.settled.values()), [f"window L = {network.window} steps"]
-    if executor.rule == "traced":
+    if executor.rule == EXACT:
         message = [f"every layer is settled by step {executor.bound}, whatever the image; {message[0]}"]
     if seen.exact:
         message.append(
-            f"smallest exact T: {slowest} steps for all {seen.images} images (phase mode: {network.latency})"
+            f"smallest exact T: {slowest} steps for all {seen.images} images ({LAYERWISE} mode: {network.latency})"
         )
     return message
 
@@ -187,36 +192,31 @@ def cost_of_stream(network: SpikingNetwork, seen: Observation, size: tuple[int, 
     )
 
 
-def save(session: Session, network: SpikingNetwork) -> Path:
+def save(session: Session[ConvertConfig], network: SpikingNetwork) -> Path:
     """``weights/<stem>.snn.pt``, which remembers how it is to be run."""
-    args = session.args
-    steps = args.early_exit or args.timesteps or (None if args.neuron == "traced" else network.window)
-    run = ExecutionMode("stream", steps, args.neuron, args.schedule)
-    return save_spiking(snn_path(session), network, session.manifest.names, session.meta | tuning_meta(session), run)
-
-
-def snn_path(session: Session) -> Path:
-    """A name that nobody has taken."""
-    stem = (
-        session.loaded.path.name.removesuffix(".pt").removesuffix(".weights").removesuffix(".int").removesuffix(".snn")
-    )
-    stem = f"{stem}_{session.args.name}" if session.args.name else stem
-    return free_path(WEIGHTS / f"{stem}.snn.pt")
+    config = session.config
+    run = execution(config, config.early_exit or config.timesteps or _window(session, network))
+    path, meta = WEIGHTS / f"{session.free_stem()}.snn.pt", session.meta | tuning_meta(session)
+    return save_integers(path, network.integer, "spiking", names=session.manifest.names, meta=meta, run=run)
 
 
 def _rows(
-    session: Session, sample: ValidationSample, network: SpikingNetwork, golden: Metrics, spiking: Metrics, path: Path
+    session: Session[ConvertConfig],
+    sample: ValidationSample,
+    network: SpikingNetwork,
+    golden: Metrics,
+    spiking: Metrics,
+    path: Path,
 ) -> tuple[Rows, dict[str, Metrics]]:
-    measured, rows = {}, {}
+    measured: dict[str, Metrics] = {}
+    rows: Rows = {}
     loaded, spec = session.loaded, network.spec
     if loaded.network is not None:
         measured["float"] = sample.score(loaded.predictor)
         rows["float"] = session.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)
     measured |= {"quantised": golden, "spiking": spiking}
     rows["quantised"] = session.numbers(IntegerExecutor(network.integer), golden, spec, path)
-    run = ExecutionMode(
-        "stream", session.args.early_exit or session.args.timesteps, session.args.neuron, session.args.schedule
-    )
+    run = execution(session.config, session.config.early_exit or session.config.timesteps)
     rows["spiking"] = session.numbers(executor_of(network, run), spiking, spec, path)
     return rows, measured
 
@@ -232,7 +232,7 @@ def _numbers(executor: StreamExecutor, seen: Observation, answer: int) -> dict[s
     }
 
 
-def files(folder: Path, executor: StreamExecutor, seen: Observation, curve: dict[int, Metrics]) -> list[Path]:
+def _files(folder: Path, executor: StreamExecutor, seen: Observation, curve: dict[int, Metrics]) -> list[Path]:
     """curve.csv, settling.csv, mismatch.csv."""
     settling = [{"layer": i, "settled": t, "bound": executor.bounds[i]} for i, t in seen.settled.items()]
     return [
@@ -243,36 +243,42 @@ def files(folder: Path, executor: StreamExecutor, seen: Observation, curve: dict
 
 
 def _pictures(
-    folder: Path, executor: StreamExecutor, seen: Observation, curve: dict[int, Metrics], rows: Rows, x: torch.Tensor
+    session: Session[ConvertConfig],
+    folder: Path,
+    executor: StreamExecutor,
+    seen: Observation,
+    curve: dict[int, Metrics],
+    rows: Rows,
+    x: torch.Tensor,
 ) -> list[Path]:
-    name = f"stream, {executor.rule}"
-    lines: dict[str, float] = {key: rows[key]["map50"] for key in ("float", "quantised") if key in rows}
-    points = {name: [(t, metrics.map50) for t, metrics in curve.items()]}
+    name, headline = f"{STREAM}, {executor.rule}", session.task.headline
+    lines: dict[str, float] = {key: rows[key][headline] for key in ("float", "quantised") if key in rows}
+    points = {name: [(t, session.headline(metrics)) for t, metrics in curve.items()]}
     exact = {name: max(seen.settled.values())} if seen.exact else {}
-    wrong = {i: 100 * m.share for i, m in seen.mismatches.items()}
-    made = [
-        plot_accuracy_over_time(folder / "map_over_time.png", points, lines, exact=exact),
+    over_time = folder / f"{metric_word(session).lower()}_over_time.png"
+    return [
+        plot_accuracy_over_time(over_time, points, lines, exact=exact, metric=session.heading),
         plot_raster(folder / "raster.png", {i: train.numpy() for i, train in raster(executor, x).items()}),
+        _layer_bars(folder, executor, seen),
     ]
+
+
+def _layer_bars(folder: Path, executor: StreamExecutor, seen: Observation) -> Path:
+    """When each layer is settled; of one that is not exact, how many of its neurons are off."""
     if seen.exact:
-        bounds = {i: float(executor.bounds[i]) for i in seen.settled}
-        made.append(
-            plot_layer_bars(
-                folder / "settling.png",
-                {"measured": {i: float(t) for i, t in seen.settled.items()}, "bound": bounds},
-                title="Steps after which no neuron of a layer fires",
-                unit="steps",
-                marks="bound",
-            )
+        measured = {i: float(t) for i, t in seen.settled.items()}
+        return plot_layer_bars(
+            folder / "settling.png",
+            {"measured": measured, "bound": {i: float(executor.bounds[i]) for i in seen.settled}},
+            title="Steps after which no neuron of a layer fires",
+            unit="steps",
+            marks="bound",
         )
-    else:
-        own = {i: 100 * m.own_share for i, m in seen.mismatches.items()}
-        made.append(
-            plot_layer_bars(
-                folder / "mismatch.png",
-                {"off": wrong, "by its own fault": own},
-                title="Neurons whose count is not its level",
-                unit="% of the neurons",
-            )
-        )
-    return made
+    wrong = {i: 100 * m.share for i, m in seen.mismatches.items()}
+    own = {i: 100 * m.own_share for i, m in seen.mismatches.items()}
+    return plot_layer_bars(
+        folder / "mismatch.png",
+        {"off": wrong, "by its own fault": own},
+        title="Neurons whose count is not its level",
+        unit="% of the neurons",
+    )

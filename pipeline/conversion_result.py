@@ -4,69 +4,72 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.report import compare
+from pipeline.quantise import Rows
 from pipeline.session import Session
-from utils.detection.dataset import BoxBatch as Batch
-from utils.detection.evaluate import Metrics, Predictor, evaluate
+from utils.config.convert import ConvertConfig
+from utils.data.loader import Batch
 from utils.reporting.plots import plot_bars
 from utils.reporting.results import write_rows
+from utils.reporting.spike_plots import plot_energy
 from utils.reporting.tables import plain_table
 from utils.spiking.mismatch import Mismatch
+from utils.spiking.rate import RateNetwork
+from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.synops import LayerCost, SpikeCost
+from utils.task import Metrics, Predictor
 
-Rows = dict[str, dict[str, Any]]
 
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ConversionResult:
-    """Rows of the record, what was measured, lines to tell, files left."""
+    """What a mode makes: the network and its file, rows of the record, what was measured, lines, other files."""
 
     title: str
+    network: SpikingNetwork | RateNetwork
+    path: Path
     rows: Rows
     measured: dict[str, Metrics]
     message: list[str]
-    outputs: list[Path] = field(default_factory=list)
+    files: list[Path]
 
 
 @dataclass(frozen=True)
 class ValidationSample:
     """The first validation images, held as batches: each mode is measured on these, so that they can be compared."""
 
-    session: Session
+    session: Session[ConvertConfig]
     batches: tuple[Batch, ...]
     images: int
     whole: bool
 
     @classmethod
-    def of(cls, session: Session, images: int) -> ValidationSample:
+    def of(cls, session: Session[ConvertConfig], images: int) -> ValidationSample:
         """The first batches that hold so many images; the last one cut."""
-        held, seen = [], 0
+        dataset, seen = session.valid.dataset, 0
+        held: list[Batch] = []
         for batch in session.valid:
-            held.append(_first(batch, images - seen))
+            left = images - seen
+            cut = len(batch.images) > left
+            held.append(dataset.collate([dataset[i] for i in batch.indices[:left]]) if cut else batch)
             seen += len(held[-1].images)
             if seen >= images:
                 break
-        return cls(session, tuple(held), seen, seen == len(session.valid.dataset))  # type: ignore[arg-type]
+        return cls(session, tuple(held), seen, seen == len(dataset))
 
     def inputs(self) -> Iterator[Tensor]:
         """[N,C,H,W] of n / 255."""
         for batch in self.batches:
-            yield batch.images.to(self.session.device).float() / 255
+            yield self.session.task.inputs(batch, self.session.device)
 
     def score(self, predictor: Predictor) -> Metrics:
-        """COCO metrics on these images."""
-        args, device = self.session.args, self.session.device
+        """The task's metrics on these images."""
         if isinstance(predictor, nn.Module):
-            predictor.to(device)
-        conf, iou = getattr(args, "conf_thres", 0.001), getattr(args, "iou_thres", 0.6)
-        heads, names = self.session.heads, self.session.manifest.names
-        return evaluate(predictor, self.batches, heads, names, conf=conf, iou=iou, device=device)
+            predictor.to(self.session.device)
+        return self.session.measured(predictor, self.batches)
 
     def score_heads(self, heads: Sequence[list[Tensor]]) -> Metrics:
         """Metrics of raw head maps that were computed before, batch by batch."""
@@ -79,17 +82,9 @@ class ValidationSample:
         return f"all {self.images} validation images" if self.whole else f"the first {self.images} validation images"
 
 
-def _first(batch: Batch, images: int) -> Batch:
-    if len(batch.images) <= images:
-        return batch
-    targets = batch.targets[batch.targets[:, 0] < images]
-    return replace(
-        batch,
-        images=batch.images[:images],
-        targets=targets,
-        indices=batch.indices[:images],
-        letterboxes=batch.letterboxes[:images],
-    )
+def metric_word(session: Session[ConvertConfig]) -> str:
+    """The metric without what it is taken at: mAP of mAP@.5."""
+    return session.heading.partition("@")[0]
 
 
 def cost_lines(cost: SpikeCost) -> list[str]:
@@ -160,11 +155,9 @@ def cost_numbers(cost: SpikeCost) -> dict[str, float]:
     }
 
 
-def pictures(session: Session, shown: dict[str, Metrics], cost: SpikeCost, folder: Path) -> list[Path]:
-    """Detections side by side, spikes of each layer, energy."""
-    from utils.reporting.spike_plots import plot_energy
-
-    compare(session, shown, folder / "detections.jpg")
+def pictures(session: Session[ConvertConfig], shown: dict[str, Metrics], cost: SpikeCost, folder: Path) -> list[Path]:
+    """Answers side by side, spikes of each layer, energy."""
+    sheet = session.task.comparison(folder / "detections.jpg", session.valid.dataset, shown, session.manifest.names)
     spikes = {f"layer {i}": layer.spikes / max(1, layer.neurons) for i, layer in cost.layers.items() if layer.spikes}
     e = cost.energy
     joules = {
@@ -174,7 +167,7 @@ def pictures(session: Session, shown: dict[str, Metrics], cost: SpikeCost, folde
         "spikes, integers": e.spiking_int8,
     }
     return [
-        folder / "detections.jpg",
+        sheet,
         plot_bars(folder / "spikes.png", spikes, title="Spikes a neuron, by layer", unit="spikes a frame"),
         plot_energy(folder / "energy.png", joules),
         write_rows(folder / "operations.csv", [{"layer": i, **asdict(each)} for i, each in cost.layers.items()]),

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.converting.result import Rows, ValidationSample, cost_numbers
+from pipeline.conversion_result import ValidationSample, cost_numbers
+from pipeline.quantise import Rows
 from pipeline.session import Session
+from utils.config.convert import ConvertConfig
 from utils.darknet.network import Network
-from utils.detection.evaluate import Metrics
 from utils.reporting.tables import plain_table
 from utils.spiking import mismatch
 from utils.spiking.finetune import Progress, finetune_stream
@@ -22,38 +23,40 @@ from utils.spiking.finetune_rate import finetune_rate
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import RateNetwork
+from utils.spiking.snn_checkpoint import LAYERWISE
 from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.synops import SpikeCost, measure
+from utils.task import Metrics
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def tuned_stream(session: Session, executor: StreamExecutor) -> SpikingNetwork:
+def tuned_stream(session: Session[ConvertConfig], executor: StreamExecutor) -> SpikingNetwork:
     """The executor's network, fine-tuned for its neurons and its T."""
     return _message(
         session,
         len(executor.spiking.spec.layers),
         lambda images, done: finetune_stream(
-            executor, images, iterations=session.args.finetune_iterations, progress=done
+            executor, images, iterations=session.config.finetune_iterations, progress=done
         ),
     )
 
 
-def tuned_rate(session: Session, made: RateNetwork, network: Network) -> RateNetwork:
+def tuned_rate(session: Session[ConvertConfig], made: RateNetwork, network: Network) -> RateNetwork:
     """``made``, fine-tuned towards the float network that it was normalised from."""
     return _message(
         session,
         len(made.spec.layers),
         lambda images, done: finetune_rate(
-            made, network, images, iterations=session.args.finetune_iterations, progress=done
+            made, network, images, iterations=session.config.finetune_iterations, progress=done
         ),
     )
 
 
-def _message(session: Session, layers: int, tune: Callable[[Tensor, Progress], T]) -> T:
+def _message(session: Session[ConvertConfig], layers: int, tune: Callable[[Tensor, Progress], T]) -> T:
     images, began = tuning_images(session), time.perf_counter()
     with tqdm(total=layers, desc="fine-tune", delay=2, leave=False, disable=None) as bar:
 
@@ -65,16 +68,16 @@ def _message(session: Session, layers: int, tune: Callable[[Tensor, Progress], T
     return found
 
 
-def tuning_images(session: Session) -> Tensor:
+def tuning_images(session: Session[ConvertConfig]) -> Tensor:
     """The first training images of a seeded order, not augmented; validation images never."""
-    wanted = session.args.finetune_images
+    wanted = session.config.finetune_images
     return torch.cat(session.training_images(wanted))[:wanted].to(session.device)
 
 
-def tuning_meta(session: Session) -> dict[str, Any]:
+def tuning_meta(session: Session[ConvertConfig]) -> dict[str, Any]:
     """What a file remembers of it."""
-    args = session.args
-    return {"finetuned": [args.finetune_images, args.finetune_iterations]} if args.finetune else {}
+    config = session.config
+    return {"finetuned": [config.finetune_images, config.finetune_iterations]} if config.finetune else {}
 
 
 def tuning_table(before: dict[int, Mismatch], after: dict[int, Mismatch], unit: str = "levels") -> str:
@@ -93,31 +96,42 @@ def tuned_line(before: dict[int, Mismatch], after: dict[int, Mismatch]) -> str:
     return f"fine-tuned: {a.share:.2%} of the neurons were off, {b.share:.2%} are; by {a.mean:.4f} and {b.mean:.4f}"
 
 
+def tuning_lines(
+    session: Session[ConvertConfig],
+    before: dict[int, Mismatch],
+    after: dict[int, Mismatch],
+    rows: Rows,
+    unit: str = "levels",
+) -> list[str]:
+    """All that is told of it."""
+    return [tuned_line(before, after), tuning_table(before, after, unit), modes_table(session, rows)]
+
+
 def mode_row(metrics: Metrics, cost: SpikeCost, steps: int, *, exact: bool) -> dict[str, Any]:
     """A mode that is shown beside, in the record."""
     return metrics.record() | cost_numbers(cost) | {"steps": steps, "exact": exact}
 
 
-def phase_row(sample: ValidationSample, network: SpikingNetwork) -> dict[str, Any]:
-    """Phase mode of the network that was converted."""
+def layerwise_row(sample: ValidationSample, network: SpikingNetwork) -> dict[str, Any]:
+    """The network that was converted, layer after layer."""
     executor = PhaseExecutor(network)
     return mode_row(sample.score(executor), measure(executor, sample.inputs()), network.latency, exact=True)
 
 
-def modes_table(rows: Rows) -> str:
+def modes_table(session: Session[ConvertConfig], rows: Rows) -> str:
     """The exact modes make fine-tuning unnecessary: both, in one table."""
     names = {
         "float": "float",
         "quantised": "quantised",
         "converted": "as converted",
         "spiking": "fine-tuned",
-        "phase": "phase, nothing tuned",
+        LAYERWISE: f"{LAYERWISE}, nothing tuned",
         "settled": "settled stream, nothing tuned",
     }
-    lines = [["", "mAP@.5", "exact", "steps", "spikes", "SOP/MAC"]]
+    lines = [["", session.heading, "exact", "steps", "spikes", "SOP/MAC"]]
     for key in (each for each in names if each in rows):
         row = rows[key]
         spikes = [f"{row['spikes']:,.0f}", f"{row['sops_per_mac']:.2f}"] if "spikes" in row else ["", ""]
         exact = {True: "yes", False: "no", None: ""}[row.get("exact")]
-        lines.append([names[key], f"{row['map50']:.4f}", exact, str(row.get("steps", "")), *spikes])
+        lines.append([names[key], f"{row[session.task.headline]:.4f}", exact, str(row.get("steps", "")), *spikes])
     return plain_table("fine-tuning, and modes that need none", lines)

@@ -9,32 +9,29 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.converting.flags import RATE_STEPS
-from pipeline.converting.layerwise_calibration import (
-    mode_row,
-    modes_table,
-    phase_row,
-    tuned_line,
-    tuned_rate,
-    tuning_meta,
-    tuning_table,
-)
-from pipeline.converting.result import (
+from pipeline.conversion_result import (
     ConversionResult,
-    Rows,
     ValidationSample,
     cost_lines,
     cost_numbers,
     curve_points,
+    metric_word,
     mismatch_table,
     pictures,
 )
-from pipeline.converting.stream import snn_path
-from pipeline.quantise import quantise
-from pipeline.session import Session
+from pipeline.layerwise_calibration import (
+    layerwise_row,
+    mode_row,
+    tuned_rate,
+    tuning_lines,
+    tuning_meta,
+)
+from pipeline.quantise import Rows, to_integers
+from pipeline.session import WEIGHTS, Session
+from utils.config.convert import RATE_STEPS, ConvertConfig
 from utils.darknet import spec as s
 from utils.darknet.network import Network
-from utils.detection.evaluate import Metrics
+from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
@@ -42,16 +39,17 @@ from utils.spiking import mismatch
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
-from utils.spiking.snn_checkpoint import save_rate
+from utils.spiking.snn_checkpoint import LAYERWISE, RATE, save_rate
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost, cost_of
+from utils.task import Metrics
 
 log = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
 
 
-def rate(session: Session, folder: Path) -> ConversionResult:
+def rate(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     """Normalise, simulate T steps, measure, save.
 
     Raises:
@@ -59,63 +57,67 @@ def rate(session: Session, folder: Path) -> ConversionResult:
     """
     network = session.loaded.network
     if network is None:
-        raise InputError(
-            f"{session.loaded.path}: holds no float network, which --mode rate normalises; give the one it was made of"
-        )
-    converted, args = normalised(session, network), session.args
-    sample = ValidationSample.of(session, args.images)
-    made = tuned_rate(session, converted, network) if args.finetune else converted
+        place = f"{session.loaded.path}: holds no float network, which --mode {RATE} normalises"
+        raise InputError(f"{place}; give the one it was made of")
+    converted, config = normalised(session, network), session.config
+    sample = ValidationSample.of(session, config.images)
+    made = tuned_rate(session, converted, network) if config.finetune else converted
     executor = RateExecutor(made)
-    points = curve_points(made.timesteps, args.curve, [made.timesteps])
+    points = curve_points(made.timesteps, config.curve, [made.timesteps])
     run = simulate(sample, executor, network, points)
     curve = {t: sample.score_heads([each[t] for each in run.heads]) for t in points}
     cost = cost_of_rate(made, run, session.size)
-    path = save_rate(snn_path(session), made, session.manifest.names, session.meta | tuning_meta(session))
+    path = save(session, made)
     measured = {"float": sample.score(session.loaded.predictor), "spiking": curve[made.timesteps]}
-    rows: Rows = {
-        "float": session.numbers(session.loaded.predictor, measured["float"], session.loaded.spec, session.loaded.path),
-        "spiking": session.numbers(executor, measured["spiking"], made.spec, path),
-    }
+    loaded = session.loaded
+    rows = {"float": session.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)}
+    rows["spiking"] = session.numbers(executor, measured["spiking"], made.spec, path)
     rows["spiking"] |= cost_numbers(cost) | {"steps": made.timesteps, "exact": False, "images": sample.images}
     message = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
-    if args.finetune:
+    if config.finetune:
         before = simulate(sample, RateExecutor(converted), network, (made.timesteps,))
         rows = _beside(session, sample, converted, before, rows)
-        message += [
-            tuned_line(before.mismatches, run.mismatches),
-            tuning_table(before.mismatches, run.mismatches, "spikes"),
-            modes_table(rows),
-        ]
+        message += tuning_lines(session, before.mismatches, run.mismatches, rows, "spikes")
     message.append(mismatch_table(run.mismatches, "spikes"))
-    outputs = [path, *_files(folder, run, curve, rows), *pictures(session, measured, cost, folder)]
-    how = "channel" if args.channel_wise else "layer"
-    title = f"rates of {made.timesteps} steps, a scale a {how}, {args.percentile} %, reset {made.reset}; {sample.said}"
-    return ConversionResult(title, rows, measured, message, outputs)
+    how = f"a scale a {'channel' if config.channel_wise else 'layer'}, {config.percentile} %, reset {made.reset}"
+    title = f"rates of {made.timesteps} steps, {how}; {sample.said}"
+    files = [*_files(session, folder, run, curve, rows), *pictures(session, measured, cost, folder)]
+    return ConversionResult(
+        title=title, network=made, path=path, rows=rows, measured=measured, message=message, files=files
+    )
 
 
-def _beside(session: Session, sample: ValidationSample, converted: RateNetwork, before: Simulated, rows: Rows) -> Rows:
-    """The rows, and those of what was not tuned: the same rates, and phase mode, for which integers are calibrated."""
+def save(session: Session[ConvertConfig], network: RateNetwork) -> Path:
+    """``weights/<stem>.snn.pt``, which remembers T."""
+    path, meta = WEIGHTS / f"{session.free_stem()}.snn.pt", session.meta | tuning_meta(session)
+    return save_rate(path, network, names=session.manifest.names, meta=meta)
+
+
+def _beside(
+    session: Session[ConvertConfig], sample: ValidationSample, converted: RateNetwork, before: Simulated, rows: Rows
+) -> Rows:
+    """The rows, and those of what was not tuned: the same rates, and the exact mode of integers, calibrated here."""
     score = sample.score_heads([each[converted.timesteps] for each in before.heads])
     cost, spiking = cost_of_rate(converted, before, session.size), rows.pop("spiking")
-    phase = phase_row(sample, encode(quantise(session)))
     return {
         **rows,
-        "phase": phase,
+        LAYERWISE: layerwise_row(sample, encode(to_integers(session))),
         "converted": mode_row(score, cost, converted.timesteps, exact=False),
         "spiking": spiking,
     }
 
 
-def normalised(session: Session, network: Network) -> RateNetwork:
+def normalised(session: Session[ConvertConfig], network: Network) -> RateNetwork:
     """The network of rates that the flags ask for, normalised on training images."""
-    args = session.args
+    config = session.config
+    assert config.percentile and config.reset  # of a settled config
     return normalise(
         network,
-        session.training_images(args.calibration),
-        timesteps=args.timesteps or RATE_STEPS,
-        percentile=args.percentile,
-        channel_wise=args.channel_wise,
-        reset=args.reset,
+        session.training_images(config.calibration),
+        timesteps=config.timesteps or RATE_STEPS,
+        percentile=config.percentile,
+        channel_wise=config.channel_wise,
+        reset=config.reset,
     )
 
 
@@ -149,8 +151,6 @@ def simulate(sample: ValidationSample, executor: RateExecutor, network: Network,
 
 def cost_of_rate(made: RateNetwork, seen: Simulated, size: tuple[int, int]) -> SpikeCost:
     """Costs of the spikes of T steps; float weights, one membrane a neuron."""
-    from utils.darknet.shapes import channels, sizes
-
     spec, state = made.spec, made.network.state
     wide, sides = channels(spec), sizes(spec, *size)
     work = {
@@ -166,9 +166,12 @@ def cost_of_rate(made: RateNetwork, seen: Simulated, size: tuple[int, int]) -> S
     return cost_of(spec, work, [(seen.images, counts)], state_bytes=state_bytes, weight_bytes=weights)
 
 
-def _files(folder: Path, seen: Simulated, curve: dict[int, Metrics], rows: Rows) -> list[Path]:
-    layers = seen.mismatches
-    points = {"rate": [(t, metrics.map50) for t, metrics in curve.items()]}
+def _files(
+    session: Session[ConvertConfig], folder: Path, seen: Simulated, curve: dict[int, Metrics], rows: Rows
+) -> list[Path]:
+    layers, over_time = seen.mismatches, folder / f"{metric_word(session).lower()}_over_time.png"
+    points = {RATE: [(t, session.headline(metrics)) for t, metrics in curve.items()]}
+    lines = {"float": rows["float"][session.task.headline]}
     shares = {
         "off by more than half a spike": {i: 100 * m.share for i, m in layers.items()},
         "by its own fault": {i: 100 * m.own_share for i, m in layers.items()},
@@ -176,7 +179,7 @@ def _files(folder: Path, seen: Simulated, curve: dict[int, Metrics], rows: Rows)
     return [
         write_rows(folder / "curve.csv", [{"steps": t, **metrics.record()} for t, metrics in curve.items()]),
         write_rows(folder / "mismatch.csv", mismatch.rows(layers)),
-        plot_accuracy_over_time(folder / "map_over_time.png", points, {"float": rows["float"]["map50"]}),
+        plot_accuracy_over_time(over_time, points, lines, metric=session.heading),
         plot_layer_bars(
             folder / "mismatch.png", shares, title="Neurons whose rate is not their activation", unit="% of the neurons"
         ),

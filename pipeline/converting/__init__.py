@@ -1,1 +1,0 @@
-"""What convert_snn.py does in each of its modes."""

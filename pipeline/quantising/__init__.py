@@ -1,1 +1,0 @@
-"""What quantisation needs beyond one call: its flags, bits by layer, bytes on disk."""
