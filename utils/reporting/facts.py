@@ -93,15 +93,14 @@ class TaskFacts:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TaskFacts:
-        """Those that a record holds; what it does not know yet is as it is here.
+        """Those that a record holds, of this version or another.
 
         Raises:
-            TypeError: it holds something else.
+            KeyError, TypeError: it holds something else.
         """
-        known = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known}
-        values["columns"] = tuple(Column(**column) for column in values["columns"])
-        values["charts"] = tuple(TaskChart(**chart) for chart in values.get("charts", ()))
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in _known(cls, content).items()}
+        values["columns"] = tuple(Column(**_known(Column, column)) for column in values["columns"])
+        values["charts"] = tuple(TaskChart(**_known(TaskChart, chart)) for chart in values.get("charts", ()))
         return cls(**values)
 
     @property
@@ -113,3 +112,8 @@ class TaskFacts:
     def score(self) -> Column:
         """The headline's column."""
         return next(column for column in self.columns if column.name == self.headline)
+
+
+def _known(kind: type[Column] | type[TaskChart] | type[TaskFacts], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record this version knows."""
+    return {field.name: content[field.name] for field in fields(kind) if field.name in content}
