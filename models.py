@@ -192,6 +192,7 @@ class Loaded:
     network: Network | None = None
     integer: IntegerNetwork | None = None
     grey: bool = False
+    cfg: Path | None = None  # the file of its structure, where that is another one
 
 
 def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
@@ -205,6 +206,7 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     spec = checkpoint.network.spec
     height, width = checkpoint.meta.get("size", (spec.height, spec.width))
     common: dict[str, Any] = {"names": checkpoint.names, "size": (height, width), "path": path}
+    common["cfg"] = None if cfg is None else Path(cfg)
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
         model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

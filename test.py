@@ -12,31 +12,20 @@ confusion matrix and labelled pictures in runs/test[-name].
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.report import benchmark, report_test
-from pipeline.session import ANY, open_session
+from pipeline.measure import measure
 from utils import cli
+from utils.config.measure import TestConfig
 from utils.reporting.record import Record
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser[TestConfig]:
     """The command line."""
-    flags = cli.parser(__doc__ or "")
-    flags.add_argument("--cfg", default=None, help="structure of .weights; a .pt carries its own")
-    flags.add_argument("--weights", default="", help="what to measure (default: the newest network made here)")
-    flags.add_argument("--conf-thres", type=cli.fraction, default=0.001, help="candidates score above this")
-    flags.add_argument("--iou-thres", type=cli.fraction, default=0.6, help="NMS: boxes that overlap more are one")
-    flags.add_argument("--rect", action="store_true", help="batches of images of similar aspect, less padding")
-    flags.add_argument("--save-json", action="store_true", help="detections in COCO's results format")
-    flags.add_argument("--task", choices=["test", "benchmark"], default="test", help="one measurement, or a table")
-    return flags
+    return cli.parser(__doc__ or "", TestConfig)
 
 
-def run(args: argparse.Namespace) -> Record:
+def run(config: TestConfig) -> Record:
     """Measure as the flags say."""
-    session = open_session(args, scripts=ANY)
-    return benchmark(session) if args.task == "benchmark" else report_test(session)
+    return measure(config)
 
 
 if __name__ == "__main__":

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.convert import spikes_of
 from pipeline.session import RUNS, WEIGHTS, Session, open_session, output_of
 from pipeline.summary import Measured, about, leave, with_report
-from utils.cli import CFG
+from pipeline.tasks import task_of
+from utils import cli
+from utils.config.pipeline import PipelineConfig
+from utils.config.run import CFG, RunConfig
+from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import load_checkpoint
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest, read_list
-from utils.detection.labels import label_path
-from utils.detection.open_data import read_manifest
-from utils.detection.sample import prepare_if_sample
 from utils.errors import InputError
 from utils.reporting.files import sha256, shown, stamps
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
 from utils.reporting.tables import stage_table
 from utils.spiking.spike_schedule import encode
+from utils.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "se
 class Script(Protocol):
     """A script as a module: its flags and what it does with them."""
 
-    def parser(self) -> argparse.ArgumentParser:
+    def parser(self) -> cli.Parser[Any]:
         """The command line."""
 
-    def run(self, args: argparse.Namespace) -> Record:
+    def run(self, config: Any) -> Record:
         """Do it."""
 
 
@@ -70,21 +71,20 @@ class Stage:
     teacher: TeacherSpec | None = None
 
 
-def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
+def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
     """Run the stages that are not done, compare all of them, and write the table, the record, pictures and the report.
 
-    With ``args.until`` it ends after the stage of that name, whose record it returns.
+    With ``config.until`` it ends after the stage of that name, whose record it returns.
 
     Raises:
         InputError: whatever a stage refuses; the stages before it are kept.
     """
-    prepare_if_sample(args.data)
     records: dict[str, Record] = {}
     commands: dict[str, str] = {}
     left: dict[str, Path] = {}
-    print_ = fingerprint_of_data(args.data)
+    print_ = fingerprint_of_data(config)
     for number, stage in enumerate(stages, 1):
-        print_, flags = _next(args, stage, left, print_)
+        print_, flags = _next(config, stage, left, print_)
         log.info("\n== %d/%d %s", number, len(stages), stage.name)
         commands[stage.name] = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
         done = _done(print_)
@@ -95,24 +95,24 @@ def run_chain(args: argparse.Namespace, stages: Sequence[Stage]) -> Record:
         if weights is None:
             raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
         left[stage.name] = weights
-        if stage.name == getattr(args, "until", None):
+        if stage.name == config.until:
             return records[stage.name]
     teachers = {stage.name: stage.teacher for stage in stages if stage.teacher}
-    return _finish(args, print_, records, commands, teachers)
+    return _finish(config, print_, records, commands, teachers)
 
 
-def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str) -> Record | None:
+def finished_chain(config: PipelineConfig, stages: Sequence[Stage], data: str) -> Record | None:
     """The record of this very chain where it came to its end before and its networks are still there; runs nothing.
 
     Args:
-        args: flags of compress.py.
+        config: of compress.py.
         stages: of the chain.
-        data: what ``fingerprint_of_data`` says of ``args.data``.
+        data: what ``fingerprint_of_data`` says of ``config.data``.
     """
     left: dict[str, Path] = {}
     print_ = data
     for stage in stages:
-        print_, _ = _next(args, stage, left, print_)
+        print_, _ = _next(config, stage, left, print_)
         weights = output_of(_done(print_))
         if weights is None:
             return None
@@ -124,22 +124,21 @@ def finished_chain(args: argparse.Namespace, stages: Sequence[Stage], data: str)
     return latest_record(RUNS, "compress*", fits)
 
 
-def _next(args: argparse.Namespace, stage: Stage, left: Mapping[str, Path], before: str) -> tuple[str, list[str]]:
+def _next(config: PipelineConfig, stage: Stage, left: Mapping[str, Path], before: str) -> tuple[str, list[str]]:
     """The fingerprint of a stage on the networks that those before it left, and the flags to run it with."""
-    shared = [word for name in SHARED for word in flag_words(name, getattr(args, name))]
     given = {"--weights": [*left.values()][-1]} if left else {}
     given |= {"--t_weights": left[stage.teacher.stage]} if stage.teacher else {}
     files = [*stage.files, *given.values()] or [Path(CFG)]
     taught = ["--KDstr", stage.teacher.strategy] if stage.teacher else []
-    flags = [*map(str, stage.flags), *taught, *shared]
+    flags = [*map(str, stage.flags), *taught, *cli.words_of(config, SHARED)]
     print_ = _fingerprint(files, [before, stage.name, *flags])
     flags += [word for flag, path in given.items() for word in (flag, str(path))]
-    flags += ["--workers", str(args.workers)] if args.workers is not None else []
-    flags += ["--name", f"{args.name or 'compress'}-{stage.name}"] if stage.named else []
+    flags += ["--workers", str(config.workers)] if config.workers is not None else []
+    flags += ["--name", f"{config.name or 'compress'}-{stage.name}"] if stage.named else []
     return print_, flags
 
 
-def check_start(args: argparse.Namespace) -> None:
+def check_start(config: PipelineConfig) -> None:
     """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
 
     A pruned network's file, for example, fills the first layers of the full one with numbers of other layers.
@@ -147,10 +146,10 @@ def check_start(args: argparse.Namespace) -> None:
     Raises:
         InputError: so it is, and ``-pt`` does not ask for whatever fits.
     """
-    path = Path(args.weights)
-    if not args.weights or path.suffix == ".pt" or args.pretrained:
+    path = Path(config.weights)
+    if not config.weights or path.suffix == ".pt" or config.pretrained:
         return
-    spec = read_cfg(args.cfg or CFG)
+    spec = read_cfg(config.cfg or CFG)
     if any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out):
         try:
             read_weights(path, spec)
@@ -158,14 +157,16 @@ def check_start(args: argparse.Namespace) -> None:
             raise InputError(f"{error} (--cfg of a pruned network lies in cfg/pruned/)") from error
 
 
-def flag_words(name: str, value: Any) -> list[str]:
-    """A flag as it is typed, from its name and value in a Namespace; nothing where it is not given."""
-    if value in (None, "") or value is False:
-        return []
-    if value is True:
-        return [f"--{name.replace('_', '-')}"]
-    values = value if isinstance(value, list) else [value]
-    return [f"--{name.replace('_', '-')}", *map(str, values)]
+def task_of_start(config: PipelineConfig) -> Task:
+    """The task of the network that the chain starts from.
+
+    Raises:
+        InputError: it is not there, cannot be read, or has no output that a task knows.
+    """
+    if config.cfg is None and config.weights.endswith(".pt"):
+        return task_of(load_checkpoint(Path(config.weights)).network.spec, config.weights)
+    place = config.cfg or CFG
+    return task_of(read_cfg(place), place)
 
 
 def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
@@ -178,20 +179,21 @@ def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
     return hashlib.sha256(message.encode()).hexdigest()
 
 
-def fingerprint_of_data(data: str) -> str:
-    """What ``--data`` says, names and sizes of its images, bytes of their labels.
+def fingerprint_of_data(config: PipelineConfig) -> str:
+    """What ``--data`` says, names and sizes of its images, bytes of their labels; the sample set is composed first.
 
     Raises:
         InputError: the data set is not there or contradicts itself.
     """
-    return _data_fingerprint(read_manifest(data))
+    task = task_of_start(config)
+    return _data_fingerprint(task, task.open_data(config.data))
 
 
-def _data_fingerprint(manifest: Manifest) -> str:
+def _data_fingerprint(task: Task, manifest: Manifest) -> str:
     """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
     message = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
     for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
-        labels = label_path(image, manifest.labels)
+        labels = task.label_file(image, manifest)
         message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
         message.append(sha256(labels) if labels.is_file() else "")
     return _fingerprint([], message)
@@ -209,17 +211,23 @@ def _done(fingerprint: str) -> Record | None:
 
 def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
     """Run a stage, or go on with its training where it was cut."""
-    args = stage.script.parser().parse_args(flags)
-    args.fingerprint = fingerprint  # into the record and the checkpoint, to be known by
-    if hasattr(args, "resume"):
-        saved = {path: load_checkpoint(path).training for path in WEIGHTS.glob(f"last_{args.name}*.pt")}
-        cut = [path for path, state in saved.items() if state and state["args"].get("fingerprint") == fingerprint]
-        args.resume = str(max(cut, key=lambda path: path.stat().st_mtime)) if cut else None
-    return stage.script.run(args)
+    config: RunConfig = stage.script.parser().parse_args(flags)
+    config = replace(config, fingerprint=fingerprint)  # into the record and the checkpoint, to be known by
+    if isinstance(config, TrainConfig):
+        saved = {path: load_checkpoint(path).training for path in WEIGHTS.glob(f"last_{config.name}*.pt")}
+        cut = [path for path, state in saved.items() if state and _begun_with(state) == fingerprint]
+        newest = max(cut, key=lambda path: path.stat().st_mtime, default=None)
+        config = replace(config, resume=None if newest is None else str(newest))
+    return stage.script.run(config)
+
+
+def _begun_with(state: Mapping[str, Any]) -> Any:
+    """The fingerprint of the stage that a cut training belongs to."""
+    return (state.get("config") or state["args"]).get("fingerprint")  # before there were configs: the flags
 
 
 def _finish(
-    args: argparse.Namespace,
+    config: PipelineConfig,
     fingerprint: str,
     records: Mapping[str, Record],
     commands: Mapping[str, str],
@@ -227,15 +235,14 @@ def _finish(
 ) -> Record:
     """Measure every stage in the same way, in one sitting."""
     inputs = [path for path in map(output_of, records.values()) if path]
-    record = _record(args, fingerprint, inputs)
+    record = _record(config, fingerprint, inputs)
     found: dict[str, Measured] = {}
     for name, path in zip(records, inputs, strict=True):
-        session = open_session(argparse.Namespace(**{**vars(args), "weights": str(path), "cfg": None}))
+        session = open_session(replace(config, weights=str(path), cfg=None))
         found[name] = _measure(session, path)
     rows = {name: each.row for name, each in found.items()}
-    log.info(
-        "\n%s", stage_table({f"{n} (taught)" if n in teachers else n: r for n, r in rows.items()}, title="compress")
-    )
+    titled = {f"{n} (taught)" if n in teachers else n: row for n, row in rows.items()}
+    log.info("\n%s", stage_table(titled, session.task, title="compress"))
     for name, each in teachers.items():
         log.info("taught: the %s network taught the %s one, --KDstr %s", each.stage, name, each.strategy)
     log.info(
@@ -250,24 +257,26 @@ def _finish(
             | ({"teacher": vars(teachers[name])} if name in teachers else {})
             for name, each in records.items()
         },
-        "about": about(session, Path(args.cfg or args.weights or CFG).stem),
+        "about": about(session, Path(config.cfg or config.weights or CFG).stem),
     }
     done = with_report(finish_record(record, metrics=metrics, outputs=[*inputs, *outputs]))
     log.info("record, pictures and report: %s", done.folder / REPORT)
     return done
 
 
-def _record(args: argparse.Namespace, fingerprint: str, inputs: Sequence[Path]) -> Record:
+def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) -> Record:
     """The record of this chain: the folder of an earlier run of the same inputs, or a new one."""
-    message = {**vars(args), "fingerprint": fingerprint}
-    for path in sorted(RUNS.glob(f"compress*/{FILE}")):
-        if read_record(path).args.get("fingerprint") == fingerprint:
-            return start_record(path.parent, script="compress", args=message, seed=args.seed, inputs=inputs)
-    folder = new_run_folder(RUNS, "compress", args.name)
-    return start_record(folder, script="compress", args=message, seed=args.seed, inputs=inputs)
+    same = (
+        path.parent
+        for path in sorted(RUNS.glob(f"compress*/{FILE}"))
+        if read_record(path).args.get("fingerprint") == fingerprint
+    )
+    folder = next(same, None) or new_run_folder(RUNS, "compress", config.name)
+    args, task = asdict(replace(config, fingerprint=fingerprint)), task_of_start(config)
+    return start_record(folder, script="compress", args=args, seed=config.seed, inputs=inputs, task=task)
 
 
-def _measure(session: Session, path: Path) -> Measured:
+def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
     predictor, loaded = session.loaded.predictor, session.loaded
     metrics = session.score(predictor)
     row = session.numbers(predictor, metrics, loaded.spec, path)

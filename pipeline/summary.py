@@ -11,18 +11,17 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.pruning_report import all_gammas
-from pipeline.report import compare, pr_rows, separate
 from pipeline.session import Session
 from utils.darknet.network import Network
-from utils.detection.evaluate import Metrics
 from utils.pruning.scores import gammas
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import stamps
-from utils.reporting.html.report import PICTURES, write_report
+from utils.reporting.html.report import write_report
 from utils.reporting.plots import plot_channels, plot_gammas, plot_results
 from utils.reporting.record import Record, write_record
 from utils.reporting.results import read_rows, write_rows
 from utils.spiking.synops import SpikeCost
+from utils.task import Metrics
 
 BINS = np.geomspace(1e-6, 10.0, 85)  # of |gamma|: twelve a decade
 
@@ -38,7 +37,9 @@ class Measured:
     cost: SpikeCost | None = None
 
 
-def leave(session: Session, records: Mapping[str, Record], found: Mapping[str, Measured], folder: Path) -> list[Path]:
+def leave(
+    session: Session[Any], records: Mapping[str, Record], found: Mapping[str, Measured], folder: Path
+) -> list[Path]:
     """Write tables and pictures of the stages.
 
     Args:
@@ -47,26 +48,26 @@ def leave(session: Session, records: Mapping[str, Record], found: Mapping[str, M
         found: stage -> its network, measured.
         folder: of the chain's record.
     """
+    task, dataset, names = session.task, session.valid.dataset, session.manifest.names
     measured = {name: each.metrics for name, each in found.items()}
     floats = {name: each.network for name, each in found.items() if each.integer is None}
     before, after = floats["sparse"], floats["pruned"]
     sets = {name: all_gammas(floats[name]) for name in ("baseline", "sparse", "pruned")}
     rows, spiking = epochs(records), found["spiking"]
-    compare(session, _named(measured, {"finetuned": "float", "quantised": "quantised", "spiking": "spiking"}),
-            folder / "detections.jpg")  # fmt: skip
-    message = {"baseline": "baseline", "finetuned": "fine-tuned", "spiking": "spiking"}
+    side = _named(measured, {"finetuned": "float", "quantised": "quantised", "spiking": "spiking"})
+    apart = _named(measured, {"baseline": "baseline", "finetuned": "fine-tuned", "spiking": "spiking"})
+    title = "baseline, sparse, fine-tuned, one after the other"
     return [
-        folder / "detections.jpg",
-        plot_results(folder / "curves.png", _numbers(rows), "baseline, sparse, fine-tuned, one after the other"),
+        task.comparison(folder / f"{task.pictures}.jpg", dataset, side, names),
+        plot_results(folder / "curves.png", _numbers(rows), title, task.columns),
         plot_gammas(folder / "gammas.png", sets),
         plot_channels(folder / "channels.png", widths(before), widths(after)),
         write_rows(folder / "epochs.csv", rows),
         write_rows(folder / "gammas.csv", histogram(sets)),
         write_rows(folder / "channels.csv", channels(before, after)),
         *([write_rows(folder / "layers.csv", layers(spiking.integer, spiking.cost))] if spiking.integer else []),
-        write_rows(folder / "pr_curves.csv", pr_rows(measured)),
-        write_rows(folder / "classes.csv", classes(measured)),
-        *separate(session, _named(measured, message), folder / PICTURES),
+        *(write_rows(folder / name, table) for name, table in task.tables(measured).items()),
+        *task.separate(folder / task.pictures, dataset, apart, names),
     ]
 
 
@@ -137,19 +138,6 @@ def layers(integer: IntegerNetwork, cost: SpikeCost | None) -> list[dict[str, An
     return rows
 
 
-def classes(measured: Mapping[str, Metrics]) -> list[dict[str, Any]]:
-    """A row a class: boxes in the truth, AP at IoU .5 of every stage; None where there is no box."""
-    first = next(iter(measured.values())).per_class
-    return [
-        {
-            "class": each.name,
-            "boxes": each.truth,
-            **{name: metrics.per_class[k].ap50 if each.truth else None for name, metrics in measured.items()},
-        }
-        for k, each in enumerate(first)
-    ]
-
-
 def _numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "stage"} for row in rows]
 
@@ -158,7 +146,7 @@ def _named(measured: Mapping[str, Metrics], names: Mapping[str, str]) -> dict[st
     return {title: measured[name] for name, title in names.items()}
 
 
-def about(session: Session, network: str) -> dict[str, Any]:
+def about(session: Session[Any], network: str) -> dict[str, Any]:
     """What was compressed, for the report's first lines."""
     return {
         "network": network,

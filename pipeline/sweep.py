@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -10,38 +9,39 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.job_runner import JobRunner, run_all, started
-from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, flag_words
+from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, task_of_start
 from pipeline.session import RUNS
 from utils import cli
-from utils.detection.sample import prepare_if_sample
+from utils.config.pipeline import PipelineConfig
 from utils.errors import InputError
+from utils.jobs import JobRunner, run_all, started
+from utils.reporting.facts import TaskFacts
 from utils.reporting.pareto import front, plot_fronts
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
 from utils.reporting.results import write_rows
-from utils.reporting.tables import COLUMNS, plain_table
+from utils.reporting.tables import plain_table, styles_of
 
 log = logging.getLogger(__name__)
 
 OWN = ("sweep", "jobs", "engine", "point", "until", "name")  # flags of the sweep, or of a point within it
 HERE = (*OWN, "device", "workers")  # flags that another sitting may change without its being another sweep
-SHOWN = ("map50", "map", "params", "macs", "bytes", "energy_pj")  # not latency: points disturb each other's
+SIZES = ("params", "macs", "bytes", "energy_pj")  # not latency: points disturb each other's
 COSTS = {"bytes": ("network file, bytes", 1.0), "energy_pj": ("energy of a frame's arithmetic, uJ", 1e-6)}
 LAST = "spiking"
-Stages = Callable[[argparse.Namespace], list[Stage]]
+Stages = Callable[[PipelineConfig], list[Stage]]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination: its values by flag, and all flags of its chain."""
+    """One combination: its values by flag, and the config of its chain."""
 
     values: Mapping[str, str]
-    args: argparse.Namespace
+    config: PipelineConfig
 
 
 @dataclass(frozen=True)
@@ -57,51 +57,43 @@ class SweepUnit:
     after: str | None = None
 
 
-def add_sweep_flags(flags: argparse.ArgumentParser) -> None:
-    """The flags of a sweep."""
-    add = flags.add_argument
-    add("--sweep", nargs="+", default=None, metavar="FLAG=A,B", help="a chain for every combination of these values")
-    add("--jobs", type=cli.positive, default=None, help="chains at once in a sweep (default: one for two cores)")
-    add("--engine", choices=["auto", "ray", "processes"], default="auto", help="of a sweep; auto: Ray if installed")
-    add("--point", action="store_true", help=argparse.SUPPRESS)  # set by a sweep for what it starts
-
-
-def run_sweep(args: argparse.Namespace, flags: argparse.ArgumentParser, stages: Stages, script: Path) -> Record:
+def run_sweep(config: PipelineConfig, flags: cli.Parser[PipelineConfig], stages: Stages, script: Path) -> Record:
     """Run what no earlier sitting finished, and compare all points.
 
     Args:
-        args: flags of compress.py.
-        flags: their parser.
-        stages: the chain of given flags.
+        config: of compress.py.
+        flags: its parser.
+        stages: the chain of a config.
         script: compress.py.
 
     Raises:
         InputError: a flag that cannot be swept, or no point came to its end.
     """
-    points = points_of(args, flags)
+    points = points_of(config, flags)
+    configs = [point.config for point in points]
     prints: dict[str, str] = {}
-    for data in dict.fromkeys(point.args.data for point in points):
-        prepare_if_sample(data)
-        prints[data] = fingerprint_of_data(data)
-    finished = {i: finished_chain(p.args, stages(p.args), prints[p.args.data]) for i, p in enumerate(points)}
+    for each in configs:
+        if each.data not in prints:
+            prints[each.data] = fingerprint_of_data(each)
+    finished = {i: finished_chain(each, stages(each), prints[each.data]) for i, each in enumerate(configs)}
     left = [i for i, record in finished.items() if record is None]
-    record = _record(args, points, prints)
+    record = _record(config, points, prints)
     log.info("%d points, %d of them finished before; %s", len(points), len(points) - len(left), record.folder)
-    units = plan(args.name or "sweep", [stages(point.args) for point in points], points, left)
-    engine = JobRunner(args.engine, args.jobs)
+    units = plan(config.name or "sweep", [stages(each) for each in configs], points, left)
+    engine = JobRunner(config.engine, config.jobs)
     with started(engine) as submit:
 
         def start(unit: SweepUnit) -> Any:
-            words = command(script, points[unit.points[0]].args, unit)
+            words = command(script, configs[unit.points[0]], unit)
             return submit(words, str(record.folder / f"{unit.name}.log"))
 
         errors = run_all(units, start)
     for i in left:
-        finished[i] = finished_chain(points[i].args, stages(points[i].args), prints[points[i].args.data])
+        finished[i] = finished_chain(configs[i], stages(configs[i]), prints[configs[i].data])
     return compare(record, points, finished, errors)
 
 
-def points_of(args: argparse.Namespace, flags: argparse.ArgumentParser) -> list[Point]:
+def points_of(config: PipelineConfig, flags: cli.Parser[PipelineConfig]) -> list[Point]:
     """Every combination, the first axis slowest.
 
     Raises:
@@ -109,25 +101,27 @@ def points_of(args: argparse.Namespace, flags: argparse.ArgumentParser) -> list[
     """
     axes: dict[str, list[str]] = {}
     dests = {option: action.dest for action in flags._actions for option in action.option_strings}
-    for text in args.sweep:
+    for text in config.sweep or ():
         name, _, values = text.partition("=")
         dest = dests.get(f"--{name}", "")
         if not values or "" in values.split(","):
             raise InputError(f"--sweep {text}: is not FLAG=VALUE,VALUE; write for example percent=0.5,0.7")
-        if dest in HERE or isinstance(getattr(args, dest, True), bool | list):
+        if dest in HERE or isinstance(getattr(config, dest, True), bool | tuple):
             raise InputError(f"--sweep {text}: {name} cannot be swept; a flag with one value can, such as percent")
         if name in axes:
             raise InputError(f"--sweep {text}: {name} is given twice; put its values into one list")
         axes[name] = list(dict.fromkeys(values.split(",")))
-    base = [word for name, value in vars(args).items() if name not in OWN for word in flag_words(name, value)]
+    base = cli.words_of(config, [field.name for field in cli.flag_fields(PipelineConfig) if field.name not in OWN])
     points = []
     for chosen in product(*axes.values()):
-        values = dict(zip(axes, chosen, strict=True))
-        words = [word for name, value in values.items() for word in (f"--{name}", value)]
-        points.append(Point(values, flags.parse_args([*base, *words, "--point"])))
+        one = dict(zip(axes, chosen, strict=True))
+        words = [word for name, value in one.items() for word in (f"--{name}", value)]
+        points.append(Point(one, flags.parse_args([*base, *words, "--point"])))
     names = [replaced(point.values) for point in points]
     if len(set(names)) < len(names):
-        raise InputError(f"--sweep {' '.join(args.sweep)}: two points would have one name; give paths other names")
+        raise InputError(
+            f"--sweep {' '.join(config.sweep or ())}: two points would have one name; give paths other names"
+        )
     return points
 
 
@@ -145,7 +139,7 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
         points: all points.
         left: numbers of those to run.
     """
-    said = {i: [_message(points[i].args, stage, first=k == 0) for k, stage in enumerate(chains[i])] for i in left}
+    said = {i: [_message(points[i].config, stage, first=k == 0) for k, stage in enumerate(chains[i])] for i in left}
     varied = [key for key in points[0].values if len({point.values[key] for point in points}) > 1]
     units: list[SweepUnit] = []
 
@@ -170,9 +164,9 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
     return units
 
 
-def _message(args: argparse.Namespace, stage: Stage, *, first: bool) -> str:
+def _message(config: PipelineConfig, stage: Stage, *, first: bool) -> str:
     """What a stage's outcome depends on, but the network it is given."""
-    shared = [getattr(args, name) for name in SHARED]
+    shared = [getattr(config, name) for name in SHARED]
     own = [stage.name, *map(str, stage.flags), *map(str, stage.files), str(stage.teacher)]
     return json.dumps([*own, *(shared if first else [])], default=str)
 
@@ -182,11 +176,10 @@ def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:
     return f"{name}-{values}" if values else name
 
 
-def command(script: Path, args: argparse.Namespace, unit: SweepUnit) -> list[str]:
+def command(script: Path, config: PipelineConfig, unit: SweepUnit) -> list[str]:
     """The command line of a unit."""
-    message = {**vars(args), "name": unit.name, "until": unit.until, "sweep": None, "jobs": None}
-    words = [word for name, value in message.items() for word in flag_words(name, value)]
-    return [sys.executable, str(script.resolve()), *words]
+    own = replace(config, name=unit.name, until=unit.until, sweep=None, jobs=None)
+    return [sys.executable, str(script.resolve()), *cli.words_of(own)]
 
 
 def watch_parent() -> None:
@@ -200,14 +193,16 @@ def watch_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _record(args: argparse.Namespace, points: Sequence[Point], prints: Mapping[str, str]) -> Record:
+def _record(config: PipelineConfig, points: Sequence[Point], prints: Mapping[str, str]) -> Record:
     """The record of this sweep: in the folder of an earlier sitting of it, or a new one."""
-    message = [{k: v for k, v in vars(point.args).items() if k not in HERE} for point in points]
+    names = [field.name for field in cli.flag_fields(PipelineConfig) if field.name not in HERE]
+    message = [{name: getattr(point.config, name) for name in names} for point in points]
     print_ = hashlib.sha256(json.dumps([message, sorted(prints.items())], default=str).encode()).hexdigest()
     before = [path.parent for path in sorted(RUNS.glob(f"sweep*/{FILE}"))]
     same = [folder for folder in before if read_record(folder).args.get("fingerprint") == print_]
-    folder = same[0] if same else new_run_folder(RUNS, "sweep", args.name)
-    return start_record(folder, script="sweep", args={**vars(args), "fingerprint": print_}, seed=args.seed)
+    folder = same[0] if same else new_run_folder(RUNS, "sweep", config.name)
+    args, task = asdict(replace(config, fingerprint=print_)), task_of_start(points[0].config)
+    return start_record(folder, script="sweep", args=args, seed=config.seed, task=task)
 
 
 def compare(
@@ -218,17 +213,20 @@ def compare(
     Raises:
         InputError: none came to its end.
     """
-    rows = [_row(point, finished[i], errors.get(i, "")) for i, point in enumerate(points)]
+    task = record.task
+    assert task is not None, "a sweep's record says what it measures"
+    rows = [_row(task, point, finished[i], errors.get(i, "")) for i, point in enumerate(points)]
     known = [row for row in rows if not row["error"]]
     for cost in COSTS:
-        best = front([(row[cost], row["map50"]) for row in known])
+        best = front([(row[cost], row[task.headline]) for row in known])
         for i, row in enumerate(known):
             row[f"front_{cost}"] = i in best
-    log.info("\n%s", _table(rows))
+    axes = list(points[0].values)
+    log.info("\n%s", _table(task, axes, rows))
     outputs = [write_rows(record.folder / "points.csv", rows)]
     if known:
         first = next(found for found in finished.values() if found is not None).metrics["stages"]["baseline"]
-        outputs.append(_picture(record.folder / "pareto.png", known, first))
+        outputs.append(_picture(record.folder / "pareto.png", task, axes, known, first))
     done = finish_record(record, metrics={"points": rows}, outputs=outputs)
     log.info("* nothing smaller scores higher, + nothing that takes less energy does; %s", ", ".join(map(str, outputs)))
     if not known:
@@ -238,12 +236,18 @@ def compare(
     return done
 
 
-def _row(point: Point, record: Record | None, error: str) -> dict[str, Any]:
+def shown_of(task: TaskFacts) -> tuple[str, ...]:
+    """The metrics of a point: the task's main ones, and what it costs."""
+    return (*(column.name for column in task.main), *SIZES)
+
+
+def _row(task: TaskFacts, point: Point, record: Record | None, error: str) -> dict[str, Any]:
     values = {name: _number(value) for name, value in point.values.items()}
+    shown = shown_of(task)
     if record is None:
-        return {**values, **dict.fromkeys(SHOWN), "folder": None, "error": error or "did not come to its end"}
+        return {**values, **dict.fromkeys(shown), "folder": None, "error": error or "did not come to its end"}
     last = record.metrics["stages"][LAST]
-    return {**values, **{name: last.get(name) for name in SHOWN}, "folder": str(record.folder), "error": ""}
+    return {**values, **{name: last.get(name) for name in shown}, "folder": str(record.folder), "error": ""}
 
 
 def _number(text: str) -> Any:
@@ -255,24 +259,26 @@ def _number(text: str) -> Any:
     return text
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    axes = [key for key in rows[0] if key not in (*SHOWN, "folder", "error") and not key.startswith("front_")]
-    lines = [[*axes, *(COLUMNS[name][0] for name in SHOWN), ""]]
+def _table(task: TaskFacts, axes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = {name: style for name, style in styles_of(task).items() if name in shown_of(task)}
+    lines = [[*axes, *(style.heading for style in shown.values()), ""]]
     for row in rows:
         marks = ("*" if row.get("front_bytes") else "") + ("+" if row.get("front_energy_pj") else "")
-        shown = ["-" if row[name] is None else COLUMNS[name][1](row[name]) for name in SHOWN]
-        lines.append([*(str(row[key]) for key in axes), *shown, marks or row["error"]])
+        cells = ["-" if row[name] is None else style.write(row[name]) for name, style in shown.items()]
+        lines.append([*(str(row[key]) for key in axes), *cells, marks or row["error"]])
     return plain_table("sweep", lines)
 
 
-def _picture(path: Path, rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> Path:
-    axes = [key for key in rows[0] if key not in (*SHOWN, "folder", "error") and not key.startswith("front_")]
-    names = [", ".join(f"{key} {row[key]}" for key in axes) for row in rows]
+def _picture(
+    path: Path, task: TaskFacts, axes: Sequence[str], rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]
+) -> Path:
+    names, gain = [", ".join(f"{key} {row[key]}" for key in axes) for row in rows], task.headline
     panels = {
         label: (
-            [(row[cost] * unit, row["map50"]) for row in rows],
-            (baseline[cost] * unit, baseline["map50"]) if baseline.get(cost) else None,
+            [(row[cost] * unit, row[gain]) for row in rows],
+            (baseline[cost] * unit, baseline[gain]) if baseline.get(cost) else None,
         )
         for cost, (label, unit) in COSTS.items()
     }
-    return plot_fronts(path, panels, names, gain="mAP@.5", title="What each point costs and scores")
+    title = "What each point costs and scores"
+    return plot_fronts(path, panels, names, gain=task.score.heading, title=title)

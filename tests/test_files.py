@@ -14,7 +14,7 @@ import torch
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.weights import write_weights
-from utils.detection.pictures import save_picture
+from utils.data.images import save_picture
 from utils.errors import InputError
 from utils.files import write_text
 

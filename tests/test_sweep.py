@@ -17,7 +17,7 @@ import pytest
 import compress
 from models import Darknet, network_of
 from pipeline import pipeline, sweep
-from pipeline.job_runner import JobRunner, run_all, started
+from utils.jobs import JobRunner, run_all, started
 from pipeline.pipeline import Stage, check_start
 from pipeline.sweep import SweepUnit, command, plan, points_of
 from tests.conftest import ROOT
@@ -301,7 +301,7 @@ def test_points_end_when_their_sweep_is_killed(tmp_path):
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.sweep import watch_parent\nwatch_parent()\n"
     )
     child += "open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'born')\nimport time; time.sleep(60)"
-    parent = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pipeline.job_runner import run_command\n"
+    parent = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom utils.jobs import run_command\n"
     parent += f"run_command([sys.executable, '-c', {child!r}], 'log', 1, {str(tmp_path)!r})"
     driver = subprocess.Popen(python(parent))
     deadline = time.monotonic() + 60

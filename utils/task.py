@@ -110,6 +110,9 @@ class Task(Protocol):
             InputError: it is missing or contradicts itself.
         """
 
+    def label_file(self, image: Path, manifest: Manifest) -> Path:
+        """The file that says what is to be learned of an image, whether it is there or not."""
+
     def classes(self, spec: ModelSpec) -> int:
         """How many classes its outputs tell apart."""
 

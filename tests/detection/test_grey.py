@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,9 @@ import detect
 import test as measure
 import train
 from models import Darknet, load_model, network_of
-from pipeline.detect import find
+from pipeline.detect import open_detector
 from tests.scenes import CFG, write_scenes
+from utils.config.measure import DetectConfig
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.data.sources import load_images
@@ -70,9 +70,9 @@ def test_detect_looks_at_what_test_and_train_look_at(place):
     loaded = load_model(network(place, 3))
     seen = []
     loaded.predictor.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    args = argparse.Namespace(conf_thres=0.01, iou_thres=0.5, agnostic_nms=False, classes=None)
+    config = DetectConfig(conf_thres=0.01, iou_thres=0.5, img_size=SIZE, gray_scale=True, device="cpu")
     frame = next(iter(load_images(place / "images/valid/1.png", 1)))
-    find(loaded, frame, SIZE, args, torch.device("cpu"))
+    open_detector(config, loaded).find(frame.image)
     shown = DetectionDataset(manifest.valid, manifest, SIZE, grey=True)[1].image
     assert torch.equal(seen[0][0], shown.float() / 255)
 

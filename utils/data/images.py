@@ -1,4 +1,4 @@
-"""Pictures from disk: decoding that names the file it fails on, and sizes without decoding."""
+"""Pictures from disk and back: decoding that names the file it fails on, sizes without decoding, writing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from utils.errors import InputError
+from utils.files import writing
 
 EXIF_ORIENTATION = 0x0112
 EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn: OpenCV applies it when decoding, so that height and width change places
@@ -86,6 +87,15 @@ def image_size(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise UnreadableImageError(f"{path}: {_reason(error)}; correct the list of images") from None
     return (width, height) if turned else (height, width)
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture uint8 [H, W, 3]; a reader never sees half a file."""
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"{path}: OpenCV cannot write {path.suffix}; use .png or .jpg")
+    with writing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def _reason(error: OSError) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from utils.data import transforms
-from utils.data.images import UnreadableImageError, read_image
+from utils.data.images import UnreadableImageError, read_image, save_picture
 from utils.data.manifest import Manifest
 from utils.detection import augment as boxed
 from utils.detection.dataset_stats import SPLITS, Seen, Survey, survey
 from utils.detection.open_data import open_data
-from utils.detection.pictures import batch_mosaic, save_picture
+from utils.detection.pictures import batch_mosaic
 from utils.files import write_text, writing
 from utils.reporting.record import finish_record, new_run_folder, start_record
 from utils.reporting.tables import plain_table

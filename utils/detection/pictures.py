@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from utils.data.images import save_picture
 from utils.detection.boxes import cxcywh_to_xyxy
-from utils.files import writing
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
@@ -172,12 +172,3 @@ def _sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap
         place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
         cv2.putText(sheet, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
     return sheet
-
-
-def save_picture(path: Path, picture: Picture) -> None:
-    """Write an RGB picture; a reader never sees half a file."""
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ValueError(f"{path}: OpenCV cannot write {path.suffix}; use .png or .jpg")
-    with writing(path) as temporary:
-        temporary.write_bytes(data.tobytes())

@@ -74,7 +74,7 @@ def results_of(
         classes=thresholds.classes,
     )
     results = []
-    for boxes, box in zip(found, letterboxes, strict=True):
+    for boxes, box in zip([each.cpu() for each in found], letterboxes, strict=True):
         corners = torch.from_numpy(box.to_original(boxes[:, :4].numpy()))
         results.append(DetectionResult(torch.cat([corners.to(boxes), boxes[:, 4:]], 1)))
     return results

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.data.images import save_picture
 from utils.detection.boxes import xyxy_to_cxcywh
 from utils.detection.dataset import DetectionDataset, collate
 from utils.detection.evaluate import DetectionMetrics
 from utils.detection.nms import non_max_suppression
-from utils.detection.pictures import batch_mosaic, comparison_grid, draw_boxes, save_picture, truth_as_boxes
+from utils.detection.pictures import batch_mosaic, comparison_grid, draw_boxes, truth_as_boxes
 
 TRAINING = 16  # training images on a sheet
 SHOWN = 8  # validation images in the picture of an epoch

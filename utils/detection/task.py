@@ -23,6 +23,7 @@ from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
 from utils.detection.dataset import BoxBatch, DetectionDataset
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, Detections, evaluate, measure
+from utils.detection.labels import label_path
 from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.open_data import open_data
 from utils.detection.plots import plot_confusion, plot_pr_curves
@@ -76,6 +77,10 @@ class DetectionTask:
     def open_data(self, place: str | Path) -> Manifest:
         """A ``.data`` file; or a folder: of a Pascal VOC set, or with images/train, images/val and labels/."""
         return open_data(place)
+
+    def label_file(self, image: Path, manifest: Manifest) -> Path:
+        """A row a box, in a file named as the image is."""
+        return label_path(image, manifest.labels)
 
     def classes(self, spec: ModelSpec) -> int:
         """How many classes the heads tell apart."""

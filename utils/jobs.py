@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -134,7 +135,7 @@ def run_command(
     if code < 0:
         return f"ended by {signal.Signals(-code).name}; see {path}"
     lines = target.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("compress.py: ") if lines else f"ended with code {code}"
+    return re.sub(r"^\w+\.py: ", "", lines[-1]) if lines else f"ended with code {code}"
 
 
 def run_all(units: Sequence[Work], start: Callable[[Any], Future[str]]) -> dict[int, str]:

@@ -1,0 +1,89 @@
+"""What test.py does: a network measured once, or over image sizes; tables, curves, pictures, a record."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pipeline.session import ANY, Session, dataset_of, open_session
+from utils.config.measure import TestConfig
+from utils.darknet.shapes import granularity
+from utils.data.loader import Loader, make_loader
+from utils.reporting.record import Record, finish_record
+from utils.reporting.tables import comparison_table, plain_table
+
+log = logging.getLogger(__name__)
+
+OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
+
+
+def measure(config: TestConfig) -> Record:
+    """Measure as the config says.
+
+    Raises:
+        InputError: weights, cfg and data do not belong together, or a file is missing.
+    """
+    session = open_session(config, scripts=ANY, thresholds=config.thresholds, rect=config.rect)
+    return benchmark(session) if config.task == "benchmark" else measure_once(session)
+
+
+def measure_once(session: Session[TestConfig]) -> Record:
+    """Measure once, and tell everything about it."""
+    record, task, loaded, names = session.begin("test"), session.task, session.loaded, session.manifest.names
+    metrics = session.score(loaded.predictor)
+    row = session.numbers(loaded.predictor, metrics, loaded.spec, loaded.path)
+    if loaded.kind != "float":
+        row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
+    log.info(task.class_table(metrics))
+    log.info(comparison_table(f"{loaded.path.name} ({loaded.kind})", {"value": row}, task=task))
+    time = metrics.timing
+    log.info(
+        "%.1f ms forward, %.1f ms %s, %.1f ms in all an image, %d threads",
+        time.forward, time.nms, task.postprocessing, time.total, torch.get_num_threads(),
+    )  # fmt: skip
+    measured, folder = {loaded.kind: metrics}, record.folder
+    dataset: Any = session.valid.dataset
+    outputs = [
+        *task.plots(folder, measured, names),
+        task.comparison(folder / f"{task.pictures}.jpg", dataset, measured, names),
+    ]
+    if session.config.save_json:
+        outputs.append(task.results_json(folder / f"{task.pictures}.json", metrics, dataset.images))
+    timing = {"forward_ms": time.forward, "nms_ms": time.nms, "total_ms": time.total}
+    return finish_record(record, metrics={**row, **timing}, outputs=outputs)
+
+
+def benchmark(session: Session[TestConfig]) -> Record:
+    """The task's numbers and speed over image sizes and NMS thresholds."""
+    record, task = session.begin("test"), session.task
+    shown = [column for column in task.columns if column.name in (task.headline, task.primary)]
+    rows = [["image", "NMS IoU", *(column.heading for column in shown), "ms forward", "ms in all"]]
+    results: dict[str, Any] = {}
+    for size in benchmark_sizes(session):
+        loader = _loader(session, size)
+        for overlap in OVERLAPS:
+            metrics = session.measured(
+                session.loaded.predictor.to(session.device), loader, replace(session.thresholds, overlap=overlap)
+            )
+            scores, time = metrics.record(), metrics.timing
+            results[f"{size[0]}x{size[1]} iou {overlap}"] = {**scores, "total_ms": time.total}
+            values = (*(scores[column.name] for column in shown), time.forward, time.total)
+            rows.append([f"{size[0]}x{size[1]}", f"{overlap}", *(f"{value:.3f}" for value in values)])
+    log.info(plain_table(f"{session.loaded.path.name} ({session.loaded.kind})", rows))
+    return finish_record(record, metrics=results)
+
+
+def benchmark_sizes(session: Session[TestConfig]) -> list[tuple[int, int]]:
+    """(height, width) in px: about 3/4, 1 and 5/4 of the session's, in whole steps of the network."""
+    step = granularity(session.loaded.spec)
+    height, width = ([max(step, round(side * n / 4 / step) * step) for n in (3, 4, 5)] for side in session.size)
+    return list(dict.fromkeys(zip(height, width, strict=True)))  # a coarse step may make two of them the same
+
+
+def _loader(session: Session[TestConfig], size: tuple[int, int]) -> Loader:
+    config, manifest = session.config, session.manifest
+    dataset = dataset_of(config, session.task, manifest, session.loaded.spec, size, images=manifest.valid)
+    return make_loader(dataset, session.valid.batch_size, workers=config.workers)
