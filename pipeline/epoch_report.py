@@ -10,15 +10,36 @@ import torch
 from torch import Tensor
 
 from pipeline.training_run import Run
-from utils.quantization.stages import stage_results, stage_rows
+from utils.darknet.counts import count
+from utils.quantization.stages import stage_line, stage_results, stage_rows
 from utils.reporting.plots import plot_gammas, plot_results
-from utils.reporting.tables import plain_table
+from utils.reporting.tables import number, plain_table
 from utils.training.loop import EpochResult
 
 log = logging.getLogger(__name__)
 
 QUANTILES = 200  # |gamma| is kept as so many quantiles an epoch, enough for a histogram
 MOMENTS = 5  # epochs in the picture of the gammas
+
+
+def log_run(run: Run) -> None:
+    """What runs, in three lines, so that a log alone can be repeated."""
+    record, counts, update = run.record, count(run.model.spec, run.size), run.update
+    git = (record.git or "no git").partition("+")
+    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
+    log.info(
+        "%d training and %d validation images at %dx%d px, batches of %d, %d a step; %s parameters, %s MACs",
+        len(run.train.dataset),
+        len(run.valid.dataset),
+        *run.size,
+        run.train.batch_size,
+        update.accumulate,
+        number(counts.params),
+        number(counts.macs),
+    )
+    log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
+    if run.stage.bits:
+        log.info(stage_line(run.stage, run.stages))
 
 
 def row(run: Run, epoch: int, result: EpochResult) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
+from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.errors import InputError
@@ -223,8 +224,10 @@ def dataset_of(
     *,
     images: Path | None = None,
     cache: str | None = None,
+    augment: Any = False,
+    unreadable: Unreadable = "stop",
 ) -> Any:
-    """The images of a list (by default those to train on) as this network takes them, not augmented."""
+    """The images of a list (by default those to train on) as this network takes them."""
     return task.dataset(
         manifest,
         images or manifest.train,
@@ -233,6 +236,8 @@ def dataset_of(
         seed=config.seed,
         channels=spec.channels,
         grey=config.gray_scale,
+        augment=augment,
+        unreadable=unreadable,
     )
 
 

@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import epoch_report
 from pipeline.quantised_training import checkpoint_of, float_network
 from pipeline.session import WEIGHTS
-from pipeline.training_run import Run, assemble, next_stage, saved_config
+from pipeline.training_run import Run, assemble, next_stage
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
@@ -55,6 +55,7 @@ def train(config: TrainConfig) -> Record:
         check_installed()
     with joined(group, cuda=select_device(config.device or group.device).type == "cuda"):
         run = assemble(config, saved, group)
+        epoch_report.log_run(run)
         for epoch in range(run.progress.epochs, config.epochs):
             if epoch == run.stage.end:
                 leave_stage(run)
@@ -78,6 +79,14 @@ def cut_run(config: TrainConfig) -> Checkpoint:
         if config.resume != "newest":
             raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
     raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
+
+
+def saved_config(config: TrainConfig, saved: Checkpoint) -> TrainConfig:
+    """The config a cut run began with, but for what is this machine's; what it did not know yet is as it is here."""
+    kept = saved.training.get("config") or saved.training["args"]  # before there were configs: the flags
+    known = {f.name for f in fields(TrainConfig)} - {"device", "workers", "resume", "sync_bn"}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known}
+    return replace(config, **values)
 
 
 def one_epoch(run: Run, epoch: int) -> None:

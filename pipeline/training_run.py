@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from models import build
 from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, image_size
+from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, dataset_of, image_size
 from pipeline.tasks import task_of
 from pipeline.teacher import open_teacher
 from utils.config.train import TrainConfig
-from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
@@ -34,25 +34,18 @@ from utils.quantization.level_penalty import timed
 from utils.quantization.stages import BitStage, stage_line, stage_names, stages_of
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
-from utils.reporting.tables import number
 from utils.task import Metrics, Task
+from utils.training.build_optimizer import NOMINAL_BATCH, STEPS, Learning, add_teacher, build_update
 from utils.training.device import Precision, select_device, select_precision
-from utils.training.distributed import Group, main_first, synchronised
-from utils.training.ema import Ema
-from utils.training.optim import add_group, make_optimizer
+from utils.training.distributed import Group, main_first
 from utils.training.resume import Progress, restore, seed_all, set_random_state
-from utils.training.schedule import Schedule, step_ends
-from utils.training.update import Backprop, UpdateOptions
+from utils.training.schedule import Schedule
+from utils.training.update import Backprop
 
 log = logging.getLogger(__name__)
 
 LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
 ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
-NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
-STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
-WARMUP = 0.1  # of the steps
-CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
-HELPERS_SHARE = 0.1  # of the rate: adapters have no batch norm, and SGD at a detector's rate would drive them apart
 
 
 @dataclass(kw_only=True)
@@ -69,7 +62,6 @@ class Run:
     precision: Precision
     train: Loader[Any]
     valid: Loader[Any]
-    model: Model
     update: Backprop
     record: Record
     files: dict[str, str]
@@ -82,6 +74,11 @@ class Run:
     rows: list[dict[str, Any]] = field(default_factory=list)
     gammas: list[dict[str, Any]] = field(default_factory=list)
     metrics: Metrics | None = None
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
+        return self.update.model  # type: ignore[return-value]
 
     @property
     def last(self) -> Path:
@@ -135,7 +132,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     config = replace(config, lr=config.lr or usual * (ADAM_SHARE if config.adam else 1))  # a resumed run keeps its rate
     update = update_of(config, task, made, stage, train, precision, group)
     config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
-    add_teacher(update, distillation, config)
+    add_teacher(update, distillation, config.lr)
     files = saved.training["files"] if saved else group.shared(_new_files(config.name, stages) if group.is_main else {})
     inputs = (*start.files, *(distillation.files if distillation else ()))
     run = Run(
@@ -146,7 +143,6 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
         precision=precision,
         train=train,
         valid=valid,
-        model=update.model,  # type: ignore[arg-type]
         update=update,
         record=_record(config, task, Path(files["folder"]), manifest, inputs, str(precision), group, again=bool(saved)),
         files=files,
@@ -155,7 +151,6 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
         distillation=distillation,
         group=group,
     )
-    _log_run(run)
     run = _restored(run, saved) if saved else run
     _own_seed(run, saved.training.get("ranks", []) if saved else [])
     return run
@@ -170,59 +165,36 @@ def update_of(
     precision: Precision,
     group: Group,
 ) -> Backprop:
-    """What the model learns with: optimizer, schedule, average, and how its steps are made."""
+    """What the model learns with in one stage of the run."""
     assert config.lr is not None
-    made = synchronised(made) if config.sync_bn and group.size > 1 else made  # type: ignore[assignment]
-    model: Model = precision.place(made)  # type: ignore[assignment]
-    nominal = model.spec.batch if model.spec.batch > 1 else NOMINAL_BATCH
-    accumulate = max(1, min(round(nominal / train.batch_size), len(train) // STEPS))
-    steps = (stage.end - stage.begin) * len(step_ends(len(train), accumulate))
-    schedule = Schedule(steps=steps, warmup=round(WARMUP * steps))
-    penalty = None
-    if config.sparse:
-        strength = penalty_of(
-            model.spec,
-            schedule,
-            prune=config.prune,
-            s=config.s,
-            s_schedule=config.s_schedule,
-            lr=config.lr,
-            adam=config.adam,
-        )
-        penalty = bound(strength, model, schedule)
-    ema = average(model, steps) if config.ema else None
-    options = UpdateOptions(
-        accumulate=accumulate,
-        penalty=timed(model, penalty, steps),
-        clip=CLIP,
-        group=group,
-        shared=group.wrap(model),
-    )
-    return Backprop(
-        model=model,
-        inputs=task.inputs,
-        optimizer=make_optimizer(model, lr=config.lr, adam=config.adam),
-        schedule=schedule,
-        precision=precision,
-        options=options,
-        ema=ema,
-        scaler=precision.scaler(),
+    how = Learning(
+        lr=config.lr,
+        epochs=stage.end - stage.begin,
+        batches=len(train),
+        batch_size=train.batch_size,
+        nominal=made.spec.batch if made.spec.batch > 1 else NOMINAL_BATCH,
+        adam=config.adam,
+        ema=config.ema,
+        sync_bn=config.sync_bn,
+        copied=is_observer,
     )
 
+    def penalty_of_run(model: nn.Module, schedule: Schedule) -> Callable[[int], None] | None:
+        """The push of -sr; and a quantised model is told how far the run is."""
+        strength = None
+        if config.sparse:
+            strength = penalty_of(
+                made.spec,
+                schedule,
+                prune=config.prune,
+                s=config.s,
+                s_schedule=config.s_schedule,
+                lr=how.lr,
+                adam=config.adam,
+            )
+        return timed(model, bound(strength, model, schedule), schedule.steps)
 
-def average(model: Model, steps: int) -> Ema:
-    """The weights' average over about the last tenth of the run, or the customary 10,000 steps of a long one."""
-    decay, ramp = max(0.0, min(0.9999, 1 - 10 / steps)), min(2000.0, steps / 10)
-    return Ema(model, decay=decay, ramp=ramp, copied=is_observer)
-
-
-def add_teacher(update: Backprop, distillation: DistillationContext | None, config: TrainConfig) -> None:
-    """Let a teacher's terms and what it trains along take part in the steps."""
-    update.options = replace(update.options, teacher=distillation)
-    if distillation and distillation.parameters():
-        assert config.lr is not None
-        rate = config.lr if config.adam else config.lr * HELPERS_SHARE
-        add_group(update.optimizer, "teacher", distillation.parameters(), lr=rate)
+    return build_update(made, task.inputs, how, precision=precision, group=group, penalty_of=penalty_of_run)
 
 
 def next_stage(run: Run) -> Run:
@@ -232,9 +204,9 @@ def next_stage(run: Run) -> Run:
     assert isinstance(run.evaluated, FakeQuantised)
     made = lowered(config, run.task, run.evaluated, stage.scheme(run.evaluated.scheme), run.manifest, run.size)
     update = update_of(config, run.task, made, stage, run.train, run.precision, run.group)
-    add_teacher(update, run.distillation, config)
+    add_teacher(update, run.distillation, config.lr)
     progress = replace(run.progress, best=Progress().best)
-    run = replace(run, model=update.model, update=update, stage=stage, progress=progress)
+    run = replace(run, update=update, stage=stage, progress=progress)
     _own_seed(run)
     log.info("%s, %d steps", stage_line(stage, run.stages), update.schedule.steps)
     return run
@@ -249,12 +221,8 @@ def loaders(
         InputError: there are more processes than images in a batch.
     """
     share, step = (group.rank, group.size), granularity(spec)
-
-    def images(place: Path, **how: Any) -> Any:
-        common = {"cache": config.cache, "seed": config.seed, "channels": spec.channels, "grey": config.gray_scale}
-        return task.dataset(manifest, place, size, **common, **how)
-
-    seen = images(manifest.train, augment=task.augmentation(manifest, config.mosaic), unreadable="replace")
+    augment = task.augmentation(manifest, config.mosaic)
+    seen = dataset_of(config, task, manifest, spec, size, augment=augment, unreadable="replace")
     batch = config.batch_size or min(batch_size(spec), max(1, len(seen) // STEPS))
     if batch < group.size:
         raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
@@ -268,16 +236,9 @@ def loaders(
         rect=step if config.rect else 0,
         sizes=scales(size, step) if config.multi_scale else (),
     )
-    valid = make_loader(images(manifest.valid, unreadable="drop"), batch, workers=config.workers, share=share)
+    looked_at = dataset_of(config, task, manifest, spec, size, images=manifest.valid, unreadable="drop")
+    valid = make_loader(looked_at, batch, workers=config.workers, share=share)
     return train, valid
-
-
-def saved_config(config: TrainConfig, saved: Checkpoint) -> TrainConfig:
-    """The config a cut run began with, but for what is this machine's; what it did not know yet is as it is here."""
-    kept = saved.training.get("config") or saved.training["args"]  # before there were configs: the flags
-    known = {f.name for f in fields(TrainConfig)} - {"device", "workers", "resume", "sync_bn"}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known}
-    return replace(config, **values)
 
 
 def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
@@ -334,23 +295,3 @@ def _restored(run: Run, saved: Checkpoint) -> Run:
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
     return run
-
-
-def _log_run(run: Run) -> None:
-    """What runs, in three lines, so that a log alone can be repeated."""
-    record, counts, update = run.record, count(run.model.spec, run.size), run.update
-    git = (record.git or "no git").partition("+")
-    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
-    log.info(
-        "%d training and %d validation images at %dx%d px, batches of %d, %d a step; %s parameters, %s MACs",
-        len(run.train.dataset),
-        len(run.valid.dataset),
-        *run.size,
-        run.train.batch_size,
-        update.accumulate,
-        number(counts.params),
-        number(counts.macs),
-    )
-    log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
-    if run.stage.bits:
-        log.info(stage_line(run.stage, run.stages))
