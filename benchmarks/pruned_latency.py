@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -28,7 +29,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Network
 from utils.darknet.weights import tensors
 from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
-from utils.pruning.plan import Plan, ShortcutRule, plan_channels
+from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
 from utils.darknet.counts import parameters
 from utils.darknet.counts import count
 from utils.pruning.target import percent_for
@@ -46,12 +47,12 @@ def random_network(cfg: str) -> Network:
 
 
 def to_budget(
-    net: Network, size: Size, *, macs: float | None = None, params: float | None = None, **rules: object
+    net: Network, size: Size, *, macs: float | None = None, params: float | None = None, **rules: Unpack[PlanRules]
 ) -> Network:
     """The network cut to a budget, carriers included."""
 
     def plan_of(percent: float) -> Plan:
-        return appoint(net, plan_channels(net, percent=percent, **rules))  # type: ignore[arg-type]
+        return appoint(net, plan_channels(net, percent=percent, **rules))
 
     percent = percent_for(net, plan_of=plan_of, macs=macs, params=params, size=size)
     return settle_and_cut(net, plan_of(percent), Beta.CARRIER)[0]

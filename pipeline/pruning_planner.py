@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
 
 from models import build
 from pipeline.pruning_measure import Measure
@@ -17,7 +16,7 @@ from utils.errors import InputError
 from utils.pruning import criteria
 from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
 from utils.pruning.layer_plan import By, LayerPlan, plan_layers
-from utils.pruning.plan import Plan, ShortcutRule, plan_channels
+from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
@@ -38,16 +37,6 @@ class Strategy:
     floor: float = 0.0
     multiple: int = 1
     blocks: int = 0
-
-
-class Rules(TypedDict):
-    """A strategy as `plan_channels` and all that ask it take it."""
-
-    tie: ShortcutRule
-    floor: float
-    multiple: int
-    score: Score
-    scope: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ class PruningPlanner:
         return criteria.random(config.seed) if config.score == "random" else criteria.CRITERIA[config.score]
 
     @cached_property
-    def rules(self) -> Rules:
+    def rules(self) -> PlanRules:
         """The strategy as the planner takes it."""
         assert self.strategy.tie is not None
         return {
@@ -214,7 +203,7 @@ class PruningPlanner:
         if config.target_macs is None:
             raise InputError("--search: needs a budget; add --target-macs 0.5 for half of the MACs")
         full = count(self.full.spec, size).macs
-        rules = self.rules if config.score != "gamma" else Rules(**{**self.rules, "score": criteria.l1})
+        rules = self.rules if config.score != "gamma" else PlanRules(**{**self.rules, "score": criteria.l1})
         found = search(
             self.full,
             candidates=config.search,

@@ -15,7 +15,9 @@ import pipeline.pruning_measure
 import slim_prune
 import train
 from models import Darknet, build
+from pipeline.prune import STRATEGIES, prune
 from pipeline.pruning_planner import CutStep
+from pipeline.session import open_session
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.counts import count
@@ -98,6 +100,22 @@ def test_opencv_reads_the_pruned_cfg_and_weights_and_computes_the_same(place, sc
     ours = build(network(record))(torch.from_numpy(image).permute(2, 0, 1)[None])
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one.detach().numpy(), other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_strategy_by_name_is_told_what_an_empty_command_line_says(script):
+    row = STRATEGIES[script.removesuffix("_prune")]
+    assert row.name == script
+    assert row.configured() == importlib.import_module(script).parser().parse_args([])
+
+
+def test_pruning_by_name_returns_the_network_it_wrote(place):
+    row = STRATEGIES["slim"]
+    config = row.configured(data="set.data", weights="sparse.pt", device="cpu", workers=0, recalibrate=1, percent=0.3)
+    done = prune(open_session(config), row.strategy(config))
+    assert done.path == done.record.paths("*.pt")[0]
+    assert all(torch.equal(a, b) for a, b in zip(heads(done.network), heads(network(done.record)), strict=True))
+    assert done.metrics["after"]["params"] == count(done.network.spec, (64, 64)).params
 
 
 def test_silenced_and_cut_score_the_same_and_stand_side_by_side(place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,6 +23,21 @@ class ShortcutRule(Enum):
     KEEP = "leave it"  # normal, regular
     LEADER = "the first layer on the wire decides"  # shortcut
     ANY = "it stays if any layer wants it"  # slim
+
+
+class PlanOptions(TypedDict, total=False):
+    """What `plan_channels` takes besides a tie, and all that ask it hand on; its docstring says what each is."""
+
+    floor: float
+    multiple: int
+    score: Score
+    scope: frozenset[int] | None
+
+
+class PlanRules(PlanOptions):
+    """The same with the tie: a strategy before one network."""
+
+    tie: ShortcutRule
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.errors import InputError
-from utils.pruning.plan import Plan, ShortcutRule, decide, offered
+from utils.pruning.plan import Plan, PlanOptions, ShortcutRule, decide, offered
 from utils.pruning.scores import Score, Scores, gammas, strengths
 
 NEAR_ZERO = 1e-2  # |gamma| that sparse training calls gone; with lr·s dithering it rests one or two orders under it
@@ -76,8 +76,15 @@ class GammaJudge:
 
     def plan(self, percent: float) -> Plan:
         """What the strategy would do."""
-        rounding: dict[str, Any] = {"floor": self.floor, "multiple": self.multiple}
-        return decide(self.wires, self.ranking, percent=percent, tie=self.tie, scope=self.scope, **rounding)
+        return decide(
+            self.wires,
+            self.ranking,
+            percent=percent,
+            tie=self.tie,
+            floor=self.floor,
+            multiple=self.multiple,
+            scope=self.scope,
+        )
 
     def kept(self, plan: Plan) -> dict[int, float]:
         """Share of Σ gamma² that each layer of the plan keeps."""
@@ -144,7 +151,7 @@ def judge(
     return GammaJudge(lines, wires, scores, ranking, tie, floor, multiple, scope)
 
 
-def preflight(net: Network, *, tie: ShortcutRule, **asked: Any) -> Preflight:
+def preflight(net: Network, *, tie: ShortcutRule, **asked: Unpack[PlanOptions]) -> Preflight:
     """Everything that can be said from the gammas alone; ``asked`` is as in `judge`.
 
     Raises:
@@ -170,17 +177,19 @@ def report(judge: GammaJudge) -> Preflight:
     )
 
 
-def safe_percent(net: Network, *, tie: ShortcutRule, **asked: Any) -> float:
+def safe_percent(net: Network, *, tie: ShortcutRule, **asked: Unpack[PlanOptions]) -> float:
     """The largest percent, rounded down to 0.01, that costs no layer more than `SAFE_LOSS` of its signal."""
     return _largest(judge(net, tie=tie, **asked).safe)
 
 
-def sparse_enough(net: Network, percent: float, *, tie: ShortcutRule, **asked: Any) -> bool:
+def sparse_enough(net: Network, percent: float, *, tie: ShortcutRule, **asked: Unpack[PlanOptions]) -> bool:
     """Whether the network would survive this percent, i.e. whether `check` would pass."""
     return judge(net, tie=tie, **asked).survives(percent)
 
 
-def check(net: Network, *, percent: float, tie: ShortcutRule, force: bool = False, **asked: Any) -> Preflight:
+def check(
+    net: Network, *, percent: float, tie: ShortcutRule, force: bool = False, **asked: Unpack[PlanOptions]
+) -> Preflight:
     """Refuse a percent that the network would not survive; ``force`` only reports, ``asked`` is as in `judge`.
 
     Raises:

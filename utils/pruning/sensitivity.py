@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -71,9 +71,12 @@ def sensitivity(
     wires = trace(net.spec)
     scores = strengths(net.spec, wires, score(net))
     wanted = list(offered(wires, tie, scope)) if layers is None else list(layers)
-    rules: dict[str, Any] = {"tie": tie, "floor": floor, "multiple": multiple, "scope": scope}
     plans = {
-        (i, percent): decide_layerwise(wires, scores, {i: percent}, **rules) for i in wanted for percent in percents
+        (i, percent): decide_layerwise(
+            wires, scores, {i: percent}, tie=tie, floor=floor, multiple=multiple, scope=scope
+        )
+        for i in wanted
+        for percent in percents
     }
     known: dict[bytes, float] = {}
     rows = []
