@@ -73,7 +73,7 @@ class BatchSource(Protocol[B_co]):
         """One batch of its samples, at least one."""
 
 
-class Tickets(Sampler[list[SampleRequest]]):
+class RequestSampler(Sampler[list[SampleRequest]]):
     """The batches of an epoch as lists of requests.
 
     Shuffled, or in the list's order, or (``rect``) images of similar aspect together. ``sizes`` are those of
@@ -138,13 +138,13 @@ class Loader(Generic[B]):
     images are an error. Where the dataset drops them, a batch is smaller, and one of which nothing is left not there.
     """
 
-    def __init__(self, dataset: BatchSource[B], tickets: Tickets, workers: int) -> None:
-        self.dataset, self.batch_size, self.workers = dataset, tickets.batch_size, workers
-        self._tickets = tickets
+    def __init__(self, dataset: BatchSource[B], requests: RequestSampler, workers: int) -> None:
+        self.dataset, self.batch_size, self.workers = dataset, requests.batch_size, workers
+        self._requests = requests
         self.gaps: dict[int, str] = {}
         self._inner: DataLoader[Batch | str] = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]
-            batch_sampler=tickets,  # type: ignore[arg-type]
+            batch_sampler=requests,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=_Collated(dataset),
             persistent_workers=workers > 0,
@@ -157,14 +157,14 @@ class Loader(Generic[B]):
 
     def set_epoch(self, epoch: int, *, mosaic: bool = True) -> None:
         """Choose the epoch's order and changes; ``mosaic=False`` for the last ones, which see whole images again."""
-        self._tickets.epoch, self._tickets.mosaic = epoch, mosaic
+        self._requests.epoch, self._requests.mosaic = epoch, mosaic
 
     def close(self) -> None:
         """End the workers, which else wait for another epoch; iterating again starts new ones."""
         self._inner._iterator = None  # its deletion ends them, here and not by chance in a process forked later
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._requests)
 
     def __iter__(self) -> Iterator[B]:
         for batch in self._inner:
@@ -213,8 +213,8 @@ def make_loader(
         sizes: (height, width) of multi-scale training, see ``scales``; empty: the dataset's size.
         share: (k, n): this is loader k of n that share every batch.
     """
-    tickets = Tickets(dataset, batch_size, shuffle=shuffle, seed=seed, rect=rect, sizes=sizes, share=share)
-    return Loader(dataset, tickets, default_workers() if workers is None else workers)
+    requests = RequestSampler(dataset, batch_size, shuffle=shuffle, seed=seed, rect=rect, sizes=sizes, share=share)
+    return Loader(dataset, requests, default_workers() if workers is None else workers)
 
 
 def default_workers() -> int:

@@ -91,18 +91,18 @@ class DetectionDataset(ImageFiles):
         self.augment = augment
         self.keep(cache)
 
-    def __getitem__(self, ticket: int | SampleRequest) -> Sample:
+    def __getitem__(self, request: int | SampleRequest) -> Sample:
         """The sample of an index, or of the loader's request (index, epoch, size, mosaic or not)."""
-        if not isinstance(ticket, SampleRequest):
-            ticket = SampleRequest(int(ticket), self.epoch)
-        size = ticket.size or self.size
-        rng = np.random.Generator(np.random.PCG64((self.seed, ticket.epoch, ticket.index)))
-        strength = boxed.with_mosaic(self.augment, ticket.mosaic)
+        if not isinstance(request, SampleRequest):
+            request = SampleRequest(int(request), self.epoch)
+        size = request.size or self.size
+        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        strength = boxed.with_mosaic(self.augment, request.mosaic)
         gaps: dict[int, str] = {}
         if rng.random() < strength.mosaic:
-            index, image, boxes, box = self._mosaic(ticket.index, size, strength, rng, gaps)
+            index, image, boxes, box = self._mosaic(request.index, size, strength, rng, gaps)
         else:
-            index, image, boxes, box = self._single(ticket.index, size, strength, rng, gaps)
+            index, image, boxes, box = self._single(request.index, size, strength, rng, gaps)
         if any(strength.hsv):
             image = transforms.shift_colours(image, strength.hsv, rng)
         rows = boxed.to_shares(boxes, size)

@@ -45,9 +45,6 @@ class DetectionMetrics(Scores):
         return {name: getattr(self, name) for name in ("map50", "map", "precision", "recall", "f1")}
 
 
-Metrics = DetectionMetrics  # until pipeline asks the task
-
-
 def evaluate(
     predictor: Predictor,
     loader: Iterable[Any],

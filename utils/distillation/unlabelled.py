@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ def unlabelled_batches(
     size: tuple[int, int],
     batch_size: int,
     *,
-    cache: Cache = "auto",
+    cache: str = "auto",
     seed: int = 0,
     channels: int = 3,
     grey: bool = False,
@@ -77,17 +78,8 @@ def unlabelled_batches(
 ) -> Loader[BoxBatch]:
     """Batches of images without labels, augmented as the labelled are, in an order of their own.
 
-    Args:
-        place: list file or folder of the images.
-        manifest: of the labelled images.
-        size: (height, width) of the network's image, px.
-        batch_size: images a batch; fewer where there are fewer images.
-        cache: see ``DetectionDataset``.
-        seed: of the labelled images; theirs is the next one.
-        channels: of the network's image.
-        grey: read grey images and repeat them to ``channels``.
-        workers: see ``make_loader``.
-        share: likewise.
+    ``place`` is a list file or a folder; ``manifest`` and ``seed`` are the labelled images'. There are no more images a
+    batch than images. The rest is as for ``DetectionDataset`` and ``make_loader``.
 
     Raises:
         InputError: there is no such list or folder, or no image in it.
@@ -100,7 +92,7 @@ def unlabelled_batches(
             replace(manifest, labels=Path(folder)),
             size,
             augment=True,
-            cache=cache,
+            cache=cast(Cache, cache),
             seed=seed + 1,
             channels=channels,
             grey=grey,
