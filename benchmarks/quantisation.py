@@ -30,6 +30,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 from benchmarks.pruning import run_script, sha256_of, spread
 from pipeline.session import output_of
 from utils import cli
+from utils.config.run import DATA
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.files import file_bytes, sha256
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--prune", default="--percent 0.6 --finetune 10", help="flags of slim_prune.py")
     add("--epochs", type=cli.positive, default=6, help="of the twin and of quantised training")
     add("--train", default="--lr 0.01", help="more flags of both")
-    add("--data", default=cli.DATA)
+    add("--data", default=DATA)
     add("--coco", type=Path, default=None, help="a folder with darknet/ and coco128/: measure those instead")
     return flags
 

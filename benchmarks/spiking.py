@@ -32,10 +32,12 @@ from benchmarks.pruning import spread
 from benchmarks.spiking_rows import Row, bits_rows, rate_rows, speed, whole
 from benchmarks.spiking_tables import Seed, bars_table, leave_files, modes_table, plot_tradeoff
 from benchmarks.spiking_training import coco_rows, integers_in, stages_of, trained
+from pipeline.conversion_result import ValidationSample, operations_table
+from pipeline.convert import settled
 from pipeline.session import FLOAT, RUNS, Session, open_session
-from pipeline.converting.flags import settle_flags
-from pipeline.converting.result import ValidationSample, operations_table
 from utils import cli
+from utils.config.convert import ConvertConfig
+from utils.config.run import DATA
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.integer import IntegerNetwork
@@ -60,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add: Any = flags.add_argument
     add("--weights", nargs="+", default=[], help="float networks, one a seed: points count from them")
     add("--seeds", type=cli.whole, nargs="+", default=None, help="of calibration and training (default: 0 1 2 ...)")
-    add("--data", default=cli.DATA)
+    add("--data", default=DATA)
     add("--bits", type=int, nargs="+", default=[8, 4, 3, 2], help="of the activations")
     add("--w-bit", type=int, default=8, help="of the weights, where they are calibrated")
     add("--trained", type=trained_files, nargs="*", default=[], metavar="BITS=FILE[,FILE...]",
@@ -103,7 +105,7 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"{flag}: {len(given)} for {count} networks of --weights; give one a seed")
 
 
-def bench_of(args: argparse.Namespace, number: int) -> Session:
+def bench_of(args: argparse.Namespace, number: int) -> Session[ConvertConfig]:
     """The float network of a seed, and the data.
 
     Raises:
@@ -111,13 +113,13 @@ def bench_of(args: argparse.Namespace, number: int) -> Session:
     """
     words = ["--weights", args.weights[number], "--data", args.data, "--device", args.device, "--workers", "0"]
     session = open_session(convert_snn.parser().parse_args([*words, "--seed", str(args.seeds[number])]), scripts=FLOAT)
-    settle_flags(session)
+    session = settled(session)
     if session.loaded.network is None:
         raise InputError(f"{args.weights[number]}: is no float network; give the one that was quantised")
     return session
 
 
-def integers_of(session: Session, args: argparse.Namespace, number: int) -> dict[int, IntegerNetwork]:
+def integers_of(session: Session[ConvertConfig], args: argparse.Namespace, number: int) -> dict[int, IntegerNetwork]:
     """Of each number of bits: trained if there is such a network, else calibrated.
 
     Raises:
@@ -130,7 +132,7 @@ def integers_of(session: Session, args: argparse.Namespace, number: int) -> dict
     for bits in args.bits:
         if bits not in found:
             assert session.loaded.network is not None
-            images = session.training_images(session.args.calibration)
+            images = session.training_images(session.config.calibration)
             found[bits] = lower(calibrate(session.loaded.network, images, Scheme(w_bit=args.w_bit, a_bit=bits)))
     return {bits: found[bits] for bits in args.bits}
 
@@ -139,8 +141,8 @@ def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, dict[int, Int
     """Everything of one network."""
     session = bench_of(args, number)
     sample, networks = ValidationSample.of(session, args.images), integers_of(session, args, number)
-    floating = session.score(session.loaded.predictor).map50
-    seed = Seed(args.weights[number], [Row(None, "float", sample.score(session.loaded.predictor).map50)])
+    floating = session.headline(session.score(session.loaded.predictor))
+    seed = Seed(args.weights[number], [Row(None, "float", session.headline(sample.score(session.loaded.predictor)))])
     for bits, integer in networks.items():
         log.info("%s: %d bits", seed.name, bits)
         made, curves = bits_rows(session, sample, integer, bits, args.schedule, compare=not args.no_compare)
@@ -179,13 +181,14 @@ def spikes_against_map(args: argparse.Namespace) -> None:
     found: list[dict[str, float]] = []
     for number, seed in enumerate(args.seeds):
         session = bench_of(args, number)
-        sample, floating = ValidationSample.of(session, args.images), session.score(session.loaded.predictor).map50
+        sample = ValidationSample.of(session, args.images)
+        floating = session.headline(session.score(session.loaded.predictor))
         for strength in args.sparsify:
             flags = f"{args.sparsify_flags} --sparsify {strength:g}"
             phase = PhaseExecutor(
                 encode(next(iter(stages_of(trained(args, seed, args.start[number], flags)).values())))
             )
-            cost, score = measure(phase, sample.inputs()), session.score(phase).map50
+            cost, score = measure(phase, sample.inputs()), session.headline(session.score(phase))
             numbers = {"map50": score, "points": 100 * (score - floating), "float": floating, "spikes": cost.spikes}
             numbers |= {"sops": cost.sops, "sops_per_mac": cost.sops_per_mac, "energy_pj": cost.energy.spiking_int8}
             found.append({"lambda": strength, "seed": seed, **numbers})

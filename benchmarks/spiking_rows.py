@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.converting.rate import cost_of_rate, simulate
-from pipeline.converting.result import ValidationSample, curve_points
-from pipeline.converting.stream import cost_of_stream
+from pipeline.conversion_result import ValidationSample, curve_points
+from pipeline.rate import cost_of_rate, simulate
 from pipeline.session import Session
+from pipeline.stream import cost_of_stream
+from utils.config.convert import ConvertConfig
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.observe import Observation, join, observe
@@ -78,14 +79,14 @@ class Whole:
         return 100 * (self.floating - self.integers)
 
 
-def whole(session: Session, integer: IntegerNetwork, floating: float) -> Whole:
+def whole(session: Session[ConvertConfig], integer: IntegerNetwork, floating: float) -> Whole:
     """Integers and phase mode on all validation images; ``floating``: the mAP@.5 of the float network there."""
     golden, spiking = session.score(IntegerExecutor(integer)), session.score(PhaseExecutor(encode(integer)))
-    return Whole(floating, golden.map50, golden.record() == spiking.record())
+    return Whole(floating, session.headline(golden), golden.record() == spiking.record())
 
 
 def bits_rows(
-    session: Session,
+    session: Session[ConvertConfig],
     sample: ValidationSample,
     integer: IntegerNetwork,
     bits: int,
@@ -100,8 +101,8 @@ def bits_rows(
     found = sample.score(phase)
     exact = found.record() == golden.record()
     rows = [
-        Row(bits, "integers", golden.map50),
-        Row(bits, "phase", found.map50, network.latency, exact, measure(phase, sample.inputs())),
+        Row(bits, "integers", session.headline(golden)),
+        Row(bits, "phase", session.headline(found), network.latency, exact, measure(phase, sample.inputs())),
     ]
     made, curve = traced_rows(session, sample, network, schedule, bits)
     rows, curves = rows + made, {"traced": curve}
@@ -119,7 +120,7 @@ def bits_rows(
 
 
 def traced_rows(
-    session: Session, sample: ValidationSample, network: SpikingNetwork, schedule: str, bits: int
+    session: Session[ConvertConfig], sample: ValidationSample, network: SpikingNetwork, schedule: str, bits: int
 ) -> tuple[list[Row], list[tuple[int, float]]]:
     """Exact neurons after L steps and when settled, from one simulation."""
     window, executor = network.window, StreamExecutor(network, schedule=schedule)
@@ -134,7 +135,12 @@ def traced_rows(
 
 
 def window_row(
-    session: Session, sample: ValidationSample, network: SpikingNetwork, rule: str, schedule: str, bits: int
+    session: Session[ConvertConfig],
+    sample: ValidationSample,
+    network: SpikingNetwork,
+    rule: str,
+    schedule: str,
+    bits: int,
 ) -> tuple[Row, list[tuple[int, float]]]:
     """Other neurons after L steps, which is how Fast-SNN runs them."""
     window = network.window
@@ -148,22 +154,24 @@ def _streamed(sample: ValidationSample, executor: StreamExecutor, window: int) -
     last = executor.steps or executor.bound
     points = {*curve_points(min(last, 4 * window), None, [window]), last}
     seen = [observe(executor, x, points, [window]) for x in sample.inputs()]
-    curve = {t: sample.score_heads([each.heads[t] for each in seen]).map50 for t in sorted(points)}
+    curve = {t: sample.session.headline(sample.score_heads([each.heads[t] for each in seen])) for t in sorted(points)}
     return curve, join(seen)
 
 
-def rate_rows(session: Session, sample: ValidationSample, channel_wise: bool) -> tuple[list[Row], Curves]:
+def rate_rows(
+    session: Session[ConvertConfig], sample: ValidationSample, channel_wise: bool
+) -> tuple[list[Row], Curves]:
     """Rates; each T is a simulation of its own, because its costs are."""
     network = session.loaded.network
     assert network is not None
-    images, rows = session.training_images(session.args.calibration), []
+    images, rows = session.training_images(session.config.calibration), []
     curve: list[tuple[int, float]] = []
     converted = normalise(network, images, timesteps=RATE_STEPS[-1], channel_wise=channel_wise)
     for steps in RATE_STEPS:
         made = replace(converted, timesteps=steps)
         points = curve_points(steps, None) if steps == RATE_STEPS[-1] else (steps,)
         run = simulate(sample, RateExecutor(made), network, points)
-        curve = [(t, sample.score_heads([each[t] for each in run.heads]).map50) for t in points]
+        curve = [(t, session.headline(sample.score_heads([each[t] for each in run.heads]))) for t in points]
         rows.append(Row(None, f"rate, T = {steps}", curve[-1][1], steps, False, cost_of_rate(made, run, session.size)))
     return rows, {"rate": curve}
 

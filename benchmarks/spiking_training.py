@@ -12,6 +12,7 @@ from utils.errors import InputError
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import sha256
 from utils.reporting.record import Record
+from utils.spiking.snn_checkpoint import LAYERWISE
 
 MOST_POINTS_COCO = 1.5  # the bar of networks that were not trained for integers
 
@@ -50,7 +51,7 @@ def stages_of(record: Record) -> dict[int, IntegerNetwork]:
 def coco_rows(folder: Path) -> list[list[str]]:
     """Both COCO networks as floats, as 8-bit integers and as spikes in phase mode, on coco128's validation images."""
     rows = [["network", "", "mAP@.5", "points", "SOP/MAC", "", f"bar: at most {MOST_POINTS_COCO} points under float"]]
-    for name, record in coco_runs(folder, "convert_snn", "--mode", "phase"):
+    for name, record in coco_runs(folder, "convert_snn", "--mode", LAYERWISE):
         metrics = record.metrics
         before = metrics["float"]["map50"]
         for stage, row in metrics.items():

@@ -83,7 +83,7 @@ class ValidationSample:
 
 
 def metric_word(session: Session[ConvertConfig]) -> str:
-    """The metric without what it is taken at: mAP of mAP@.5."""
+    """The metric's name alone: what stands before the @ of its heading."""
     return session.heading.partition("@")[0]
 
 

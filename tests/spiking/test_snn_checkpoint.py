@@ -88,6 +88,14 @@ def test_saving_over_an_earlier_file_is_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["net.snn.pt"]
 
 
+def test_a_taken_name_gets_a_number_unless_it_is_to_be_replaced(tmp_path):
+    path = saved(tmp_path / "net.snn.pt", spiking(0))
+    assert saved(path, spiking(1)) == tmp_path / "net-2.snn.pt" and load_checkpoint(path).kind == "spiking"
+    assert saved(path, spiking(1), replace=True) == path
+    assert load_spiking(path).spec == spiking(1).spec != spiking(0).spec
+    assert load_checkpoint(save_integers(tmp_path / "net.int.pt", spiking(0).integer)).kind == "quantised"
+
+
 def test_the_networks_own_tensors_are_never_shared_with_the_file(tmp_path):
     network = spiking(2)
     checkpoint = to_checkpoint(network.integer, "quantised")
