@@ -9,11 +9,11 @@
   python3 convert_snn.py --mode stream --neuron unsigned --finetune    layer by layer, as Fast-SNN does
   python3 convert_snn.py --mode rate --timesteps 128 --percentile 99.999 --channel-wise --reset subtract
 
-phase: a layer waits for its window of L steps, then fires as many spikes as its level says; exact. stream: every layer
-runs in every step, signed neurons take back what was too early; exact once nothing fires any more. rate: float weights
-and firing rates, as older converters do; approximate. --finetune brings modes that are not exact nearer, on training
-images; the exact ones need none, and their rows stand beside. Leaves weights/<name>.snn.pt, which test.py and detect.py
-run in its mode, and in runs/convert_snn the record, pictures and tables.
+layerwise: a layer waits for its window of L steps, then fires as many spikes as its level says; exact. stream: every
+layer runs in every step, signed neurons take back what was too early; exact once nothing fires any more. rate: float
+weights and firing rates, as older converters do; approximate. --finetune brings modes that are not exact nearer, on
+training images; the exact ones need none, and their rows stand beside. Leaves weights/<name>.snn.pt, which test.py and
+detect.py run in its mode, and in runs/convert_snn the record, pictures and tables.
 """
 
 from __future__ import annotations

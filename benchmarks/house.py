@@ -58,7 +58,9 @@ def layer_matches(tree: Path) -> int:
     kinds, found = layer_kinds(tree), 0
 
     def named(node: ast.AST) -> bool:
-        words = {ast.unparse(each).split(".")[-1] for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute)}
+        words = {
+            ast.unparse(each).split(".")[-1] for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute)
+        }
         return bool(words & kinds)
 
     for path in sources(tree, *BELOW, "models.py"):
@@ -86,7 +88,11 @@ def floors(tree: Path, names: list[str]) -> int:
     arrows: dict[str, set[str]] = {}
     for module, name in modules.items():
         text = (tree / name).read_text()
-        found = {f"{m[1]}.{n.strip()}" for m in re.finditer(r"^from (\S+) import \(?([^)\n]+)", text, re.M) for n in m[2].split(",")}
+        found = {
+            f"{m[1]}.{n.strip()}"
+            for m in re.finditer(r"^from (\S+) import \(?([^)\n]+)", text, re.M)
+            for n in m[2].split(",")
+        }
         found |= {m[1] for m in re.finditer(r"^(?:from|import) (\S+)", text, re.M)}
         arrows[module] = (found & set(modules)) - {module}
     depth: dict[str, int] = {}
@@ -124,7 +130,10 @@ def table(trees: list[Path]) -> list[list[str]]:
         add("functions below the scripts that take a Namespace", namespace_functions(tree))
         add("files in pipeline/", len(list(sources(tree, "pipeline"))))
         known = r"utils\.detection"
-        add("pipeline files that know boxes", len(files_that(tree, known, "pipeline")) - (tree / "pipeline/tasks.py").exists())
+        add(
+            "pipeline files that know boxes",
+            len(files_that(tree, known, "pipeline")) - (tree / "pipeline/tasks.py").exists(),
+        )
         add("places that match on layer kinds", layer_matches(tree))
     return [[name, *values] for name, values in rows.items()]
 

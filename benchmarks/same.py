@@ -54,7 +54,8 @@ def steps() -> Iterator[tuple[str, list[str]]]:
     for style in ("google", "dorefa", "pow2"):
         flags = ["--quantized", style, "--w-bit", "4", "--a-bit", "4", "--name", style]
         yield style, ["train.py", *SMALL, *FROM_SLIM, *flags]
-    yield "folded", ["train.py", *SMALL, *FROM_SLIM, "--quantized", "google", "--BN_Fold", "--learn-scales",
+    eight = ["--w-bit", "8", "--a-bit", "8"]  # said, since a default that all scripts share is 4 now
+    yield "folded", ["train.py", *SMALL, *FROM_SLIM, "--quantized", "google", "--BN_Fold", "--learn-scales", *eight,
                      "--sparsify", "2", "--name", "folded"]  # fmt: skip
     yield "progressive", ["train.py", *SMALL, *FROM_SLIM, "--quantized", "pow2", "--progressive", "8", "4",
                           "--name", "progressive"]  # fmt: skip

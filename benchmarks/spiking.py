@@ -7,11 +7,11 @@
   python3 benchmarks/spiking.py --weights a.pt b.pt c.pt --sparsify 0 0.1 1     spikes against mAP
   python3 benchmarks/spiking.py --coco ../shared/data                           two COCO networks, 8 bits, no training
 
-Of each number of activation bits: the integers, phase mode, streaming neurons (traced, after L steps and when settled;
+Of each number of activation bits: the integers, layerwise mode, streams (ST-BIF, after L steps and when settled;
 signed and unsigned after L steps, as Fast-SNN runs them); and rates of 16, 64 and 256 steps, which have no bits.
 Networks trained for fewer bits take the place of calibrated ones. All rows are measured on the same images, and points
 count from the float network, seed by seed; the bars of accuracy are held to all validation images. At the end the speed
-of phase inference against integer inference and against the literal simulation, in turn. Finished trainings are kept.
+of layerwise inference against integers and against the literal simulation, in turn. Finished trainings are kept.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from utils.reporting.results import write_rows
 from utils.reporting.tables import plain_table
 from utils.spiking.synops import measure
 from utils.spiking.spike_schedule import encode
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def one_seed(args: argparse.Namespace, number: int) -> tuple[Seed, dict[int, Int
         log.info("%s: %d bits", seed.name, bits)
         made, curves = bits_rows(session, sample, integer, bits, args.schedule, compare=not args.no_compare)
         seed.rows += made
-        seed.curves |= {f"{rule}, {bits} bits": c for rule, c in curves.items() if bits == 4 or rule == "traced"}
+        seed.curves |= {f"{rule}, {bits} bits": c for rule, c in curves.items() if bits == 4 or rule == "st-bif"}
         seed.whole[bits] = whole(session, integer, floating)
     if not args.no_compare:
         made, curves = rate_rows(session, sample, args.channel_wise)
@@ -168,15 +168,15 @@ def all_modes(args: argparse.Namespace) -> None:
     log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", cost.energy.ann_fp32 / 1e6, cost.energy.ann_int8 / 1e6)
     log.info(bars_table(seeds, len(sample.session.valid.dataset)))  # type: ignore[arg-type]
     bits = 4 if 4 in args.bits else args.bits[0]
-    row = seeds[0].row((bits, "phase"))
+    row = seeds[0].row((bits, "layerwise"))
     assert row is not None and row.cost is not None
-    log.info(operations_table(f"{bits} bits in phase mode, {seeds[0].name}: where the operations are", row.cost))
+    log.info(operations_table(f"{bits} bits in layerwise mode, {seeds[0].name}: where the operations are", row.cost))
     timing = speed(encode(networks[bits]), next(sample.inputs())[:8])
     log.info(plain_table(f"speed at {bits} bits, ms an image", [["", "ms", ""], *timing]))
 
 
 def spikes_against_map(args: argparse.Namespace) -> None:
-    """A line a lambda of ``--sparsify``, phase mode; mAP on all validation images."""
+    """A line a lambda of ``--sparsify``, layerwise mode; mAP on all validation images."""
     folder = new_run_folder(RUNS, "bench_sparsify", "")
     found: list[dict[str, float]] = []
     for number, seed in enumerate(args.seeds):
@@ -185,7 +185,7 @@ def spikes_against_map(args: argparse.Namespace) -> None:
         floating = session.headline(session.score(session.loaded.predictor))
         for strength in args.sparsify:
             flags = f"{args.sparsify_flags} --sparsify {strength:g}"
-            phase = PhaseExecutor(
+            phase = LayerwiseExecutor(
                 encode(next(iter(stages_of(trained(args, seed, args.start[number], flags)).values())))
             )
             cost, score = measure(phase, sample.inputs()), session.headline(session.score(phase))
@@ -200,7 +200,7 @@ def spikes_against_map(args: argparse.Namespace) -> None:
         rows.append([f"{strength:g}", *(spread([each[name] for each in mine], form) for name, form in forms.items())])
         spikes, score = (sum(each[name] for each in mine) / len(mine) for name in ("spikes", "map50"))
         points.append((f"{strength:g}", spikes, score))
-    log.info(plain_table(f"spikes against mAP, {args.sparsify_flags}, phase mode", rows))
+    log.info(plain_table(f"spikes against mAP, {args.sparsify_flags}, layerwise mode", rows))
     line = {"float": sum(each["float"] for each in found) / len(found)}
     plot_tradeoff(folder / "spikes_against_map.png", points, line, "Spikes against mAP@.5, by lambda of --sparsify")
     log.info("picture and csv in %s", folder)

@@ -17,8 +17,8 @@ from pipeline.stream import cost_of_stream
 from utils.config.convert import ConvertConfig
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.observe import Observation, join, observe
-from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Whole:
-    """mAP@.5 on all validation images; ``equal``: phase mode has every metric of the integers, to the last digit."""
+    """mAP@.5 on all validation images; ``equal``: layerwise, every metric is the integers', to the last digit."""
 
     floating: float
     integers: float
@@ -80,8 +80,8 @@ class Whole:
 
 
 def whole(session: Session[ConvertConfig], integer: IntegerNetwork, floating: float) -> Whole:
-    """Integers and phase mode on all validation images; ``floating``: the mAP@.5 of the float network there."""
-    golden, spiking = session.score(IntegerExecutor(integer)), session.score(PhaseExecutor(encode(integer)))
+    """Integers and layerwise mode on all validation images; ``floating``: the mAP@.5 of the float network there."""
+    golden, spiking = session.score(IntegerExecutor(integer)), session.score(LayerwiseExecutor(encode(integer)))
     return Whole(floating, session.headline(golden), golden.record() == spiking.record())
 
 
@@ -97,19 +97,19 @@ def bits_rows(
     """Everything that runs on integers; ``compare``: the neurons of Fast-SNN too."""
     network = encode(integer)
     golden = sample.score(IntegerExecutor(integer))
-    phase = PhaseExecutor(network)
+    phase = LayerwiseExecutor(network)
     found = sample.score(phase)
     exact = found.record() == golden.record()
     rows = [
         Row(bits, "integers", session.headline(golden)),
-        Row(bits, "phase", session.headline(found), network.latency, exact, measure(phase, sample.inputs())),
+        Row(bits, "layerwise", session.headline(found), network.latency, exact, measure(phase, sample.inputs())),
     ]
     made, curve = traced_rows(session, sample, network, schedule, bits)
-    rows, curves = rows + made, {"traced": curve}
+    rows, curves = rows + made, {"st-bif": curve}
     if not compare:
         return rows, curves
     neurons = [op.requantiser for op in integer.ops.values() if op.requantiser is not None]
-    if all(by.qmax >= network.window for by in neurons):  # none can pass its end in L steps, all that "traced" forbids
+    if all(by.qmax >= network.window for by in neurons):  # none can pass its end in L steps, all that "st-bif" forbids
         rows.append(replace(made[0], mode="signed, T = L"))
     else:
         rows.append(window_row(session, sample, network, "signed", schedule, bits)[0])
@@ -180,7 +180,7 @@ def speed(network: SpikingNetwork, x: Tensor) -> list[list[str]]:
     """Medians of runs that take turns, ms an image; and what the bars say."""
     ways: dict[str, Callable[[Tensor], list[Tensor]]] = {
         "integers": IntegerExecutor(network.integer),
-        "phase": PhaseExecutor(network),
+        "layerwise": LayerwiseExecutor(network),
         f"step by step, {network.window} steps a layer": StepwiseExecutor(network),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -194,6 +194,6 @@ def speed(network: SpikingNetwork, x: Tensor) -> list[list[str]]:
     bars = [
         "",
         f"{phase / integers:.2f}x the integers (bar {SLOWEST_PHASE})",
-        f"{steps / phase:.1f}x phase (bar {LEAST_GAIN})",
+        f"{steps / phase:.1f}x layerwise (bar {LEAST_GAIN})",
     ]
     return [[name, f"{value:.2f}", bar] for (name, value), bar in zip(median.items(), bars, strict=True)]

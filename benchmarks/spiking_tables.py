@@ -20,7 +20,7 @@ from utils.spiking.synops import SpikeCost
 log = logging.getLogger(__name__)
 
 MOST_POINTS = {4: 1.0, 3: 2.0}  # the bars: what so many bits may lose against float
-MOST_SOPS = {4: 1.5, 2: 0.8}  # and the synaptic operations a multiplication they may take, in phase mode
+MOST_SOPS = {4: 1.5, 2: 0.8}  # and the synaptic operations a multiplication they may take, in layerwise mode
 HEADING = ["bits", "mode", "mAP@.5", "points", "exact", "steps", "spikes", "MSOPs", "SOP/MAC", "uJ fp32", "uJ int"]
 
 
@@ -82,11 +82,11 @@ def bars_table(seeds: Sequence[Seed], images: int) -> str:
         lines.append(_bar(bits, f"points under float, all {images} images", bar, points))
         equal = sum(each.equal for each in measured)
         verdict = "holds" if equal == len(measured) else "FAILS"
-        lines.append([str(bits), "phase = integers, to the last digit", "all", f"{equal} of {len(measured)}", verdict])
-        costs = [row.cost for seed in seeds if (row := seed.row((bits, "phase"))) is not None and row.cost]
+        lines.append([str(bits), "layerwise = integers, every digit", "all", f"{equal} of {len(measured)}", verdict])
+        costs = [row.cost for seed in seeds if (row := seed.row((bits, "layerwise"))) is not None and row.cost]
         ratios = [cost.sops_per_mac for cost in costs]
         if ratios:
-            lines.append(_bar(bits, "SOP/MAC in phase mode", MOST_SOPS.get(bits), ratios))
+            lines.append(_bar(bits, "SOP/MAC in layerwise mode", MOST_SOPS.get(bits), ratios))
     return plain_table("bars", lines)
 
 
@@ -105,9 +105,9 @@ def leave_files(folder: Path, seeds: Sequence[Seed]) -> None:
     layers = {
         f"{bits} bits": {i: c.spikes / max(1, c.neurons) for i, c in cost.layers.items() if c.spikes}
         for (bits, mode), cost in costs.items()
-        if mode == "phase"
+        if mode == "layerwise"
     }
-    title = "Spikes a neuron in phase mode"
+    title = "Spikes a neuron in layerwise mode"
     plot_layer_bars(folder / "spikes.png", layers, title=title, unit="spikes a frame", log=True)
     dense = next(iter(costs.values())).energy
     joules = {"dense, fp32": dense.ann_fp32, "dense, int8": dense.ann_int8}

@@ -49,7 +49,7 @@ def stages_of(record: Record) -> dict[int, IntegerNetwork]:
 
 
 def coco_rows(folder: Path) -> list[list[str]]:
-    """Both COCO networks as floats, as 8-bit integers and as spikes in phase mode, on coco128's validation images."""
+    """Both COCO networks as floats, as 8-bit integers and as layerwise spikes, on coco128's validation images."""
     rows = [["network", "", "mAP@.5", "points", "SOP/MAC", "", f"bar: at most {MOST_POINTS_COCO} points under float"]]
     for name, record in coco_runs(folder, "convert_snn", "--mode", LAYERWISE):
         metrics = record.metrics

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.sizes import bit_operations
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import PERCENTILE as RATE_PERCENTILE
 from utils.spiking.rate import RateNetwork
 from utils.spiking.snn_checkpoint import EXACT, LAYERWISE, RATE, STREAM, ExecutionMode, save_integers
@@ -127,7 +128,7 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     integer = to_integers(session, folder)
     spiking = encode(integer)
     rows = float_row(session)
-    integers, executor = IntegerExecutor(integer), PhaseExecutor(spiking)
+    integers, executor = IntegerExecutor(integer), LayerwiseExecutor(spiking)
     path, names, run = WEIGHTS / f"{session.free_stem()}.snn.pt", session.manifest.names, ExecutionMode(LAYERWISE)
     path = save_integers(path, integer, "spiking", names=names, meta=session.meta, run=run)
     try:
@@ -181,7 +182,7 @@ def prove(session: Session[ConvertConfig], spiking: SpikingNetwork, measured: di
     return message
 
 
-def spikes_of(session: Session[ConvertConfig], spiking: SpikingNetwork) -> SpikeCost:
+def spikes_of(session: Session[Any], spiking: SpikingNetwork) -> SpikeCost:
     """Spikes and operations on some validation images."""
     batches, seen = [], 0
     for batch in session.valid:
@@ -189,7 +190,7 @@ def spikes_of(session: Session[ConvertConfig], spiking: SpikingNetwork) -> Spike
         seen += len(batch.images)
         if seen >= COUNTED:
             break
-    return measure(PhaseExecutor(spiking), batches)
+    return measure(LayerwiseExecutor(spiking), batches)
 
 
 CONVERSIONS: dict[str, Callable[[Session[ConvertConfig], Path], ConversionResult]] = {

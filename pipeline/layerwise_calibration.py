@@ -20,8 +20,8 @@ from utils.reporting.tables import plain_table
 from utils.spiking import mismatch
 from utils.spiking.finetune import Progress, finetune_stream
 from utils.spiking.finetune_rate import finetune_rate
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.mismatch import Mismatch
-from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import RateNetwork
 from utils.spiking.snn_checkpoint import LAYERWISE
 from utils.spiking.spike_schedule import SpikingNetwork
@@ -114,7 +114,7 @@ def mode_row(metrics: Metrics, cost: SpikeCost, steps: int, *, exact: bool) -> d
 
 def layerwise_row(sample: ValidationSample, network: SpikingNetwork) -> dict[str, Any]:
     """The network that was converted, layer after layer."""
-    executor = PhaseExecutor(network)
+    executor = LayerwiseExecutor(network)
     return mode_row(sample.score(executor), measure(executor, sample.inputs()), network.latency, exact=True)
 
 

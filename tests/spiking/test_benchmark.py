@@ -80,14 +80,14 @@ def test_one_table_holds_every_mode_of_every_seed(session, caplog):
     trained = session(*words, "--bits", "3", "2")
     assert [(args.weights, args.seed) for args in trained] == [("0.pt", 0), ("1.pt", 1)]
     found = rows_of(Path("runs/bench_spiking/spiking.csv"))
-    modes = ["integers", "phase", "stream, T = L", "stream, settled", "signed, T = L", "unsigned, T = L"]
+    modes = ["integers", "layerwise", "stream, T = L", "stream, settled", "signed, T = L", "unsigned, T = L"]
     wanted = [("", "float"), *((bits, mode) for bits in "32" for mode in modes), ("", "rate, T = 2")]
     for seed in ("0.pt", "1.pt"):
         assert [(row["bits"], row["mode"]) for row in found if row["seed"] == seed] == wanted
     for row in found:
-        if row["mode"] in ("phase", "stream, settled"):
+        if row["mode"] in ("layerwise", "stream, settled"):
             assert row["exact"] == "1" and float(row["sops"]) > 0
-    assert "2 of 2" in caplog.text and "phase = integers, to the last digit" in caplog.text
+    assert "2 of 2" in caplog.text and "layerwise = integers, to the last digit" in caplog.text
     assert "where the operations are" in caplog.text and "x the integers (bar 1.5)" in caplog.text
     assert session(*words, "--bits", "3") == []  # finished trainings are kept
 
@@ -108,8 +108,8 @@ def test_given_integers_take_the_place_of_calibrated_ones(session):
     mine = {row["mode"]: row for row in rows_of(Path("runs/bench_spiking/spiking.csv"))}
     session("--weights", "0.pt", "--bits", "3", "--no-compare")
     other = {row["mode"]: row for row in rows_of(Path("runs/bench_spiking-2/spiking.csv"))}
-    assert list(mine) == ["float", "integers", "phase", "stream, T = L", "stream, settled"]
-    assert mine["float"] == other["float"] and mine["phase"]["spikes"] != other["phase"]["spikes"]
+    assert list(mine) == ["float", "integers", "layerwise", "stream, T = L", "stream, settled"]
+    assert mine["float"] == other["float"] and mine["layerwise"]["spikes"] != other["layerwise"]["spikes"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_files_that_do_not_fit_are_refused(session, words, message):
 
 def test_seeds_are_joined_with_their_deviation_and_bars_are_judged_by_the_mean():
     def seed(name: str, floating: float, phase: float, lost: float) -> tables.Seed:
-        rows = [Row(None, "float", floating), Row(4, "phase", phase, 30, True)]
+        rows = [Row(None, "float", floating), Row(4, "layerwise", phase, 30, True)]
         return tables.Seed(name, rows, whole={4: Whole(0.9, 0.9 - lost, True)})
 
     seeds = [seed("a", 0.9, 0.89, 0.004), seed("b", 0.8, 0.83, 0.02)]

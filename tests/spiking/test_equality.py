@@ -17,8 +17,8 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.neurons import Neuron
-from utils.spiking.phase import PhaseExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode, spiking_layers
 from utils.spiking.stepwise import StepwiseExecutor
 
@@ -33,7 +33,7 @@ def spiking(cfg: str | int, bits: int = 4, w_bit: int = 8) -> SpikingNetwork:
 
 def assert_equal_everywhere(network: SpikingNetwork, x: Tensor) -> None:
     golden = IntegerExecutor(network.integer).trace(x)
-    phase = PhaseExecutor(network).trace(x)
+    phase = LayerwiseExecutor(network).trace(x)
     spikes = StepwiseExecutor(network).simulate(x)
     counts = spikes.counts()
     assert set(golden.levels) == set(phase.levels) == set(counts)
@@ -114,7 +114,7 @@ def test_eight_bit_windows_are_exact_too():
 def test_all_three_predictors_return_the_same_heads_in_any_batch(seed):
     network, x = spiking(seed), random_images(3, seed=7)
     golden = IntegerExecutor(network.integer)(x)
-    for executor in (PhaseExecutor(network), StepwiseExecutor(network)):
+    for executor in (LayerwiseExecutor(network), StepwiseExecutor(network)):
         for mine, theirs in zip(executor(x), golden, strict=True):
             assert torch.equal(mine, theirs)
         for n in range(3):

@@ -49,7 +49,7 @@ def tuned(network: SpikingNetwork, rule: str, iterations: int = 8, steps: int | 
     return finetune_stream(executor, random_images(12, seed=1), iterations=iterations)
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("unsigned", 7), ("traced", 4)])
+@pytest.mark.parametrize(("rule", "steps"), [("unsigned", 7), ("st-bif", 4)])
 @pytest.mark.parametrize("cfg", [CHAIN, GRAPH], ids=["chain", "graph"])
 def test_later_layers_come_nearer_to_their_levels_on_images_never_seen(cfg, rule, steps):
     network, x = spiking(cfg, 3), random_images(6, seed=7)
@@ -131,7 +131,7 @@ def test_nothing_moves_where_nothing_is_wrong():
         assert torch.equal(new.weight, op.weight) and torch.equal(new.bias, op.bias)
 
 
-@pytest.mark.parametrize(("cfg", "rule"), [(GRAPH, "unsigned"), (LEAKY, "signed"), (GRAPH, "traced")])
+@pytest.mark.parametrize(("cfg", "rule"), [(GRAPH, "unsigned"), (LEAKY, "signed"), (GRAPH, "st-bif")])
 def test_layer_after_layer_the_neurons_fire_what_they_fire_all_at_once(monkeypatch, cfg, rule):
     """With no iteration the walk is a simulation of its own, layer-major: its counts are the executor's."""
     network, x, counts = spiking(cfg, 3), random_images(3, seed=2), {}

@@ -12,8 +12,8 @@ from tests.spiking.test_equality import CONV, spiking
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.observe import observe
-from utils.spiking.phase import PhaseExecutor
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.snn_checkpoint import ExecutionMode, executor_of, open_spiking, save_integers, save_rate
@@ -37,15 +37,15 @@ def test_a_file_is_run_in_the_mode_it_was_made_in(tmp_path, run):
     executor, integer = open_spiking(checkpoint)
     assert integer is not None and checkpoint.meta["size"] == [16, 16]
     assert torch.equal(executor(x)[0], executor_of(network, run)(x)[0])
-    exact = run.mode == "phase" or run.timesteps is None
+    exact = run.mode == "layerwise" or run.timesteps is None
     assert torch.equal(executor(x)[0], IntegerExecutor(network.integer)(x)[0]) == exact
     if isinstance(executor, StreamExecutor):
         assert (executor.steps, executor.rule, executor.schedule) == (run.timesteps, run.rule, run.schedule)
 
 
-def test_a_file_without_a_mode_is_phase(tmp_path):
+def test_a_file_without_a_mode_is_layerwise(tmp_path):
     checkpoint = load_checkpoint(save_integers(tmp_path / "net.snn.pt", spiking(CHAIN).integer, "spiking"))
-    assert isinstance(open_spiking(checkpoint)[0], PhaseExecutor)
+    assert isinstance(open_spiking(checkpoint)[0], LayerwiseExecutor)
 
 
 def test_a_newer_mode_is_refused(tmp_path):
@@ -70,7 +70,7 @@ def test_costs_of_a_stream_follow_from_its_activity():
     counts = {i: a[None] for i, a in seen.activity.items()} | {-1: torch.zeros(1, 3, 16, 16)}
     cost = cost_of(network.spec, work_of(network.integer), [(2, counts)], state_bytes=1, weight_bytes=1)
     assert cost.spikes == pytest.approx(sum(float(a.sum()) for a in seen.activity.values()) / 2)
-    phase = measure(PhaseExecutor(network), [x])
+    phase = measure(LayerwiseExecutor(network), [x])
     assert cost.macs == phase.macs and cost.input_macs == phase.input_macs and cost.sops > phase.sops
     silent = {i: torch.zeros_like(a) for i, a in counts.items()}
     halves = [(1, counts), (1, silent)]

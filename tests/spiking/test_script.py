@@ -140,8 +140,8 @@ def test_fine_tuning_shows_before_and_after_and_the_exact_modes_beside(place, co
     caplog.set_level("INFO")
     record = convert("--mode", "stream", "--neuron", "unsigned", "--a-bit", "2", *TUNED, "--name", "f")
     rows = record.metrics
-    assert list(rows) == ["float", "quantised", "phase", "settled", "converted", "spiking"]
-    assert rows["phase"]["map50"] == rows["settled"]["map50"] == rows["quantised"]["map50"]
+    assert list(rows) == ["float", "quantised", "layerwise", "settled", "converted", "spiking"]
+    assert rows["layerwise"]["map50"] == rows["settled"]["map50"] == rows["quantised"]["map50"]
     assert rows["settled"]["exact"] is True and rows["converted"]["exact"] is rows["spiking"]["exact"] is False
     assert rows["converted"]["steps"] == rows["spiking"]["steps"] == 3
     assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
@@ -156,7 +156,7 @@ def test_fine_tuning_shows_before_and_after_and_the_exact_modes_beside(place, co
 def test_rates_are_fine_tuned_and_read_back(place, convert):
     record = convert("--mode", "rate", "--timesteps", "6", *TUNED, "--name", "g")
     rows = record.metrics
-    assert list(rows) == ["float", "phase", "converted", "spiking"]
+    assert list(rows) == ["float", "layerwise", "converted", "spiking"]
     assert rows["converted"]["spikes"] != rows["spiking"]["spikes"]
     loaded = load_model(place / record.paths("*.snn.pt")[0])
     session = pipeline.session.open_session(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt"]))
@@ -185,9 +185,9 @@ def test_fine_tuning_sees_training_images_only(place, convert):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--finetune"], "--finetune: phase mode is exact, there is nothing to tune"),
+        (["--finetune"], "--finetune: layerwise mode is exact, there is nothing to tune"),
         (["--mode", "stream", "--finetune"], "--finetune: a stream that runs until it is settled is exact"),
-        (["--early-exit", "3"], "--early-exit: is for --mode stream, this is phase"),
+        (["--early-exit", "3"], "--early-exit: is for --mode stream, this is layerwise"),
         (["--mode", "rate", "--neuron", "signed"], "--neuron: is for --mode stream, this is rate"),
         (["--mode", "stream", "--reset", "zero"], "--reset: is for --mode rate, this is stream"),
         (["--mode", "stream", "--early-exit", "9", "--timesteps", "5"], "only --timesteps 5 are simulated"),

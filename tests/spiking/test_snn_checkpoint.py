@@ -15,7 +15,7 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.snn_checkpoint import load_spiking, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 
@@ -38,10 +38,10 @@ def test_a_reloaded_network_computes_the_same_bits_in_every_layer(tmp_path, seed
     again = load_spiking(saved(tmp_path / "net.snn.pt", network, names=("thing",), meta={"map50": 0.5}))
     assert again.spec == network.spec and again.integer.scheme == network.integer.scheme
     assert again.integer.grids == network.integer.grids and again.describe() == network.describe()
-    before, after = PhaseExecutor(network).trace(x), PhaseExecutor(again).trace(x)
+    before, after = LayerwiseExecutor(network).trace(x), LayerwiseExecutor(again).trace(x)
     for i in before.levels:
         assert torch.equal(before.levels[i], after.levels[i])
-    for a, b in zip(IntegerExecutor(network.integer)(x), PhaseExecutor(again)(x), strict=True):
+    for a, b in zip(IntegerExecutor(network.integer)(x), LayerwiseExecutor(again)(x), strict=True):
         assert torch.equal(a, b)
 
 

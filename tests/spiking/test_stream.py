@@ -116,14 +116,14 @@ def test_without_its_cap_a_signed_neuron_passes_the_highest_level():
         for _ in range(12):
             neuron.fire(charge, count)
         fired[rule] = float(count.max())
-    assert fired == {"traced": 7.0, "signed": 12.0, "unsigned": 12.0}
+    assert fired == {"st-bif": 7.0, "signed": 12.0, "unsigned": 12.0}
 
 
 def test_the_level_threshold_rule_takes_back_across_zero():
     """Leaky: up with theta, below zero down with theta / slope, whatever was fired before."""
     by = spiking(LEAKY, 3).integer.ops[0].requantiser
     assert by is not None
-    neuron, count = StreamingNeuron(by, "traced", torch.device("cpu")), torch.zeros(1, 8, 1, 1)
+    neuron, count = StreamingNeuron(by, "st-bif", torch.device("cpu")), torch.zeros(1, 8, 1, 1)
     for target in (10**6, -(10**7), 10**6, 0):
         charge = torch.full((1, 8, 1, 1), float(target), dtype=torch.float64)
         for _ in range(by.qmax - by.qmin):

@@ -81,7 +81,7 @@ def test_it_is_measured(there):
 
 
 def test_phase_is_the_integers_and_its_file_runs(there):
-    record = convert("--mode", "phase", "--a-bit", "3", "--name", "p")
+    record = convert("--mode", "layerwise", "--a-bit", "3", "--name", "p")
     spiking, quantised = record.metrics["spiking"], record.metrics["quantised"]
     assert spiking["map50"] == quantised["map50"]
     loaded = load_model(there / record.paths("*.snn.pt")[0])

@@ -11,7 +11,7 @@ from utils.quantization.calibrate import calibrate
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.spiking.energy import FP32, INT8, energy
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
 from utils.spiking.synops import fan_out, measure, pixel_channels, weight_bytes
@@ -68,7 +68,7 @@ def test_sops_equal_a_walk_over_every_spike():
         zeros=0.3,
     )
     x = random_images(2, seed=4)
-    cost = measure(PhaseExecutor(network), [x[:1], x[1:]])
+    cost = measure(LayerwiseExecutor(network), [x[:1], x[1:]])
     trains = StepwiseExecutor(network).simulate(x).trains
     for i in (2, 4):
         layer, op = network.integer.conv(i)
@@ -87,8 +87,8 @@ def test_pixels_are_multiplied_and_are_no_spikes():
             "layers=-1,-2", "layers=-1,0"
         )
     )
-    assert measure(PhaseExecutor(network), [random_images(1)]).layers[0].sops == 0
-    cost = measure(PhaseExecutor(network), [random_images(1)])
+    assert measure(LayerwiseExecutor(network), [random_images(1)]).layers[0].sops == 0
+    cost = measure(LayerwiseExecutor(network), [random_images(1)])
     layer, op = network.integer.conv(0)
     assert cost.input_macs == cost.layers[0].macs == int(brute_fan_out(layer, op.weight, 16, 16).sum())
 
@@ -104,7 +104,7 @@ def test_zeros_that_were_put_in_are_no_work_of_the_conventional_twin():
         )
     )
     x = random_images(1)
-    cost, trains = measure(PhaseExecutor(network), [x]), StepwiseExecutor(network).simulate(x).trains
+    cost, trains = measure(LayerwiseExecutor(network), [x]), StepwiseExecutor(network).simulate(x).trains
     for i in (2, 5):
         layer, op = network.integer.conv(i)
         height, width = trains[layer.sources[0]].shape[3:]
@@ -113,7 +113,7 @@ def test_zeros_that_were_put_in_are_no_work_of_the_conventional_twin():
         assert cost.layers[i].sops == pytest.approx(float((trains[layer.sources[0]].abs().sum((0, 1)) * fan).sum()))
     pixels = spiking(cfg_text(("transposed_convolutional", CONV | {"stride": 2})))
     layer, op = pixels.integer.conv(1)
-    worked = measure(PhaseExecutor(pixels), [x]).layers[1]
+    worked = measure(LayerwiseExecutor(pixels), [x]).layers[1]
     assert worked.input_macs == worked.macs == int(brute_fan_out(layer, op.weight, 32, 32)[:, ::2, ::2].sum())
 
 
@@ -121,13 +121,13 @@ def test_pixels_stay_pixels_through_pools_and_slices():
     network = spiking(cfg_text(("maxpool", {"size": 2, "stride": 2}), ("convolutional", CONV)))
     pixels = pixel_channels(network.integer)
     assert bool(pixels[0].all()) and not bool(pixels[1].any())
-    assert measure(PhaseExecutor(network), [random_images(1)]).layers[1].sops == 0
+    assert measure(LayerwiseExecutor(network), [random_images(1)]).layers[1].sops == 0
 
 
 def test_a_black_image_costs_no_more_than_its_biases_fire():
     network = spiking(cfg_text(("convolutional", CONV), ("convolutional", CONV)))
-    black = measure(PhaseExecutor(network), [torch.zeros(1, 3, 16, 16)])
-    bright = measure(PhaseExecutor(network), [torch.ones(1, 3, 16, 16)])
+    black = measure(LayerwiseExecutor(network), [torch.zeros(1, 3, 16, 16)])
+    bright = measure(LayerwiseExecutor(network), [torch.ones(1, 3, 16, 16)])
     assert black.sops < bright.sops and black.macs == bright.macs
 
 
@@ -145,7 +145,7 @@ def test_energy_follows_the_table_and_the_verdict_is_honest():
 def test_costs_do_not_depend_on_batches_and_state_is_counted():
     network = spiking(cfg_text(("convolutional", CONV), ("convolutional", CONV), ("route", {"layers": "-1,-2"})))
     x = random_images(4)
-    whole, single = (measure(PhaseExecutor(network), x.split(n)) for n in (4, 1))
+    whole, single = (measure(LayerwiseExecutor(network), x.split(n)) for n in (4, 1))
     assert whole == single and whole.frames == 4
     membranes = (4 + 4) * 256 + 6 * 256
     waiting = 4 * 256 * 4 // 8  # layer 0's counts, of 4 bits, wait at the concat for layer 1's
@@ -155,4 +155,4 @@ def test_costs_do_not_depend_on_batches_and_state_is_counted():
 
 def test_measuring_no_images_is_an_error():
     with pytest.raises(ValueError, match="no images"):
-        measure(PhaseExecutor(spiking(cfg_text(("convolutional", CONV)))), [])
+        measure(LayerwiseExecutor(spiking(cfg_text(("convolutional", CONV)))), [])

@@ -8,13 +8,11 @@ from utils import cli
 from utils.cli import flag
 from utils.config.quantise import QuantiseConfig
 from utils.spiking.rate import RESETS
-from utils.spiking.snn_checkpoint import MODES
+from utils.spiking.snn_checkpoint import EARLIER_WORDS, MODES
 from utils.spiking.stream import SCHEDULES
 from utils.spiking.stream_neuron import RULES
 
 RATE_STEPS = 128
-MODES_BEFORE = {"phase": MODES[0]}  # "phase coding" in the field means weighted spikes
-NEURONS_BEFORE: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class ConvertConfig(QuantiseConfig):
     mode: str = flag(
         MODES[0],
         f"{MODES[0]}: layer after layer; stream: all at once; rate: the old way",
-        type=cli.renamed(MODES, MODES_BEFORE),
+        type=cli.renamed(MODES, EARLIER_WORDS),
         metavar="{" + ",".join(MODES) + "}",
     )
     timesteps: int | None = flag(
@@ -44,8 +42,8 @@ class ConvertConfig(QuantiseConfig):
     early_exit: int | None = flag(None, "stream: the saved network answers after so many steps", type=cli.positive)
     neuron: str | None = flag(
         None,
-        "stream: traced is exact (default), the others compare",
-        type=cli.renamed(sorted(RULES), NEURONS_BEFORE),
+        "stream: st-bif is exact (default), the others compare",
+        type=cli.renamed(sorted(RULES), EARLIER_WORDS),
         metavar="{" + ",".join(sorted(RULES)) + "}",
     )
     schedule: str | None = flag(None, "stream: how pixels and biases arrive (default: spread)", choices=SCHEDULES)

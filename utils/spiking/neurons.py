@@ -12,7 +12,7 @@ from utils.quantization.integer import Requantiser
 
 @dataclass(frozen=True)
 class Neuron:
-    """Integrate and fire, reset by subtraction, in the accumulate-then-fire (phase) discipline.
+    """Integrate and fire, reset by subtraction, in the accumulate-then-fire (layerwise) discipline.
 
     Charge U = A * m[o], where A is the sum of all weighted input spikes and the bias; for leaky, m_neg[o] where A < 0.
     Threshold theta = 2^f; the membrane starts at V = theta / 2, which makes the count round half up. With the counter

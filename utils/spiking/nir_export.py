@@ -1,4 +1,4 @@
-"""Phase mode in NIR, with nothing but NIR's own nodes: exact, whatever an importer makes of resets and start values.
+"""Layerwise mode in NIR, with nothing but NIR's own nodes: exact, whatever an importer makes of resets.
 
 NIR (Pedersen et al., Neuromorphic Intermediate Representation, Nature Communications 2024; nir.readthedocs.io) has an
 IF whose membrane falls to ``v_reset``, which loses what was above the threshold: the soft reset would be lost. It is

@@ -145,5 +145,5 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
             )
         if isinstance(layer, s.AvgPool | s.ScaleChannels | s.SqueezeExcite) or getattr(layer, "weighted", False):
             raise InputError(
-                f"{place}: {type(layer).__name__} has no rate-mode form; use --mode phase, or leave it away"
+                f"{place}: {type(layer).__name__} has no rate-mode form; use --mode layerwise, or leave it away"
             )

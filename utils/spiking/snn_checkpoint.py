@@ -13,13 +13,15 @@ from utils.errors import InputError
 from utils.files import free_path
 from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
 
-MODES = ("phase", "stream", "rate")
+MODES = ("layerwise", "stream", "rate")
+# "phase coding" in the field means weighted spikes; the neuron that keeps its spike trace is ST-BIF there
+EARLIER_WORDS = {"phase": "layerwise", "traced": "st-bif"}
 LAYERWISE, STREAM, RATE = MODES
 
 
@@ -28,12 +30,12 @@ class ExecutionMode:
     """How a spiking network is run.
 
     ``mode`` of ``MODES``. For stream: ``rule`` of the neurons, ``schedule`` of pixels and biases, and ``timesteps``
-    after which it is read out (None: when it is settled). For rate ``timesteps`` is T. Phase needs none of them.
+    after which it is read out (None: when it is settled). For rate ``timesteps`` is T. Layerwise needs none of them.
     """
 
     mode: str = LAYERWISE
     timesteps: int | None = None
-    rule: str = "traced"
+    rule: str = "st-bif"
     schedule: str = "spread"
 
 
@@ -47,7 +49,7 @@ def executor_of(network: SpikingNetwork, run: ExecutionMode) -> nn.Module:
         InputError: the mode is unknown, or cannot run this network.
     """
     if run.mode == LAYERWISE:
-        return PhaseExecutor(network)
+        return LayerwiseExecutor(network)
     if run.mode == STREAM:
         return StreamExecutor(network, rule=run.rule, steps=run.timesteps, schedule=run.schedule)
     raise InputError(f"mode {run.mode!r} of a spiking network is unknown; the file is of a newer version")
@@ -101,7 +103,7 @@ def save_rate(
 
 
 def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.Module, IntegerNetwork | None]:
-    """The executor of a checkpoint of kind "spiking", in the mode that the file remembers (phase when it is older).
+    """The executor of a checkpoint of kind "spiking", in the mode that the file remembers (layerwise when it is older).
 
     Returns:
         The predictor and its integers; in rate mode there are none.
@@ -119,5 +121,8 @@ def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.M
 
 
 def run_of(meta: dict[str, Any]) -> ExecutionMode:
-    """What a checkpoint's ``meta`` says of its mode."""
-    return ExecutionMode(**meta.get("run", {}))
+    """What a checkpoint's ``meta`` says of its mode; words of before are read as those of now."""
+    run = dict(meta.get("run", {}))
+    for name in ("mode", "rule"):
+        run |= {name: EARLIER_WORDS.get(run[name], run[name])} if name in run else {}
+    return ExecutionMode(**run)

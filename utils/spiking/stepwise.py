@@ -1,4 +1,4 @@
-"""Phase mode taken literally: trains of single spikes, one step after the other."""
+"""Layerwise mode taken literally: trains of single spikes, one step after the other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Spikes:
 
 
 class StepwiseExecutor(nn.Module):
-    """A predictor that simulates every step of every layer; slow, and the proof that ``PhaseExecutor`` is right.
+    """A predictor that simulates every step of every layer; slow, and the proof that ``LayerwiseExecutor`` is right.
 
     It shares with it the neuron's definition and the integers, and nothing else: no exact-convolution slices, no
     closed form, no counts. Time is [T,N,C,H,W]; T is the window of the layer.

@@ -67,7 +67,7 @@ class StreamExecutor(nn.Module):
     Bresenham schedule over the L steps of a window (``spread``) or at once (``preload``). Spikes pass all layers within
     a step. A max pool emits the change of the largest count under it. Read-outs integrate.
 
-    With "traced" neurons the counts are those of the integer network once nothing fires any more, and layer d is
+    With "st-bif" neurons the counts are those of the integer network once nothing fires any more, and layer d is
     settled by (d + 1) * L steps, L being the most levels of a neuron less one: its input is settled by d * L, and from
     then on every step brings its count one nearer.
 
@@ -82,7 +82,7 @@ class StreamExecutor(nn.Module):
     """
 
     def __init__(
-        self, network: SpikingNetwork, *, rule: str = "traced", steps: int | None = None, schedule: str = "spread"
+        self, network: SpikingNetwork, *, rule: str = "st-bif", steps: int | None = None, schedule: str = "spread"
     ) -> None:
         super().__init__()
         check_streams(network, rule)
@@ -287,5 +287,5 @@ def check_streams(network: SpikingNetwork, rule: str) -> None:
         by = op.requantiser
         if rule == "unsigned" and by is not None and by.qmin < 0:
             raise InputError(
-                f"{network.integer.place(i)}: fires negative spikes too; --neuron unsigned cannot, use traced or signed"
+                f"{network.integer.place(i)}: fires negative spikes too; --neuron unsigned cannot, use st-bif or signed"
             )

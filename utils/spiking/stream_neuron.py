@@ -18,15 +18,15 @@ class StreamingNeuron:
     A < 0: the level-threshold rule, which for leaky is right however often A changes its sign. In every step it fires
     at most once, s = +1 or -1, and counts S <- S + s, as its rule says:
 
-        traced      + if V >= theta and S < hi;   - if V < 0 and S > lo
+        st-bif      + if V >= theta and S < hi;   - if V < 0 and S > lo
         signed      + if V >= theta;              - if V < 0 and S > lo
         unsigned    + if V >= theta
 
-    Lemma: where "traced" has nothing to fire, S = clip(floor((U + theta/2) / theta), lo, hi), the requantised level,
+    Lemma: where "st-bif" has nothing to fire, S = clip(floor((U + theta/2) / theta), lo, hi), the requantised level,
     whatever came in which order. "unsigned" never takes back what it fired too early; "signed" may pass the highest
     level.
 
-    Source: Hu et al., Fast-SNN, TPAMI 2023 (unsigned, signed); You et al., SpikeZIP-TF, ICML 2024 (traced).
+    Source: Hu et al., Fast-SNN, TPAMI 2023 (unsigned, signed); You et al., SpikeZIP-TF, ICML 2024 (ST-BIF).
     """
 
     def __init__(self, by: Requantiser, rule: str, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class StreamingNeuron:
         return self.wanted(charge).clamp_(self.neuron.qmin, self.neuron.qmax)
 
 
-def traced(wanted: Tensor, count: Tensor, neuron: Neuron) -> Tensor:
+def st_bif(wanted: Tensor, count: Tensor, neuron: Neuron) -> Tensor:
     """Both signs, held between the lowest and the highest level."""
     return wanted.clamp_(neuron.qmin, neuron.qmax).sub_(count).clamp_(-1, 1)
 
@@ -64,7 +64,7 @@ def unsigned(wanted: Tensor, count: Tensor, neuron: Neuron) -> Tensor:
 
 
 RULES: dict[str, Callable[[Tensor, Tensor, Neuron], Tensor]] = {
-    "traced": traced,
+    "st-bif": st_bif,
     "signed": signed,
     "unsigned": unsigned,
 }

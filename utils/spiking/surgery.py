@@ -4,7 +4,7 @@
   python3 -m utils.spiking.surgery cfg/yolov3-tiny.cfg --groups 16 --out cfg/mine.cfg
 
 A max pool of stride 2 becomes a 3x3 convolution of stride 2, one of stride 1 is left out; an upsampling becomes a
-transposed convolution, 3x3 where it doubles; leaky becomes relu. Our own phase and stream modes need none of this,
+transposed convolution, 3x3 where it doubles; leaky becomes relu. Our own layerwise and stream modes need none of this,
 their max pools and copies of spikes are exact.
 
 Source: the cfgs that PyTorch-Spiking-YOLOv3 (cwq159, 2020) trains.

@@ -16,7 +16,7 @@ from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.packing import packed_size
 from utils.quantization.validate import readouts
 from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
-from utils.spiking.phase import PhaseExecutor
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import SpikingNetwork
 
 MEMBRANE_BYTES = 4
@@ -102,7 +102,7 @@ class SpikeCost:
 
 
 @torch.no_grad()
-def measure(executor: PhaseExecutor, batches: Iterable[Tensor]) -> SpikeCost:
+def measure(executor: LayerwiseExecutor, batches: Iterable[Tensor]) -> SpikeCost:
     """Run images [N,C,H,W] of n / 255, all of one size, and count.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Phase mode in one convolution a layer: a layer's spikes add up to a count, and the counts are all that matters."""
+"""Layerwise mode in one convolution a layer: a layer's spikes add up to a count, which is all that matters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork
 
 
-class PhaseExecutor(Executor):
+class LayerwiseExecutor(Executor):
     """A predictor: spike counts in, one exact convolution, the neuron's closed form, spike counts out.
 
-    It computes what ``StepwiseExecutor`` simulates: in phase mode a neuron sees all its input before it fires, so its
+    It computes what ``StepwiseExecutor`` simulates: layerwise a neuron sees all its input before it fires, so its
     charge is the convolution of the counts, whatever the order of the spikes. Pooling counts is the OR of the trains,
     because every train of n spikes is its first n steps.
     """
