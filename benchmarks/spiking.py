@@ -166,7 +166,7 @@ def all_modes(args: argparse.Namespace) -> None:
     log.info(modes_table(f"{' '.join(args.weights)}, {sample.said}", seeds))
     cost = next(row.cost for row in seeds[0].rows if row.cost)
     log.info("dense: %.3g uJ in fp32, %.3g uJ in int8", cost.energy.ann_fp32 / 1e6, cost.energy.ann_int8 / 1e6)
-    log.info(bars_table(seeds, len(sample.session.valid.dataset)))  # type: ignore[arg-type]
+    log.info(bars_table(seeds, len(sample.session.valid.dataset)))
     bits = 4 if 4 in args.bits else args.bits[0]
     row = seeds[0].row((bits, "layerwise"))
     assert row is not None and row.cost is not None

@@ -82,7 +82,8 @@ def bars_table(seeds: Sequence[Seed], images: int) -> str:
         lines.append(_bar(bits, f"points under float, all {images} images", bar, points))
         equal = sum(each.equal for each in measured)
         verdict = "holds" if equal == len(measured) else "FAILS"
-        lines.append([str(bits), "layerwise = integers, every digit", "all", f"{equal} of {len(measured)}", verdict])
+        same = "layerwise = integers, to the last digit"
+        lines.append([str(bits), same, "all", f"{equal} of {len(measured)}", verdict])
         costs = [row.cost for seed in seeds if (row := seed.row((bits, "layerwise"))) is not None and row.cost]
         ratios = [cost.sops_per_mac for cost in costs]
         if ratios:

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,7 +28,7 @@ from utils.detection.loss import YoloLoss
 from utils.training.device import Precision, select_device, select_precision
 
 
-def stepper(cfg: str, size: int, batch: int, precision: Precision, layout: torch.memory_format):
+def stepper(cfg: str, size: int, batch: int, precision: Precision, layout: torch.memory_format) -> Callable[[], float]:
     """A function that makes one training step and returns the seconds it took."""
     torch.manual_seed(0)
     spec = read_cfg(cfg)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from utils.detection.task import DetectionTask
 
 import test as test_script
 import train
@@ -21,6 +20,7 @@ from tests.scenes import undrawn_runs, write_scenes
 from tests.training.test_train_script import cfg
 from tests.training.together import free_ports, run_together
 from utils.darknet.network import load_checkpoint
+from utils.detection.task import DetectionTask
 from utils.distillation.strategies import terms_of
 from utils.reporting.record import read_record
 from utils.reporting.results import read_rows
