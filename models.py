@@ -66,7 +66,7 @@ class WeightedSum(nn.Module):
     def forward(self, given: list[Tensor]) -> Tensor:
         """[N, C, H, W] of every source -> their weighted sum; the activation is the caller's."""
         shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
-        return sum(x * share for x, share in zip(given, shares, strict=True))  # type: ignore[return-value]
+        return sum(x * share for x, share in zip(given, shares, strict=True))
 
 
 class Darknet(nn.Module):

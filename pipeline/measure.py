@@ -83,7 +83,7 @@ def benchmark_sizes(session: Session[TestConfig]) -> list[tuple[int, int]]:
     return list(dict.fromkeys(zip(height, width, strict=True)))  # a coarse step may make two of them the same
 
 
-def _loader(session: Session[TestConfig], size: tuple[int, int]) -> Loader:
+def _loader(session: Session[TestConfig], size: tuple[int, int]) -> Loader[Any]:
     config, manifest = session.config, session.manifest
     dataset = dataset_of(config, session.task, manifest, session.loaded.spec, size, images=manifest.valid)
     return make_loader(dataset, session.valid.batch_size, workers=config.workers)

@@ -23,7 +23,6 @@ import slim_prune
 import test
 from models import Darknet, build, load_model, network_of
 from pipeline import pipeline
-from pipeline.report import boxes_to_show
 from pipeline.session import output_of
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
@@ -31,6 +30,8 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.weights import write_weights
 from utils.detection.open_data import read_manifest
+from utils.detection.show import boxes_to_show
+from utils.detection.task import DetectionTask
 from utils.distillation.strategies import USUAL, terms_of
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -115,11 +116,11 @@ def test_the_network_before_the_cut_teaches_the_one_after_it(place, caplog):
 
 
 def test_without_a_teacher_a_stage_is_known_as_it_was_before_there_were_any(place):
-    args = compress.parser().parse_args([*QUICK, "--KDstr", "none"])
-    tuned = compress.stages(args)[3]
+    config = compress.parser().parse_args([*QUICK, "--KDstr", "none"])
+    tuned = compress.stages(config)[3]
     assert tuned.teacher is None and compress.stages(compress.parser().parse_args(QUICK))[3].teacher is not None
     network = network_of_stage(place, "pruned")
-    mark, flags = pipeline._next(args, tuned, {"baseline": network.with_name("x.pt"), "pruned": network}, "before")
+    mark, flags = pipeline._next(config, tuned, {"baseline": network.with_name("x.pt"), "pruned": network}, "before")
     message = ["before", "finetuned", "--epochs", "2", "--data", "set.data", "--device", "cpu", "--cache", "auto"]
     message = [*message, "--seed", "0", hashlib.sha256(network.read_bytes()).hexdigest()]
     assert mark == hashlib.sha256(json.dumps(message).encode()).hexdigest()
@@ -284,13 +285,13 @@ def test_a_stage_is_known_by_a_plain_name_that_does_not_grow(place):
 
 
 def test_a_corrected_label_is_another_input(tmp_path):
-    data = read_manifest(write_scenes(tmp_path / "one"))
-    before = pipeline._data_fingerprint(data)
-    assert pipeline._data_fingerprint(read_manifest(write_scenes(tmp_path / "two"))) == before
+    task, data = DetectionTask(), read_manifest(write_scenes(tmp_path / "one"))
+    before = pipeline._data_fingerprint(task, data)
+    assert pipeline._data_fingerprint(task, read_manifest(write_scenes(tmp_path / "two"))) == before
     (tmp_path / "one/labels/train/3.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    changed = pipeline._data_fingerprint(data)
+    changed = pipeline._data_fingerprint(task, data)
     (tmp_path / "one/train.txt").write_text("images/train/0.png\n")
-    assert len({before, changed, pipeline._data_fingerprint(data)}) == 3
+    assert len({before, changed, pipeline._data_fingerprint(task, data)}) == 3
 
 
 def test_a_folder_of_images_is_a_data_set_too(place):
@@ -301,7 +302,7 @@ def test_a_folder_of_images_is_a_data_set_too(place):
     weights = str(network_of_stage(place, "finetuned"))
     record = run(test, "--weights", weights, "--data", "folder", "--name", "folder")
     assert record.metrics["map50"] == read_record(place / "runs" / "compress").metrics["stages"]["finetuned"]["map50"]
-    assert pipeline._data_fingerprint(read_manifest("folder"))
+    assert pipeline._data_fingerprint(DetectionTask(), read_manifest("folder"))
 
 
 def test_benchmark_measures_whole_steps_of_the_network(place):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,15 +17,18 @@ import pytest
 import compress
 from models import Darknet, network_of
 from pipeline import pipeline, sweep
-from utils.jobs import JobRunner, run_all, started
 from pipeline.pipeline import Stage, check_start
 from pipeline.sweep import SweepUnit, command, plan, points_of
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from tests.test_pipeline import QUICK
+from utils import cli
+from utils.cli import flag
+from utils.config.run import NetworkConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
+from utils.jobs import JobRunner, run_all, started
 from utils.reporting.pareto import front
 from utils.reporting.record import finish_record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
@@ -43,7 +46,7 @@ def points(*words):
 
 def planned(*words, left=None):
     found = points(*words)
-    chains = [compress.stages(point.args) for point in found]
+    chains = [compress.stages(point.config) for point in found]
     return plan("sweep", chains, found, range(len(found)) if left is None else left), found
 
 
@@ -80,16 +83,16 @@ def test_flags_that_mean_the_same_do_not_run_side_by_side():
 def test_a_points_command_line_says_what_the_point_is():
     units, found = planned(*QUICK, "--kd", "3", "--img-size", "64", "96", "-pt", "--gray-scale", *GRID)
     unit, point = units[3], found[1]
-    words = command(Path("compress.py"), point.args, unit)
-    again = vars(parsed(*words[2:]))
+    words = command(Path("compress.py"), point.config, unit)
+    again = parsed(*words[2:])
     own = {"name": unit.name, "until": unit.until, "sweep": None, "jobs": None}
-    assert again == vars(point.args) | own and again["a_bit"] == 4 and again["point"]
+    assert again == replace(point.config, **own) and again.a_bit == 4 and again.point
     assert words[:2] == [sys.executable, str(Path("compress.py").resolve())]
 
 
 def test_the_teacher_can_be_swept_and_is_part_of_what_a_point_is():
     units, found = planned("--sweep", "KDstr=none,objectness,3")
-    assert [point.args.kd for point in found] == ["none", "objectness", "3"]
+    assert [point.config.kd for point in found] == ["none", "objectness", "3"]
     assert [(unit.until, unit.points) for unit in units] == [("pruned", (0, 1, 2)), *[(None, (i,)) for i in range(3)]]
 
 
@@ -120,6 +123,11 @@ def test_a_value_out_of_range_is_the_flags_own_error(capsys):
 # The chain with stages that do nothing, in this process.
 
 
+@dataclass(frozen=True, kw_only=True)
+class StubConfig(NetworkConfig):
+    number: str = flag("", "what the stage is about")
+
+
 class Stub:
     """A stage's script that leaves a file; it fails where it is told to."""
 
@@ -127,19 +135,17 @@ class Stub:
         self.__name__, self.ran = name, ran
 
     def parser(self):
-        flags = argparse.ArgumentParser()
-        for name in ("--number", "--data", "--cache", "--seed", "--weights", "--name", "--workers", "--device"):
-            flags.add_argument(name)
-        return flags
+        return cli.parser("", StubConfig)
 
-    def run(self, args):
-        self.ran.append((self.__name__, args.name))
-        record = start_record(new_run_folder("runs", self.__name__, args.name), script=self.__name__, args=vars(args))
-        if args.number == "8" and Path("broken").exists():
+    def run(self, config):
+        self.ran.append((self.__name__, config.name))
+        folder = new_run_folder("runs", self.__name__, config.name)
+        record = start_record(folder, script=self.__name__, args=asdict(config))
+        if config.number == "8" and Path("broken").exists():
             raise InputError("layer 3: 8 bits are too many today; repair it")
-        path = Path("weights") / f"{args.name}.pt"
+        path = Path("weights") / f"{config.name}.pt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{args.number} {args.weights}")
+        path.write_text(f"{config.number} {config.weights}")
         return finish_record(record, metrics={}, outputs=[path])
 
 
@@ -150,18 +156,18 @@ def stubbed(tmp_path, monkeypatch):
     write_scenes(tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    def stages(args):
+    def stages(config):
         scripts = [Stub(name, ran) for name in ("train", "prune", "quantise")]
-        numbers = (args.epochs, args.percent, args.a_bit)
+        numbers = (config.epochs, config.percent, config.a_bit)
         names = ("baseline", "pruned", "spiking")
         return [Stage(n, s, ["--number", x], [Path("net.cfg")] if s is scripts[0] else [])
                 for n, s, x in zip(names, scripts, numbers, strict=True)]  # fmt: skip
 
-    def finish(args, fingerprint, records, commands, teachers):
-        row = {"map50": 0.9 - args.percent / 3 + args.a_bit / 100, "map": 0.1, "params": 1, "macs": 2,
-               "bytes": int(1e6 * (1 - args.percent) * args.a_bit), "energy_pj": 1e6 * args.a_bit}  # fmt: skip
-        message = {**vars(args), "fingerprint": fingerprint}
-        record = start_record(new_run_folder("runs", "compress", args.name), script="compress", args=message)
+    def finish(config, fingerprint, records, commands, teachers):
+        row = {"map50": 0.9 - config.percent / 3 + config.a_bit / 100, "map": 0.1, "params": 1, "macs": 2,
+               "bytes": int(1e6 * (1 - config.percent) * config.a_bit), "energy_pj": 1e6 * config.a_bit}  # fmt: skip
+        args = asdict(replace(config, fingerprint=fingerprint))
+        record = start_record(new_run_folder("runs", "compress", config.name), script="compress", args=args)
         first = {**row, "map50": 0.95, "bytes": 9e6, "energy_pj": 2e8}
         return finish_record(record, metrics={"stages": {"baseline": first, "spiking": row}})
 
@@ -170,8 +176,8 @@ def stubbed(tmp_path, monkeypatch):
         def submit(words, path):
             future: Future[str] = Future()
             try:
-                args = parsed(*words[2:])
-                pipeline.run_chain(args, stages(args))
+                config = parsed(*words[2:])
+                pipeline.run_chain(config, stages(config))
                 future.set_result("")
             except InputError as error:
                 future.set_result(str(error))
@@ -183,9 +189,9 @@ def stubbed(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "started", here)
 
     def run(*words):
-        args = parsed("--data", "set.data", *words)
+        config = parsed("--data", "set.data", "--cfg", "net.cfg", *words)
         ran.clear()
-        return sweep.run_sweep(args, compress.parser(), stages, Path("compress.py"))
+        return sweep.run_sweep(config, compress.parser(), stages, Path("compress.py"))
 
     return run, ran
 

@@ -81,7 +81,8 @@ def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
         about = field.metadata["flag"]
         names = about["names"] or (f"--{field.name.replace('_', '-')}",)
         default = defaults.get(field.name, field.default)
-        place = {"dest": field.name} if names[0].startswith("-") else {}
+        default = [*default] if isinstance(default, tuple) else default  # as argparse writes it in --help
+        place: dict[str, Any] = {"dest": field.name} if names[0].startswith("-") else {}
         flags.add_argument(*names, **place, default=default, help=about["help"], **about["options"])
         for name, options in about["also"].items():
             flags.add_argument(name, dest=field.name, **options)

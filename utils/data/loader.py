@@ -144,7 +144,7 @@ class Loader(Generic[B]):
         self.gaps: dict[int, str] = {}
         self._inner: DataLoader[Batch | str] = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]
-            batch_sampler=requests,  # type: ignore[arg-type]
+            batch_sampler=requests,
             num_workers=workers,
             collate_fn=_Collated(dataset),
             persistent_workers=workers > 0,
@@ -172,7 +172,7 @@ class Loader(Generic[B]):
                 raise InputError(batch)
             self._note(batch.gaps)
             if len(batch.images):
-                yield batch  # type: ignore[misc]
+                yield batch
 
     def _note(self, gaps: Iterable[Gap]) -> None:
         """Name what could not be read.

@@ -142,8 +142,8 @@ def scenes(material: Material, count: int, recipe: Recipe, stream: int) -> Itera
 
 
 def _draw(
-    rng: np.random.Generator, image: np.ndarray, glyph: np.ndarray, boxes: Sequence, recipe: Recipe
-) -> tuple | None:
+    rng: np.random.Generator, image: np.ndarray, glyph: np.ndarray, boxes: Sequence[tuple[int, ...]], recipe: Recipe
+) -> tuple[int, int, int, int] | None:
     """Draw one digit where there is room, in place; its box (x1, y1, x2, y2), or None where there was none."""
     low, high = recipe.height
     height = round(low * (high / low) ** rng.random())  # small sizes as frequent as large ones, on a scale of ratios

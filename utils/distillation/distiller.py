@@ -54,7 +54,7 @@ class Distiller:
         terms: Sequence[str],
         *,
         weight: float = 1.0,
-        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
         mean: o.Mean = o.alone,
     ) -> None:
         kinds = [TERMS[name].compares for name in terms]

@@ -277,7 +277,9 @@ def load_tensors(folder: Path, manifest: Entry) -> dict[int, dict[str, Array]]:
 # ------------------------------------------------------------------------------------------------- the network
 
 
-def execute(manifest: Entry, tensors: dict[int, dict[str, Array]], image: Array) -> tuple[dict, dict]:
+def execute(
+    manifest: Entry, tensors: dict[int, dict[str, Array]], image: Array
+) -> tuple[dict[int, Array], dict[int, Array]]:
     """Run the integer network.
 
     Args:

@@ -196,7 +196,7 @@ class FakeQuantised(nn.Module):
                 weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]])
                 state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = weight.cpu(), bias.cpu()
             elif isinstance(layer, s.Shortcut) and layer.weighted:
-                state[f"layers.{i}.weights"] = self.layers[str(i)].weights.detach().cpu()  # type: ignore[union-attr, operator]
+                state[f"layers.{i}.weights"] = self.layers[str(i)].weights.detach().cpu()  # type: ignore[operator]
         return QuantisedNetwork(Network(self._folded, state), self.scheme, grids, steps, charges, self.counts)
 
     def executor(self) -> IntegerExecutor:

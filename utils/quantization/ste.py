@@ -25,7 +25,7 @@ def fake_quantise(x: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
         lo: lowest level.
         hi: highest level.
     """
-    return _Fake.apply(x, scale.detach(), qmin, qmax)  # type: ignore[no-untyped-call]
+    return _Fake.apply(x, scale.detach(), qmin, qmax)
 
 
 def learn_quantise(x: Tensor, scale: Tensor, step: Tensor, qmin: int, qmax: int) -> Tensor:
@@ -42,7 +42,7 @@ def learn_quantise(x: Tensor, scale: Tensor, step: Tensor, qmin: int, qmax: int)
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020 (arXiv 1902.08153).
     """
-    return _Learned.apply(x, scale, step.detach(), qmin, qmax)  # type: ignore[no-untyped-call]
+    return _Learned.apply(x, scale, step.detach(), qmin, qmax)
 
 
 def round_straight(x: Tensor, scale: Tensor, top: int) -> Tensor:
@@ -65,7 +65,7 @@ def level_sum(x: Tensor, y: Tensor, unit: float) -> Tensor:
         y: its grid values.
         unit: what one of them counts, > 0.
     """
-    return _LevelSum.apply(x, y.detach(), unit)  # type: ignore[no-untyped-call]
+    return _LevelSum.apply(x, y.detach(), unit)
 
 
 def next_power(scale: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Precision:
     device: torch.device
     dtype: torch.dtype | None = None
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[None]:
         """The context the forward pass runs in."""
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
