@@ -226,7 +226,8 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
     if run.config.tensorboard:
-        write_scalars(run.record.folder / "tensorboard", run.rows[-1])
+        scores = [column.name for column in run.task.columns]
+        write_scalars(run.record.folder / "tensorboard", run.rows[-1], scores)
     if run.metrics and (better or last):
         epoch_report.picture_validation(run)
     if better and kept:

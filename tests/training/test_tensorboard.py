@@ -26,7 +26,7 @@ def test_scalars_read_back_are_the_rows(tmp_path):
 
     found: dict[str, list[tuple[int, float]]] = {}
     for row in ROWS:
-        write_scalars(tmp_path, row)
+        write_scalars(tmp_path, row, ("map50", "map"))
     for path in sorted(tmp_path.iterdir()):
         events = EventAccumulator(str(path))
         events.Reload()
@@ -61,6 +61,8 @@ def test_a_training_hands_its_rows_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = []
     monkeypatch.setattr("pipeline.train.check_installed", lambda: None)
-    monkeypatch.setattr("pipeline.train.write_scalars", lambda folder, row: given.append((folder, row["total"])))
+    monkeypatch.setattr(
+        "pipeline.train.write_scalars", lambda folder, row, scores: given.append((folder, row["total"]))
+    )
     record = train.run(train.parser().parse_args([*SHORT, "--tensorboard"]))
     assert given == [(record.folder / "tensorboard", read_rows(record.folder / "results.csv")[0]["total"])]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
 
-# column of results.csv -> the group it is drawn in; any other number is a loss
+# column of results.csv -> the group it is drawn in; any other number is a loss, but what the task validates
 GROUPS = {
-    **dict.fromkeys(("map50", "map", "precision", "recall", "f1"), "validation"),
     **dict.fromkeys(("near_zero", "safe_percent", "survivable_percent", "weakest_block"), "sparsity"),
     **dict.fromkeys(("lr", "images_per_second", "wait_share", "seconds"), "run"),
 }
@@ -28,12 +27,13 @@ def check_installed() -> None:
         raise InputError("--tensorboard: tensorboard is not installed; pip install tensorboard") from error
 
 
-def write_scalars(folder: Path | str, row: Mapping[str, Any]) -> None:
+def write_scalars(folder: Path | str, row: Mapping[str, Any], scores: Sequence[str]) -> None:
     """Add an epoch to the folder's event files; a file of its own, closed, so that a cut run leaves whole ones.
 
     Args:
         folder: that ``tensorboard --logdir`` is pointed at, or one below.
         row: an epoch of results.csv; ``epoch`` is the step, what is None was not measured.
+        scores: the columns that validation fills.
 
     Raises:
         InputError: the package is not installed.
@@ -44,8 +44,10 @@ def write_scalars(folder: Path | str, row: Mapping[str, Any]) -> None:
     with SummaryWriter(str(folder)) as writer:
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):
-                writer.add_scalar(f"{_group(name)}/{name}", value, row["epoch"])
+                writer.add_scalar(f"{_group(name, scores)}/{name}", value, row["epoch"])
 
 
-def _group(name: str) -> str:
+def _group(name: str, scores: Sequence[str]) -> str:
+    if name in scores:
+        return "validation"
     return "sparsity" if name.startswith("gamma_q") else GROUPS.get(name, "loss")
