@@ -40,7 +40,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class TunedLayer:
     """A layer to tune.
 
     ``received``: what its inputs added up to, [N,I,H,W]; ``wanted``: what its neurons should add up to, between ``low``
@@ -132,7 +132,7 @@ def summed(train: Train, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def tune(task: Task, weight: Tensor, bias: Tensor, iterations: int) -> Found:
+def tune(task: TunedLayer, weight: Tensor, bias: Tensor, iterations: int) -> Found:
     """The best weights and bias of every output channel, by the images that judge."""
     fit, judge = _roles(task.wanted)
     w, b = weight.float(), bias.double()
@@ -155,7 +155,7 @@ def tune(task: Task, weight: Tensor, bias: Tensor, iterations: int) -> Found:
 
 
 def _step(
-    task: Task, weight: Tensor, bias: Tensor, error: Tensor, x: Tensor, wanted: Tensor, power: Tensor
+    task: TunedLayer, weight: Tensor, bias: Tensor, error: Tensor, x: Tensor, wanted: Tensor, power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Down the slope of the squared error of the spikes, as far as a channel's inputs allow without overshooting.
 
@@ -208,7 +208,7 @@ def _tuned(
         fits = accumulator_bits(w, b, network.reach_into(i)) <= widest
         return (w, b) if fits else (op.weight, op.bias)
 
-    task = Task(
+    task = TunedLayer(
         layer=layer,
         received=summed(given, levels[layer.sources[0]]),
         wanted=levels[i].float(),

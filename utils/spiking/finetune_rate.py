@@ -16,7 +16,7 @@ from utils.darknet.network import Network
 from utils.quantization.data_movement import last_readers
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
-from utils.spiking.finetune import Progress, Task, Train, drop, pixel_edges, summed, tune, unbiased
+from utils.spiking.finetune import Progress, TunedLayer, Train, drop, pixel_edges, summed, tune, unbiased
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateState
 
@@ -71,7 +71,7 @@ def _weights(rate: RateNetwork, i: int) -> tuple[Tensor, Tensor]:
     return rate.network.state[_name(i, "weight")], rate.network.state[_name(i, "bias")]
 
 
-def _rate_task(rate: RateNetwork, i: int, given: Train, exact: Tensor, images: Tensor) -> Task:
+def _rate_task(rate: RateNetwork, i: int, given: Train, exact: Tensor, images: Tensor) -> TunedLayer:
     layer, steps, scale = rate.spec.layers[i], rate.timesteps, rate.scales[i].view(1, -1, 1, 1)
     assert isinstance(layer, s.Conv)
     slope = SLOPES.get(layer.activation, 1.0)
@@ -83,7 +83,7 @@ def _rate_task(rate: RateNetwork, i: int, given: Train, exact: Tensor, images: T
         return _relayed(state, i, [given], exact=False)
 
     bias = _weights(rate, i)[1]
-    return Task(
+    return TunedLayer(
         layer=layer,
         received=summed(given, next(x for x in given if x is not None)),
         wanted=(exact / scale.to(exact.device) * steps).clamp_(low, steps),
