@@ -16,7 +16,7 @@ from utils.darknet.network import Network
 from utils.quantization.data_movement import last_readers
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
-from utils.spiking.finetune import Progress, TunedLayer, Train, drop, pixel_edges, summed, tune, unbiased
+from utils.spiking.finetune import Progress, Train, TunedLayer, drop, pixel_edges, summed, tune, unbiased
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateState
 
