@@ -130,9 +130,13 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     return Detector(loaded, task, names, size, config.thresholds, device, channels)
 
 
-def frames_of(config: DetectConfig, channels: int) -> Iterator[Frame]:
+def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
     """The source's frames, at most ``--frames`` of them."""
-    sources = [load_images(source, channels) for source in config.source]  # a missing one is told before any is read
+    if config.source == (SOURCE,):
+        detector.task.open_data(DATA)  # composes the sample set where it is not there yet
+    sources = [
+        load_images(source, detector.channels) for source in config.source
+    ]  # a missing one is told before any is read
     for number, frame in enumerate(chain.from_iterable(sources)):
         if number == config.frames:
             return
@@ -150,9 +154,7 @@ def detect(config: DetectConfig) -> Record:
     config = as_trained(config, grey=loaded.grey)
     detector = open_detector(config, loaded)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
-    if config.source == (SOURCE,):
-        task.open_data(DATA)  # composes the sample set where it is not there yet
-    frames = frames_of(config, detector.channels)
+    frames = frames_of(config, detector)
     first = next(frames, None)
     if first is None:
         raise InputError(f"{' '.join(config.source)}: no frame to look at")
