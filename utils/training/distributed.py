@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from utils.errors import InputError
 T = TypeVar("T")
 Value = TypeVar("Value", float, Tensor)
 
+_WRAPPED: WeakSet[_Averaged] = WeakSet()  # models that hold a part of the group, for as long as somebody holds them
 PATIENCE = timedelta(minutes=10)  # for the slowest process: the first one writes and draws while the others wait
 
 
@@ -99,7 +101,9 @@ class Group:
         if self.size == 1:
             return model
         devices = [self.local] if next(model.parameters()).is_cuda else None
-        return _Averaged(model, device_ids=devices)
+        wrapped = _Averaged(model, device_ids=devices)
+        _WRAPPED.add(wrapped)
+        return wrapped
 
 
 class _Averaged(nn.parallel.DistributedDataParallel):
@@ -112,9 +116,12 @@ class _Averaged(nn.parallel.DistributedDataParallel):
     logger: Any
     reducer: Any
 
-    def __del__(self) -> None:
-        # While self.process_group still stands: its own destructor gives the lock away.
+    def release(self) -> None:
+        """Let go of the group, while self.process_group still stands: its own destructor gives the lock away."""
         self.logger = self.reducer = None
+
+    def __del__(self) -> None:
+        self.release()
 
 
 def from_environment() -> Group:
@@ -155,6 +162,8 @@ def joined(group: Group, *, cuda: bool) -> Iterator[None]:
         message = f"process {group.rank} of {group.size}: another one ended or hangs; see what it said"
         raise InputError(message) from error
     finally:
+        for model in list(_WRAPPED):  # somebody may hold one until the interpreter ends, when it is too late
+            model.release()
         dist.destroy_process_group()
 
 
