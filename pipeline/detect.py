@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -155,8 +156,7 @@ def detect(config: DetectConfig) -> Record:
     detector = open_detector(config, loaded)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
     frames = frames_of(config, detector)
-    first = next(frames, None)
-    if first is None:
+    if (first := next(frames, None)) is None:
         raise InputError(f"{' '.join(config.source)}: no frame to look at")
     record = start_record(
         new_run_folder(RUNS, "detect", config.name),
@@ -167,7 +167,7 @@ def detect(config: DetectConfig) -> Record:
         inputs=[weights],
     )
     writer = ResultWriter(record.folder, names, listed=f"{task.pictures}.json" if config.save_json else "")
-    counts, images = dict.fromkeys(names, 0), 0
+    counts, images = Counter(dict.fromkeys(names, 0)), 0
     try:
         for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
             if isinstance(predictor, CarriedStream) and not (frame.video and frame.number):
@@ -175,8 +175,7 @@ def detect(config: DetectConfig) -> Record:
             found = detector.find(frame.image)
             writer.add(frame, found, text=config.save_txt)
             images += 1
-            for label in found.labels():
-                counts[names[label]] += 1
+            counts.update(names[label] for label in found.labels())
     finally:
         writer.close()
     message = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
