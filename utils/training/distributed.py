@@ -114,6 +114,7 @@ class _Averaged(nn.parallel.DistributedDataParallel):
     """
 
     logger: Any
+    process_group: Any
     reducer: Any
 
     def release(self) -> None:
@@ -165,6 +166,8 @@ def joined(group: Group, *, cuda: bool) -> Iterator[None]:
         for model in list(_WRAPPED):  # somebody may hold one until the interpreter ends, when it is too late
             model.release()
         dist.destroy_process_group()
+        for model in list(_WRAPPED):
+            model.process_group = None  # the last reference goes now, while threads can still be joined
 
 
 def _lost(error: Exception) -> bool:
