@@ -1,0 +1,1 @@
+"""What the site is built with; its pages are the .md files beside this one."""
