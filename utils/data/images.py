@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -10,11 +13,16 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from utils.data.text import read_bytes
 from utils.errors import InputError
 from utils.files import writing
 
 EXIF_ORIENTATION = 0x0112
-EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn: OpenCV applies it when decoding, so that height and width change places
+EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn, so that height and width change places
+MOST_PIXELS = 2**30  # that OpenCV decodes
+
+Image.MAX_IMAGE_PIXELS = None  # heads alone are read with Pillow; pixels are OpenCV's, which has a limit of its own
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF, which then turns nothing
 
 
 class UnreadableImageError(InputError):
@@ -50,24 +58,65 @@ class Hush:
 HUSH = Hush()  # one a process, since stderr is
 
 
+@dataclass(frozen=True)
+class Head:
+    """``size`` (height, width) px of a picture as it is shown, ``turn`` the EXIF orientation that shows it so: 1 to 8.
+
+    Damaged EXIF, and what is none of the eight, turns nothing.
+    """
+
+    size: tuple[int, int]
+    turn: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """(height, width) px of the pixels as they are in the file."""
+        return self.size[::-1] if self.turn in EXIF_SIDEWAYS else self.size
+
+
 def read_image(path: Path, channels: int = 3) -> np.ndarray:
-    """Decode a picture to uint8 [H, W, channels], RGB or grey.
+    """Decode a picture to uint8 [H, W, channels], RGB or grey, the right way up; 16 bits become 8, alpha is left out.
 
     Raises:
-        UnreadableImageError: the file is missing, is no picture, or ends early.
+        UnreadableImageError: the file is missing, is no picture, ends early, or has too many pixels.
+    """
+    data = _bytes(path)
+    flag = (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        with HUSH:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except cv2.error:
+        raise UnreadableImageError(f"{path}: an image too large to decode; cut it into tiles") from None
+    if image is None:
+        raise UnreadableImageError(_undecoded(path, data))
+    image = turned(image, _turn_of(data))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
+
+
+def image_head(path: Path) -> Head:
+    """Size and orientation as ``read_image`` will see them, from the file's head alone.
+
+    Raises:
+        UnreadableImageError: the file is missing or is no picture.
     """
     try:
-        data = path.read_bytes()
+        if not path.is_file():
+            raise FileNotFoundError
+        with Image.open(path) as image:
+            width, height = image.size
+            turn = _exif_turn(image)
+            size = (width, height) if turn in EXIF_SIDEWAYS and image.format != "TIFF" else (height, width)
+    except UnidentifiedImageError:
+        raise UnreadableImageError(
+            f"{path}: a corrupt image, its head can not be read; replace it or take it from the list"
+        ) from None
     except OSError as error:
         raise UnreadableImageError(f"{path}: {_reason(error)}; correct the list of images") from None
-    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    with HUSH:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    if image is None:
-        raise UnreadableImageError(
-            f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
+    except Exception:  # Pillow raises whatever its parsers trip over
+        size, turn = read_image(path, 1).shape[:2], 1
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UnreadableImageError(f"{path}: an image too large to decode; cut it into tiles")
+    return Head((size[0], size[1]), turn)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -76,17 +125,66 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the file is missing or is no picture.
     """
+    return image_head(path).size
+
+
+def turned(image: np.ndarray, turn: int) -> np.ndarray:
+    """A picture [H, W] or [H, W, C] as its EXIF orientation shows it."""
+    if turn in (5, 7):
+        image = cv2.transpose(image)
+    match turn:
+        case 2:
+            return cv2.flip(image, 1)
+        case 3 | 7:
+            return cv2.rotate(image, cv2.ROTATE_180)
+        case 4:
+            return cv2.flip(image, 0)
+        case 6:
+            return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+        case 8:
+            return cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return image
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-    except UnidentifiedImageError:
-        raise UnreadableImageError(
-            f"{path}: a corrupt image, its head can not be read; replace it or take it from the list"
-        ) from None
-    except OSError as error:
-        raise UnreadableImageError(f"{path}: {_reason(error)}; correct the list of images") from None
-    return (width, height) if turned else (height, width)
+        return read_bytes(path)
+    except InputError as error:
+        fact = str(error).removeprefix(f"{path}: ").partition(";")[0].replace("no such file", "no such image")
+        raise UnreadableImageError(f"{path}: {fact}; correct the list of images") from None
+
+
+def _turn_of(data: bytes) -> int:
+    """How the pixels that OpenCV gives of a file are still to be turned; a TIFF's it has turned already."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return 1 if image.format == "TIFF" else _exif_turn(image)
+    except Exception:  # Pillow raises whatever its parsers trip over
+        return 1
+
+
+def _exif_turn(image: Image.Image) -> int:
+    """The orientation in a picture's EXIF, 1 where there is none that can be read."""
+    try:
+        exif = image.getexif() if image.format == "TIFF" else Image.Exif()
+        if image.info.get("exif"):
+            exif.load(image.info["exif"])
+        turn = exif.get(EXIF_ORIENTATION)
+    except Exception:  # Pillow raises whatever its parsers trip over
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+def _undecoded(path: Path, data: bytes) -> str:
+    """What is said of bytes that OpenCV makes no picture of."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            wide = image.mode in ("F", "I")
+    except Exception:  # Pillow raises whatever its parsers trip over
+        wide = False
+    if wide:
+        return f"{path}: an image of 32 bits a pixel, of which the range is not known; save it with 8 or 16"
+    return f"{path}: a corrupt image, it can not be decoded; replace it or take it from the list"
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:

@@ -20,6 +20,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
 
 KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale")
@@ -32,7 +33,8 @@ IGNORED = (
     "difficult",
     "tree",
 )  # Darknet knows them; nothing here asks for them
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LONGEST = 255  # bytes of one part of a path, on the file systems there are
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_manifest(place: Path | str) -> Manifest:
         train=_existing(path, "train", values["train"]),
         valid=_existing(path, "valid", values["valid"]),
         labels=_existing(path, "labels", values["labels"]) if "labels" in values else None,
-        **{key: _share(path, *values[key]) for key in ("flip", "mosaic", "scale") if key in values},
+        **{key: _share(path, key, *values[key]) for key in ("flip", "mosaic", "scale") if key in values},
     )
 
 
@@ -99,8 +101,8 @@ def read_list(path: Path) -> list[Path]:
         return images
     if not path.is_file():
         raise InputError(f"{path}: no such list of images; correct the path in the .data file")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    rows = [line for line in lines if line and not line.startswith("#")]
+    lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
+    rows = [_path_row(path, number, line) for number, line in lines if line and not line.startswith("#")]
     if not rows:
         raise InputError(f"{path}: the list of images is empty; write one path a line")
     folder = path.absolute().parent
@@ -113,10 +115,19 @@ def read_list(path: Path) -> list[Path]:
     return [resolve(row) for row in rows]
 
 
+def _path_row(path: Path, number: int, row: str) -> str:
+    """The row, where it can be a path at all."""
+    if "\0" in row or any(len(part.encode()) > LONGEST for part in Path(row).parts):
+        raise InputError(
+            f"{path}:{number}: {row[:40]!r} … is no path; a list of images is a text file, one path a line"
+        )
+    return row
+
+
 def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
     """Each key's value and line number."""
     values: dict[str, tuple[str, int]] = {}
-    for number, raw in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, raw in enumerate(read_text(path).splitlines(), start=1):
         line = raw.split("#", 1)[0].strip()
         if not line:
             continue
@@ -145,18 +156,24 @@ def _classes(path: Path, value: str, number: int) -> int:
     return int(value)
 
 
-def _share(path: Path, value: str, number: int) -> float:
+def _share(path: Path, key: str, value: str, number: int) -> float:
     try:
         share = float(value)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise InputError(f"{path}:{number}: flip = {value}: must be a number from 0 to 1")
+        raise InputError(f"{path}:{number}: {key} = {value}: must be a number from 0 to 1")
     return share
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The classes of a file of names, one a line."""
-    return tuple(
-        line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    )
+    """The classes of a file of names, one a line.
+
+    Raises:
+        InputError: a name holds bytes that are no text.
+    """
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    for name in names:
+        if STRANGE in name:
+            raise InputError(f"{path}: the class '{name}' is not UTF-8; iconv -f GB18030 -t UTF-8 converts the file")
+    return names

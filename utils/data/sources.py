@@ -56,7 +56,7 @@ def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
 
 def _paths(source: str) -> list[Path]:
     """The images and videos a path or pattern stands for, by name."""
-    path, known = Path(source), IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    path, known = Path(source), tuple(dict.fromkeys(IMAGE_SUFFIXES + VIDEO_SUFFIXES))
     if path.is_file():
         if path.suffix.lower() not in known:
             raise InputError(f"{path}: neither image nor video by its name; known are {' '.join(known)}")
