@@ -9,32 +9,23 @@ Source: the format of cocodataset.org/#format-data, object detection.
 from __future__ import annotations
 
 import json
-import logging
-import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from utils.data.images import image_size
-from utils.detection.label_writer import (
-    Annotated,
-    Corners,
-    Findings,
-    class_names,
-    clipped,
-    random_split,
-    refuse_taken,
-    unit_of,
-    write_set,
-)
+from utils.data.text import read_text
+from utils.detection.box_units import are_shares, shares_of
+from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
+from utils.detection.split_lists import random_split
 from utils.errors import InputError
 
-log = logging.getLogger(__name__)
-
 Row = dict[str, Any]
+Id = int | str
+LARGEST = 1e9  # px; what is not finite is not below
+Named = tuple[str, str, tuple[float, float, float, float]]  # class, place, corners
 
 
 def convert(
@@ -93,29 +84,33 @@ def read_images(annotations: Path, folder: Path, found: Findings) -> tuple[list[
     """
     content = _load(annotations)
     categories = _by_id(annotations, content["categories"], "categories", "name")
-    names = [str(categories[number]["name"]) for number in sorted(categories)]
+    order = sorted(categories, key=lambda number: (isinstance(number, str), number))
+    names = [" ".join(str(categories[number]["name"]).split()) for number in order]
+    if not all(names):
+        raise InputError(f"{annotations}: a category without a name; give it one")
     if len(set(names)) != len(names):
         raise InputError(f"{annotations}: two categories have one name; rename one")
     rows = _by_id(annotations, content["images"], "images", "file_name")
-    objects = _objects(annotations, content["annotations"], categories, rows.keys())
+    found.categories = dict(zip(names, order, strict=True))
+    objects = _objects(annotations, content["annotations"], found, rows.keys())
+    shares = are_shares([corners for each in objects.values() for _, _, corners in each])
+    found.shares += len(rows) if shares else 0
     items = []
     for number, row in tqdm(rows.items(), f"reading {annotations.name}", delay=2, leave=False, disable=None):
         image = _image(annotations, folder, str(row["file_name"]))
-        said = (int(row.get("height") or 0), int(row.get("width") or 0))
-        unit = unit_of(f"{annotations}: image {number}", said, image_size(image), found)
-        boxes = [
-            (str(categories[o["category_id"]]["name"]), _box(annotations, o, unit, found)) for o in objects[number]
-        ]
-        items.append(Annotated(image, tuple((name, box) for name, box in boxes if box is not None)))
+        placed = [(place, corners) for _, place, corners in objects[number]]
+        boxes = shares_of(f"{annotations}: image {number}", image, _said(annotations, row), placed, shares, found)
+        named = tuple((name, box) for (name, _, _), box in zip(objects[number], boxes, strict=True) if box is not None)
+        items.append(Annotated(image, named, number))
     return items, names
 
 
 def _load(path: Path) -> dict[str, list[Row]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the json of COCO's annotations") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(read_text(path))
+    except InputError as error:
+        raise InputError(f"{str(error).partition(';')[0]}; give the json of COCO's annotations") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no valid json ({error}); repair it or fetch it again") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -123,33 +118,39 @@ def _load(path: Path) -> dict[str, list[Row]]:
     return content
 
 
-def _by_id(path: Path, rows: list[Row], kind: str, key: str) -> dict[int, Row]:
+def _by_id(path: Path, rows: list[Row], kind: str, key: str) -> dict[Id, Row]:
     """The rows by their ids, in the file's order."""
-    found: dict[int, Row] = {}
+    found: dict[Id, Row] = {}
     for row in rows:
         if not isinstance(row, dict) or "id" not in row or key not in row:
             raise InputError(f"{path}: one of '{kind}' has no 'id' or no '{key}': {str(row)[:60]}; repair it")
+        if not isinstance(row["id"], int | str):
+            raise InputError(f"{path}: one of '{kind}' has the id {str(row['id'])[:60]}; number them")
         if row["id"] in found:
             raise InputError(f"{path}: two of '{kind}' have the id {row['id']}; number them apart")
         found[row["id"]] = row
     return found
 
 
-def _objects(path: Path, rows: list[Row], categories: dict[int, Row], images: Any) -> dict[int, list[Row]]:
-    """The annotations of each image."""
-    objects: dict[int, list[Row]] = defaultdict(list)
+def _objects(path: Path, rows: list[Row], found: Findings, images: Collection[Id]) -> dict[Id, list[Named]]:
+    """The boxes of each image; ``found`` knows the categories."""
+    names = {number: name for name, number in found.categories.items()}
+    objects: dict[Id, list[Named]] = defaultdict(list)
     for row in rows:
         place = f"{path}: annotation {row.get('id') if isinstance(row, dict) else row}"
-        if not isinstance(row, dict) or row.get("image_id") not in images:
+        image, category = (row.get("image_id"), row.get("category_id")) if isinstance(row, dict) else (None, None)
+        if not isinstance(image, int | str) or image not in images:
             raise InputError(f"{place}: is of no image in the file; repair the file")
-        if row.get("category_id") not in categories:
-            raise InputError(f"{place}: category_id {row.get('category_id')} is not among the categories; add it there")
-        objects[row["image_id"]].append(row)
+        if not isinstance(category, int | str) or category not in names:
+            raise InputError(f"{place}: category_id {category} is not among the categories; add it there")
+        corners = _corners(place, row, found)
+        if corners is not None:
+            objects[image].append((names[category], place, corners))
     return objects
 
 
-def _box(path: Path, row: Row, unit: tuple[int, int], found: Findings) -> Corners | None:
-    """(x1, y1, x2, y2; 0..1) of an annotation, or None where there is no box to learn."""
+def _corners(place: str, row: Row, found: Findings) -> tuple[float, float, float, float] | None:
+    """(x1, y1, x2, y2) of an annotation as written, or None where there is no box to learn."""
     if row.get("iscrowd"):
         found.crowd += 1
         return None
@@ -157,15 +158,23 @@ def _box(path: Path, row: Row, unit: tuple[int, int], found: Findings) -> Corner
     if not box:
         found.shapeless += 1
         return None
-    place = f"{path}: annotation {row.get('id')}"
-    good = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    good = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and abs(v) < LARGEST for v in box)
     if not good:
         raise InputError(f"{place}: bbox {str(box)[:60]} is not four numbers [x, y, width, height]; repair it")
     x, y, width, height = map(float, box)
-    return clipped(place, (x, y, x + max(0.0, width), y + max(0.0, height)), unit, found)
+    return x, y, x + max(0.0, width), y + max(0.0, height)
+
+
+def _said(path: Path, row: Row) -> tuple[int, int]:
+    """(height, width) that the json says; 0 where it does not."""
+    try:
+        return int(row.get("height") or 0), int(row.get("width") or 0)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"{path}: image {row['id']}: its height and width are no numbers; repair it") from None
 
 
 def _image(path: Path, folder: Path, name: str) -> Path:
+    name = name.replace("\\", "/")
     for candidate in (folder / name, folder / Path(name).name):
         if candidate.is_file():
             return candidate.absolute()

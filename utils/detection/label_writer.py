@@ -6,29 +6,30 @@ The converters (``voc.py``, ``coco.py`` …) read; what they all do with what th
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
 MARK = "# converted from "
+NOTES, IDS = "notes.txt", "coco_ids.json"  # in the folder of the lists
 Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One image: its path, and the class and (x1, y1, x2, y2; 0..1 of the image) of each object."""
+    """One image: its path, class and (x1, y1, x2, y2; 0..1 of the image) of each object, its id where it has one."""
 
     image: Path
     objects: tuple[tuple[str, Corners], ...]
+    id: int | str | None = None
 
 
 Splits = Mapping[str, Sequence[Annotated]]  # "train" and "val"
@@ -36,7 +37,10 @@ Splits = Mapping[str, Sequence[Annotated]]  # "train" and "val"
 
 @dataclass
 class Findings:
-    """What was odd in a set; boxes without area were named in the log."""
+    """What was odd in a set: counts, and ``notes`` that name each place.
+
+    ``split`` says which lists were used; ``categories`` are the source's own numbers of the classes, by name.
+    """
 
     images: int = 0
     boxes: int = 0
@@ -48,7 +52,20 @@ class Findings:
     clipped: int = 0
     resized: int = 0
     other_class: int = 0
+    shares: int = 0
+    turned: int = 0
+    as_shown: int = 0
+    unsure: int = 0
+    renamed: int = 0
     splits: dict[str, int] = field(default_factory=dict)
+    split: str = ""
+    notes: list[str] = field(default_factory=list)
+    categories: dict[str, int | str] = field(default_factory=dict)
+
+    def note(self, kind: str, message: str) -> None:
+        """Count something odd and remember where it was."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        self.notes.append(message)
 
     def __str__(self) -> str:
         parts = [f"{self.images} images ({', '.join(f'{n} {k}' for k, n in self.splits.items())}), {self.boxes} boxes"]
@@ -61,8 +78,14 @@ class Findings:
             "clipped": "cut at the image's edge",
             "resized": "images of another size than their annotation says",
             "other_class": "of other classes (skipped)",
+            "shares": "images with boxes in 0..1, taken as shares",
+            "turned": "images turned by EXIF, their boxes with them",
+            "as_shown": "images turned by EXIF, their boxes as they are",
+            "unsure": "images turned by EXIF whose annotation does not say which way (boxes as they are)",
+            "renamed": "annotations that name another image (taken as of their own name)",
         }
-        return ", ".join(parts + [f"{n} {text}" for key, text in names.items() if (n := getattr(self, key))])
+        parts += [f"{n} {text}" for key, text in names.items() if (n := getattr(self, key))]
+        return ", ".join([*parts, *([self.split] if self.split else [])])
 
 
 def refuse_taken(out: Path) -> None:
@@ -74,23 +97,6 @@ def refuse_taken(out: Path) -> None:
     for taken in (out, Path(f"{out}.data"), Path(f"{out}.names")):
         if taken.exists():
             raise InputError(f"{taken}: exists already; choose another --out")
-
-
-def unit_of(place: object, said: tuple[int, int], size: tuple[int, int], found: Findings) -> tuple[int, int]:
-    """(height, width) to divide an image's pixel boxes by.
-
-    Args:
-        place: the annotation, for the log.
-        said: (height, width) the annotation says; (0, 0) where it does not.
-        size: (height, width) of the image itself.
-        found: counts images of another size than was said.
-    """
-    if not min(said) or said == size:
-        return size
-    found.resized += 1
-    log.warning("%s: says %d x %d px, the image has %d x %d", place, said[1], said[0], size[1], size[0])
-    same_aspect = abs(said[0] * size[1] / (said[1] * size[0]) - 1) < 0.01
-    return said if same_aspect else size  # an image only scaled keeps its shares, else trust the pixels
 
 
 def clipped(place: object, corners: Sequence[float], unit: tuple[int, int], found: Findings) -> Corners | None:
@@ -106,18 +112,12 @@ def clipped(place: object, corners: Sequence[float], unit: tuple[int, int], foun
     inside = [min(max(value, 0.0), limit) for value, limit in zip(corners, limits, strict=True)]
     x1, y1, x2, y2 = (value / limit for value, limit in zip(inside, limits, strict=True))
     if x2 <= x1 or y2 <= y1:
-        found.empty += 1
-        log.warning("%s: a box without area (%s); skipped", place, " ".join(f"{value:g}" for value in corners))
+        message = f"{place}: a box without area ({' '.join(f'{value:g}' for value in corners)}); skipped"
+        found.note("empty", message)
+        log.warning("%s", message)
         return None
     found.clipped += inside != list(corners)
     return x1, y1, x2, y2
-
-
-def random_split(count: int, valid: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers 0 to count - 1, the share ``valid`` of them (at least one, not all) apart; both in order."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(count).tolist()
-    apart = min(count - 1, max(1, round(valid * count)))
-    return sorted(order[apart:]), sorted(order[:apart])
 
 
 def class_names(splits: Splits, classes: Sequence[str], source: object, known: Sequence[str] = ()) -> list[str]:
@@ -149,15 +149,29 @@ def write_set(out: Path, splits: Splits, names: Sequence[str], found: Findings, 
     Raises:
         InputError: two images have one name.
     """
+    publish(out, lambda build: write_lists(build, splits, names, found), names, mark, f"labels = {out.name}/labels\n")
+
+
+def publish(out: Path, write: Callable[[Path], None], names: Sequence[str], mark: str, more: str = "") -> None:
+    """Write ``out.data``, ``out.names`` and the folder ``out``, or nothing at all.
+
+    Args:
+        out: without a suffix; nothing there is overwritten.
+        write: fills a new folder, which becomes ``out``, with train.txt and val.txt.
+        names: of the classes.
+        mark: the source, for the first line.
+        more: further lines of the ``.data`` file.
+    """
+    refuse_taken(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         build = Path(temporary) / out.name
-        write_lists(build, splits, names, found)
+        write(build)
         names_file, data_file = Path(temporary) / "names", Path(temporary) / "data"
         names_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         data_file.write_text(
             f"{MARK}{mark}\nclasses = {len(names)}\ntrain = {out.name}/train.txt\n"
-            f"valid = {out.name}/val.txt\nnames = {out.name}.names\nlabels = {out.name}/labels\n",
+            f"valid = {out.name}/val.txt\nnames = {out.name}.names\n{more}",
             encoding="utf-8",
         )
         build.replace(out)
@@ -166,7 +180,10 @@ def write_set(out: Path, splits: Splits, names: Sequence[str], found: Findings, 
 
 
 def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findings) -> None:
-    """Write train.txt, val.txt and labels/ into a new folder; counts images and boxes.
+    """Write train.txt, val.txt, labels/ and what else is known of the set into a new folder; counts images and boxes.
+
+    ``notes.txt`` holds what was odd, for ``utils.data check``; ``coco_ids.json`` the source's own numbers of classes
+    and images, for ``--save-json``.
 
     Raises:
         InputError: two images have one name.
@@ -179,6 +196,10 @@ def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findi
         (folder / f"{split}.txt").write_text("".join(f"{item.image}\n" for item in items), encoding="utf-8")
         for item in items:
             _write_labels(folder / "labels" / f"{item.image.stem}.txt", item, numbers, found)
+    (folder / NOTES).write_text("".join(f"{note}\n" for note in found.notes), encoding="utf-8")
+    if found.categories:
+        ids = {item.image.stem: item.id for items in splits.values() for item in items if item.id is not None}
+        (folder / IDS).write_text(json.dumps({"categories": found.categories, "images": ids}), encoding="utf-8")
 
 
 def _write_labels(path: Path, item: Annotated, numbers: Mapping[str, int], found: Findings) -> None:

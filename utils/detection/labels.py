@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.manifest import Manifest
+from utils.data.text import read_text
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -17,15 +18,20 @@ ROUNDING = 1e-6  # how far outside 0..1 a value may lie: the last of the six dig
 
 
 def label_path(image: Path, labels: Path | None = None) -> Path:
-    """Where the labels of an image are: in ``labels``, else where the last folder named images becomes labels."""
+    """Where the labels of an image are: in ``labels``, else where the last folder named images becomes labels.
+
+    Else they lie beside the image, if there is a file there and none in the folder labels.
+    """
     if labels is not None:
         return labels / f"{image.stem}.txt"
+    beside = image.with_suffix(".txt")
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] in ("images", "JPEGImages"):
             parts[i] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    usual = Path(*parts).with_suffix(".txt")
+    return beside if usual != beside and not usual.is_file() and beside.is_file() else usual
 
 
 def read_labels(path: Path, classes: int) -> np.ndarray:
@@ -37,7 +43,7 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
         InputError: a row is malformed, a class too high or a value outside 0..1; file, line and value are named.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         row = parse_row(line, f"{path}:{number}", classes)
@@ -102,7 +108,7 @@ def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[
         raise InputError(
             f"{source}: none of {len(images)} images has a label file, such as "
             f"{label_path(images[0], manifest.labels)}; labels are looked up with the folder 'images' replaced by "
-            f"'labels', or in the folder that a line 'labels = FOLDER' names in {manifest.path}"
+            f"'labels', beside the images, or in the folder that a line 'labels = FOLDER' names in {manifest.path}"
         )
     if missing:
         log.info("%s: %d of %d images have no label file: images without objects", source, missing, len(images))

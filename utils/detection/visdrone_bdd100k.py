@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.data.images import image_size
+from utils.data.text import read_text
 from utils.detection.label_writer import Annotated, Findings, clipped
 from utils.errors import InputError
 
@@ -34,7 +35,7 @@ def read_visdrone(folder: Path, found: Findings) -> list[Annotated]:
         if not place.is_file():
             raise InputError(f"{place}: no such file, the annotations of {image.name}; unpack the split again")
         size, objects = image_size(image), []
-        for number, line in enumerate(place.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(place).splitlines(), start=1):
             try:
                 left, top, width, height, _, category = (int(word) for word in line.split(",")[:6])
             except ValueError:
@@ -56,8 +57,8 @@ def read_bdd100k(labels: Path, images: Path, found: Findings) -> list[Annotated]
         InputError: the json is not BDD100K's, or an image is missing.
     """
     try:
-        frames = json.loads(labels.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        frames = json.loads(read_text(labels))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{labels}: cannot be read ({error}); fetch the detection labels again") from None
     items = []
     for frame in tqdm(frames, f"reading {labels.name}", delay=2, leave=False, disable=None):

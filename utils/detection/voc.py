@@ -5,28 +5,18 @@ The set itself is only read: labels and lists are written elsewhere, images stay
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from utils.data.images import image_size
-from utils.data.lock import locked
 from utils.data.manifest import IMAGE_SUFFIXES
-from utils.detection.label_writer import (
-    MARK,
-    Annotated,
-    Corners,
-    Findings,
-    class_names,
-    clipped,
-    random_split,
-    refuse_taken,
-    unit_of,
-    write_set,
-)
+from utils.data.text import read_text
+from utils.detection.box_units import are_shares, shares_of
+from utils.detection.conversions import kept
+from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
+from utils.detection.split_lists import split
+from utils.detection.voc_xml import read_voc_xml
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -34,7 +24,6 @@ log = logging.getLogger(__name__)
 Difficult = Literal["keep", "skip"]
 Places = tuple[Path, Path]  # the folders of annotations and of images
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
-CONVERTED = Path("runs/data")  # where a folder given as --data is converted to, from the current folder
 
 
 def convert(
@@ -50,8 +39,8 @@ def convert(
     """Write ``out.data``, ``out.names`` and the folder ``out`` (lists, labels) for the VOC set in ``folder``.
 
     Args:
-        folder: holds Annotations/ (or annotations/), JPEGImages/ (or images/) and perhaps train.txt and val.txt, which
-            may also be in ImageSets/Main/; without them the images are split at random.
+        folder: holds Annotations/ (or annotations/) and JPEGImages/ (or images/), or xml files beside their images;
+            and perhaps lists, here or in ImageSets/Main/, see ``split_lists``.
         out: without a suffix; must not exist.
         classes: in this order; objects of others are left out. Empty: all that occur, by name.
         valid: share of the images to validate on where the set has no lists.
@@ -64,8 +53,14 @@ def convert(
     """
     refuse_taken(out)
     folder, found = folder.resolve(), Findings()
-    splits = _splits(folder, valid, seed)
-    read = {split: read_images(folder, stems, found, difficult=difficult) for split, stems in splits.items()}
+    places = _places(folder)
+    stems = sorted(path.stem for path in places[0].glob("*.xml"))
+    parts = split(folder, stems, read_stems, valid, seed)
+    found.split = parts.told
+    read = {
+        name: read_images(folder, stems, found, difficult=difficult, places=places)
+        for name, stems in (("train", parts.train), ("val", parts.valid))
+    }
     write_set(out, read, class_names(read, classes, folder), found, mark=f"{folder} {note}")
     return found
 
@@ -80,37 +75,33 @@ def read_images(
     Raises:
         InputError: an annotation is wrong, or its image is not there.
     """
-    places = places or (_subfolder(folder, ANNOTATIONS), _subfolder(folder, IMAGES))
+    places = places or _places(folder)
     return [_annotated(places, stem, found, difficult) for stem in stems]
 
 
 def is_voc(folder: Path) -> bool:
-    """Whether the folder holds annotations and images as VOC names them."""
-    return any((folder / name).is_dir() for name in ANNOTATIONS) and any((folder / name).is_dir() for name in IMAGES)
+    """Whether the folder holds annotations and images as VOC names them, or xml files beside images."""
+    named = any((folder / name).is_dir() for name in ANNOTATIONS) and any((folder / name).is_dir() for name in IMAGES)
+    return named or _beside(folder) is not None
 
 
 def manifest_of_folder(folder: Path) -> Path:
     """The ``.data`` file of a VOC set under runs/data, converted when it is new or has changed."""
     folder = folder.resolve()
-    note = f"({_fingerprint(folder)})"
-    with locked(CONVERTED / ".lock"):
-        number = 1
-        while True:
-            out = CONVERTED / (folder.name if number == 1 else f"{folder.name}-{number}")
-            data = Path(f"{out}.data")
-            if not data.exists() and not out.exists():
-                log.warning("%s: converted to %s: %s", folder, data, convert(folder, out, note=note))
-                return data
-            if data.exists() and data.read_text(encoding="utf-8").startswith(f"{MARK}{folder} {note}\n"):
-                return data
-            number += 1
+    files = [*folder.rglob("*.xml"), *folder.rglob("*.txt")]
+    return kept(folder, files, lambda out, note: convert(folder, out, note=note))
 
 
-def _fingerprint(folder: Path) -> str:
-    """Changes when an annotation or a list of the set does."""
-    files = sorted([*folder.rglob("*.xml"), *folder.rglob("*.txt")])
-    rows = "".join(f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in files)
-    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+def _beside(folder: Path) -> Path | None:
+    """The folder in which xml files lie beside images, where annotations have no folder of their own."""
+    if any((folder / name).is_dir() for name in ANNOTATIONS):
+        return None
+    return next((place for place in (folder, *(folder / name for name in IMAGES)) if any(place.glob("*.xml"))), None)
+
+
+def _places(folder: Path) -> Places:
+    beside = _beside(folder)
+    return (beside, beside) if beside else (_subfolder(folder, ANNOTATIONS), _subfolder(folder, IMAGES))
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path:
@@ -120,26 +111,13 @@ def _subfolder(folder: Path, names: Sequence[str]) -> Path:
     raise InputError(f"{folder}: no folder {' or '.join(names)} in it, so no VOC set; give the folder that holds them")
 
 
-def _splits(folder: Path, valid: float, seed: int) -> dict[str, list[str]]:
-    """The stems of the images to train and to validate on: the set's own lists, else at random."""
-    for place in (folder, folder / "ImageSets" / "Main"):
-        lists = {split: place / f"{split}.txt" for split in ("train", "val")}
-        if all(path.is_file() for path in lists.values()):
-            return {split: read_stems(path) for split, path in lists.items()}
-    stems = sorted(path.stem for path in _subfolder(folder, ANNOTATIONS).glob("*.xml"))
-    if len(stems) < 2:
-        raise InputError(f"{folder}: {len(stems)} annotations; at least two are needed, to train and to validate on")
-    train, val = random_split(len(stems), valid, seed)
-    return {"train": [stems[i] for i in train], "val": [stems[i] for i in val]}
-
-
 def read_stems(path: Path) -> list[str]:
     """The stems a list names, one a line.
 
     Raises:
         InputError: the list is empty.
     """
-    rows = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    rows = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not rows:
         raise InputError(f"{path}: the list is empty; name an image a line, or remove both lists for a random split")
     return [Path(row).stem if Path(row).suffix.lower() in IMAGE_SUFFIXES else Path(row).name for row in rows]
@@ -152,48 +130,42 @@ def _annotated(places: Places, stem: str, found: Findings, difficult: Difficult)
         image = _image(places[1], stem, path)
         log.warning("%s: no annotation of this image; taken as one without objects", image)
         return Annotated(image, ())
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path}: no valid xml ({error}); repair it or take it from the set") from None
-    image = _image(places[1], Path(root.findtext("filename") or stem).name, path)
-    unit = unit_of(path, _said(path, root), image_size(image), found)
+    said = read_voc_xml(path)
+    image = _image(places[1], Path(said.filename or stem).name, path)
+    if said.filename and (places[1] / said.filename).is_file() and not image.samefile(places[1] / said.filename):
+        found.note("renamed", f"{path}: names the image {said.filename}, and is taken as of {image.name} beside it")
+    corners = [each.corners for each in said.objects]
+    shares = are_shares(corners)
+    if shares:
+        found.note("shares", f"{path}: its boxes are in 0..1, taken as shares of the image")
+    boxes = shares_of(path, image, said.size, [(path, box) for box in corners], shares, found)
     objects = []
-    for element in root.iter("object"):
-        box = _box(path, element, unit, found)
+    for each, box in zip(said.objects, boxes, strict=True):
         if box is None:
             continue
-        if (element.findtext("difficult") or "0").strip() == "1":
+        if each.difficult:
             if difficult == "skip":
                 found.skipped_difficult += 1
                 continue
             found.difficult += 1
-        objects.append(((element.findtext("name") or "").strip(), box))
+        objects.append((each.name, box))
     return Annotated(image, tuple(objects))
 
 
 def _image(images: Path, name: str, source: Path) -> Path:
-    """The image an annotation is of: by its file name, else by the annotation's own, with any suffix."""
-    for candidate in (name, *(f"{source.stem}{s}" for suffix in IMAGE_SUFFIXES for s in (suffix, suffix.upper()))):
-        if (images / candidate).is_file():
-            return (images / candidate).absolute()
+    """The image an annotation is of: the one of its own name, else the one that it says.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    suffixes = [s for suffix in IMAGE_SUFFIXES for s in (suffix, suffix.upper())]
+    if Path(name).stem == source.stem and (images / name).is_file():
+        return (images / name).absolute()
+    own = [path for suffix in suffixes if (path := images / f"{source.stem}{suffix}").is_file()]
+    if len(own) > 1:
+        raise InputError(f"{source}: {own[0].name} and {own[1].name} may both be its image; say which in <filename>")
+    if own:
+        return own[0].absolute()
+    if (images / name).is_file():
+        return (images / name).absolute()
     raise InputError(f"{source}: its image {name} is not in {images}; add it or take the annotation from the set")
-
-
-def _said(path: Path, root: ElementTree.Element) -> tuple[int, int]:
-    """(height, width) the xml says its boxes are in; (0, 0) where it does not say."""
-    try:
-        height, width = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except ValueError:
-        raise InputError(f"{path}: its <size> is no number of pixels; repair it") from None
-    return (height, width) if height > 0 and width > 0 else (0, 0)
-
-
-def _box(path: Path, element: ElementTree.Element, unit: tuple[int, int], found: Findings) -> Corners | None:
-    """(x1, y1, x2, y2; 0..1) of an object, or None where it has no area. Corners are taken as labelImg writes them."""
-    try:
-        corners = [float(element.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax")]
-    except ValueError:
-        name = element.findtext("name")
-        raise InputError(f"{path}: an object ({name}) without a <bndbox> of four numbers; repair it") from None
-    return clipped(path, corners, unit, found)
