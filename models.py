@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
+from utils.darknet.forward import without_tensors
 from utils.darknet.modules import conv_and_bn
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
-from utils.darknet.reorder import insert_zeros, reorg
+from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import source_shares
+from utils.darknet.walk import run
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -61,12 +64,12 @@ class WeightedSum(nn.Module):
     def __init__(self, layer: s.Shortcut, width: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
-        self.normalization = layer.weights_normalization
+        self.normalization, self.activation = layer.weights_normalization, ACTIVATIONS[layer.activation]
 
-    def forward(self, given: list[Tensor]) -> Tensor:
-        """[N, C, H, W] of every source -> their weighted sum; the activation is the caller's."""
+    def forward(self, *given: Tensor) -> Tensor:
+        """[N, C, H, W] of every source -> the activation of their weighted sum."""
         shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
-        return sum(x * share for x, share in zip(given, shares, strict=True))
+        return self.activation(sum(x * share for x, share in zip(given, shares, strict=True)))
 
 
 class Darknet(nn.Module):
@@ -82,75 +85,32 @@ class Darknet(nn.Module):
         width = channels(spec)
         self.layers = nn.ModuleDict()
         for i, layer in enumerate(spec.layers):
-            match layer:
-                case s.Kernel():
-                    self.layers[str(i)] = ConvBlock(layer, width[layer.sources[0]])
-                case s.SqueezeExcite():
-                    self.layers[str(i)] = SqueezeExcite(width[i], layer.squeeze)
-                case s.Shortcut() if layer.weighted:
-                    self.layers[str(i)] = WeightedSum(layer, width[i])
-        self._last_reader = {j: i for i, layer in enumerate(spec.layers) for j in layer.sources}
+            module = rule(MODULES, layer, "module")(layer, width[layer.sources[0]])
+            if module is not None:
+                self.layers[str(i)] = module
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[N, C, H, W] in 0..1 -> raw head maps."""
-        out, heads = {-1: x}, []
-        for i, layer in enumerate(self.spec.layers):
-            out[i] = self._step(i, layer, [out[j] for j in layer.sources])
-            if isinstance(layer, s.Output):
-                heads.append(out[i])
-            for j in set(layer.sources):
-                if self._last_reader[j] == i:
-                    del out[j]
-        return heads
+        out = run(self.spec, x, self._step, keep=self.spec.heads)
+        return [out[i] for i in self.spec.heads]
 
     def activations(self, x: Tensor) -> dict[int, Tensor]:
         """[N, C, H, W] in 0..1 -> the output of every layer by number, the image itself as -1."""
-        out = {-1: x}
-        for i, layer in enumerate(self.spec.layers):
-            out[i] = self._step(i, layer, [out[j] for j in layer.sources])
-        return out
+        return run(self.spec, x, self._step)
 
     def _step(self, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
-        match layer:
-            case s.Kernel() | s.SqueezeExcite():
-                return self.layers[str(i)](given[0])
-            case s.Shortcut() if layer.weighted:
-                return ACTIVATIONS[layer.activation](self.layers[str(i)](given))
-            case s.Reorg():
-                return reorg(given[0], layer.stride)
-            case s.Shortcut():
-                total = given[0]
-                for other in given[1:]:
-                    total = total + other
-                return ACTIVATIONS[layer.activation](total)
-            case s.Route():
-                parts = [x.chunk(layer.groups, 1)[layer.group_id] for x in given] if layer.groups > 1 else given
-                return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-            case s.MaxPool():
-                return max_pool(given[0], layer)
-            case s.AvgPool():
-                return given[0].mean((2, 3), keepdim=True)
-            case s.ScaleChannels():
-                return ACTIVATIONS[layer.activation](given[1] * given[0])
-            case s.Upsample() if layer.zeros:
-                return insert_zeros(given[0], layer.stride)
-            case s.Upsample():
-                return F.interpolate(given[0], scale_factor=layer.stride)
-            case s.Dropout():
-                return F.dropout(given[0], layer.probability, self.training)
-        return given[0]
+        if str(i) in self.layers:
+            return self.layers[str(i)](*given)
+        return ACTIVATIONS[activation_of(layer)](without_tensors(layer, given))
 
 
-def max_pool(x: Tensor, layer: s.MaxPool) -> Tensor:
-    """Darknet's max pool: the padding, never a maximum, may be one px longer at the right and bottom."""
-    before, after = layer.pad // 2, layer.pad - layer.pad // 2
-    if before == after:
-        return F.max_pool2d(x, layer.size, layer.stride, before)
-    # an even map halved by a 2/2 pool never reaches its one px of padding
-    if before == 0 and all((side + after - layer.size) % layer.stride >= after for side in x.shape[2:]):
-        return F.max_pool2d(x, layer.size, layer.stride)
-    padded = F.pad(x, (before, after, before, after), value=float("-inf"))
-    return F.max_pool2d(padded, layer.size, layer.stride)
+MODULES: dict[type[s.Layer], Callable[[Any, int], nn.Module | None]] = {  # (layer, channels in) -> what has tensors
+    s.Kernel: ConvBlock,
+    s.SqueezeExcite: lambda layer, width: SqueezeExcite(width, layer.squeeze),
+    s.Shortcut: lambda layer, width: WeightedSum(layer, width) if layer.weighted else None,
+    s.Dropout: lambda layer, width: nn.Dropout(layer.probability),
+    s.Layer: lambda layer, width: None,
+}
 
 
 def build(network: Network) -> Darknet:

@@ -131,5 +131,5 @@ def test_unknown_layer_has_no_wires():
     class Reorg(s.Layer):
         pass
 
-    with pytest.raises(TypeError, match="Reorg has no rule for its wires"):
-        trace(s.ModelSpec(layers=(Reorg(sources=(-1,)),)))
+    with pytest.raises(InputError, match="cfg line 7: Reorg has no row"):
+        trace(s.ModelSpec(layers=(Reorg(sources=(-1,), line=7),)))

@@ -19,7 +19,7 @@ from utils.errors import InputError
 from utils.export.c99 import compile_and_check, plan_arena, write_c
 from utils.export.costs import shapes
 from utils.export.golden import write_golden
-from utils.quantization.data_movement import last_readers
+from utils.darknet.walk import last_readers
 
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="needs cc and make")
 

@@ -7,14 +7,22 @@ pooling and upsampling hand them on, a depthwise convolution keeps them. A pruni
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts, rule
 from utils.darknet.patterns import patterns
 from utils.darknet.shapes import channels
+from utils.darknet.walk import run
+from utils.errors import InputError
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -64,23 +72,22 @@ def trace(spec: s.ModelSpec) -> ChannelGroups:
     """Follow every channel from the image to the heads.
 
     Raises:
-        InputError: the network's widths do not fit together (the cfg line is named).
+        InputError: the network's widths do not fit together, or a layer has no rule; the cfg line is named.
     """
     channels(spec)  # the validator: below, equal widths are taken for granted
     links = _Links()
-    out = {-1: links.fresh(spec.channels)}
-    links.note("the image", out[-1], locks=True)
-    for i, layer in enumerate(spec.layers):
-        out[i] = _through(i, layer, [out[j] for j in layer.sources], links)
+    image = links.fresh(spec.channels)
+    links.note("the image", image, locks=True)
+    out = run(spec, image, lambda i, layer, given: rule(WIRES, layer, "rule for its wires")(i, layer, given, links))
     for i, sources in patterns(spec)[1].items():
         members = torch.cat([out[j] for j in sources])
         links.note(f"cfg line {spec.layers[i].line}: zeros between values meet what fills them", members, locks=True)
-    readers = _readers(spec)
+    readers, kernels, heads = _readers(spec), spec.kernels, set(spec.heads)
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Output) or not readers[i]:
-            name = "detection head" if isinstance(layer, s.Output) else "output of the network"
+        if i in heads or not readers[i]:
+            name = "detection head" if i in heads else "output of the network"
             links.note(f"cfg line {layer.line}: {name}", out[i], locks=True)
-        elif i not in links.depthwise and _unjudged(i, layer, readers[i]):
+        elif i in kernels.keys() - links.depthwise and not kernels[i].bn and _unjudged(spec, i, readers[i]):
             links.note(f"cfg line {layer.line}: no batch norm to judge it by", out[i], locks=True)
     return links.wires(spec, out)
 
@@ -108,37 +115,77 @@ def groups(wires: ChannelGroups) -> list[ChannelGroup]:
     return sorted(found, key=lambda g: (g.layers or (-1,), g.reasons))
 
 
-class _Links:
-    """Union-find over channels while a network is being followed."""
+class UnionFind(Generic[K]):
+    """Which of some names stand for one and the same; every name is alone until it is tied to another.
+
+    The only one there is: channels that are pruned together, channels that are scaled together and edges that share a
+    scale are found with it.
+    """
 
     def __init__(self) -> None:
-        self.parent: list[int] = []
+        self.parent: dict[K, K] = {}
+
+    def add(self, names: Iterable[K]) -> None:
+        """Take names in that are not known yet."""
+        self.parent.update((name, name) for name in names)
+
+    def root(self, name: K) -> K:
+        """The one name that stands for all that this one is tied to."""
+        parent = self.parent
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    def tie(self, first: K, other: K) -> None:
+        """Make two names one; what stands for ``first`` stands for both."""
+        self.parent[self.root(other)] = self.root(first)
+
+    def sets(self) -> dict[K, list[K]]:
+        """Root -> all names it stands for, in the order they were added."""
+        found: dict[K, list[K]] = {}
+        for name in self.parent:
+            found.setdefault(self.root(name), []).append(name)
+        return found
+
+
+class ChannelSets(UnionFind[int]):
+    """Channels 0, 1, 2, ... of a network that is being followed."""
+
+    def fresh(self, n: int) -> Tensor:
+        """Numbers for ``n`` channels more, long [n]."""
+        start = len(self.parent)
+        self.add(range(start, start + n))
+        return torch.arange(start, start + n)
+
+    def tie_columns(self, rows: Tensor) -> None:
+        """Make each column of ``rows`` [k, n] one."""
+        for first, *others in rows.T.tolist():
+            for other in others:
+                self.tie(first, other)
+
+    def roots(self) -> Tensor:
+        """The channel that stands for each channel, long [count]."""
+        return torch.tensor([self.root(channel) for channel in self.parent], dtype=torch.long)
+
+
+class _Links(ChannelSets):
+    """Channels with the reasons why they are tied or locked."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.notes: list[tuple[str, Tensor, bool]] = []
         self.depthwise: set[int] = set()
 
-    def fresh(self, n: int) -> Tensor:
-        start = len(self.parent)
-        self.parent.extend(range(start, start + n))
-        return torch.arange(start, start + n)
-
-    def root(self, channel: int) -> int:
-        while self.parent[channel] != channel:
-            self.parent[channel] = channel = self.parent[self.parent[channel]]
-        return channel
-
-    def tie(self, text: str, rows: Tensor) -> None:
+    def join(self, text: str, rows: Tensor) -> None:
         """Make each column of ``rows`` [k, n] one wire."""
-        for first, *others in rows.T.tolist():
-            for other in others:
-                self.parent[self.root(other)] = self.root(first)
+        self.tie_columns(rows)
         self.note(text, rows.flatten(), locks=False)
 
     def note(self, text: str, members: Tensor, *, locks: bool) -> None:
         self.notes.append((text, members, locks))
 
     def wires(self, spec: s.ModelSpec, out: dict[int, Tensor]) -> ChannelGroups:
-        roots = torch.tensor([self.root(c) for c in range(len(self.parent))], dtype=torch.long)
-        kinds, number = torch.unique(roots, return_inverse=True)
+        kinds, number = torch.unique(self.roots(), return_inverse=True)
         outputs = {i: number[c] for i, c in out.items()}
         reasons = tuple(Reason(text, locks, number[c].unique()) for text, c, locks in self.notes)
         count = len(kinds)
@@ -146,11 +193,7 @@ class _Links:
         for reason in reasons:
             if reason.locks:
                 locked[reason.wires] = True
-        voters = tuple(
-            i
-            for i, layer in enumerate(spec.layers)
-            if isinstance(layer, s.Kernel) and layer.bn and i not in self.depthwise
-        )
+        voters = tuple(i for i in spec.normed if i not in self.depthwise)
         for i in voters:
             votes += torch.bincount(outputs[i], minlength=count)
         return ChannelGroups(
@@ -164,51 +207,68 @@ class _Links:
         )
 
 
-def _through(i: int, layer: s.Layer, given: list[Tensor], links: _Links) -> Tensor:
-    """Channels that leave a layer, of the channels that enter it."""
-    match layer:
-        case s.Kernel():
-            return _convolution(i, layer, given[0], links)
-        case s.Shortcut():
-            links.tie(f"cfg line {layer.line}: tied by a shortcut", torch.stack(given))
-        case s.ScaleChannels():
-            links.tie(f"cfg line {layer.line}: tied to the gate that scales it", torch.stack(given))
-        case s.Route():
-            return _route(layer, given, links)
-        case s.Reorg():
-            # Darknet takes each stride^2 channels for one image, so rows of neighbours mix: they go together, whole.
-            blocks = given[0].view(-1, layer.stride**2).T
-            links.tie(f"cfg line {layer.line}: a block of channels that [reorg] mixes", blocks)
-            return given[0].repeat(layer.stride**2)
-        case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout() | s.SqueezeExcite() | s.Output():
-            pass
-        case _:
-            raise TypeError(f"cfg line {layer.line}: {type(layer).__name__} has no rule for its wires")
-    return given[0]
-
-
-def _convolution(i: int, layer: s.Kernel, given: Tensor, links: _Links) -> Tensor:
-    if layer.groups > 1 and layer.groups == layer.filters == len(given):
+def _kernel(i: int, layer: s.Kernel, given: list[Tensor], links: _Links) -> Tensor:
+    if layer.depthwise(len(given[0])):
         links.depthwise.add(i)
-        return given
+        return given[0]
     out = links.fresh(layer.filters)
     if layer.groups > 1:
         # What enters and what leaves one group is one wire: groups go whole. That is exact whatever is cut, because the
         # groups that stay are untouched. (Tying position p of all groups instead would be exact too, but one wire would
         # then run through every group, and with many small groups, the usual case, hardly any wire could ever go.)
-        sides = (given.view(layer.groups, -1), out.view(layer.groups, -1))
-        links.tie(f"cfg line {layer.line}: a group of a grouped convolution", torch.cat(sides, 1).T)
+        sides = (given[0].view(layer.groups, -1), out.view(layer.groups, -1))
+        links.join(f"cfg line {layer.line}: a group of a grouped convolution", torch.cat(sides, 1).T)
     return out
 
 
-def _route(layer: s.Route, given: list[Tensor], links: _Links) -> Tensor:
-    if layer.groups == 1:
-        return torch.cat(given)
-    parts = [channels_.view(layer.groups, -1) for channels_ in given]
-    for part in parts:
+def _sum(i: int, layer: s.Shortcut, given: list[Tensor], links: _Links) -> Tensor:
+    links.join(f"cfg line {layer.line}: tied by a shortcut", torch.stack(given))
+    return given[0]
+
+
+def _gated(i: int, layer: s.ScaleChannels, given: list[Tensor], links: _Links) -> Tensor:
+    links.join(f"cfg line {layer.line}: tied to the gate that scales it", torch.stack(given))
+    return given[0]
+
+
+def _reorg(i: int, layer: s.Reorg, given: list[Tensor], links: _Links) -> Tensor:
+    # Darknet takes each stride^2 channels for one image, so rows of neighbours mix: they go together, whole.
+    blocks = given[0].view(-1, layer.stride**2).T
+    links.join(f"cfg line {layer.line}: a block of channels that [reorg] mixes", blocks)
+    return given[0].repeat(layer.stride**2)
+
+
+def _route(i: int, layer: s.Route, given: list[Tensor], links: _Links) -> Tensor:
+    for channels_ in given if layer.groups > 1 else ():
         # A cfg can only say "slice k of n equal ones", so position p of all slices stays or goes together.
-        links.tie(f"cfg line {layer.line}: tied to the other slices of a route", part)
-    return torch.cat([part[layer.group_id] for part in parts])
+        links.join(f"cfg line {layer.line}: tied to the other slices of a route", channels_.view(layer.groups, -1))
+    return sliced(layer, given)
+
+
+WIRES: dict[type[s.Layer], Callable[[int, Any, list[Tensor], _Links], Tensor]] = {  # channels that leave a layer
+    s.Kernel: _kernel,
+    s.Shortcut: _sum,
+    s.ScaleChannels: _gated,
+    s.Reorg: _reorg,
+    s.Route: _route,
+    s.Layer: lambda i, layer, given, links: handed_on(layer, given),
+}
+
+
+def handed_on(layer: s.Layer, given: Sequence[V]) -> V:
+    """What a kind of layer without a rule of its own makes of channels: it hands them on.
+
+    Raises:
+        InputError: it is not known to do so; names the cfg line and the kind.
+    """
+    if not facts(layer).hands_on:
+        raise InputError(f"cfg line {layer.line}: {type(layer).__name__} has no rule for its channels")
+    return given[0]
+
+
+def sliced(layer: s.Route, given: Sequence[Tensor]) -> Tensor:
+    """Channels [C] of each source as a route puts them side by side."""
+    return torch.cat([part.view(layer.groups, -1)[layer.group_id] for part in given])
 
 
 def _readers(spec: s.ModelSpec) -> list[list[s.Layer]]:
@@ -219,13 +279,11 @@ def _readers(spec: s.ModelSpec) -> list[list[s.Layer]]:
     return found
 
 
-def _unjudged(i: int, layer: s.Layer, readers: list[s.Layer]) -> bool:
-    """Whether a layer makes wires that no gamma speaks for.
+def _unjudged(spec: s.ModelSpec, i: int, readers: list[s.Layer]) -> bool:
+    """Whether a layer without batch norm makes wires that no gamma speaks for.
 
-    A gate without batch norm follows the features that it scales, and a head is locked by its [yolo] already.
+    A gate follows the features that it scales, and a head is locked by its [yolo] already.
     """
-    if not isinstance(layer, s.Kernel) or layer.bn:
-        return False
-    gates = (isinstance(reader, s.ScaleChannels) and reader.sources[0] == i for reader in readers)
+    gates = (reader.sources[0] == i and reader.features != reader.sources for reader in readers)
     heads = (isinstance(reader, s.Output) for reader in readers)
     return not (all(gates) or all(heads))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
-from utils.darknet.kernels import weight_shape
+from utils.darknet.ops import facts, rule
 from utils.darknet.shapes import channels, densities, sizes
-from utils.darknet.spec import Conv, Kernel, Layer, ModelSpec, Shortcut, SqueezeExcite, TransposedConv
+from utils.darknet.spec import Conv, Layer, ModelSpec, Shortcut, SqueezeExcite, TransposedConv
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,10 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
     wide, maps, dense = channels(spec), sizes(spec, height, width), densities(spec)
     layers = []
     for i, layer in enumerate(spec.layers):
-        area, params = math.prod(maps[i]), _parameters(layer, wide[layer.sources[0]], wide[i])
-        macs = 0
-        match layer:
-            case Conv():
-                products = math.prod(weight_shape(layer, wide[layer.sources[0]])) * area
-                macs = round(products * dense[layer.sources[0]])
-            case TransposedConv():
-                macs = math.prod(weight_shape(layer, wide[layer.sources[0]])) * math.prod(maps[layer.sources[0]])
-            case SqueezeExcite():
-                macs = params
-            case Shortcut() if layer.weighted:
-                macs = len(layer.sources) * wide[i] * area
+        area, first = math.prod(maps[i]), layer.sources[0]
+        params = _learned(layer, wide[first])
+        work = _Work(_weights(layer, wide[first]), area, math.prod(maps[first]), wide[i], dense[first])
+        macs = rule(MACS, layer, "rule for its multiplications")(layer, work)
         layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, wide[i] * area))
     return Counts((height, width), tuple(layers))
 
@@ -77,15 +72,32 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
 def parameters(spec: ModelSpec) -> int:
     """Learned numbers of a network, as `Counts.params`; no image size is asked for."""
     wide = channels(spec)
-    return sum(_parameters(layer, wide[layer.sources[0]], wide[i]) for i, layer in enumerate(spec.layers))
+    return sum(_learned(layer, wide[layer.sources[0]]) for layer in spec.layers)
 
 
-def _parameters(layer: Layer, given: int, width: int) -> int:
-    match layer:
-        case Kernel():
-            return math.prod(weight_shape(layer, given)) + layer.filters * (2 if layer.bn else 1)
-        case SqueezeExcite():
-            return 2 * given * layer.squeeze
-        case Shortcut() if layer.weighted:
-            return math.prod(layer.weights_shape(width))
-    return 0
+@dataclass(frozen=True)
+class _Work:
+    """What multiplications are counted from: weights without biases, px out and in, channels, share that is no zero."""
+
+    weights: int
+    area: int
+    read: int
+    channels: int
+    dense: Fraction
+
+
+def _learned(layer: Layer, given: int) -> int:
+    return sum(math.prod(held.shape) for held in facts(layer).tensors(layer, given) if held.learned)
+
+
+def _weights(layer: Layer, given: int) -> int:
+    return sum(math.prod(held.shape) for held in facts(layer).tensors(layer, given) if len(held.shape) > 1)
+
+
+MACS: dict[type[Layer], Callable[[Any, _Work], int]] = {
+    Conv: lambda layer, work: round(work.weights * work.area * work.dense),
+    TransposedConv: lambda layer, work: work.weights * work.read,
+    SqueezeExcite: lambda layer, work: work.weights,
+    Shortcut: lambda layer, work: len(layer.sources) * work.channels * work.area if layer.weighted else 0,
+    Layer: lambda layer, work: 0,
+}

@@ -8,7 +8,6 @@ import torch
 
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
-from utils.darknet.spec import Kernel
 
 BN_EPS = 1e-6  # what OpenCV reads Darknet files with; docs/decisions/001
 
@@ -24,9 +23,7 @@ def fold_bn(network: Network) -> Network:
     for key, value in network.state.items():
         if ".bn." not in key:
             state[key] = value
-    for i, layer in enumerate(layers):
-        if not (isinstance(layer, Kernel) and layer.bn):
-            continue
+    for i, layer in network.spec.normed.items():
         gamma, beta, mean, var = (
             network.state[f"layers.{i}.bn.{name}"].double()
             for name in ("weight", "bias", "running_mean", "running_var")

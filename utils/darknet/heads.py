@@ -14,10 +14,10 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     Raises:
         InputError: a head is not fed by one convolution.
     """
-    found = {}
+    found, kernels = {}, spec.kernels
     for i in spec.heads:
         j = spec.layers[i].sources[0]
-        if j < 0 or not isinstance(spec.layers[j], s.Kernel):
+        if j not in kernels:
             raise InputError(f"cfg line {spec.layers[i].line}: a detection head must follow a [convolutional]")
         found[i] = j
     return found
@@ -29,10 +29,10 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
     ``scale_x_y`` changes how far a cell of a [yolo] reaches, which only heads that are trained anew can follow; a
     [region] has no such key.
     """
-    layers = list(spec.layers)
+    layers, kernels = list(spec.layers), spec.kernels
     for i, j in head_convolutions(spec).items():
-        head, conv = layers[i], layers[j]
-        assert isinstance(head, s.Detect) and isinstance(conv, s.Kernel)
+        head, conv = layers[i], kernels[j]
+        assert isinstance(head, s.Detect)
         head = replace(head, classes=classes)
         if scale_x_y and isinstance(head, s.Yolo):
             head = replace(head, scale_x_y=scale_x_y)

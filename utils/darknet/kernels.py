@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from utils.darknet.spec import Kernel, Layer, TransposedConv
+from utils.darknet.spec import Kernel, Layer
 
 KERNEL_AXES = 4
 
@@ -12,7 +12,7 @@ KERNEL_AXES = 4
 def weight_shape(layer: Kernel, in_channels: int) -> tuple[int, int, int, int]:
     """As torch and the files have it: [out, in / groups, k, k], of a transposed one [in, out / groups, k, k]."""
     ends = (layer.filters, in_channels // layer.groups)
-    if isinstance(layer, TransposedConv):
+    if layer.inputs_first:
         ends = (in_channels, layer.filters // layer.groups)
     return (*ends, layer.size, layer.size)
 
@@ -22,14 +22,15 @@ def out_first(layer: Layer, tensor: Tensor) -> Tensor:
 
     A kernel is [out, in / groups, k, k] then; biases, batch norm and matrices are as they are stored.
     """
-    if isinstance(layer, TransposedConv) and tensor.dim() == KERNEL_AXES:
+    if isinstance(layer, Kernel) and layer.inputs_first and tensor.dim() == KERNEL_AXES:
         return _turned(tensor, layer.groups)
     return tensor
 
 
 def as_stored(layer: Layer, tensor: Tensor) -> Tensor:
     """The inverse of `out_first`."""
-    return out_first(layer, tensor).contiguous() if isinstance(layer, TransposedConv) else tensor
+    turned = out_first(layer, tensor)
+    return tensor if turned is tensor else turned.contiguous()
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.activations import keeps_zero
+from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
+from utils.darknet.walk import run
 
 Pattern = tuple[int, ...]  # the upsamplings since the zeros came in; of nearest neighbours with a minus sign
+Found = tuple[Pattern, tuple[int, ...]]  # behind a layer; the sources whose channels can only stay
 
 
 def patterns(spec: s.ModelSpec) -> tuple[dict[int, Pattern], dict[int, tuple[int, ...]]]:
@@ -21,32 +26,69 @@ def patterns(spec: s.ModelSpec) -> tuple[dict[int, Pattern], dict[int, tuple[int
         The pattern of every layer's output (-1: the image), () where a constant is one; and the barriers: layer ->
         those of its sources whose channels can only stay.
     """
-    found: dict[int, Pattern] = {-1: ()}
     barriers: dict[int, tuple[int, ...]] = {}
     width = channels(spec)
-    for i, layer in enumerate(spec.layers):
-        given = [found[j] for j in layer.sources]
-        found[i] = () if isinstance(layer, s.Kernel) else given[-1]
-        stopped = tuple(j for j, pattern in zip(layer.sources, given, strict=True) if pattern)
-        match layer:
-            case s.Kernel():
-                handed_on = 1 < layer.groups == layer.filters == width[layer.sources[0]] and not layer.bn
-                uneven = isinstance(layer, s.TransposedConv) and layer.stride > 1
-                stopped = layer.sources if handed_on and (given[0] or uneven) else ()
-            case s.Upsample():
-                spreads = layer.zeros and layer.stride > 1
-                found[i] = (*given[0], layer.stride if spreads else -layer.stride) if given[0] or spreads else ()
-                stopped = ()
-            case s.ScaleChannels():
-                stopped = stopped if given[0] or not keeps_zero(layer.activation) else ()
-            case s.Shortcut() | s.Route():
-                kept = not isinstance(layer, s.Shortcut) or keeps_zero(layer.activation)
-                stopped = () if kept and len(set(given)) == 1 else stopped
-            case s.SqueezeExcite() | s.Dropout() | s.Output():
-                stopped = ()
-        if stopped:
-            found[i], barriers[i] = (), stopped
-    return found, barriers
+
+    def step(i: int, layer: s.Layer, given: list[Pattern]) -> Pattern:
+        found = rule(PATTERNS, layer, "rule for constants among zeros")
+        pattern, stopped = found(layer, given, width[layer.sources[0]])
+        if not stopped:
+            return pattern
+        barriers[i] = stopped
+        return ()
+
+    return run(spec, (), step), barriers
+
+
+def _with_pattern(layer: s.Layer, given: list[Pattern]) -> tuple[int, ...]:
+    return tuple(j for j, pattern in zip(layer.sources, given, strict=True) if pattern)
+
+
+def _through_kernel(layer: s.Conv, given: list[Pattern], width: int) -> Found:
+    return (), layer.sources if layer.depthwise(width) and not layer.bn and given[0] else ()
+
+
+def _through_transposed(layer: s.TransposedConv, given: list[Pattern], width: int) -> Found:
+    uneven = layer.stride > 1
+    return (), layer.sources if layer.depthwise(width) and not layer.bn and (given[0] or uneven) else ()
+
+
+def _enlarged(layer: s.Upsample, given: list[Pattern], width: int) -> Found:
+    spreads = layer.zeros and layer.stride > 1
+    step = layer.stride if spreads else -layer.stride
+    return (*given[0], step) if given[0] or spreads else (), ()
+
+
+def _scaled(layer: s.ScaleChannels, given: list[Pattern], width: int) -> Found:
+    kept = not given[0] and keeps_zero(layer.activation)
+    return given[-1], () if kept else _with_pattern(layer, given)
+
+
+def _joined(layer: s.Layer, given: list[Pattern], width: int) -> Found:
+    kept = keeps_zero(activation_of(layer)) and len(set(given)) == 1
+    return given[-1], () if kept else _with_pattern(layer, given)
+
+
+def _handed_on(layer: s.Layer, given: list[Pattern], width: int) -> Found:
+    return given[-1], ()
+
+
+def _stopped(layer: s.Layer, given: list[Pattern], width: int) -> Found:
+    return given[-1], _with_pattern(layer, given)
+
+
+PATTERNS: dict[type[s.Layer], Callable[[Any, list[Pattern], int], Found]] = {
+    s.Conv: _through_kernel,
+    s.TransposedConv: _through_transposed,
+    s.Upsample: _enlarged,
+    s.ScaleChannels: _scaled,
+    s.Shortcut: _joined,
+    s.Route: _joined,
+    s.SqueezeExcite: _handed_on,
+    s.Dropout: _handed_on,
+    s.Output: _handed_on,
+    s.Layer: _stopped,  # a pool mixes a constant and the zeros around it
+}
 
 
 def share(pattern: Pattern) -> float:

@@ -23,13 +23,11 @@ def rewrite_activations(spec: s.ModelSpec, act: str) -> tuple[s.ModelSpec, int]:
     """
     if act not in CHOICES:
         raise InputError(f"--act: {act!r} is unknown; use one of {', '.join(CHOICES)}")
-    wanted, layers, leaky, changed = CHOICES[act], [], 0, 0
-    for layer in spec.layers:
-        if isinstance(layer, s.Kernel | s.Shortcut | s.ScaleChannels) and layer.activation in LEAKY:
-            leaky += 1
-            changed += layer.activation != wanted
-            layer = replace(layer, activation=wanted)
-        layers.append(layer)
+    wanted, layers = CHOICES[act], list(spec.layers)
+    leaky = {i: layer for i, layer in spec.activated.items() if layer.activation in LEAKY}
+    for i, layer in leaky.items():
+        layers[i] = replace(layer, activation=wanted)
+    changed = sum(layer.activation != wanted for layer in leaky.values())
     if not leaky:
         raise InputError(f"--act {act}: the network has no leaky activation; leave --act away")
     return replace(spec, layers=tuple(layers)), changed

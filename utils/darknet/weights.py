@@ -20,13 +20,11 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.heads import head_convolutions, rehead
-from utils.darknet.kernels import weight_shape
 from utils.darknet.network import Network, State
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.files import writing
-
-BN_ORDER = ("bias", "weight", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -62,16 +60,8 @@ def tensors(spec: s.ModelSpec) -> Iterator[tuple[int, str, tuple[int, ...]]]:
     """Layer number, state key and shape of every tensor, in the order of the file."""
     width = channels(spec)
     for i, layer in enumerate(spec.layers):
-        given = width[layer.sources[0]]
-        if isinstance(layer, s.Kernel):
-            norm = [f"layers.{i}.bn.{name}" for name in BN_ORDER] if layer.bn else [f"layers.{i}.conv.bias"]
-            yield from ((i, key, (layer.filters,)) for key in norm)
-            yield i, f"layers.{i}.conv.weight", weight_shape(layer, given)
-        elif isinstance(layer, s.SqueezeExcite):
-            yield i, f"layers.{i}.fc1.weight", (layer.squeeze, given)
-            yield i, f"layers.{i}.fc2.weight", (given, layer.squeeze)
-        elif isinstance(layer, s.Shortcut) and layer.weighted:
-            yield i, f"layers.{i}.weights", layer.weights_shape(given)
+        for held in facts(layer).tensors(layer, width[layer.sources[0]]):
+            yield i, f"layers.{i}.{held.key}", held.shape
 
 
 def read_weights(path: str | Path, spec: s.ModelSpec, *, partial: bool = False) -> Weights:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts, rule
 
 NEAR = 8  # references further back than this are written as absolute layer numbers, as the published cfgs do
 
@@ -33,63 +35,49 @@ def _reference(i: int, j: int) -> str:
 
 
 def _layer(i: int, layer: s.Layer) -> tuple[str, Lines]:
-    if not isinstance(layer, s.Route) and layer.sources[0] != i - 1:
+    known = facts(layer)
+    if not known.lists_sources and layer.sources[0] != i - 1:
         raise ValueError(f"layer {i} reads layer {layer.sources[0]}: a cfg can only say that by a [route]")
-    rest = ",".join(_reference(i, j) for j in layer.sources[1:])
-    match layer:
-        case s.Kernel():
-            return _kernel(layer)
-        case s.MaxPool():
-            usual = layer.pad == layer.size - 1
-            return "maxpool", [
-                ("size", layer.size),
-                ("stride", layer.stride),
-                *([] if usual else [("padding", layer.pad)]),
-            ]
-        case s.Route():
-            lines: Lines = [("layers", ",".join(_reference(i, j) for j in layer.sources))]
-            return "route", lines + (
-                [("groups", layer.groups), ("group_id", layer.group_id)] if layer.groups > 1 else []
-            )
-        case s.Shortcut():
-            return "shortcut", [("from", rest), *_weighting(layer), ("activation", layer.activation)]
-        case s.ScaleChannels():
-            return "scale_channels", [("from", rest), ("activation", layer.activation)]
-        case s.Reorg():
-            return "reorg", [("stride", layer.stride)]
-        case s.Upsample():
-            return "upsample", [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])]
-        case s.SqueezeExcite():
-            return "se", [("squeeze", layer.squeeze)]
-        case s.AvgPool():
-            return "avgpool", []
-        case s.Dropout():
-            return "dropout", [("probability", _number(layer.probability))]
-        case s.Yolo():
-            return "yolo", _yolo(layer)
-        case s.Region():
-            return "region", _region(layer)
-    raise ValueError(f"layer {i}: {type(layer).__name__} has no cfg section")
+    named = layer.sources if known.lists_sources else layer.sources[1:]
+    references = ",".join(_reference(i, j) for j in named)
+    return known.section, rule(KEYS, layer, "cfg section")(layer, references)
 
 
-def _kernel(layer: s.Kernel) -> tuple[str, Lines]:
+def _conv(layer: s.Conv, references: str) -> Lines:
+    vertical, horizontal = layer.stride
+    same = vertical == horizontal
+    stride: Lines = [("stride", vertical)] if same else [("stride_y", vertical), ("stride_x", horizontal)]
+    return _kernel(layer, stride, layer.dilation)
+
+
+def _transposed(layer: s.TransposedConv, references: str) -> Lines:
+    return _kernel(layer, [("stride", layer.stride)], 1)
+
+
+def _kernel(layer: s.Kernel, stride: Lines, dilation: int) -> Lines:
     lines: Lines = [("batch_normalize", 1)] if layer.bn else []
-    lines += [("filters", layer.filters), ("size", layer.size)]
-    kind, dilation = "convolutional", 1
-    if isinstance(layer, s.TransposedConv):
-        kind = "transposed_convolutional"
-        lines.append(("stride", layer.stride))
-    elif isinstance(layer, s.Conv):
-        dilation, (vertical, horizontal) = layer.dilation, layer.stride
-        same = vertical == horizontal
-        lines += [("stride", vertical)] if same else [("stride_y", vertical), ("stride_x", horizontal)]
+    lines += [("filters", layer.filters), ("size", layer.size), *stride]
     if layer.pad == layer.size // 2 * dilation:
         lines.append(("pad", 1))
     else:
         lines.append(("padding", layer.pad // dilation))
     lines += [("groups", layer.groups)] if layer.groups > 1 else []
     lines += [("dilation", dilation)] if dilation > 1 else []
-    return kind, [*lines, ("activation", layer.activation)]
+    return [*lines, ("activation", layer.activation)]
+
+
+def _pool(layer: s.MaxPool, references: str) -> Lines:
+    usual = layer.pad == layer.size - 1
+    return [("size", layer.size), ("stride", layer.stride), *([] if usual else [("padding", layer.pad)])]
+
+
+def _route(layer: s.Route, references: str) -> Lines:
+    slices: Lines = [("groups", layer.groups), ("group_id", layer.group_id)] if layer.groups > 1 else []
+    return [("layers", references), *slices]
+
+
+def _shortcut(layer: s.Shortcut, references: str) -> Lines:
+    return [("from", references), *_weighting(layer), ("activation", layer.activation)]
 
 
 def _weighting(layer: s.Shortcut) -> Lines:
@@ -106,11 +94,11 @@ def _head(layer: s.Detect) -> Lines:
     ]
 
 
-def _region(layer: s.Region) -> Lines:
+def _region(layer: s.Region, references: str) -> Lines:
     return [*_head(layer), ("coords", 4), ("softmax", int(layer.softmax))]
 
 
-def _yolo(layer: s.Yolo) -> Lines:
+def _yolo(layer: s.Yolo, references: str) -> Lines:
     lines: Lines = [("mask", ",".join(map(str, layer.mask))), *_head(layer)]
     lines += [("scale_x_y", _number(layer.scale_x_y))] if layer.scale_x_y != 1 else []
     return lines + ([("new_coords", 1)] if layer.new_coords else [])
@@ -118,3 +106,20 @@ def _yolo(layer: s.Yolo) -> Lines:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
+
+
+KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the sources it names) -> keys and values
+    s.Conv: _conv,
+    s.TransposedConv: _transposed,
+    s.MaxPool: _pool,
+    s.AvgPool: lambda layer, references: [],
+    s.Upsample: lambda layer, references: [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])],
+    s.Route: _route,
+    s.Shortcut: _shortcut,
+    s.SqueezeExcite: lambda layer, references: [("squeeze", layer.squeeze)],
+    s.ScaleChannels: lambda layer, references: [("from", references), ("activation", layer.activation)],
+    s.Dropout: lambda layer, references: [("probability", _number(layer.probability))],
+    s.Reorg: lambda layer, references: [("stride", layer.stride)],
+    s.Yolo: _yolo,
+    s.Region: _region,
+}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.errors import InputError
+from utils.darknet.ops import rule
+from utils.darknet.walk import last_readers
 from utils.export.costs import Shape, table_of
 from utils.export.layers import bent
 from utils.export.make import run_make
-from utils.quantization.data_movement import last_readers
-from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntShortcut, Requantiser
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.validate import readouts
 
 FIXED = Path(__file__).with_name("c")
@@ -162,11 +164,12 @@ def _source(network: IntegerNetwork, shape: dict[int, Shape], arena: Arena) -> s
     heads = {i: k for k, i in enumerate(sorted(set(readouts(network.spec))))}
     structs, steps = [], []
     for i, layer in enumerate(network.spec.layers):
-        if isinstance(layer, s.Output):
+        if i in network.spec.heads:
             continue
         structs.append(_struct(network, i, shape))
         to = f"heads[{heads[i]}]" if i in heads else f"arena + {arena.start[i]}"
-        steps.append(_step(network, i, shape, [f"arena + {arena.start[j]}" for j in layer.sources], to))
+        given = [f"arena + {arena.start[j]}" for j in layer.sources]
+        steps.append(rule(CALLS, layer, "form in C")(layer, f"{i:03d}", given, to, [shape[j] for j in layer.sources]))
         message = f"0, {to}" if i in heads else f"{to}, 0"
         steps.append(f"    tell({i}, {message}, {int(np.prod(shape[i]))});\n")
     return (
@@ -186,29 +189,43 @@ def _struct(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> str:
     """The constants of a layer, where it has any."""
     layer, op, name = network.spec.layers[i], network.ops.get(i), f"{i:03d}"
     source, out = _map(shape[layer.sources[0]]), _map(shape[i])
-    match layer:
-        case s.Conv() if isinstance(op, IntConv):
-            down, right = layer.stride
-            numbers = f"{layer.size}, {down}, {right}, {layer.pad}, {layer.dilation}, {layer.groups}"
+    match op:
+        case IntConv():
+            conv, _ = network.conv(i)
+            down, right = conv.stride
+            numbers = f"{conv.size}, {down}, {right}, {conv.pad}, {conv.dilation}, {conv.groups}"
             return (
                 f"static const struct conv conv_{name} = {{{source}, {out}, {numbers}, w_{name}, b_{name}, "
                 f"{_requantiser(name, op)}}};\n"
             )
-        case s.Shortcut() if isinstance(op, IntShortcut):
+        case IntShortcut():
             numbers = f"{len(op.gains)}, {int(op.gains.shape[1] > 1)}"
             return (
                 f"static const struct shortcut sum_{name} = {{{out}, {numbers}, g_{name}, {_requantiser(name, op)}}};\n"
             )
-        case s.AvgPool() if op is not None:
+        case IntPool():
             return f"static const struct pointwise mean_{name} = {{{source}, {_requantiser(name, op)}}};\n"
-        case s.ScaleChannels() if op is not None:
+        case IntGate():
             return f"static const struct pointwise gate_{name} = {{{out}, {_requantiser(name, op)}}};\n"
-        case s.MaxPool():
-            numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {network.grids[i].qmin}"
-            return f"static const struct pool pool_{name} = {{{source}, {out}, {numbers}}};\n"
-        case s.Upsample() | s.Reorg():
-            return f"static const struct map map_{name} = {source};\n"
-    return ""
+    lowest = network.grids[i].qmin
+    return rule(STRUCTS, layer, "form in C")(layer, name, source, out, lowest)
+
+
+def _pool(layer: s.MaxPool, name: str, source: str, out: str, lowest: int) -> str:
+    numbers = f"{layer.size}, {layer.stride}, {layer.pad // 2}, {lowest}"
+    return f"static const struct pool pool_{name} = {{{source}, {out}, {numbers}}};\n"
+
+
+def _moved(layer: s.Layer, name: str, source: str, out: str, lowest: int) -> str:
+    return f"static const struct map map_{name} = {source};\n"
+
+
+STRUCTS: dict[type[s.Layer], Callable[[Any, str, str, str, int], str]] = {  # of layers that only move levels
+    s.MaxPool: _pool,
+    s.Upsample: _moved,
+    s.Reorg: _moved,
+    s.Layer: lambda layer, name, source, out, lowest: "",
+}
 
 
 def _requantiser(name: str, op: IntegerOp) -> str:
@@ -219,35 +236,46 @@ def _requantiser(name: str, op: IntegerOp) -> str:
     return f"{{m_{name}, {negative}, {int(len(_gains(by)[0]) > 1)}, {by.shift}, {by.qmin}, {by.qmax}, {table}}}"
 
 
-def _step(network: IntegerNetwork, i: int, shape: dict[int, Shape], given: list[str], to: str) -> str:
-    """The call that computes a layer."""
-    layer, name = network.spec.layers[i], f"{i:03d}"
-    match layer:
-        case s.Conv():
-            targets = f"0, {to}" if to.startswith("heads") else f"{to}, 0"
-            return f"    conv(&conv_{name}, {given[0]}, {targets});\n"
-        case s.Shortcut():
-            inputs = ", ".join(given)
-            return f"    shortcut(&sum_{name}, (const level_t *const[]){{{inputs}}}, {to});\n"
-        case s.MaxPool():
-            return f"    max_pool(&pool_{name}, {given[0]}, {to});\n"
-        case s.AvgPool():
-            return f"    average(&mean_{name}, {given[0]}, {to});\n"
-        case s.ScaleChannels():
-            return f"    gate(&gate_{name}, {given[0]}, {given[1]}, {to});\n"
-        case s.Reorg():
-            return f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
-        case s.Upsample():
-            kind = "spread" if layer.zeros else "upsample"
-            return f"    {kind}(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
-        case s.Route():
-            lines, done = [], 0
-            for j, source in zip(layer.sources, given, strict=True):
-                c, h, w = shape[j]
-                count = c // layer.groups * h * w
-                lines.append(f"    copy({source} + {layer.group_id * count}, {count}, {to} + {done});\n")
-                done += count
-            return "".join(lines)
-        case s.Dropout():
-            return f"    copy({given[0]}, {int(np.prod(shape[i]))}, {to});\n"
-    raise InputError(f"layer {i} (cfg line {layer.line}): {type(layer).__name__} cannot be exported yet")
+Call = Callable[[Any, str, list[str], str, list[Shape]], str]
+
+
+def _conv_call(layer: s.Conv, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    targets = f"0, {to}" if to.startswith("heads") else f"{to}, 0"
+    return f"    conv(&conv_{name}, {given[0]}, {targets});\n"
+
+
+def _sum_call(layer: s.Shortcut, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    inputs = ", ".join(given)
+    return f"    shortcut(&sum_{name}, (const level_t *const[]){{{inputs}}}, {to});\n"
+
+
+def _enlarge_call(layer: s.Upsample, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    kind = "spread" if layer.zeros else "upsample"
+    return f"    {kind}(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
+
+
+def _route_call(layer: s.Route, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    lines, done = [], 0
+    for source, (c, h, w) in zip(given, shapes, strict=True):
+        count = c // layer.groups * h * w
+        lines.append(f"    copy({source} + {layer.group_id * count}, {count}, {to} + {done});\n")
+        done += count
+    return "".join(lines)
+
+
+def _copy_call(layer: s.Layer, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    return f"    copy({given[0]}, {int(np.prod(shapes[0]))}, {to});\n"
+
+
+CALLS: dict[type[s.Layer], Call] = {
+    # (layer, number, where its inputs are, where its output goes, shapes of the inputs) -> the call that computes it
+    s.Conv: _conv_call,
+    s.Shortcut: _sum_call,
+    s.MaxPool: lambda layer, name, given, to, shapes: f"    max_pool(&pool_{name}, {given[0]}, {to});\n",
+    s.AvgPool: lambda layer, name, given, to, shapes: f"    average(&mean_{name}, {given[0]}, {to});\n",
+    s.ScaleChannels: lambda layer, name, given, to, shapes: f"    gate(&gate_{name}, {given[0]}, {given[1]}, {to});\n",
+    s.Reorg: lambda layer, name, given, to, shapes: f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n",
+    s.Upsample: _enlarge_call,
+    s.Route: _route_call,
+    s.Dropout: _copy_call,
+}

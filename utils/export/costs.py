@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 
 from utils.darknet.shapes import channels, densities, sizes
-from utils.darknet.spec import Conv, Shortcut
 from utils.quantization.bits import operations_by_layer
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 from utils.quantization.packing import packed_size
@@ -58,10 +57,10 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Hardwar
     constants = constant_bytes(op, bits_of(network, i)) if op is not None else 0
     match op:
         case IntConv():
-            assert isinstance(layer, Conv)
-            source = layer.sources[0]
+            conv, _ = network.conv(i)
+            source = conv.sources[0]
             macs = round(op.weight.numel() * h * w * densities(network.spec)[source])
-            rows = layer.dilation * (layer.size - 1) + 1
+            rows = conv.dilation * (conv.size - 1) + 1
             return HardwareCost(
                 macs=macs,
                 bops=operations_by_layer(network, {i: macs})[i],
@@ -70,9 +69,9 @@ def cost_of(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> Hardwar
                 output_bytes=output,
             )
         case IntShortcut():
-            assert isinstance(layer, Shortcut)
-            macs = c * h * w * len(layer.sources) if layer.weighted else 0
-            adds = 0 if layer.weighted else c * h * w * (len(layer.sources) - 1)
+            weighted = getattr(layer, "weighted", False)
+            macs = c * h * w * len(layer.sources) if weighted else 0
+            adds = 0 if weighted else c * h * w * (len(layer.sources) - 1)
             return HardwareCost(
                 macs=macs, adds=adds, weight_bytes=2 * op.gains.numel() + constants, output_bytes=output
             )

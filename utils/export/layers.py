@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.errors import InputError
+from utils.darknet.ops import facts, rule
 from utils.export.costs import Shape, cost_of, table_of
 from utils.export.formats import INT32, Word, word_of, write_tensor
 from utils.quantization.activation_qparams import QParams
@@ -53,43 +53,46 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         "cfg_line": layer.line,
         "kind": "",
         "inputs": list(layer.sources),
-        "output": None if isinstance(layer, s.Output) else list(shape[i]),
+        "output": None if i in network.spec.heads else list(shape[i]),
         "grid": describe_grid(network.grids[i]) if i in network.grids else None,
     }
-    match layer:
-        case s.Conv() if isinstance(op, IntConv):
-            entry |= _conv(network, i, layer, op, target)
-        case s.Shortcut() if isinstance(op, IntShortcut):
-            gains = target.write(i, "g", op.gains, INT32)
-            entry |= {"kind": "shortcut", "gains": gains} | _requantiser(i, op, network.grids[i], target)
-        case s.AvgPool() if isinstance(op, IntPool):
-            entry |= {"kind": "avgpool", "count": op.count} | _requantiser(i, op, network.grids[i], target)
-        case s.ScaleChannels() if isinstance(op, IntGate):
-            entry |= {"kind": "gate"} | _requantiser(i, op, network.grids[i], target)
-        case s.MaxPool():
-            entry |= {"kind": "maxpool", "size": layer.size, "stride": layer.stride, "pad": layer.pad}
-        case s.Upsample():
-            entry |= {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride}
-        case s.Reorg():
-            entry |= {"kind": "reorg", "stride": layer.stride}
-        case s.Route():
-            entry |= {"kind": "route", "groups": layer.groups, "group_id": layer.group_id}
-        case s.Dropout():
-            entry["kind"] = "copy"
-        case s.Detect():
-            anchors = [list(pair) for pair in layer.own_anchors]
-            entry |= {
-                "kind": "head",
-                "head": type(layer).__name__.lower(),
-                "anchors": anchors,
-                "classes": layer.classes,
-            }
-        case _:
-            kind = type(layer).__name__
-            raise InputError(f"layer {i} (cfg line {layer.line}): {kind} cannot be exported yet; use a cfg without it")
+    entry |= rule(MOVES, layer, "place in a hand-off")(layer) if op is None else _computed(network, i, op, target)
     if op is not None:
         entry |= {"acc_bits": acc_bits(network, i)} | _activation(layer)
     return entry | {"cost": asdict(cost) | {"on_chip_bytes": cost.on_chip_bytes}}
+
+
+def _computed(network: IntegerNetwork, i: int, op: IntegerOp, target: TensorFiles) -> dict[str, Any]:
+    entry: dict[str, Any]
+    match op:
+        case IntConv():
+            return _conv(network, i, op, target)
+        case IntShortcut():
+            entry = {"kind": "shortcut", "gains": target.write(i, "g", op.gains, INT32)}
+        case IntPool():
+            entry = {"kind": "avgpool", "count": op.count}
+        case IntGate():
+            entry = {"kind": "gate"}
+    return entry | _requantiser(i, op, network.grids[i], target)
+
+
+def _max_pool(layer: s.MaxPool) -> dict[str, Any]:
+    return {"kind": "maxpool", "size": layer.size, "stride": layer.stride, "pad": layer.pad}
+
+
+def _head(layer: s.Detect) -> dict[str, Any]:
+    anchors = [list(pair) for pair in layer.own_anchors]
+    return {"kind": "head", "head": facts(layer).section, "anchors": anchors, "classes": layer.classes}
+
+
+MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds that compute nothing
+    s.MaxPool: _max_pool,
+    s.Upsample: lambda layer: {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride},
+    s.Reorg: lambda layer: {"kind": "reorg", "stride": layer.stride},
+    s.Route: lambda layer: {"kind": "route", "groups": layer.groups, "group_id": layer.group_id},
+    s.Dropout: lambda layer: {"kind": "copy"},
+    s.Detect: _head,
+}
 
 
 def describe_grid(grid: QParams) -> dict[str, Any]:
@@ -131,10 +134,11 @@ def bent(by: Requantiser) -> bool:
 
 
 def _activation(layer: s.Layer) -> dict[str, str]:
-    return {"activation": layer.activation} if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels) else {}
+    return {"activation": layer.activation} if isinstance(layer, s.Activated) else {}
 
 
-def _conv(network: IntegerNetwork, i: int, layer: s.Conv, op: IntConv, target: TensorFiles) -> dict[str, Any]:
+def _conv(network: IntegerNetwork, i: int, op: IntConv, target: TensorFiles) -> dict[str, Any]:
+    layer, _ = network.conv(i)
     entry: dict[str, Any] = {
         "kind": "conv",
         "size": layer.size,

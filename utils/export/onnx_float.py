@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
+from utils.darknet.ops import activation_of, facts, is_identity, rule
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import run
 from utils.errors import InputError
-from utils.export.onnx_graph import Graph, Model, conv_attributes, is_alias, move, place
+from utils.export.onnx_graph import Graph, Model, conv_attributes, move, place
 from utils.quantization.validate import readouts
 
 
@@ -30,23 +35,33 @@ def float_model(network: Network, size: tuple[int, int]) -> Model:
     graph, spec = Graph(), network.spec
     wide, extent = channels(spec), sizes(spec, *size)
     shapes = {-1: (wide[-1], *size)} | {i: (wide[i], *extent[i]) for i in extent}
-    made, ends = {-1: "image"}, dict.fromkeys(readouts(spec))
-    for i, layer in enumerate(spec.layers):
-        given, name = [made[j] for j in layer.sources], f"layer{i:03d}_map" if i in ends else f"layer{i:03d}"
-        match layer:
-            case s.Kernel():
-                made[i] = _conv(graph, i, layer, given[0], network.state, name)
-            case s.Shortcut() if not layer.weighted:
-                total = given[0]
-                for n, other in enumerate(given[1:], 2):
-                    total = graph.add("Add", [total, other], f"{name}_sum{n}")
-                made[i] = _activate(graph, i, layer, layer.activation, total, name)
-            case _ if is_alias(layer):
-                made[i] = given[0]
-            case _:
-                made[i] = move(graph, i, layer, given, [shapes[j] for j in layer.sources], name)
+    ends = dict.fromkeys(readouts(spec))
+
+    def step(i: int, layer: s.Layer, given: list[str]) -> str:
+        name, kernels = f"layer{i:03d}_map" if i in ends else f"layer{i:03d}", spec.kernels
+        if i in kernels:
+            return _conv(graph, i, kernels[i], given[0], network.state, name)
+        if facts(layer).computes:
+            return _activate(graph, i, layer, rule(SUMS, layer, "ONNX form yet")(graph, layer, given, name), name)
+        if is_identity(layer):
+            return given[0]
+        return move(graph, layer, given, [shapes[j] for j in layer.sources], name)
+
+    made = run(spec, "image", step)
     image = graph.tensor("image", np.float32, ("N", *shapes[-1]))
     return graph.model([image], [graph.tensor(made[i], np.float32, ("N", *shapes[i])) for i in ends])
+
+
+def _sum(graph: Graph, layer: s.Shortcut, given: list[str], name: str) -> str:
+    if layer.weighted:
+        raise InputError(f"cfg line {layer.line}: a weighted [shortcut] has no float ONNX form; use a cfg without")
+    total = given[0]
+    for n, other in enumerate(given[1:], 2):
+        total = graph.add("Add", [total, other], f"{name}_sum{n}")
+    return total
+
+
+SUMS: dict[type[s.Layer], Callable[[Graph, Any, list[str], str], str]] = {s.Shortcut: _sum}
 
 
 def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor], name: str) -> str:
@@ -57,12 +72,13 @@ def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor
         for key in ("weight", "bias")
     ]
     linear = layer.activation == "linear"
-    kind = "ConvTranspose" if isinstance(layer, s.TransposedConv) else "Conv"
+    kind = "ConvTranspose" if layer.inputs_first else "Conv"
     x = graph.add(kind, [x, *weights], name if linear else f"{name}_sum", **conv_attributes(layer))
-    return x if linear else _activate(graph, i, layer, layer.activation, x, name)
+    return _activate(graph, i, layer, x, name)
 
 
-def _activate(graph: Graph, i: int, layer: s.Layer, activation: str, x: str, name: str) -> str:
+def _activate(graph: Graph, i: int, layer: s.Layer, x: str, name: str) -> str:
+    activation = activation_of(layer)
     match activation:
         case "linear":
             return x

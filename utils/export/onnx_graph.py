@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.darknet import spec as s
+from utils.darknet.ops import rule
 from utils.errors import InputError
 
 OPSET = 13  # the first whose DequantizeLinear has a scale a channel
@@ -19,6 +20,7 @@ IR_VERSION = 8  # read by every onnxruntime since 1.10
 Array = np.ndarray
 Model = Any  # onnx.ModelProto; onnx is imported only when somebody asks for it
 Shape = Sequence[int | str]
+Shapes = Sequence[tuple[int, int, int]]  # (C, H, W) of a layer's inputs
 
 
 def library(name: str, form: str) -> ModuleType:
@@ -108,27 +110,20 @@ def place(i: int, layer: s.Layer) -> str:
 def conv_attributes(layer: s.Kernel) -> dict[str, Any]:
     """A convolution's geometry, as Conv or ConvTranspose takes it."""
     common = {"kernel_shape": [layer.size] * 2, "pads": [layer.pad] * 4, "group": layer.groups}
-    if isinstance(layer, s.TransposedConv):
-        return common | {"strides": [layer.stride] * 2, "output_padding": [layer.output_padding] * 2}
-    assert isinstance(layer, s.Conv)
-    return common | {"strides": list(layer.stride), "dilations": [layer.dilation] * 2}
+    return common | rule(STEPS, layer, "ONNX form")(layer)
 
 
-def is_alias(layer: s.Layer) -> bool:
-    """Whether the layer's output is its input, so that no node is needed."""
-    return isinstance(layer, s.Dropout | s.Output) or (
-        isinstance(layer, s.Route) and len(layer.sources) == 1 and layer.groups == 1
-    )
+STEPS: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {
+    s.Conv: lambda layer: {"strides": list(layer.stride), "dilations": [layer.dilation] * 2},
+    s.TransposedConv: lambda layer: {"strides": [layer.stride] * 2, "output_padding": [layer.output_padding] * 2},
+}
 
 
-def move(
-    graph: Graph, i: int, layer: s.Layer, given: Sequence[str], shapes: Sequence[tuple[int, int, int]], name: str
-) -> str:
+def move(graph: Graph, layer: s.Layer, given: Sequence[str], shapes: Shapes, name: str) -> str:
     """Max pool, upsample, route, reorg, dropout: every output value is one of the input values.
 
     Args:
         graph: gets the nodes.
-        i: the layer's number, for messages.
         layer: the layer.
         given: its input tensors, of any type that moves.
         shapes: (C, H, W) of each.
@@ -137,31 +132,28 @@ def move(
     Raises:
         InputError: ONNX has no such layer.
     """
-    match layer:
-        case s.MaxPool():
-            return _max_pool(graph, layer, given[0], name)
-        case s.Upsample() if layer.zeros:
-            return _spread(graph, layer.stride, given[0], shapes[0], name)
-        case s.Upsample():
-            region = graph.constant(np.zeros(0, np.float32), "no_region")
-            times = graph.constant(np.array([1, 1, layer.stride, layer.stride], np.float32), f"times_{layer.stride}")
-            how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            return graph.add("Resize", [given[0], region, times], name, **how)
-        case s.Route():
-            called = name if len(given) == 1 else f"{name}_part"
-            parts = [_slice(graph, layer, x, c, called) for x, (c, _, _) in zip(given, shapes, strict=True)]
-            return parts[0] if len(parts) == 1 else graph.add("Concat", parts, name, axis=1)
-        case s.Reorg():
-            return _reorg(graph, layer.stride, given[0], shapes[0], name)
-        case s.Dropout() | s.Output():
-            return given[0]
-    raise InputError(f"{place(i, layer)}: {type(layer).__name__} has no ONNX form yet; use a cfg without it")
+    return rule(MOVES, layer, "ONNX form yet")(graph, layer, given, shapes, name)
 
 
-def _max_pool(graph: Graph, layer: s.MaxPool, x: str, name: str) -> str:
+def _max_pool(graph: Graph, layer: s.MaxPool, given: Sequence[str], shapes: Shapes, name: str) -> str:
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
     pads = [before, before, after, after]  # ONNX pads with nothing, so that padding never wins
-    return graph.add("MaxPool", [x], name, kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2, pads=pads)
+    return graph.add("MaxPool", given, name, kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2, pads=pads)
+
+
+def _upsample(graph: Graph, layer: s.Upsample, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    if layer.zeros:
+        return _spread(graph, layer.stride, given[0], shapes[0], name)
+    region = graph.constant(np.zeros(0, np.float32), "no_region")
+    times = graph.constant(np.array([1, 1, layer.stride, layer.stride], np.float32), f"times_{layer.stride}")
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return graph.add("Resize", [given[0], region, times], name, **how)
+
+
+def _route(graph: Graph, layer: s.Route, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    called = name if len(given) == 1 else f"{name}_part"
+    parts = [_slice(graph, layer, x, c, called) for x, (c, _, _) in zip(given, shapes, strict=True)]
+    return parts[0] if len(parts) == 1 else graph.add("Concat", parts, name, axis=1)
 
 
 def _slice(graph: Graph, layer: s.Route, x: str, channels: int, name: str) -> str:
@@ -182,10 +174,24 @@ def _spread(graph: Graph, stride: int, x: str, shape: tuple[int, int, int], name
     return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
 
 
-def _reorg(graph: Graph, stride: int, x: str, shape: tuple[int, int, int], name: str) -> str:
-    c, h, w = shape  # Darknet's order: see models.reorg
+def _reorg(graph: Graph, layer: s.Reorg, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    stride, x, (c, h, w) = layer.stride, given[0], shapes[0]  # Darknet's order: see utils/darknet/reorder.py
     parted = np.array([0, c // stride**2, h, stride, w, stride], np.int64)
     whole = np.array([0, c * stride**2, h // stride, w // stride], np.int64)
     x = graph.add("Reshape", [x, graph.constant(parted, f"{name}_parted")], f"{name}_six")
     x = graph.add("Transpose", [x], f"{name}_turned", perm=[0, 3, 5, 1, 2, 4])
     return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
+
+
+def _as_it_is(graph: Graph, layer: s.Layer, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    return given[0]
+
+
+MOVES: dict[type[s.Layer], Callable[[Graph, Any, Sequence[str], Shapes, str], str]] = {
+    s.MaxPool: _max_pool,
+    s.Upsample: _upsample,
+    s.Route: _route,
+    s.Reorg: _reorg,
+    s.Dropout: _as_it_is,
+    s.Output: _as_it_is,
+}

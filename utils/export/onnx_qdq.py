@@ -8,9 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
-from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, is_alias, move, place
+from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, move, place
 from utils.export.onnx_round import Rounding, Sum, by_channel, dequantise, level_type, quantise, to_levels
 from utils.quantization.activation_qparams import IMAGE_SCALE, QParams
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
@@ -53,7 +54,7 @@ def _check_levels(network: IntegerNetwork) -> None:
 def tap_names(network: IntegerNetwork) -> dict[int, str]:
     """Layer -> the output that carries its levels, of the layers that have some of their own (-1: the image)."""
     heads = set(readouts(network.spec))
-    named = {i: edge_name(i) for i, layer in enumerate(network.spec.layers) if not (i in heads or is_alias(layer))}
+    named = {i: edge_name(i) for i, layer in enumerate(network.spec.layers) if not (i in heads or is_identity(layer))}
     return {-1: edge_name(-1)} | named
 
 
@@ -107,8 +108,7 @@ class _QdqWriter:
         op, name, grid = self.network.ops.get(i), edge_name(i), self.network.grids.get(i)
         match op:
             case IntConv():
-                assert isinstance(layer, s.Conv)
-                self.made[i] = self.conv(i, layer, op, name)
+                self.made[i] = self.conv(i, op, name)
             case IntShortcut():
                 total = self.shortcut(i, op, self.rounding(op.requantiser, i), name)
                 self.made[i] = self.level(i, total, op.requantiser, op.table, name)
@@ -116,20 +116,19 @@ class _QdqWriter:
                 self.made[i] = self.level(i, self.pool(i, op, name), op.requantiser, None, name)
             case IntGate():
                 self.made[i] = self.level(i, self.gate(i, op, name), op.requantiser, op.table, name)
-            case _ if is_alias(layer):
-                self.made[i] = "" if self.loose or isinstance(layer, s.Output) else self.made[layer.sources[0]]
+            case _ if is_identity(layer):
+                self.made[i] = "" if self.loose or i in self.network.spec.heads else self.made[layer.sources[0]]
             case _:
                 assert grid is not None
                 shapes = [self.shapes[j] for j in layer.sources]
                 fits = level_type(grid.qmin, grid.qmax) is not None
-                made = move(
-                    self.graph, i, layer, [self.value(j) for j in layer.sources], shapes, name + "_moved" * fits
-                )
+                made = move(self.graph, layer, [self.value(j) for j in layer.sources], shapes, name + "_moved" * fits)
                 bounds = (0, 255) if grid.qmin >= 0 else (-128, 127)  # what is moved needs no clip
                 self.made[i] = quantise(self.graph, made, grid.scale, bounds, name) if fits else made
 
-    def conv(self, i: int, layer: s.Conv, op: IntConv, name: str) -> str:
+    def conv(self, i: int, op: IntConv, name: str) -> str:
         """A convolution; a read-out leaves as values."""
+        layer, _ = self.network.conv(i)
         if op.weight.dtype.itemsize > 1:
             raise InputError(f"{place(i, layer)}: weights of {op.w_bit} bits, and ONNX has 8; use --w-bit 8")
         j = layer.sources[0]

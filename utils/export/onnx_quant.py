@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
-from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, is_alias, library, move, place
+from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, library, move, place
 from utils.export.onnx_round import by_channel
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.exact_conv import accumulator_bounds
@@ -124,8 +125,7 @@ class _QonnxWriter:
         given = [self.made[j] for j in layer.sources if j in self.made]
         match op:
             case IntConv():
-                assert isinstance(layer, s.Conv)
-                self.made[i] = self.conv(i, layer, op, name)
+                self.made[i] = self.conv(i, op, name)
             case IntShortcut():
                 self.made[i] = self.shortcut(i, op, name)
             case IntPool():
@@ -134,14 +134,15 @@ class _QonnxWriter:
                 acc = self.graph.add("Mul", given, f"{name}_acc")
                 bound = np.array([np.prod([self.network.grids[j].reach for j in layer.sources])])
                 self.made[i] = self.level(i, acc, op.requantiser, np.zeros(1, np.int64), bound, op.table, name)
-            case _ if is_alias(layer):
+            case _ if is_identity(layer):
                 self.made[i] = given[0]
             case _:
                 shapes = [self.shapes[j] for j in layer.sources]
-                self.made[i] = move(self.graph, i, layer, given, shapes, name)
+                self.made[i] = move(self.graph, layer, given, shapes, name)
 
-    def conv(self, i: int, layer: s.Conv, op: IntConv, name: str) -> str:
+    def conv(self, i: int, op: IntConv, name: str) -> str:
         """A convolution; the bias goes into the thresholds, or, of a read-out, is added."""
+        layer, _ = self.network.conv(i)
         graph, bias = self.graph, op.bias.numpy().astype(np.int64)
         one, none, bits = (
             graph.constant(np.array(value, np.float32), called)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.ops import is_identity, rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
-from utils.export.onnx_graph import is_alias, place
+from utils.export.onnx_graph import place
 from utils.quantization.integer import IntConv, IntegerNetwork
 
 PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
@@ -65,35 +67,18 @@ def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
     width = channels(network.spec)
     for i, layer in enumerate(network.spec.layers):
         where, grid = place(i, layer), network.grids.get(i)
-        yield from (f"{where}: {fault}" for fault in _structure(layer, [width[j] for j in layer.sources]))
+        yield from (
+            f"{where}: {fault}" for fault in rule(FAULTS, layer, "rule for the DPU")(layer, width[layer.sources[0]])
+        )
         op = network.ops.get(i)
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, and the DPU has int8; retrain with --w-bit 8"
-        if grid is not None and not is_alias(layer) and not (grid.qmin >= -128 and grid.qmax <= 127):
+        if grid is not None and not is_identity(layer) and not (grid.qmin >= -128 and grid.qmax <= 127):
             yield f"{where}: levels {grid.qmin}..{grid.qmax} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
 
 
-def _structure(layer: s.Layer, given: list[int]) -> Iterator[str]:
-    match layer:
-        case s.Conv():
-            yield from _conv(layer, given[0])
-        case s.MaxPool() if max(layer.size, layer.stride) > LONGEST_POOL:
-            yield f"a pool of {layer.size} px, stride {layer.stride}; the DPU takes {LONGEST_POOL}; use a smaller one"
-        case s.Shortcut() if layer.weighted:
-            yield "the DPU adds without weights; use weights_type=none and retrain"
-        case s.Shortcut() if layer.activation not in ("linear", "relu"):
-            yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; retrain: {RETRAIN}"
-        case s.Route() if layer.groups > 1:
-            yield "a slice of channels, which Vitis AI leaves to the CPU; use a cfg without groups in [route]"
-        case s.Upsample() if layer.zeros:
-            yield "zeros between values: the DPU's transposed convolution is another operator; use a plain [upsample]"
-        case s.AvgPool() | s.ScaleChannels() | s.SqueezeExcite() | s.Reorg():
-            kind = type(layer).__name__
-            yield f"{kind}: whether the DPU computes it in the same integers is not known; use a cfg without it"
-
-
 def _conv(layer: s.Conv, given: int) -> Iterator[str]:
-    depthwise = layer.groups > 1 and layer.groups == given == layer.filters
+    depthwise = layer.depthwise(given)
     allowed = ("linear", "relu", "relu6")
     if layer.activation in ("leaky", "leaky_pow2"):
         yield f"activation={layer.activation}, and the DPU's leaky has slope 26/256 and no other; retrain: {RETRAIN}"
@@ -115,4 +100,41 @@ def _conv(layer: s.Conv, given: int) -> Iterator[str]:
         yield f"{layer.size}x{layer.size} weights of {given} channels do not fit its bank of {DEPTH}; prune"
 
 
+def _pool(layer: s.MaxPool, given: int) -> Iterator[str]:
+    if max(layer.size, layer.stride) > LONGEST_POOL:
+        yield f"a pool of {layer.size} px, stride {layer.stride}; the DPU takes {LONGEST_POOL}; use a smaller one"
+
+
+def _sum(layer: s.Shortcut, given: int) -> Iterator[str]:
+    if layer.weighted:
+        yield "the DPU adds without weights; use weights_type=none and retrain"
+    elif layer.activation not in ("linear", "relu"):
+        yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; retrain: {RETRAIN}"
+
+
+def _route(layer: s.Route, given: int) -> Iterator[str]:
+    if layer.groups > 1:
+        yield "a slice of channels, which Vitis AI leaves to the CPU; use a cfg without groups in [route]"
+
+
+def _upsample(layer: s.Upsample, given: int) -> Iterator[str]:
+    if layer.zeros:
+        yield "zeros between values: the DPU's transposed convolution is another operator; use a plain [upsample]"
+
+
+def _unknown(layer: s.Layer, given: int) -> Iterator[str]:
+    kind = type(layer).__name__
+    yield f"{kind}: whether the DPU computes it in the same integers is not known; use a cfg without it"
+
+
+FAULTS: dict[type[s.Layer], Callable[[Any, int], Iterator[str]]] = {  # (layer, channels it reads)
+    s.Conv: _conv,
+    s.MaxPool: _pool,
+    s.Shortcut: _sum,
+    s.Route: _route,
+    s.Upsample: _upsample,
+    s.Dropout: lambda layer, given: iter(()),
+    s.Output: lambda layer, given: iter(()),
+    s.Layer: _unknown,
+}
 TARGETS = {"vitis-dpu": Target(dpu_faults, DPU_NOTES)}

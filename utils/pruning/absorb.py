@@ -8,17 +8,20 @@ bias. `carrier.carry` is the way that is exact at borders too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.channel_groups import ChannelGroups, trace
+from utils.darknet.channel_groups import ChannelGroups, handed_on, sliced, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
+from utils.darknet.ops import activation_of, rule
 from utils.darknet.patterns import patterns, share
 from utils.darknet.shortcuts import source_shares
+from utils.darknet.walk import run
 from utils.pruning.plan import Plan
 
 MIDDLE_GATE = 0.5  # hard_sigmoid(0): a gate lies in 0..1 and depends on the image, its middle halves the worst error
@@ -39,8 +42,8 @@ def absorb(net: Network, plan: Plan) -> Network:
     wires = trace(net.spec)
     sent = constants(net, plan.keep, wires)
     new, pattern = dict(net.state), patterns(net.spec)[0]
-    for i, layer in enumerate(net.spec.layers):
-        if not isinstance(layer, s.Kernel) or i in wires.depthwise:
+    for i, layer in net.spec.kernels.items():
+        if i in wires.depthwise:
             continue
         offset = through_kernel(net.state, i, layer, sent[layer.sources[0]]) * share(pattern[layer.sources[0]])
         if offset.any():
@@ -65,14 +68,9 @@ def zeroed(net: Network, plan: Plan) -> Network:
     wires = trace(net.spec)
     new = dict(net.state)
     for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.SqueezeExcite):
-            key = f"layers.{i}.fc2.weight"
-        elif isinstance(layer, s.Kernel) and (layer.bn or i not in wires.depthwise):
-            key = f"layers.{i}.bn.weight" if layer.bn else f"layers.{i}.conv.weight"
-        else:
-            continue
-        gone = ~plan.alive[wires.outputs[i]]
-        if gone.any():
+        makes, gone = rule(ROWS, layer, "rule for its rows")(layer, i in wires.depthwise), ~plan.alive[wires.outputs[i]]
+        if makes and gone.any():
+            key = f"layers.{i}.{makes}"
             rows = out_first(layer, net.state[key])
             new[key] = as_stored(layer, rows.index_fill(0, gone.nonzero().flatten().to(rows.device), 0.0))
     return Network(net.spec, new)
@@ -86,12 +84,13 @@ def constants(net: Network, keep: Tensor, wires: ChannelGroups | None = None) ->
     A convolution sends act(beta), or act(bias) where it has no batch norm. A depthwise one without batch norm hands its
     input's constant on through its own kernel, which is what it does away from zero-padded borders.
     """
-    wires = wires or trace(net.spec)
-    sent: dict[int, Tensor] = {-1: torch.zeros(net.spec.channels, dtype=torch.float64)}
-    for i, layer in enumerate(net.spec.layers):
-        value = _send(net.state, i, layer, [sent[j] for j in layer.sources])
-        sent[i] = value.masked_fill(keep[wires.outputs[i]], 0.0)
-    return sent
+    groups = wires or trace(net.spec)
+
+    def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        value = ACTIVATIONS[activation_of(layer)](rule(SENDS, layer, "rule for constants")(net.state, i, layer, given))
+        return value.masked_fill(keep[groups.outputs[i]], 0.0)
+
+    return run(net.spec, torch.zeros(net.spec.channels, dtype=torch.float64), step)
 
 
 def through_kernel(state: State, i: int, layer: s.Kernel, given: Tensor) -> Tensor:
@@ -107,42 +106,40 @@ def through_kernel(state: State, i: int, layer: s.Kernel, given: Tensor) -> Tens
         lit = part.nonzero().flatten()
         kernel = rows[g][:, lit.to(weight.device)].sum((2, 3), dtype=torch.float64).cpu()
         out[g] = kernel @ part[lit]
-    return out.flatten() / (layer.stride**2 if isinstance(layer, s.TransposedConv) else 1)
+    return out.flatten() / layer.shared_by
 
 
-def _send(state: State, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
-    match layer:
-        case s.Kernel():
-            return _convolution(state, i, layer, given[0])
-        case s.Shortcut() if layer.weighted:
-            weights = state[f"layers.{i}.weights"].detach().cpu().double()
-            shares = source_shares(weights, layer.weights_normalization).view(len(given), -1)
-            return _act(layer.activation)((torch.stack(given) * shares).sum(0))
-        case s.Reorg():
-            # exact where the map's height is a multiple of stride^2; elsewhere rows of a block's channels mix
-            return given[0].repeat(layer.stride**2)
-        case s.Shortcut():
-            return _act(layer.activation)(torch.stack(given).sum(0))
-        case s.ScaleChannels():
-            return _act(layer.activation)(given[0] * given[1])
-        case s.SqueezeExcite():
-            return given[0] * MIDDLE_GATE
-        case s.Route():
-            return torch.cat([part.view(layer.groups, -1)[layer.group_id] for part in given])
-    return given[0]
-
-
-def _convolution(state: State, i: int, layer: s.Kernel, given: Tensor) -> Tensor:
+def _kernel(state: State, i: int, layer: s.Kernel, given: list[Tensor]) -> Tensor:
     def value(name: str) -> Tensor:
         return state[f"layers.{i}.{name}"].detach().cpu().double()
 
-    act = _act(layer.activation)
     if layer.bn:
-        return act(value("bn.bias"))
-    if 1 < layer.groups == layer.filters == len(given):  # depthwise
-        return act(through_kernel(state, i, layer, given) + value("conv.bias"))
-    return act(value("conv.bias"))
+        return value("bn.bias")
+    if layer.depthwise(len(given[0])):
+        return through_kernel(state, i, layer, given[0]) + value("conv.bias")
+    return value("conv.bias")
 
 
-def _act(name: str) -> Callable[[Tensor], Tensor]:
-    return ACTIVATIONS[name]
+def _sum(state: State, i: int, layer: s.Shortcut, given: list[Tensor]) -> Tensor:
+    if not layer.weighted:
+        return torch.stack(given).sum(0)
+    weights = state[f"layers.{i}.weights"].detach().cpu().double()
+    shares = source_shares(weights, layer.weights_normalization).view(len(given), -1)
+    return (torch.stack(given) * shares).sum(0)
+
+
+SENDS: dict[type[s.Layer], Callable[[State, int, Any, list[Tensor]], Tensor]] = {  # constants, before the activation
+    s.Kernel: _kernel,
+    s.Shortcut: _sum,
+    # exact where the map's height is a multiple of stride^2; elsewhere rows of a block's channels mix
+    s.Reorg: lambda state, i, layer, given: given[0].repeat(layer.stride**2),
+    s.ScaleChannels: lambda state, i, layer, given: given[0] * given[1],
+    s.SqueezeExcite: lambda state, i, layer, given: given[0] * MIDDLE_GATE,
+    s.Route: lambda state, i, layer, given: sliced(layer, given),
+    s.Layer: lambda state, i, layer, given: handed_on(layer, given),
+}
+ROWS: dict[type[s.Layer], Callable[[Any, bool], str]] = {  # (layer, is it depthwise) -> the tensor whose rows are 0
+    s.Kernel: lambda layer, depthwise: "bn.weight" if layer.bn else "" if depthwise else "conv.weight",
+    s.SqueezeExcite: lambda layer, depthwise: "fc2.weight",
+    s.Layer: lambda layer, depthwise: "",
+}

@@ -19,6 +19,7 @@ from utils.darknet.activations import ACTIVATIONS, keeps_zero
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
+from utils.darknet.ops import mixing_tensor
 from utils.darknet.patterns import patterns, share
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
 from utils.pruning.plan import Plan, fill
@@ -57,11 +58,11 @@ def settle_and_cut(net: Network, plan: Plan, beta: Beta) -> tuple[Network, Plan]
     wires = trace(net.spec)
     quiet, plan, loads = _loaded(net, plan, wires)
     small = cut(quiet, plan)
-    new = dict(small.state)
+    new, kernels = dict(small.state), net.spec.kernels
     for load in loads:
         layer = net.spec.layers[load.layer]
         place = plan.keep[wires.outputs[layer.sources[0]]].cumsum(0) - 1
-        rows = plan.keep[wires.outputs[load.layer]] if isinstance(layer, s.Kernel) else slice(None)
+        rows = plan.keep[wires.outputs[load.layer]] if load.layer in kernels else slice(None)
         new[load.key] = _put(small.spec.layers[load.layer], new[load.key], place[load.columns], load.weights[rows])
     return Network(small.spec, new), plan
 
@@ -106,11 +107,6 @@ def appoint(net: Network, plan: Plan, wires: ChannelGroups | None = None) -> Pla
     return replace(plan, keep=keep, rows=rows, carriers=carriers)
 
 
-def _reads(layer: s.Layer) -> bool:
-    """Whether a layer mixes channels with weights. A grouped convolution never loses part of a group that stays."""
-    return isinstance(layer, s.SqueezeExcite) or (isinstance(layer, s.Kernel) and layer.groups == 1)
-
-
 def _wanted(plan: Plan, wires: ChannelGroups) -> Tensor:
     """What stays for its own sake; where ``keep`` is no longer what rounding made of ``wanted``, all of it does."""
     if plan.wanted is None:
@@ -125,7 +121,7 @@ def _market(net: Network, alive: Tensor, wires: ChannelGroups) -> tuple[Tensor, 
     lost = constants(net, alive, wires)
     levelled = {**net.state, **_levels(net, wires, ~alive)}
     sent = _sent(Network(net.spec, levelled), alive, wires)
-    readers = [layer.sources[0] for layer in net.spec.layers if _reads(layer)]
+    readers = [layer.sources[0] for layer in net.spec.layers if mixing_tensor(layer)]
     losses = torch.zeros(len(readers), wires.count, dtype=torch.bool)
     offers = torch.zeros_like(losses)
     for row, source in enumerate(readers):
@@ -137,12 +133,11 @@ def _market(net: Network, alive: Tensor, wires: ChannelGroups) -> tuple[Tensor, 
 def _price(net: Network, wires: ChannelGroups) -> Tensor:
     """What a wire costs: convolutions' channels it takes up, then, under 1, how strong it would be alive: [wires]."""
     channels, strength = torch.zeros(wires.count), torch.zeros(wires.count)
-    for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.Kernel):
-            channels.index_add_(0, wires.outputs[i], torch.ones(layer.filters))
-            if layer.bn:
-                gamma = net.state[f"layers.{i}.bn.weight"].detach().cpu().float().abs()
-                strength.index_add_(0, wires.outputs[i], gamma)
+    for i, layer in net.spec.kernels.items():
+        channels.index_add_(0, wires.outputs[i], torch.ones(layer.filters))
+        if layer.bn:
+            gamma = net.state[f"layers.{i}.bn.weight"].detach().cpu().float().abs()
+            strength.index_add_(0, wires.outputs[i], gamma)
     return channels + strength / (1 + strength)
 
 
@@ -166,8 +161,8 @@ def _levels(net: Network, wires: ChannelGroups, marked: Tensor) -> State:
     A convolution that is only added to a wire by shortcuts sends 0, lest the sum grows along a residual chain.
     """
     new: State = {}
-    for i, layer in enumerate(net.spec.layers):
-        if not isinstance(layer, s.Kernel) or not (layer.bn or i not in wires.depthwise):
+    for i, layer in net.spec.kernels.items():
+        if i in wires.depthwise and not layer.bn:
             continue
         mine = marked[wires.outputs[i]].nonzero().flatten()
         if len(mine):
@@ -197,8 +192,8 @@ def _sent(net: Network, alive: Tensor, wires: ChannelGroups) -> dict[int, Tensor
     """`constants`, but nan for what a padded depthwise convolution without batch norm has made uneven."""
     new = dict(net.state)
     for i in wires.depthwise:
-        layer = net.spec.layers[i]
-        if isinstance(layer, s.Kernel) and not layer.bn and layer.pad:
+        layer = net.spec.kernels[i]
+        if not layer.bn and layer.pad:
             new[f"layers.{i}.conv.bias"] = torch.full_like(net.state[f"layers.{i}.conv.bias"], torch.nan)
     return constants(Network(net.spec, new), alive, wires)
 
@@ -223,18 +218,18 @@ def _loaded(net: Network, plan: Plan, wires: ChannelGroups) -> tuple[Network, Pl
     lost = constants(net, plan.alive, wires)
     new = {**zeroed(net, plan).state, **_levels(net, wires, plan.carriers)}
     sent = _sent(Network(net.spec, new), plan.alive, wires)
-    loads, pattern = [], patterns(net.spec)[0]
-    for i, layer in ((i, layer) for i, layer in enumerate(net.spec.layers) if _reads(layer)):
+    loads, pattern, kernels = [], patterns(net.spec)[0], net.spec.kernels
+    for i, layer in ((i, layer) for i, layer in enumerate(net.spec.layers) if mixing_tensor(layer)):
         source = layer.sources[0]
         columns = plan.carriers[wires.outputs[source]].nonzero().flatten()
         usable = columns[sent[source][columns].abs() >= FAINTEST]
-        key = f"layers.{i}.conv.weight" if isinstance(layer, s.Kernel) else f"layers.{i}.fc1.weight"
+        key = f"layers.{i}.{mixing_tensor(layer)}"
         if len(columns):
             rows = out_first(layer, new[key])
             loads.append(_Load(i, key, columns, _weights(rows, lost[source], sent[source], columns, usable)))
-        if isinstance(layer, s.Kernel) and not len(usable) and lost[source].any():
-            mean = through_kernel(new, i, layer, lost[source]) * share(pattern[source])
-            new.update(shifted(new, i, layer, mean))
+        if i in kernels and not len(usable) and lost[source].any():
+            mean = through_kernel(new, i, kernels[i], lost[source]) * share(pattern[source])
+            new.update(shifted(new, i, kernels[i], mean))
     return Network(net.spec, new), plan, loads
 
 

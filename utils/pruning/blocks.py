@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.ops import activation_of, facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 
 # activation -> those whose values it leaves as they are
 NEVER_NEGATIVE = {"relu", "relu6", "logistic"}
 WITHIN = {"leaky": NEVER_NEGATIVE, "relu": NEVER_NEGATIVE, "relu6": {"relu6", "logistic"}}
-SHAPED = (s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.SqueezeExcite)  # hand values on, or less of them
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def shorten(spec: s.ModelSpec, gone: Iterable[Block]) -> Shortened:
 
 def _block(spec: s.ModelSpec, i: int, j: int) -> Block | None:
     gone = set(range(len(spec.layers))) - _needed(spec, {(i, j)})
-    if not any(isinstance(spec.layers[k], s.Kernel) for k in gone):
+    if not gone & spec.kernels.keys():
         return None
     entries = {_origin(spec, k) for g in gone for k in spec.layers[g].sources if k not in gone}
     rest = [t for t in spec.layers[i].sources if t != j]
@@ -158,7 +158,7 @@ def _origin(spec: s.ModelSpec, j: int) -> int:
     """The layer whose output this is, through routes that only repeat it."""
     while j >= 0:
         layer = spec.layers[j]
-        if not isinstance(layer, s.Route) or len(layer.sources) > 1 or layer.groups > 1:
+        if not (isinstance(layer, s.Route) and layer.repeats):
             break
         j = layer.sources[0]
     return j
@@ -167,12 +167,10 @@ def _origin(spec: s.ModelSpec, j: int) -> int:
 def _voice(spec: s.ModelSpec, j: int, inside: Collection[int]) -> set[int]:
     if j not in inside:
         return set()
-    layer = spec.layers[j]
-    if isinstance(layer, s.Kernel) and layer.bn:
+    if j in spec.normed:
         return {j}
     # a gate says where the features are loud, not how loud they are
-    sources = layer.sources[1:] if isinstance(layer, s.ScaleChannels) else layer.sources
-    return {k for source in sources for k in _voice(spec, source, inside)}
+    return {k for source in spec.layers[j].features for k in _voice(spec, source, inside)}
 
 
 def _plain_sum(layer: s.Layer) -> bool:
@@ -180,29 +178,30 @@ def _plain_sum(layer: s.Layer) -> bool:
 
 
 def _changes_nothing(spec: s.ModelSpec, shortcut: s.Layer, trunk: int) -> bool:
-    assert isinstance(shortcut, s.Shortcut)
-    return shortcut.activation == "linear" or _within(spec, trunk, shortcut.activation)
+    activation = activation_of(shortcut)
+    return activation == "linear" or _within(spec, trunk, activation)
 
 
 def _within(spec: s.ModelSpec, j: int, activation: str) -> bool:
     """Whether ``activation`` leaves all values of layer ``j`` as they are."""
-    layer = spec.layers[j] if j >= 0 else None
-    if isinstance(layer, s.Kernel | s.Shortcut | s.ScaleChannels):
-        return layer.activation in WITHIN.get(activation, ())
-    return isinstance(layer, SHAPED) and all(_within(spec, k, activation) for k in layer.sources)
+    if j < 0:
+        return False
+    if j in spec.activated:
+        return spec.activated[j].activation in WITHIN.get(activation, ())
+    layer = spec.layers[j]
+    return facts(layer).within and all(_within(spec, k, activation) for k in layer.sources)
 
 
 def _carrier(shortcut: s.Layer, width: int) -> s.Conv:
-    assert isinstance(shortcut, s.Shortcut)
     return s.Conv(
-        sources=shortcut.sources, line=shortcut.line, filters=width, groups=width, activation=shortcut.activation
+        sources=shortcut.sources, line=shortcut.line, filters=width, groups=width, activation=activation_of(shortcut)
     )
 
 
 def _after_predecessor(layers: list[s.Layer], layer: s.Layer, sources: tuple[int, ...]) -> tuple[int, ...]:
     """The sources in an order that a cfg can say; appends a route to ``layers`` where there is none."""
     last = len(layers) - 1
-    if isinstance(layer, s.Route) or sources[0] == last:
+    if facts(layer).lists_sources or sources[0] == last:
         return sources
     if _plain_sum(layer) and last in sources:
         at = sources.index(last)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from utils.darknet import spec as s
 from utils.darknet.channel_groups import trace
 from utils.darknet.kernels import out_first
 from utils.darknet.network import Network
@@ -148,8 +147,7 @@ def _filters(net: Network) -> list[tuple[int, Tensor, int]]:
     """(layer number, filters float64 [C, weights], groups) of each convolution with batch norm."""
     return [
         (i, out_first(layer, net.state[f"layers.{i}.conv.weight"].detach()).flatten(1).double().cpu(), layer.groups)
-        for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Kernel) and layer.bn
+        for i, layer in net.spec.normed.items()
     ]
 
 

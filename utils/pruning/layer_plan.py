@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -11,7 +11,9 @@ import torch
 from utils.darknet import spec as s
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
+from utils.darknet.ops import rule
 from utils.darknet.shapes import channels
+from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.pruning.blocks import Block, shorten, some_blocks
 from utils.pruning.scores import Score, Scores, gammas
@@ -150,23 +152,27 @@ def _energies(spec: s.ModelSpec, raw: Scores, cut: Collection[tuple[int, int]] =
 
     ``cut`` are edges (sum, source) that no longer bring anything.
     """
-    width = channels(spec)
-    energy = {-1: 1.0}
-    for i, layer in enumerate(spec.layers):
-        given = [energy[j] for j in layer.sources]
-        match layer:
-            case s.Kernel() if layer.bn:
-                energy[i] = float(raw[i].double().square().mean())
-            case s.Shortcut():
-                energy[i] = sum(energy[j] for j in layer.sources if (i, j) not in cut)
-            case s.Route():
-                parts = [width[j] for j in layer.sources]
-                energy[i] = sum(e * n for e, n in zip(given, parts, strict=True)) / sum(parts)
-            case s.ScaleChannels():
-                energy[i] = given[1]
-            case _:
-                energy[i] = given[0]
-    return energy
+    width, normed = channels(spec), spec.normed
+
+    def step(i: int, layer: s.Layer, given: list[float]) -> float:
+        if i in normed:
+            return float(raw[i].double().square().mean())
+        parts = [width[j] for j in layer.sources]
+        live = [e for j, e in zip(layer.sources, given, strict=True) if (i, j) not in cut]
+        return rule(ENERGIES, layer, "rule for its energy")(given, live, parts)
+
+    return run(spec, 1.0, step)
+
+
+def _mean_energy(given: list[float], live: list[float], parts: list[int]) -> float:
+    return sum(e * n for e, n in zip(given, parts, strict=True)) / sum(parts)
+
+
+ENERGIES: dict[type[s.Layer], Callable[[list[float], list[float], list[int]], float]] = {
+    s.Shortcut: lambda given, live, parts: sum(live),
+    s.Route: _mean_energy,
+    s.Layer: lambda given, live, parts: given[-1],
+}
 
 
 def _share(energy: dict[int, float], block: Block, spec: s.ModelSpec) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS, keeps_zero
+from utils.darknet.channel_groups import sliced
 from utils.darknet.network import Network, State
+from utils.darknet.ops import activation_of, facts, rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.pruning.absorb import shifted, through_kernel
@@ -43,10 +46,9 @@ def drop(net: Network, plan: LayerPlan) -> Network:
             new[f"layers.{short.number[int(match[1])]}.{match[2]}"] = value
     like = next(value for key, value in net.state.items() if key.endswith("conv.weight"))
     for i in short.carriers:
-        carrier = short.spec.layers[i]
-        assert isinstance(carrier, s.Conv)
-        new[f"layers.{i}.conv.weight"] = like.new_ones(carrier.filters, 1, 1, 1)
-        new[f"layers.{i}.conv.bias"] = like.new_zeros(carrier.filters)
+        width = short.spec.kernels[i].filters
+        new[f"layers.{i}.conv.weight"] = like.new_ones(width, 1, 1, 1)
+        new[f"layers.{i}.conv.bias"] = like.new_zeros(width)
     return Network(short.spec, new)
 
 
@@ -61,7 +63,7 @@ def silence_layers(net: Network, plan: LayerPlan) -> Network:
         InputError: the plan is another network's.
     """
     _check(net.spec, plan)
-    layers, new = list(net.spec.layers), dict(net.state)
+    layers, new, kernels = list(net.spec.layers), dict(net.state), net.spec.kernels
     for block in plan.gone:
         ends = _ends(net.spec, block.source, block.layers)
         if ends is None:
@@ -69,12 +71,11 @@ def silence_layers(net: Network, plan: LayerPlan) -> Network:
             layers[block.shortcut] = replace(add, sources=tuple(j for j in add.sources if j != block.source))
             continue
         for i in ends:
-            layer = layers[i]
-            assert isinstance(layer, s.Kernel | s.ScaleChannels | s.Shortcut)
+            layer = net.spec.activated[i]
             if not keeps_zero(layer.activation):
                 layers[i] = replace(layer, activation="linear")
-            if isinstance(layer, s.Kernel):
-                for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
+            if i in kernels:
+                for name in ("bn.weight", "bn.bias") if kernels[i].bn else ("conv.weight", "conv.bias"):
                     new[f"layers.{i}.{name}"] = torch.zeros_like(net.state[f"layers.{i}.{name}"])
     return Network(replace(net.spec, layers=tuple(layers)), new)
 
@@ -95,16 +96,16 @@ def absorb_layers(net: Network, plan: LayerPlan) -> Network:
     sent = {(b.shortcut, b.source): _constant(net, b.source, b.layers) for b in plan.gone}
     inside, width = {i for b in plan.gone for i in b.layers}, channels(net.spec)
     shift = {-1: torch.zeros(net.spec.channels, dtype=torch.float64)}
-    new = dict(net.state)
+    new, kernels = dict(net.state), net.spec.kernels
     for i, layer in enumerate(net.spec.layers):
         shift[i] = torch.zeros(width[i], dtype=torch.float64)
         if i in inside:
             continue
         given = [c if (c := sent.get((i, j))) is not None else shift[j] for j in layer.sources]
-        if isinstance(layer, s.Kernel):
-            offset = through_kernel(net.state, i, layer, given[0])
+        if i in kernels:
+            offset = through_kernel(net.state, i, kernels[i], given[0])
             if offset.any():
-                new.update(shifted(net.state, i, layer, offset))
+                new.update(shifted(net.state, i, kernels[i], offset))
         else:
             shift[i] = _carried(layer, given, shift[i])
     return Network(net.spec, new)
@@ -124,12 +125,10 @@ def _ends(spec: s.ModelSpec, j: int, inside: Collection[int]) -> set[int] | None
     """Layers to silence so that layer ``j`` becomes 0: convolutions, and what has an activation behind them."""
     if j not in inside:
         return None
-    layer = spec.layers[j]
-    if isinstance(layer, s.Kernel):
-        return {j}
-    sources = layer.sources[1:] if isinstance(layer, s.ScaleChannels) else layer.sources
-    found = {j} if isinstance(layer, s.ScaleChannels | s.Shortcut) else set()
-    for ends in (_ends(spec, k, inside) for k in sources):
+    found = {j} & spec.activated.keys()
+    if j in spec.kernels:
+        return found
+    for ends in (_ends(spec, k, inside) for k in spec.layers[j].features):
         if ends is None:
             return None
         found |= ends
@@ -140,27 +139,34 @@ def _constant(net: Network, j: int, inside: Collection[int]) -> Tensor | None:
     """The mean of what layer ``j`` sends, float64 [C]; None where that cannot be told from a batch norm."""
     if j not in inside:
         return None
-    layer = net.spec.layers[j]
-    if isinstance(layer, s.Kernel) and layer.bn:
+    if j in net.spec.normed:
         gamma, beta = (net.state[f"layers.{j}.bn.{name}"].detach().cpu().double() for name in ("weight", "bias"))
-        values = ACTIVATIONS[layer.activation](beta[:, None] + gamma[:, None] * NODES)
+        values = ACTIVATIONS[activation_of(net.spec.layers[j])](beta[:, None] + gamma[:, None] * NODES)
         return values @ PROBABILITIES / PROBABILITIES.sum()
-    if not isinstance(layer, s.Route) and not (isinstance(layer, s.Upsample) and not layer.zeros):
+    if not rule(REPEATS, net.spec.layers[j], "rule for what it sends")(net.spec.layers[j]):
         return None
-    parts = [_constant(net, k, inside) for k in layer.sources]
+    parts = [_constant(net, k, inside) for k in net.spec.layers[j].sources]
     known = [part for part in parts if part is not None]
-    return _carried(layer, known, torch.empty(0)) if len(known) == len(parts) else None
+    return _carried(net.spec.layers[j], known, torch.empty(0)) if len(known) == len(parts) else None
 
 
 def _carried(layer: s.Layer, given: list[Tensor], lost: Tensor) -> Tensor:
     """What becomes of constants on their way through a layer, exactly; ``lost`` where there is no such thing."""
-    match layer:
-        case s.Shortcut() if layer.activation == "linear" and not layer.weighted:
-            return torch.stack(given).sum(0)
-        case s.Route():
-            return torch.cat([part.view(layer.groups, -1)[layer.group_id] for part in given])
-        case s.Upsample() if layer.zeros:
-            return lost
-        case s.MaxPool() | s.AvgPool() | s.Upsample() | s.Dropout():
-            return given[0]
-    return lost
+    return rule(CARRIED, layer, "rule for constants")(layer, given, lost)
+
+
+def _sum(layer: s.Shortcut, given: list[Tensor], lost: Tensor) -> Tensor:
+    return lost if layer.activation != "linear" or layer.weighted else torch.stack(given).sum(0)
+
+
+CARRIED: dict[type[s.Layer], Callable[[Any, list[Tensor], Tensor], Tensor]] = {
+    s.Shortcut: _sum,
+    s.Route: lambda layer, given, lost: sliced(layer, given),
+    s.Upsample: lambda layer, given, lost: lost if layer.zeros else given[0],
+    s.Layer: lambda layer, given, lost: given[0] if facts(layer).keeps_constants else lost,
+}
+REPEATS: dict[type[s.Layer], Callable[[Any], bool]] = {  # whether a map is its sources' values, all of them
+    s.Route: lambda layer: True,
+    s.Upsample: lambda layer: not layer.zeros,
+    s.Layer: lambda layer: False,
+}

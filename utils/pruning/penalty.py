@@ -9,7 +9,6 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
@@ -40,9 +39,7 @@ def prunable_gammas(spec: ModelSpec, tie: ShortcutRule) -> dict[int, Tensor]:
 
 def decisive(spec: ModelSpec, wires: ChannelGroups) -> dict[int, Tensor]:
     """Channels whose gamma alone, at zero, makes their wire worthless: bool [C] by layer with batch norm."""
-    whole = {
-        i: torch.ones(layer.filters) for i, layer in enumerate(spec.layers) if isinstance(layer, s.Kernel) and layer.bn
-    }
+    whole = {i: torch.ones(layer.filters) for i, layer in spec.normed.items()}
     found = {i: torch.ones(len(wires.outputs[i]), dtype=torch.bool) for i in wires.voters}
     for j in sorted(wires.depthwise & whole.keys()):
         without = strengths(spec, wires, {**whole, j: torch.zeros_like(whole[j])})

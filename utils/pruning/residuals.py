@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from utils.darknet import spec as s
 from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.pruning.absorb import constants, zeroed
@@ -40,8 +39,8 @@ def residuals(
     lost = constants(net, plan.alive, wires)
     names = {
         i: f"layers.{i}.{'bn' if layer.bn else 'conv'}"
-        for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Kernel) and layer.groups == 1 and lost[layer.sources[0]].any()
+        for i, layer in net.spec.kernels.items()
+        if layer.groups == 1 and lost[layer.sources[0]].any()
     }
     found = dict.fromkeys(names, (0.0, 0.0))
     pair = [build(zeroed(net, plan)), build(small)]

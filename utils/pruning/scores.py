@@ -8,6 +8,7 @@ layers in series weaken it, layers in parallel are left to the strategy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups
 from utils.darknet.network import Network
+from utils.darknet.ops import rule
 
 Scores = dict[int, Tensor]
 Score = Callable[[Network], Scores]
@@ -25,11 +27,7 @@ def gammas(net: Network) -> Scores:
 
     Source: Liu et al., Network Slimming, ICCV 2017, section 3 (arXiv 1708.06519).
     """
-    return {
-        i: net.state[f"layers.{i}.bn.weight"].detach().float().abs().cpu()
-        for i, layer in enumerate(net.spec.layers)
-        if isinstance(layer, s.Kernel) and layer.bn
-    }
+    return {i: net.state[f"layers.{i}.bn.weight"].detach().float().abs().cpu() for i in net.spec.normed}
 
 
 def strengths(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
@@ -54,25 +52,32 @@ def _passable(spec: s.ModelSpec, wires: ChannelGroups, raw: Scores) -> Scores:
         layer = spec.layers[i]
         if i not in read:
             way[i].fill_(torch.inf)
-        for j, through in zip(layer.sources, _back(i, layer, way, wires, raw), strict=True):
+        widths = [len(way[j]) for j in layer.sources]
+        weakest = raw[i] if i in raw else torch.full_like(way[i], torch.inf)
+        back = rule(BACK, layer, "way back for scores")(
+            layer, way[i], widths, weakest if i in wires.depthwise else None
+        )
+        for j, through in zip(layer.sources, back, strict=True):
             way[j] = torch.maximum(way[j], through)
     return way
 
 
-def _back(i: int, layer: s.Layer, way: Scores, wires: ChannelGroups, raw: Scores) -> list[Tensor]:
-    """The way on from each source through layer ``i``."""
-    match layer:
-        case s.Kernel() if i in wires.depthwise:
-            return [torch.minimum(way[i], raw[i]) if layer.bn else way[i]]
-        case s.Kernel():
-            return [torch.full_like(way[layer.sources[0]], torch.inf)]
-        case s.Route():
-            parts = way[i].split([len(way[j]) // layer.groups for j in layer.sources])
-            return [_spread(part, layer) for part in parts]
-        case s.Reorg():
-            return [way[i].view(layer.stride**2, -1).amax(0)]
-        case _:
-            return [way[i]] * len(layer.sources)
+def _through_kernel(layer: s.Kernel, way: Tensor, widths: list[int], gate: Tensor | None) -> list[Tensor]:
+    """The way on is wide open where channels are mixed; a depthwise one is a gate in it."""
+    return [torch.full((widths[0],), torch.inf) if gate is None else torch.minimum(way, gate)]
+
+
+def _through_route(layer: s.Route, way: Tensor, widths: list[int], gate: Tensor | None) -> list[Tensor]:
+    return [_spread(part, layer) for part in way.split([width // layer.groups for width in widths])]
+
+
+BACK: dict[type[s.Layer], Callable[[Any, Tensor, list[int], Tensor | None], list[Tensor]]] = {
+    # the way on from each source through a layer; gate: the layer's own score where it is depthwise
+    s.Kernel: _through_kernel,
+    s.Route: _through_route,
+    s.Reorg: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
+    s.Layer: lambda layer, way, widths, gate: [way] * len(widths),
+}
 
 
 def _together(score: Tensor, wire: Tensor) -> Tensor:

@@ -10,12 +10,11 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
-from utils.darknet.network import Network, State
+from utils.darknet.network import Network
+from utils.darknet.ops import Held, facts, mixing_tensor
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan
-
-PER_CHANNEL = ("conv.bias", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
 
 def cut(net: Network, plan: Plan) -> Network:
@@ -31,15 +30,10 @@ def cut(net: Network, plan: Plan) -> Network:
     spec = _narrow(net.spec, wires, plan)
     new = dict(net.state)
     for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.SqueezeExcite):
-            stay = plan.keep[wires.outputs[i]]
-            new[f"layers.{i}.fc1.weight"] = _pick(net.state[f"layers.{i}.fc1.weight"], 1, stay)
-            new[f"layers.{i}.fc2.weight"] = _pick(net.state[f"layers.{i}.fc2.weight"], 0, stay)
-        elif isinstance(layer, s.Shortcut) and layer.weights_type == "per_channel":
-            new[f"layers.{i}.weights"] = _pick(net.state[f"layers.{i}.weights"], 1, plan.keep[wires.outputs[i]])
-        elif isinstance(layer, s.Kernel):
-            stay, read = plan.keep[wires.outputs[i]], plan.keep[wires.inputs(layer)]
-            new.update(_cut_convolution(net.state, i, (layer, spec.layers[i]), stay, read))
+        stay, read = plan.keep[wires.outputs[i]], plan.keep[wires.inputs(layer)]
+        for held in facts(layer).tensors(layer, len(read)):
+            key = f"layers.{i}.{held.key}"
+            new[key] = _cut(net.state[key], held, (layer, spec.layers[i]), stay, read)
     return Network(spec, new)
 
 
@@ -59,20 +53,18 @@ def silence(net: Network, plan: Plan) -> Network:
     """
     wires = trace(net.spec)
     new = dict(net.state)
-    for i, layer in enumerate(net.spec.layers):
-        if isinstance(layer, s.Kernel):
-            gone = ~plan.keep[wires.outputs[i]]
-            for name in ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias"):
-                new[f"layers.{i}.{name}"] = _zero(layer, new[f"layers.{i}.{name}"], 0, gone)
+    for i, kernel in net.spec.kernels.items():
+        gone = ~plan.keep[wires.outputs[i]]
+        for name in ("bn.weight", "bn.bias") if kernel.bn else ("conv.weight", "conv.bias"):
+            new[f"layers.{i}.{name}"] = _zero(kernel, new[f"layers.{i}.{name}"], 0, gone)
     quiet = Network(net.spec, new)
     sent = constants(quiet, plan.keep, wires)
     for i, layer in enumerate(net.spec.layers):
         given = wires.outputs[layer.sources[0]]
         noisy = torch.isin(given, given[sent[layer.sources[0]] != 0])  # with a channel all that share its wire
-        if isinstance(layer, s.Kernel) and layer.groups == 1:
-            new[f"layers.{i}.conv.weight"] = _zero(layer, new[f"layers.{i}.conv.weight"], 1, noisy)
-        elif isinstance(layer, s.SqueezeExcite):
-            new[f"layers.{i}.fc1.weight"] = _zero(layer, new[f"layers.{i}.fc1.weight"], 1, noisy)
+        key = f"layers.{i}.{mixing_tensor(layer)}"
+        if key in new:
+            new[key] = _zero(layer, new[key], 1, noisy)
     return Network(net.spec, new)
 
 
@@ -82,8 +74,10 @@ def channels_before_after(before: s.ModelSpec, after: s.ModelSpec) -> list[tuple
     Raises:
         ValueError: the two do not have the same layers.
     """
-    pairs = enumerate(zip(before.layers, after.layers, strict=True))
-    return [(i, a.filters, b.filters) for i, (a, b) in pairs if isinstance(a, s.Kernel) and isinstance(b, s.Kernel)]
+    if len(before.layers) != len(after.layers):
+        raise ValueError(f"{len(before.layers)} layers before, {len(after.layers)} after")
+    left = after.kernels
+    return [(i, layer.filters, left[i].filters) for i, layer in before.kernels.items() if i in left]
 
 
 def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
@@ -92,9 +86,7 @@ def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
     if not plan.keep[wires.locked].all():
         raise InputError("this plan cuts wires of the image or of a head; they have to stay")
     layers = list(spec.layers)
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, s.Kernel):
-            continue
+    for i, layer in spec.kernels.items():
         filters = int(plan.keep[wires.outputs[i]].sum())
         if not filters:
             raise InputError(f"cfg line {layer.line}: all {layer.filters} channels of layer {i} would go; keep one")
@@ -103,18 +95,12 @@ def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
     return replace(spec, layers=tuple(layers))
 
 
-def _cut_convolution(state: State, i: int, pair: tuple[s.Layer, s.Layer], stay: Tensor, read: Tensor) -> State:
-    """The tensors of a layer; ``pair`` is the layer before and after."""
-    before, after = pair
-    assert isinstance(before, s.Kernel) and isinstance(after, s.Kernel)
-    key = f"layers.{i}.conv.weight"
-    weight = _pick(out_first(before, state[key]), 0, stay)
-    new = {key: as_stored(after, weight if before.groups > 1 else _pick(weight, 1, read))}
-    for name in PER_CHANNEL:
-        key = f"layers.{i}.{name}"
-        if key in state:
-            new[key] = _pick(state[key], 0, stay)
-    return new
+def _cut(tensor: Tensor, held: Held, pair: tuple[s.Layer, s.Layer], stay: Tensor, read: Tensor) -> Tensor:
+    """A tensor with the channels out that ``stay`` and those in that are still ``read``; the layer before and after."""
+    rows = out_first(pair[0], tensor)
+    for axis, left in ((held.out, stay), (held.into, read)):
+        rows = rows if axis is None else _pick(rows, axis, left)
+    return as_stored(pair[1], rows)
 
 
 def _pick(tensor: Tensor, axis: int, stay: Tensor) -> Tensor:

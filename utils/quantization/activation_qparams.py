@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import UnionFind
+from utils.darknet.ops import activation_of, facts, rule
 from utils.darknet.shapes import strides
+from utils.darknet.walk import run
 from utils.quantization.scheme import Scheme
 from utils.quantization.validate import readouts
 
@@ -72,49 +77,48 @@ def trace_edges(spec: s.ModelSpec) -> Edges:
     Max pool, upsample, reorg, dropout and slices pass the scale on; a concat ties what it joins; convolution, shortcut,
     global average and scale_channels start a new one. An edge is signed unless it cannot be negative.
     """
-    parent = {-1: -1}
-    signed = {-1: False}
-    producers = []
+    scales: UnionFind[int] = UnionFind()
+    scales.add([-1])
     skipped = set(readouts(spec)) | set(spec.heads)
 
-    def root(edge: int) -> int:
-        while parent[edge] != edge:
-            edge = parent[edge]
-        return edge
-
-    for i, layer in enumerate(spec.layers):
+    def step(i: int, layer: s.Layer, given: list[bool]) -> bool:
         if i in skipped:
-            continue
-        parent[i] = i
-        given = [signed[j] for j in layer.sources]
-        match layer:
-            case s.Conv():
-                signed[i] = layer.activation not in NON_NEGATIVE
-                producers.append(i)
-            case s.Shortcut() | s.ScaleChannels():
-                free = isinstance(layer, s.Shortcut) and layer.weighted and layer.weights_normalization == "none"
-                signed[i] = (any(given) or free) and layer.activation not in NON_NEGATIVE
-                producers.append(i)
-            case s.AvgPool():
-                signed[i] = given[0]
-                producers.append(i)
-            case _:
-                signed[i] = any(given)
-                for j in layer.sources:
-                    parent[max(root(i), root(j))] = min(root(i), root(j))
+            return True
+        scales.add([i])
+        if facts(layer).computes:
+            return rule(SIGNED, layer, "rule for its sign")(layer, given)
+        for j in layer.sources:
+            scales.tie(i, j)
+        return any(given)
+
+    signed = {i: sign for i, sign in run(spec, False, step).items() if i not in skipped}
+    producers = tuple(i for i, layer in enumerate(spec.layers) if i in signed and facts(layer).computes)
+    group = {i: min(edges) for edges in scales.sets().values() for i in edges}  # named after its first edge
     pooled = frozenset(i for i, stride in strides(spec).items() if stride == 0)
-    edges = Edges({edge: root(edge) for edge in parent}, signed, tuple(producers), pooled)
+    edges = Edges({edge: group[edge] for edge in signed}, signed, producers, pooled)
     return replace(edges, gates=_gates(spec, edges))
+
+
+def _sum_signed(layer: s.Shortcut, given: list[bool]) -> bool:
+    free = layer.weighted and layer.weights_normalization == "none"
+    return (any(given) or free) and layer.activation not in NON_NEGATIVE
+
+
+SIGNED: dict[type[s.Layer], Callable[[Any, list[bool]], bool]] = {  # whether what a layer makes can be negative
+    s.Kernel: lambda layer, given: layer.activation not in NON_NEGATIVE,
+    s.Shortcut: _sum_signed,
+    s.Layer: lambda layer, given: any(given) and activation_of(layer) not in NON_NEGATIVE,
+}
 
 
 def _gates(spec: s.ModelSpec, edges: Edges) -> frozenset[int]:
     """The groups of what scale_channels multiply with, where all in the group are convolutions that end in 0..1."""
-    found = set()
+    found, kernels = set(), spec.kernels
     for layer in spec.layers:
-        if isinstance(layer, s.ScaleChannels):
+        if layer.features != layer.sources:
             group = edges.group[layer.sources[0]]
-            makers = [spec.layers[i] for i in edges.members()[group] if i >= 0]
-            if makers and all(isinstance(m, s.Conv) and MOST.get(m.activation) == 1 for m in makers):
+            makers = [i for i in edges.members()[group] if i >= 0]
+            if makers and all(i in kernels and MOST.get(kernels[i].activation) == 1 for i in makers):
                 found.add(group)
     return frozenset(found)
 
@@ -160,10 +164,10 @@ def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: 
         layer, group = spec.layers[i], edges.group[i]
         if i in edges.producers:
             qmin, qmax = level_bounds(bits[i], edges.signed[i])
-            if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels):
-                least, most = LEAST.get(layer.activation, -math.inf), MOST.get(layer.activation, math.inf)
-                qmin = max(qmin, math.floor(least / scales[group] + 0.5)) if least > -math.inf else qmin
-                qmax = max(1, min(qmax, math.floor(most / scales[group] + 0.5))) if most < math.inf else qmax
+            activation = activation_of(layer)
+            least, most = LEAST.get(activation, -math.inf), MOST.get(activation, math.inf)
+            qmin = max(qmin, math.floor(least / scales[group] + 0.5)) if least > -math.inf else qmin
+            qmax = max(1, min(qmax, math.floor(most / scales[group] + 0.5))) if most < math.inf else qmax
         else:
             qmin = min(grids[j].qmin for j in layer.sources)
             qmax = max(grids[j].qmax for j in layer.sources)

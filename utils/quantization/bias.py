@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.spec import Conv
+from utils.darknet.spec import Kernel
 from utils.quantization.activation_qparams import QParams
 
 ROUNDS = 3
@@ -22,7 +22,7 @@ LEAST_ACTIVE = 0.01  # share of a channel's values that must respond to the bias
 
 
 def correct_bias(
-    layer: Conv,
+    layer: Kernel,
     bias: Tensor,
     charge: Sequence[Tensor],
     before: Sequence[Tensor],

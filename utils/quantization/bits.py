@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.darknet import spec as s
 from utils.darknet.kernels import weight_shape
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.files import write_text
@@ -71,7 +72,7 @@ def check_layers(layer_bits: LayerBits, spec: s.ModelSpec, place: str = "--bits-
     for i, *_ in layer_bits:
         if not i < len(spec.layers):
             raise InputError(f"{place}: layer {i}; the network has layers 0 to {len(spec.layers) - 1}")
-        if not isinstance(spec.layers[i], s.Kernel | s.Shortcut | s.SqueezeExcite | s.AvgPool | s.ScaleChannels):
+        if not facts(spec.layers[i]).computes:
             kind = type(spec.layers[i]).__name__
             raise InputError(f"{place}: layer {i} (cfg line {spec.layers[i].line}) is a {kind} and only moves values")
 
@@ -97,21 +98,16 @@ def as_written(layer_bits: LayerBits, number: Mapping[int, int]) -> LayerBits:
 def weight_counts(spec: s.ModelSpec) -> dict[int, int]:
     """Convolution -> how many weights it has."""
     wide = channels(spec)
-    return {
-        i: math.prod(weight_shape(layer, wide[layer.sources[0]]))
-        for i, layer in enumerate(spec.layers)
-        if isinstance(layer, s.Conv)
-    }
+    return {i: math.prod(weight_shape(layer, wide[layer.sources[0]])) for i, layer in spec.convs.items()}
 
 
 def packed_bytes(spec: s.ModelSpec, scheme: Scheme) -> int:
     """Bytes of the packed weights, biases and gains of all convolutions; what no choice of bits moves is left out."""
-    total = 0
-    for i, weights in weight_counts(spec).items():
-        layer = spec.layers[i]
-        assert isinstance(layer, s.Conv)
-        total += packed_size(weights, weight_bits(spec, i, scheme)) + CONSTANT_BYTES * layer.filters
-    return total
+    filters = {i: layer.filters for i, layer in spec.convs.items()}
+    return sum(
+        packed_size(weights, weight_bits(spec, i, scheme)) + CONSTANT_BYTES * filters[i]
+        for i, weights in weight_counts(spec).items()
+    )
 
 
 def operations_by_layer(network: IntegerNetwork, macs: Mapping[int, int]) -> dict[int, int]:

@@ -11,6 +11,7 @@ from utils.darknet import spec as s
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
+from utils.darknet.ops import facts
 from utils.darknet.shapes import sizes
 from utils.errors import InputError
 from utils.quantization.activation_qparams import IMAGE_SCALE, edge_bits, image_scale, make_grids, trace_edges
@@ -102,16 +103,17 @@ def for_image_scale(folded: Network, scheme: Scheme) -> Network:
     share = IMAGE_SCALE / image_scale(scheme)
     if share == 1:
         return folded
-    edges, state = trace_edges(folded.spec), dict(folded.state)
+    edges, state, convs = trace_edges(folded.spec), dict(folded.state), folded.spec.convs
     for i, layer in enumerate(folded.spec.layers):
         if edges.group[-1] not in {edges.group.get(j) for j in layer.sources}:
             continue
-        if isinstance(layer, s.Shortcut | s.AvgPool | s.ScaleChannels) or len(edges.members()[edges.group[-1]]) > 1:
+        mixed = len(edges.members()[edges.group[-1]]) > 1
+        if mixed or (i not in convs and facts(layer).computes):
             raise InputError(
                 f"layer {i} (cfg line {layer.line}): joins the image with other layers, and 1/255 is no power of two; "
                 "use google or dorefa"
             )
-        if isinstance(layer, s.Conv):
+        if i in convs:
             key = f"layers.{i}.conv.weight"
             state[key] = (state[key].double() * share).to(state[key].dtype)
     return Network(folded.spec, state)

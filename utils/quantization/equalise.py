@@ -11,11 +11,17 @@ activations' best steps decide instead of the weights' ranges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.channel_groups import ChannelSets, handed_on, sliced
 from utils.darknet.network import Network
+from utils.darknet.ops import activation_of, rule
+from utils.darknet.walk import run
 from utils.quantization.activation_qparams import Edges, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.ranges import channel_steps
@@ -38,16 +44,15 @@ def equalise(
 def rescale(network: Network, gains: Tensor, wires: dict[int, Tensor]) -> Network:
     """An equal network whose channels are divided by the ``gains`` of their wires; batch norm, if any, does it."""
     state = dict(network.state)
-    for i, layer in enumerate(network.spec.layers):
-        if isinstance(layer, s.Conv):
-            weight, into, out = f"layers.{i}.conv.weight", gains[wires[layer.sources[0]]], gains[wires[i]]
-            state[weight] = state[weight] * _per_tap(into, layer)
-            if layer.bn:
-                state[f"layers.{i}.bn.weight"] = state[f"layers.{i}.bn.weight"] / out
-                state[f"layers.{i}.bn.bias"] = state[f"layers.{i}.bn.bias"] / out
-            else:
-                state[weight] = state[weight] / out[:, None, None, None]
-                state[f"layers.{i}.conv.bias"] = state[f"layers.{i}.conv.bias"] / out
+    for i, layer in network.spec.kernels.items():
+        weight, into, out = f"layers.{i}.conv.weight", gains[wires[layer.sources[0]]], gains[wires[i]]
+        state[weight] = state[weight] * _per_tap(into, layer)
+        if layer.bn:
+            state[f"layers.{i}.bn.weight"] = state[f"layers.{i}.bn.weight"] / out
+            state[f"layers.{i}.bn.bias"] = state[f"layers.{i}.bn.bias"] / out
+        else:
+            state[weight] = state[weight] / out[:, None, None, None]
+            state[f"layers.{i}.conv.bias"] = state[f"layers.{i}.conv.bias"] / out
     return Network(network.spec, state)
 
 
@@ -57,51 +62,48 @@ def trace_wires(spec: s.ModelSpec) -> tuple[dict[int, Tensor], Tensor]:
     A convolution makes new wires; everything else hands wires on or ties them. Locked are the image's, the
     read-outs', the gates', and those that go through an activation that is not homogeneous.
     """
-    parent: list[int] = []
-    locked: list[Tensor] = []
+    sets = ChannelSets()
+    image = sets.fresh(spec.channels)
+    locked, kept = [image], set(readouts(spec))
 
-    def fresh(count: int) -> Tensor:
-        parent.extend(range(len(parent), len(parent) + count))
-        return torch.arange(len(parent) - count, len(parent))
+    def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        wires = rule(WIRES, layer, "rule for its scales")(layer, given, sets, locked)
+        if i in kept or activation_of(layer) not in HOMOGENEOUS:
+            locked.append(wires)
+        return wires
 
-    def root(wire: int) -> int:
-        while parent[wire] != wire:
-            parent[wire] = wire = parent[parent[wire]]
-        return wire
-
-    def tie(equals: list[Tensor]) -> None:
-        for other in equals[1:]:
-            for a, b in zip(equals[0].tolist(), other.tolist(), strict=True):
-                parent[root(b)] = root(a)
-
-    wires = {-1: fresh(spec.channels)}
-    locked.append(wires[-1])
-    kept = set(readouts(spec))
-    for i, layer in enumerate(spec.layers):
-        given = [wires[j] for j in layer.sources]
-        match layer:
-            case s.Conv():
-                wires[i] = fresh(layer.filters)
-            case s.Shortcut():
-                tie(given)
-                wires[i] = given[0]
-            case s.Route():
-                wires[i] = torch.cat([part.chunk(layer.groups)[layer.group_id] for part in given])
-            case s.ScaleChannels():
-                locked.append(given[0])
-                wires[i] = given[1]
-            case s.Reorg():  # each square of the stride's channels is cut up as one picture, wherever its rows end
-                squares = given[0].view(-1, layer.stride**2)
-                tie(list(squares.T))
-                wires[i] = squares[:, 0].repeat_interleave(layer.stride**2).repeat(layer.stride**2)
-            case _:
-                wires[i] = given[0]
-        if i in kept or getattr(layer, "activation", "linear") not in HOMOGENEOUS:
-            locked.append(wires[i])
-    roots = torch.tensor([root(wire) for wire in range(len(parent))])
-    lock = torch.zeros(len(parent), dtype=torch.bool)
+    wires = run(spec, image, step)
+    roots = sets.roots()
+    lock = torch.zeros(len(roots), dtype=torch.bool)
     lock[roots[torch.cat(locked)]] = True
     return {i: roots[wire] for i, wire in wires.items()}, lock
+
+
+def _summed(layer: s.Shortcut, given: list[Tensor], sets: ChannelSets, locked: list[Tensor]) -> Tensor:
+    sets.tie_columns(torch.stack(given))
+    return given[0]
+
+
+def _gated(layer: s.ScaleChannels, given: list[Tensor], sets: ChannelSets, locked: list[Tensor]) -> Tensor:
+    locked.append(given[0])
+    return given[1]
+
+
+def _mixed(layer: s.Reorg, given: list[Tensor], sets: ChannelSets, locked: list[Tensor]) -> Tensor:
+    """Each square of the stride's channels is cut up as one picture, wherever its rows end."""
+    squares = given[0].view(-1, layer.stride**2)
+    sets.tie_columns(squares.T)
+    return squares[:, 0].repeat_interleave(layer.stride**2).repeat(layer.stride**2)
+
+
+WIRES: dict[type[s.Layer], Callable[[Any, list[Tensor], ChannelSets, list[Tensor]], Tensor]] = {
+    s.Kernel: lambda layer, given, sets, locked: sets.fresh(layer.filters),
+    s.Shortcut: _summed,
+    s.ScaleChannels: _gated,
+    s.Route: lambda layer, given, sets, locked: sliced(layer, given),
+    s.Reorg: _mixed,
+    s.Layer: lambda layer, given, sets, locked: handed_on(layer, given),
+}
 
 
 def even_gains(
@@ -123,7 +125,7 @@ def even_gains(
     return torch.where(locked, torch.ones_like(gains), gains)
 
 
-def _per_tap(gains: Tensor, layer: s.Conv) -> Tensor:
+def _per_tap(gains: Tensor, layer: s.Kernel) -> Tensor:
     """Gains of the input channels [I] as they meet the weight [O,I/groups,k,k]."""
     per_group = gains.view(layer.groups, 1, -1)  # [G,1,I/G]
     return per_group.expand(-1, layer.filters // layer.groups, -1).reshape(layer.filters, -1)[:, :, None, None]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet.modules import convolve
-from utils.darknet.spec import Conv
+from utils.darknet.spec import Kernel
 
 FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
@@ -23,7 +23,7 @@ class ExactConv(nn.Module):
     tiny fraction off an integer, is rounded back to it.
     """
 
-    def __init__(self, layer: Conv, weight: Tensor, bias: Tensor, reach: int) -> None:
+    def __init__(self, layer: Kernel, weight: Tensor, bias: Tensor, reach: int) -> None:
         super().__init__()
         self.layer = layer
         bounds = accumulator_bounds(weight, bias, reach)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
-from utils.quantization.data_movement import last_readers, move
+from utils.darknet.forward import move
+from utils.darknet.walk import run
 from utils.quantization.exact_conv import ExactConv
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser, charge, read_out, requantise, through_table
 from utils.quantization.validate import readouts
@@ -42,7 +43,6 @@ class Executor(nn.Module):
             if isinstance(op, IntConv):
                 layer, _ = network.conv(i)
                 self.convs[str(i)] = ExactConv(layer, op.weight, op.bias, network.reach_into(i))
-        self._last = last_readers(network.spec)
         self._readouts = readouts(network.spec)
         self.eval()
 
@@ -76,31 +76,26 @@ class Executor(nn.Module):
 
     def _walk(self, x: Tensor, kept: dict[int, Tensor] | None) -> dict[int, Tensor]:
         """Layer by layer; returns the accumulators of the read-outs, and of all layers when levels are ``kept``."""
-        spec = self.network.spec
-        edges = {-1: image_levels(x).contiguous(memory_format=torch.channels_last)}
         accumulators: dict[int, Tensor] = {}
-        for i, layer in enumerate(spec.layers):
-            if isinstance(layer, s.Output):
-                continue
-            inputs = [edges[j] for j in layer.sources]
+
+        def step(i: int, layer: s.Layer, inputs: list[Tensor | None]) -> Tensor | None:
             with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers
-                level, acc = self._step(i, layer, inputs)
+                level, acc = self._step(i, layer, [n for n in inputs if n is not None])
             if acc is not None and (kept is not None or i in self._readouts):
                 accumulators[i] = acc
-            if level is not None:
-                edges[i] = level
-            del inputs
-            for j in set(layer.sources) if kept is None else ():
-                if self._last[j] == i:
-                    del edges[j]
+            return level
+
+        image: Tensor | None = image_levels(x).contiguous(memory_format=torch.channels_last)
+        edges = run(self.network.spec, image, step, keep=() if kept is None else None)
         if kept is not None:
-            kept.update(edges)
+            kept.update((i, n) for i, n in edges.items() if n is not None)
         return accumulators
 
     def _step(self, i: int, layer: s.Layer, inputs: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """(level, accumulator) of a layer; a read-out has no level, a head neither."""
         op = self.network.ops.get(i)
         if op is None:
-            return move(layer, inputs, self.network.grids[i].qmin), None
+            return move(layer, inputs) if i in self.network.grids else None, None
         acc = self.convs[str(i)](inputs[0]) if isinstance(op, IntConv) else charge(inputs, op, self.network.place(i))
         level = None if op.requantiser is None else through_table(self.fire(acc, op.requantiser), op)
         return level, acc if isinstance(op, IntConv) else None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.fold import fold_bn
+from utils.darknet.forward import without_tensors
 from utils.darknet.network import Network, State
+from utils.darknet.ops import activation_of, facts, rule
 from utils.darknet.shapes import channels
+from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.quantization.activation_qparams import (
     IMAGE_SCALE,
@@ -25,7 +29,6 @@ from utils.quantization.activation_qparams import (
     make_grids,
     trace_edges,
 )
-from utils.quantization.data_movement import last_readers, move
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fakeconv import FakeConv, FakeSum
 from utils.quantization.integer import IntegerNetwork
@@ -88,7 +91,6 @@ class FakeQuantised(nn.Module):
         self.fold = fold or scheme.style == "pow2"
         self.traced: Edges = trace_edges(folded)
         self._folded, self._bits = folded, edge_bits(self.traced, scheme)
-        self._last = last_readers(folded)
         # A caller's bf16 moves an 8-bit level by half a level at most, which training stands (0.1 points of mAP@.5
         # under the float twin); of 16 bits it would leave eight.
         self._wide = max((*self._bits.values(), scheme.w_bit, *(w for _, w, _ in scheme.layer_bits))) > 8
@@ -108,19 +110,9 @@ class FakeQuantised(nn.Module):
             self.charges[f"layer{i}"] = EdgeScale(at, power=power, learn=learn, fixed=keeps)
         width = channels(network.spec)
         for i, layer in enumerate(network.spec.layers):
-            if isinstance(layer, s.Conv):
-                self.layers[str(i)] = FakeConv(
-                    layer,
-                    width[layer.sources[0]],
-                    style=scheme.style,
-                    bits=weight_bits(folded, i, scheme),
-                    fold=self.fold,
-                    learn=learn,
-                    share=self._share(layer),
-                    acc_bits=scheme.acc_bits,
-                )
-            elif isinstance(layer, s.Shortcut) and layer.weighted:
-                self.layers[str(i)] = FakeSum(layer, width[i])
+            module = rule(MODULES, layer, "module that trains quantised")(self, i, layer, width[layer.sources[0]])
+            if module is not None:
+                self.layers[str(i)] = module
         self._load(network.state)
         self._kept: tuple[tuple[int, ...], IntegerExecutor] | None = None
         self.counting = False  # whether a training pass adds its levels up; scales of edges keep still then
@@ -173,14 +165,13 @@ class FakeQuantised(nn.Module):
             InputError: half of what rounding alone leaves of a layer's weights would be lost; names it.
         """
         grids = self._grids()
-        for i, layer in enumerate(self._folded.layers):
-            if isinstance(layer, s.Conv) and self.scheme.acc_bits:
-                before, after = self._conv(i).kept(grids[layer.sources[0]])
-                if 2 * after < before:
-                    raise InputError(
-                        f"layer {i} (cfg line {layer.line}): accumulators of {self.scheme.acc_bits} bits leave only "
-                        f"{after:.0%} of its weights' power; use more --acc-bits or fewer --a-bit"
-                    )
+        for i, layer in self._folded.kernels.items() if self.scheme.acc_bits else ():
+            before, after = self._conv(i).kept(grids[layer.sources[0]])
+            if 2 * after < before:
+                raise InputError(
+                    f"layer {i} (cfg line {layer.line}): accumulators of {self.scheme.acc_bits} bits leave only "
+                    f"{after:.0%} of its weights' power; use more --acc-bits or fewer --a-bit"
+                )
 
     @torch.no_grad()
     def quantised(self) -> QuantisedNetwork:
@@ -191,12 +182,13 @@ class FakeQuantised(nn.Module):
         for i in tabled_layers(self._folded):
             step = self.charges[f"layer{i}"].step()  # type: ignore[operator]
             charges[i] = QParams(float(step), *level_bounds(CHARGE_BITS, signed=True))
-        for i, layer in enumerate(self._folded.layers):
-            if isinstance(layer, s.Conv):
-                weight, bias, steps[i] = self._conv(i).absorbed(grids[layer.sources[0]])
-                state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = weight.cpu(), bias.cpu()
-            elif isinstance(layer, s.Shortcut) and layer.weighted:
-                state[f"layers.{i}.weights"] = self.layers[str(i)].weights.detach().cpu()  # type: ignore[operator]
+        for key, module in self.layers.items():
+            if isinstance(module, FakeConv):
+                source = grids[self._folded.layers[int(key)].sources[0]]
+                weight, bias, steps[int(key)] = module.absorbed(source)
+                state[f"layers.{key}.conv.weight"], state[f"layers.{key}.conv.bias"] = weight.cpu(), bias.cpu()
+            elif isinstance(module, FakeSum):
+                state[f"layers.{key}.weights"] = module.weights.detach().cpu()
         return QuantisedNetwork(Network(self._folded, state), self.scheme, grids, steps, charges, self.counts)
 
     def executor(self) -> IntegerExecutor:
@@ -218,30 +210,21 @@ class FakeQuantised(nn.Module):
         return {key: value.detach().cpu().clone() for key, value in self.state_dict().items() if is_observer(key)}
 
     def _walk(self, x: Tensor, observe: bool, frozen: bool) -> list[Tensor]:
-        out, heads, grids = {-1: x}, [], self._grids()
-        for i, layer in enumerate(self.spec.layers):
-            given = [out[j] for j in layer.sources]
-            match layer:
-                case s.Conv():
-                    y = self._conv(i)(given[0], source=grids[layer.sources[0]], frozen=frozen)
-                    out[i] = self._rounded(i, layer.activation, y, grids[i], observe) if i in grids else y
-                case s.Shortcut():
-                    y = self.layers[str(i)](given) if layer.weighted else sum(given[1:], start=given[0])
-                    out[i] = self._rounded(i, layer.activation, y, grids[i], observe)
-                case s.ScaleChannels():
-                    out[i] = self._rounded(i, layer.activation, given[1] * given[0], grids[i], observe)
-                case s.AvgPool():
-                    out[i] = self._rounded(i, "linear", given[0].mean((2, 3), keepdim=True), grids[i], observe)
-                case s.Dropout():
-                    out[i] = F.dropout(given[0], layer.probability)
-                case _:
-                    out[i] = move(layer, given, float("-inf"))
-            if isinstance(layer, s.Output):
-                heads.append(out[i])
-            for j in set(layer.sources):
-                if self._last[j] == i:
-                    del out[j]
-        return heads
+        grids = self._grids()
+
+        def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+            if str(i) not in self.layers:
+                y = without_tensors(layer, given)
+            elif isinstance(module := self.layers[str(i)], FakeConv):
+                y = module(given[0], source=grids[layer.sources[0]], frozen=frozen)
+            else:
+                y = module(*given)
+            if not facts(layer).computes or i not in grids:
+                return y
+            return self._rounded(i, activation_of(layer), y, grids[i], observe)
+
+        out = run(self.spec, x, step, keep=self.spec.heads)
+        return [out[i] for i in self.spec.heads]
 
     def _grids(self) -> dict[int, QParams]:
         """The grids by the present scales."""
@@ -264,6 +247,18 @@ class FakeQuantised(nn.Module):
     def _follow_weights(self) -> None:
         for layer in self._convs():
             layer.follow(WEIGHT_PACE)
+
+    def _fake_conv(self, i: int, layer: s.Conv, in_channels: int) -> FakeConv:
+        return FakeConv(
+            layer,
+            in_channels,
+            style=self.scheme.style,
+            bits=weight_bits(self._folded, i, self.scheme),
+            fold=self.fold,
+            learn=self.learn,
+            share=self._share(layer),
+            acc_bits=self.scheme.acc_bits,
+        )
 
     def _share(self, layer: s.Conv) -> float:
         """What the weights that read the image take of its scale."""
@@ -291,3 +286,11 @@ class FakeQuantised(nn.Module):
 def is_observer(key: str) -> bool:
     """Whether a tensor of the state is a scale, a flag or a counter, and not one of the float network's."""
     return key.startswith(("edges.", "charges.")) or ".steps." in key or key in ("frozen", "seen")
+
+
+MODULES: dict[type[s.Layer], Callable[[FakeQuantised, int, Any, int], nn.Module | None]] = {
+    s.Conv: FakeQuantised._fake_conv,
+    s.Shortcut: lambda model, i, layer, width: FakeSum(layer, width) if layer.weighted else None,
+    s.Dropout: lambda model, i, layer, width: nn.Dropout(layer.probability),
+    s.Layer: lambda model, i, layer, width: None,
+}

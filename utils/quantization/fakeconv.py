@@ -238,7 +238,7 @@ class FakeSum(nn.Module):
         self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
         self.normalization = layer.weights_normalization
 
-    def forward(self, given: list[Tensor]) -> Tensor:
+    def forward(self, *given: Tensor) -> Tensor:
         """[N,C,H,W] of every source -> their weighted sum."""
         shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
         return sum((x * share for x, share in zip(given[1:], shares[1:], strict=True)), start=given[0] * shares[0])

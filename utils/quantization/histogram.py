@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.forward import without_tensors
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
+from utils.darknet.ops import activation_of, rule
 from utils.darknet.shortcuts import source_shares
-from utils.quantization.data_movement import last_readers, move
+from utils.darknet.walk import walk
 
 BINS = 512
 MERGED_BINS = 4096
@@ -64,36 +67,38 @@ def float_edges(network: Network, x: Tensor, *, keep: bool = False) -> Iterator[
 
 def float_layers(network: Network, x: Tensor, *, keep: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
     """As ``float_edges``, with what the activation got between them: (layer, before, output); alike without one."""
-    spec, out = network.spec, {-1: x}
-    last = last_readers(spec)
-    yield -1, x, x
-    for i, layer in enumerate(spec.layers):
-        before, out[i] = float_step(i, layer, [out[j] for j in layer.sources], network.state)
-        yield i, before, out[i]
-        for j in () if keep else set(layer.sources):
-            if last[j] == i:
-                del out[j]
+    before = {-1: x}
+
+    def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        before[i], after = float_step(i, layer, given, network.state)
+        return after
+
+    for i, y in walk(network.spec, x, step, keep=None if keep else ()):
+        yield i, before.pop(i), y
 
 
 def float_step(i: int, layer: s.Layer, inputs: list[Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """One layer of a folded network: before and after its activation."""
-    match layer:
-        case s.Conv():
-            y = convolve(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
-        case s.Shortcut():
-            if layer.weighted:
-                shares = shortcut_shares(layer, state[f"layers.{i}.weights"]).float().unsqueeze(-1).unsqueeze(-1)
-                inputs = [x * share for x, share in zip(inputs, shares, strict=True)]
-            y = torch.stack(inputs).sum(0)
-        case s.ScaleChannels():
-            y = inputs[1] * inputs[0]
-        case s.AvgPool():
-            y = inputs[0].mean((2, 3), keepdim=True)
-            return y, y
-        case _:
-            y = move(layer, inputs, float("-inf"))
-            return y, y
-    return y, ACTIVATIONS[layer.activation](y)
+    y = rule(FLOATS, layer, "float form")(i, layer, inputs, state)
+    return y, ACTIVATIONS[activation_of(layer)](y)
+
+
+def _conv(i: int, layer: s.Kernel, inputs: list[Tensor], state: Mapping[str, Tensor]) -> Tensor:
+    return convolve(layer, inputs[0], state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"])
+
+
+def _sum(i: int, layer: s.Shortcut, inputs: list[Tensor], state: Mapping[str, Tensor]) -> Tensor:
+    if layer.weighted:
+        shares = shortcut_shares(layer, state[f"layers.{i}.weights"]).float().unsqueeze(-1).unsqueeze(-1)
+        inputs = [x * share for x, share in zip(inputs, shares, strict=True)]
+    return torch.stack(inputs).sum(0)
+
+
+FLOATS: dict[type[s.Layer], Callable[[int, Any, list[Tensor], Mapping[str, Tensor]], Tensor]] = {
+    s.Kernel: _conv,
+    s.Shortcut: _sum,
+    s.Layer: lambda i, layer, inputs, state: without_tensors(layer, inputs),
+}
 
 
 def shortcut_shares(layer: s.Shortcut, weights: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.network import Checkpoint, Network
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
@@ -63,11 +64,11 @@ def integer_of(checkpoint: Checkpoint, name: str = "checkpoint") -> IntegerNetwo
         raise InputError(f"{name}: holds a {checkpoint.kind} network; convert it with convert_snn.py")
     if payload.get("version") not in range(1, VERSION + 1):
         raise InputError(f"{name}: integer format {payload.get('version')}, this is {VERSION}; convert it again")
-    source, width = _Reader(payload, name), channels(spec, name)
-    ops: dict[int, IntegerOp] = {}
-    for i, numbers in payload["layers"].items():
-        layer = spec.layers[i]
-        ops[i] = source.conv(layer, numbers, width) if isinstance(layer, s.Conv) else source.other(layer, numbers)
+    source, width, convs = _Reader(payload, name), channels(spec, name), spec.convs
+    ops: dict[int, IntegerOp] = {
+        i: source.conv(convs[i], numbers, width) if i in convs else source.other(spec.layers[i], numbers)
+        for i, numbers in payload["layers"].items()
+    }
     source.check_end()
     grids = {i: QParams(scale, qmin, qmax) for i, (scale, qmin, qmax) in payload["grids"].items()}
     return IntegerNetwork(spec, Scheme.from_dict(payload["scheme"]), ops, grids)
@@ -154,14 +155,13 @@ class _Reader:
 
     def other(self, layer: s.Layer, numbers: dict[str, Any]) -> IntegerOp:
         by, table = self._requantiser(numbers), self._table(numbers)
-        match layer:
-            case s.AvgPool():
-                return IntPool(count=numbers["count"], requantiser=by)
-            case s.ScaleChannels():
-                return IntGate(requantiser=by, table=table)
-            case s.Shortcut():
-                return IntShortcut(gains=self._sums(numbers["gains"]), requantiser=by, table=table)
-        raise InputError(f"{self.name}: layer of cfg line {layer.line} cannot compute; the file is damaged")
+        if not facts(layer).computes:
+            raise InputError(f"{self.name}: layer of cfg line {layer.line} cannot compute; the file is damaged")
+        if "count" in numbers:
+            return IntPool(count=numbers["count"], requantiser=by)
+        if "gains" in numbers:
+            return IntShortcut(gains=self._sums(numbers["gains"]), requantiser=by, table=table)
+        return IntGate(requantiser=by, table=table)
 
     def _sums(self, given: list[int]) -> Tensor:
         if self.version == 1:

@@ -114,9 +114,9 @@ class IntegerNetwork:
 
     def conv(self, i: int) -> tuple[Conv, IntConv]:
         """Layer ``i``, a convolution, as structure and as integers."""
-        layer, op = self.spec.layers[i], self.ops[i]
-        assert isinstance(layer, Conv) and isinstance(op, IntConv)
-        return layer, op
+        op = self.ops[i]
+        assert isinstance(op, IntConv)
+        return self.spec.convs[i], op
 
 
 def requantise(acc: Tensor, by: Requantiser) -> Tensor:

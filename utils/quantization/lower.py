@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
+from utils.darknet.ops import facts, rule
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.exact_conv import accumulator_bounds, width_of
@@ -55,8 +57,9 @@ def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
     """
     spec, state, grids = quantised.network.spec, quantised.network.state, quantised.grids
     ops: dict[int, IntegerOp] = {}
+    convs = spec.convs
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Conv):
+        if i in convs:
             ops[i] = lower_conv(
                 i,
                 spec,
@@ -83,18 +86,41 @@ def lower_other(
     count: int | None,
 ) -> IntegerOp | None:
     """A layer without kernel; None if it only moves integers."""
-    match layer:
-        case s.Shortcut():
-            sources = [grids[j] for j in layer.sources]
-            return lower_shortcut(layer, sources, grids[i], weights=state.get(f"layers.{i}.weights"), charge=charge)
-        case s.ScaleChannels():
-            return lower_gate(layer, [grids[j] for j in layer.sources], grids[i], charge=charge)
-        case s.AvgPool():
-            assert count is not None, f"layer {i}: nobody told how many pixels it averages"
-            return lower_pool(count, grids[layer.sources[0]], grids[i])
-        case s.SqueezeExcite():
-            raise TypeError(f"layer {i}: [se] reaches the integers written out; call expand first")
-    return None
+    if not facts(layer).computes:
+        return None
+    between = _Between([grids[j] for j in layer.sources], grids[i], state.get(f"layers.{i}.weights"), charge, count)
+    return rule(INTEGERS, layer, "form in integers")(layer, between)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """What a layer is lowered by: grids it reads, its own, weights of a sum, grid before a table, px of an average."""
+
+    sources: list[QParams]
+    target: QParams
+    weights: Tensor | None
+    charge: QParams | None
+    count: int | None
+
+
+def _sum(layer: s.Shortcut, by: _Between) -> IntegerOp:
+    return lower_shortcut(layer, by.sources, by.target, weights=by.weights, charge=by.charge)
+
+
+def _gate(layer: s.ScaleChannels, by: _Between) -> IntegerOp:
+    return lower_gate(layer, by.sources, by.target, charge=by.charge)
+
+
+def _pool(layer: s.AvgPool, by: _Between) -> IntegerOp:
+    assert by.count is not None, f"cfg line {layer.line}: nobody told how many pixels it averages"
+    return lower_pool(by.count, by.sources[0], by.target)
+
+
+INTEGERS: dict[type[s.Layer], Callable[[Any, _Between], IntegerOp]] = {
+    s.Shortcut: _sum,
+    s.ScaleChannels: _gate,
+    s.AvgPool: _pool,
+}
 
 
 def weight_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int:
@@ -136,8 +162,7 @@ def lower_conv(
     Raises:
         InputError: the accumulator needs more bits than it has.
     """
-    layer = spec.layers[i]
-    assert isinstance(layer, s.Conv)
+    layer = spec.convs[i]
     scale = source.scale * w_scale.double()  # [O] value of one accumulator unit
     w = round_weights(weight, w_scale, bits)
     b = round_half_up(bias.double() / scale)

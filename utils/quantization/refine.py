@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.forward import move
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
+from utils.darknet.walk import walk
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.bias import correct_bias
-from utils.quantization.data_movement import last_readers, move
 from utils.quantization.exact_conv import ExactConv, accumulator_bounds
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import ENOUGH_SIDE, float_step
@@ -30,14 +31,25 @@ from utils.quantization.weights import fit_accumulator, round_weights, weight_sc
 Batches = list[Tensor]
 
 
-@dataclass
-class _Run:
-    """Two walks side by side: the float network's values and the quantised one's levels of every live edge."""
+@dataclass(frozen=True)
+class Twins:
+    """An edge in two networks side by side: the float one's values and the quantised one's levels, batch by batch."""
 
-    exact: dict[int, Batches]
-    levels: dict[int, Batches]
+    exact: Batches
+    levels: Batches
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What layers are quantised by, and what has come of those that are: tensors and scales of their weights."""
+
+    spec: s.ModelSpec
+    grids: dict[int, QParams]
+    charges: dict[int, QParams]
+    scheme: Scheme
+    generator: torch.Generator
+    state: dict[str, Tensor]
     scales: dict[int, Tensor] = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -64,65 +76,54 @@ def refine(
         InputError: the scheme's accumulators are so narrow that half of a layer's channels would lose all weights.
     """
     charges, counts = charges or {}, counts or {}
-    spec, generator = network.spec, torch.Generator().manual_seed(0)
+    spec = network.spec
     levels = [image_levels(x) for x in batches]
-    run = _Run({-1: [n * grids[-1].scale for n in levels]}, {-1: levels}, state=dict(network.state))
-    last = last_readers(spec)
-    for i, layer in enumerate(tqdm(spec.layers, desc="quantise", leave=False, delay=2, disable=None)):
-        match layer:
-            case s.Conv():
-                _convolution(i, spec, run, grids, charges.get(i), scheme, generator)
-            case s.Output():
-                pass
-            case _:
-                op = lower_other(i, layer, grids, run.state, charges.get(i), counts.get(i))
-                given = zip(*(run.exact[j] for j in layer.sources), strict=True)
-                run.exact[i] = [float_step(i, layer, list(x), run.state)[1] for x in given]
-                given = zip(*(run.levels[j] for j in layer.sources), strict=True)
-                run.levels[i] = [_levels(i, layer, op, list(x), grids[i]) for x in given]
-        for j in set(layer.sources):
-            if last[j] == i:
-                run.exact.pop(j, None)
-                run.levels.pop(j, None)
-    return QuantisedNetwork(Network(spec, run.state), scheme, grids, run.scales, charges, counts)
+    made = _Made(spec, grids, charges, scheme, torch.Generator().manual_seed(0), dict(network.state))
+
+    def step(i: int, layer: s.Layer, given: list[Twins]) -> Twins:
+        if i in spec.heads:
+            return Twins([], [])
+        if i in convs:
+            return _convolution(i, convs[i], given[0], made)
+        op = lower_other(i, layer, grids, made.state, charges.get(i), counts.get(i))
+        values = zip(*(twins.exact for twins in given), strict=True)
+        inputs = zip(*(twins.levels for twins in given), strict=True)
+        exact = [float_step(i, layer, list(x), made.state)[1] for x in values]
+        return Twins(exact, [_levels(i, layer, op, list(x)) for x in inputs])
+
+    convs, image = spec.convs, Twins([n * grids[-1].scale for n in levels], levels)
+    steps = walk(spec, image, step)
+    for _ in tqdm(steps, desc="quantise", total=len(spec.layers) + 1, leave=False, delay=2, disable=None):
+        pass
+    return QuantisedNetwork(Network(spec, made.state), scheme, grids, made.scales, charges, counts)
 
 
-def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor], grid: QParams) -> Tensor:
+def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor]) -> Tensor:
     if op is None:
-        return move(layer, inputs, float(grid.qmin))
+        return move(layer, inputs)
     assert not isinstance(op, IntConv)
     return respond(charge(inputs, op, f"layer {i} (cfg line {layer.line})"), op)
 
 
-def _convolution(
-    i: int,
-    spec: s.ModelSpec,
-    run: _Run,
-    grids: dict[int, QParams],
-    before_grid: QParams | None,
-    scheme: Scheme,
-    generator: torch.Generator,
-) -> None:
-    layer = spec.layers[i]
-    assert isinstance(layer, s.Conv)
-    source, target = grids[layer.sources[0]], grids.get(i)
-    weight, bias = run.state[f"layers.{i}.conv.weight"], run.state[f"layers.{i}.conv.bias"]
-    before = [convolve(layer, x, weight, bias) for x in run.exact[layer.sources[0]]]
-    levels = run.levels[layer.sources[0]]
+def _convolution(i: int, layer: s.Conv, given: Twins, made: _Made) -> Twins:
+    scheme, source = made.scheme, made.grids[layer.sources[0]]
+    target, before_grid = made.grids.get(i), made.charges.get(i)
+    weight, bias = made.state[f"layers.{i}.conv.weight"], made.state[f"layers.{i}.conv.bias"]
+    before = [convolve(layer, x, weight, bias) for x in given.exact]
     if scheme.refit:
         fan_in = weight[0].numel()
         count = min(max(8 * fan_in, 8192), 8 * LARGEST_FAN_IN)
-        taps, wanted = sample_positions(layer, levels, before, count, generator)
+        taps, wanted = sample_positions(layer, given.levels, before, count, made.generator)
         weight, bias = refit(layer, weight, bias, taps * source.scale, wanted)
-    bits = weight_bits(spec, i, scheme)
+    bits = weight_bits(made.spec, i, scheme)
     scale = weight_scales(weight, bias, source.scale, bits, scheme.style)
     if scheme.acc_bits is not None:
         scale = _fitted(f"layer {i} (cfg line {layer.line})", weight, bias, scale, source, bits, scheme)
     weight = (round_weights(weight, scale, bits).double() * scale.view(-1, 1, 1, 1)).float()
-    made = partial(lower_conv, i, spec, bits=bits, source=source, target=target, charge=before_grid)
-    op = made(weight, torch.zeros_like(bias), scale)
+    lowered = partial(lower_conv, i, made.spec, bits=bits, source=source, target=target, charge=before_grid)
+    op = lowered(weight, torch.zeros_like(bias), scale)
     conv = ExactConv(layer, op.weight, op.bias, source.reach)
-    charges = [conv(n) for n in levels]  # without the bias, which moves it by a constant
+    charges = [conv(n) for n in given.levels]  # without the bias, which moves it by a constant
     if scheme.correct_bias:
         unit = (source.scale * scale).float().view(1, -1, 1, 1)
         sums = [_thin(c).float() * unit for c in charges]
@@ -131,13 +132,13 @@ def _convolution(
             room = 2 ** (scheme.acc_bits - 1) - 1 - accumulator_bounds(op.weight, op.bias, source.reach)
             most = (room - 0.75).minimum(room * (1 - 2.0**-22)).clamp_min(0) * source.scale * scale
             bias = bias.double().maximum(-most).minimum(most).float()
-    run.state[f"layers.{i}.conv.weight"], run.state[f"layers.{i}.conv.bias"] = weight, bias
-    run.scales[i] = scale
-    op = made(weight, bias, scale, acc_bits=scheme.acc_bits or ACC_BITS)
-    if op.requantiser is not None:
-        run.exact[i] = [ACTIVATIONS[layer.activation](y) for y in before]
-        shift = op.bias.view(1, -1, 1, 1)
-        run.levels[i] = [respond(c + shift, op) for c in charges]
+    made.state[f"layers.{i}.conv.weight"], made.state[f"layers.{i}.conv.bias"] = weight, bias
+    made.scales[i] = scale
+    op = lowered(weight, bias, scale, acc_bits=scheme.acc_bits or ACC_BITS)
+    if op.requantiser is None:
+        return Twins([], [])
+    shift = op.bias.view(1, -1, 1, 1)
+    return Twins([ACTIVATIONS[layer.activation](y) for y in before], [respond(c + shift, op) for c in charges])
 
 
 def _fitted(

@@ -23,11 +23,7 @@ CHARGE_BITS = 8
 def tabled_layers(spec: s.ModelSpec) -> tuple[int, ...]:
     """The layers whose activation is a table; a read-out's is computed in float."""
     kept = set(readouts(spec))
-    return tuple(
-        i
-        for i, layer in enumerate(spec.layers)
-        if isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels) and layer.activation in TABLED and i not in kept
-    )
+    return tuple(i for i, layer in spec.activated.items() if layer.activation in TABLED and i not in kept)
 
 
 def charge_grids(spec: s.ModelSpec, histograms: dict[int, Histogram], scheme: Scheme) -> dict[int, QParams]:
@@ -40,12 +36,8 @@ def charge_grids(spec: s.ModelSpec, histograms: dict[int, Histogram], scheme: Sc
             sigmoid does not care how far behind its flat ends the range stops). In style pow2 the scale is the next
             power of two.
     """
-    grids = {}
-    for i in tabled_layers(spec):
-        layer = spec.layers[i]
-        assert isinstance(layer, s.Conv | s.Shortcut | s.ScaleChannels)
-        grids[i] = charge_grid(histograms[i], layer.activation, scheme)
-    return grids
+    activated = spec.activated
+    return {i: charge_grid(histograms[i], activated[i].activation, scheme) for i in tabled_layers(spec)}
 
 
 def charge_grid(histogram: Histogram, activation: str, scheme: Scheme) -> QParams:

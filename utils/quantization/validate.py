@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from utils.darknet import spec as s
+from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, strides
 from utils.errors import InputError
 
@@ -18,22 +22,18 @@ def readouts(spec: s.ModelSpec) -> tuple[int, ...]:
 
 def outer_layers(spec: s.ModelSpec) -> frozenset[int]:
     """Convolutions that read the image, directly or through moves, and those that are read out."""
-    image = {-1}
+    image, kernels = {-1}, spec.kernels
     outer = set(readouts(spec))
     for i, layer in enumerate(spec.layers):
         if image & set(layer.sources):
-            (outer if isinstance(layer, s.Kernel) else image).add(i)
+            (outer if i in kernels else image).add(i)
     return frozenset(outer)
 
 
 def depthwise_layers(spec: s.ModelSpec) -> frozenset[int]:
     """Convolutions of which every filter reads one channel."""
     width = channels(spec)
-    return frozenset(
-        i
-        for i, layer in enumerate(spec.layers)
-        if isinstance(layer, s.Kernel) and 1 < layer.groups == width[layer.sources[0]]
-    )
+    return frozenset(i for i, layer in spec.kernels.items() if 1 < layer.groups == width[layer.sources[0]])
 
 
 def check_supported(spec: s.ModelSpec) -> None:
@@ -47,56 +47,58 @@ def check_supported(spec: s.ModelSpec) -> None:
     """
     if spec.channels not in (1, 3):
         raise InputError(f"[net] channels={spec.channels}: the image must have 1 or 3 channels of 8 bits")
-    read_out, across = set(readouts(spec)), strides(spec)
+    read_out, across, kernels = set(readouts(spec)), strides(spec), spec.kernels
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
-        match layer:
-            case s.Kernel() if layer.bn:
-                raise InputError(f"{place}: batch norm is not folded; call fold_bn first")
-            case s.Kernel() if i in read_out:
-                _check_activation(place, layer.activation, HEAD_ACTIVATIONS)
-            case s.Kernel() | s.Shortcut():
-                _check_activation(place, layer.activation, BENT + TABLED)
-            case s.ScaleChannels():
-                _check_activation(place, layer.activation, BENT + TABLED)
-                if across[layer.sources[0]]:
-                    raise InputError(
-                        f"{place}: its gate, layer {layer.sources[0]}, is a whole map; put an [avgpool] before the gate"
-                    )
-            case s.SqueezeExcite() | s.AvgPool() | s.Reorg():
-                pass
-            case s.MaxPool() | s.Upsample() | s.Route() | s.Dropout() | s.Output():
-                pass
-            case _:
-                kind = type(layer).__name__
-                raise InputError(f"{place}: {kind} has no integer form yet; use a cfg without it and retrain")
+        allowed = HEAD_ACTIVATIONS if i in read_out and i in kernels else BENT + TABLED
+        rule(CHECKS, layer, "integer form yet")(layer, place, allowed)
+        gate = layer.sources[0]
+        if layer.features != layer.sources and across[gate]:
+            raise InputError(f"{place}: its gate, layer {gate}, is a whole map; put an [avgpool] before the gate")
     _check_readouts(spec, read_out)
 
 
-def _check_activation(place: str, activation: str, allowed: tuple[str, ...]) -> None:
-    if activation not in allowed:
+def _check_kernel(layer: s.Kernel, place: str, allowed: tuple[str, ...]) -> None:
+    if layer.bn:
+        raise InputError(f"{place}: batch norm is not folded; call fold_bn first")
+    _check_activation(layer, place, allowed)
+
+
+def _check_activation(layer: s.Activated, place: str, allowed: tuple[str, ...]) -> None:
+    if layer.activation not in allowed:
         remedy = "linear" if allowed is HEAD_ACTIVATIONS else "relu"
         raise InputError(
-            f"{place}: activation={activation} has no integer form; "
+            f"{place}: activation={layer.activation} has no integer form; "
             f"set activation={remedy} in the cfg and retrain (train.py --cfg ... --weights ... -pt)"
         )
 
 
+def _fits(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
+    """Nothing to object."""
+
+
+CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # the kinds that have an integer form
+    s.Kernel: _check_kernel,
+    s.Activated: _check_activation,
+    **dict.fromkeys((s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Output), _fits),
+}
+
+
 def _check_readouts(spec: s.ModelSpec, read_out: set[int]) -> None:
-    for i in read_out:
-        if i < 0 or not isinstance(spec.layers[i], s.Kernel):
-            line = spec.layers[i].line if i >= 0 else 0
-            raise InputError(
-                f"layer {i} (cfg line {line}): a head must read a convolution; put a 1x1 [convolutional] before it"
-            )
+    heads = set(spec.heads)
+    for i in read_out - spec.kernels.keys():
+        line = spec.layers[i].line if i >= 0 else 0
+        raise InputError(
+            f"layer {i} (cfg line {line}): a head must read a convolution; put a 1x1 [convolutional] before it"
+        )
     for i, layer in enumerate(spec.layers):
         for j in layer.sources:
-            if j in read_out and not isinstance(layer, s.Output):
+            if j in read_out and i not in heads:
                 raise InputError(
                     f"layer {i} (cfg line {layer.line}): reads layer {j}, which a head reads as int32; "
                     "give the head a convolution of its own"
                 )
-            if j >= 0 and isinstance(spec.layers[j], s.Output):
+            if j in heads:
                 raise InputError(
                     f"layer {i} (cfg line {layer.line}): reads layer {j}, a detection head; read the layer before it"
                 )

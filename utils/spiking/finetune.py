@@ -21,7 +21,8 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
-from utils.quantization.data_movement import last_readers
+from utils.darknet.ops import facts
+from utils.darknet.walk import last_readers, run
 from utils.quantization.exact_conv import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv
@@ -91,7 +92,7 @@ def finetune_stream(
     last, pixels, ops = last_readers(spec), pixel_edges(spec), dict(network.ops)
     trains: dict[int, Train] = {-1: [None] * executor.steps}
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Output):
+        if i in spec.heads:
             continue
         op, given = ops.get(i), [trains[j] for j in layer.sources]
         if not isinstance(op, IntConv) or pixels.intersection(layer.sources):
@@ -108,11 +109,9 @@ def finetune_stream(
 
 def pixel_edges(spec: s.ModelSpec) -> set[int]:
     """Edges that carry pixels, among them those that only move them."""
-    found = {-1}
-    for i, layer in enumerate(spec.layers):
-        if not isinstance(layer, s.Conv | s.Shortcut | s.Output) and found.intersection(layer.sources):
-            found.add(i)
-    return found
+    heads = set(spec.heads)
+    lit = run(spec, True, lambda i, layer, given: any(given) and not facts(layer).computes and i not in heads)
+    return {i for i, pixels in lit.items() if pixels}
 
 
 def drop(trains: dict[int, Train], layer: s.Layer, last: dict[int, int], i: int) -> None:

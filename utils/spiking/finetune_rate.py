@@ -7,13 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
-from utils.quantization.data_movement import last_readers
+from utils.darknet.walk import last_readers
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
 from utils.spiking.finetune import Progress, Train, TunedLayer, drop, pixel_edges, summed, tune, unbiased
@@ -35,13 +34,14 @@ def finetune_rate(
         progress: is told each layer that is done.
     """
     spec, made, state = rate.spec, dict(rate.network.state), RateState(rate, images)
-    last, pixels, read = last_readers(spec), pixel_edges(spec), set(readouts(spec))
+    last, pixels, read, convs = last_readers(spec), pixel_edges(spec), set(readouts(spec)), spec.convs
     trains: dict[int, Train] = {-1: [state.x] * rate.timesteps}
     for i, exact in float_edges(expand(fold_bn(network))[0], images):
-        if i < 0 or isinstance(layer := spec.layers[i], s.Output):
+        if i < 0 or i in spec.heads:
             continue
+        layer = spec.layers[i]
         given = [trains[j] for j in layer.sources]
-        if not isinstance(layer, s.Conv) or pixels.intersection(layer.sources):
+        if i not in convs or pixels.intersection(layer.sources):
             trains[i] = _relayed(state, i, given, exact=i in pixels)
         elif i in read:
             made[_name(i, "bias")] = _rate_read_out(rate, i, given[0], exact)
@@ -72,8 +72,7 @@ def _weights(rate: RateNetwork, i: int) -> tuple[Tensor, Tensor]:
 
 
 def _rate_task(rate: RateNetwork, i: int, given: Train, exact: Tensor, images: Tensor) -> TunedLayer:
-    layer, steps, scale = rate.spec.layers[i], rate.timesteps, rate.scales[i].view(1, -1, 1, 1)
-    assert isinstance(layer, s.Conv)
+    layer, steps, scale = rate.spec.convs[i], rate.timesteps, rate.scales[i].view(1, -1, 1, 1)
     slope = SLOPES.get(layer.activation, 1.0)
     low = -torch.inf if layer.activation in ("linear", *SLOPES) else 0.0
 
@@ -98,8 +97,7 @@ def _rate_task(rate: RateNetwork, i: int, given: Train, exact: Tensor, images: T
 
 
 def _rate_read_out(rate: RateNetwork, i: int, given: Train, exact: Tensor) -> Tensor:
-    layer, (weight, bias) = rate.spec.layers[i], _weights(rate, i)
-    assert isinstance(layer, s.Conv)
+    layer, (weight, bias) = rate.spec.convs[i], _weights(rate, i)
     received = summed(given, next(x for x in given if x is not None)) / rate.timesteps
     wanted = exact.logit(1e-6) if layer.activation == "logistic" else exact
     return unbiased(bias, convolve(layer, received, weight, bias) - wanted)

@@ -11,6 +11,7 @@ of spikes and a threshold of one half. A concat into a convolution is several co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.darknet import spec as s
+from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.files import writing
 from utils.quantization.integer import IntegerNetwork, IntShortcut, Requantiser
@@ -39,6 +42,9 @@ class Part:
     node: str
     of: tuple[int, ...]
     width: int
+
+
+Parts = tuple[Part, ...]
 
 
 @dataclass
@@ -81,26 +87,20 @@ def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:
     check_nir(network.integer, height, width)
     integer, wide = network.integer, channels(network.spec)
     graph = _Graph()
-    parts: dict[int, tuple[Part, ...]] = {-1: (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),)}
     size = sizes(network.spec, height, width)
     graph.add(IMAGE, nir.Input(np.array([wide[-1], height, width])))
     graph.add(START, nir.Input(np.array([1, height, width])))
     builder = _Builder(nir, graph, network, size)
-    for i, layer in enumerate(network.spec.layers):
-        given = [parts[j] for j in layer.sources if j in parts]
-        match layer:
-            case s.Conv():
-                builder.conv(i, layer, given[0])
-            case s.Shortcut():
-                builder.shortcut(i, layer, given)
-            case s.MaxPool():
-                parts[i] = builder.pool(i, layer, given[0])
-            case s.Route():
-                parts[i] = tuple(part for source in given for part in _slice(source, layer))
-            case s.Dropout():
-                parts[i] = given[0]
-        if i in integer.ops and i not in readouts(network.spec):
-            parts[i] = (Part(f"fire_{i}", tuple(range(wide[i])), wide[i]),)
+
+    def step(i: int, layer: s.Layer, given: list[Parts]) -> Parts:
+        moved = rule(NODES, layer, "node in NIR")(builder, i, layer, given)
+        if i in integer.ops and i not in ends:
+            return (Part(f"fire_{i}", tuple(range(wide[i])), wide[i]),)
+        return moved
+
+    ends = readouts(network.spec)
+    image: Parts = (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),)
+    run(network.spec, image, step)
     graph_of_all = nir.NIRGraph(graph.nodes, graph.edges, type_check=False)
     graph_of_all.metadata = builder.metadata()
     return graph_of_all
@@ -121,8 +121,9 @@ class _Builder:
         }
         return {"mode": "phase", "window": self.network.window, "steps": self.network.latency, **scales}
 
-    def conv(self, i: int, layer: s.Conv, given: tuple[Part, ...]) -> None:
+    def conv(self, i: int, layer: s.Conv, sources: list[Parts]) -> Parts:
         """A convolution for every part of the input, all into one integrator."""
+        given = sources[0]
         _, op = self.network.integer.conv(i)
         by = op.requantiser
         gain = np.ones(layer.filters) if by is None else by.multiplier.numpy().astype(np.float64)
@@ -139,8 +140,9 @@ class _Builder:
         else:
             largest = np.abs(weight).sum((1, 2, 3)).max() * self.network.integer.reach_into(i) + np.abs(bias).max()
             self._neuron(i, by, names, bias, largest)
+        return ()
 
-    def shortcut(self, i: int, layer: s.Shortcut, given: list[tuple[Part, ...]]) -> None:
+    def shortcut(self, i: int, layer: s.Shortcut, given: list[Parts]) -> Parts:
         """Every part of every source through a 1x1 convolution that holds its gain, all into one integrator."""
         op = self.network.integer.ops[i]
         assert isinstance(op, IntShortcut)
@@ -158,8 +160,9 @@ class _Builder:
                 names.append(self.graph.add(f"add_{i}_{source}_{k}", node, part.node))
         largest = float(np.abs(gains).sum(0).max()) * self.network.integer.reach_into(i)
         self._neuron(i, op.requantiser, names, np.zeros(wide), largest)
+        return ()
 
-    def pool(self, i: int, layer: s.MaxPool, given: tuple[Part, ...]) -> tuple[Part, ...]:
+    def pool(self, i: int, layer: s.MaxPool, sources: list[Parts]) -> Parts:
         """The OR of the trains: ones over each window, and a threshold of one half."""
         before, after = layer.pad // 2, layer.pad - layer.pad // 2
         pad = max(before, after)
@@ -167,7 +170,7 @@ class _Builder:
         ones = np.zeros((side, side))
         ones[pad - before : pad - before + layer.size, pad - before : pad - before + layer.size] = 1
         made = []
-        for k, part in enumerate(given):
+        for k, part in enumerate(sources[0]):
             weight = np.eye(part.width)[:, :, None, None] * ones
             node = self._conv2d(weight, self.size[layer.sources[0]], (layer.stride, layer.stride), pad)
             name = self.graph.add(f"sum_{i}_{k}", node, part.node)
@@ -217,7 +220,29 @@ class _Builder:
         return self.nir.Conv2d(size, weight, stride, (pad, pad), (dilation, dilation), 1, bias)
 
 
-def _slice(source: tuple[Part, ...], layer: s.Route) -> tuple[Part, ...]:
+NODES: dict[type[s.Layer], Callable[[_Builder, int, Any, list[Parts]], Parts]] = {  # what is left of it to its readers
+    s.Conv: _Builder.conv,
+    s.Shortcut: _Builder.shortcut,
+    s.MaxPool: _Builder.pool,
+    s.Route: lambda builder, i, layer, given: tuple(part for source in given for part in _slice(source, layer)),
+    s.Dropout: lambda builder, i, layer, given: given[0],
+    s.Output: lambda builder, i, layer, given: (),
+}
+MISSING: dict[type[s.Layer], Callable[[Any, bool], str]] = {  # (layer, whether pixels reach it) -> what is in the way
+    s.Upsample: lambda layer, lit: f"NIR has no {_enlarging(layer)}",
+    s.MaxPool: lambda layer, lit: "pools pixels, which are no spikes; put a convolution before it" if lit else "",
+    s.Reorg: lambda layer, lit: "NIR has no reorg; use a network without passthrough",
+    s.Layer: lambda layer, lit: "",
+}
+
+
+def _enlarging(layer: s.Upsample) -> str:
+    if layer.zeros:
+        return "transposed convolution; use a network without, such as yolov2-tiny"
+    return "upsampling; use a network of one scale, such as yolov2-tiny"
+
+
+def _slice(source: Parts, layer: s.Route) -> Parts:
     """The channels that a route takes of one source."""
     flat = [(part, channel) for part in source for channel in part.of]
     share = len(flat) // layer.groups
@@ -250,14 +275,9 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
     size, pixels = sizes(integer.spec, height, width), pixel_channels(integer)
     for i, layer in enumerate(integer.spec.layers):
         place = integer.place(i)
-        if isinstance(layer, s.Upsample) and layer.zeros:
-            raise InputError(f"{place}: NIR has no transposed convolution; use a network without, such as yolov2-tiny")
-        if isinstance(layer, s.Upsample):
-            raise InputError(f"{place}: NIR has no upsampling; use a network of one scale, such as yolov2-tiny")
-        if isinstance(layer, s.MaxPool) and pixels[layer.sources[0]].any():
-            raise InputError(f"{place}: pools pixels, which are no spikes; put a convolution before it")
-        if isinstance(layer, s.Reorg):
-            raise InputError(f"{place}: NIR has no reorg; use a network without passthrough")
+        missing = rule(MISSING, layer, "node in NIR")(layer, bool(pixels[layer.sources[0]].any()))
+        if missing:
+            raise InputError(f"{place}: {missing}")
         if i in integer.grids and integer.grids[i].qmin < 0:
             raise InputError(f"{place}: fires negative spikes, NIR's have no sign; set activation=relu and retrain")
         if i in integer.ops and any(

@@ -11,9 +11,11 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
+from utils.darknet.forward import move_channels
 from utils.darknet.network import Network
+from utils.darknet.ops import activation_of, facts
+from utils.darknet.walk import run
 from utils.errors import InputError
-from utils.quantization.data_movement import move
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
 
@@ -76,9 +78,7 @@ def normalise(
     folded = expand(folded)[0]
     scales = _scales(folded, batches, percentile, channel_wise)
     state, read = {}, set(readouts(folded.spec))
-    for i, layer in enumerate(folded.spec.layers):
-        if not isinstance(layer, s.Conv):
-            continue
+    for i, layer in folded.spec.convs.items():
         weight, bias = folded.state[f"layers.{i}.conv.weight"], folded.state[f"layers.{i}.conv.bias"]
         own = torch.ones(layer.filters) if i in read else scales[i]
         state[f"layers.{i}.conv.weight"] = weight * _input_scale(layer, scales) / own.view(-1, 1, 1, 1)
@@ -97,29 +97,23 @@ def _scales(folded: Network, batches: Sequence[Tensor], percentile: float, chann
     seen: dict[int, list[Tensor]] = {}
     for x in batches:
         for i, y in float_edges(folded, x):
-            if i >= 0 and i not in skipped and isinstance(spec.layers[i], s.Conv | s.Shortcut):
+            if i >= 0 and i not in skipped and facts(spec.layers[i]).computes:
                 flat = y.abs().transpose(0, 1).flatten(1)
                 thin = max(1, flat.numel() * len(batches) // MOST_VALUES)
                 seen.setdefault(i, []).append(flat[:, ::thin])
-    scales = {-1: torch.ones(spec.channels)}
-    for i, layer in enumerate(spec.layers):
-        if i in skipped:
-            continue
+
+    def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
         if i in seen:
             values = torch.cat(seen[i], 1)
             rows = values if channel_wise else values.reshape(1, -1)
             top = torch.stack([_percentile(row, percentile) for row in rows]).expand(len(values))
-            scales[i] = torch.where(top > DEAD, top, torch.ones_like(top))
-        elif isinstance(layer, s.Route):
-            scales[i] = torch.cat([scales[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])
-        else:  # one input, which it only moves
-            marked = scales[layer.sources[0]][None, :, None, None].expand(-1, -1, _side(layer), _side(layer))
-            scales[i] = move(layer, [marked], -torch.inf)[0, :, 0, 0]
-    return scales
+            return torch.where(top > DEAD, top, torch.ones_like(top))
+        if i in skipped:
+            return torch.ones(0)
+        return move_channels(layer, given)
 
-
-def _side(layer: s.Layer) -> int:
-    return layer.stride if isinstance(layer, s.Reorg) else 1
+    scales = run(spec, torch.ones(spec.channels), step)
+    return {i: scale for i, scale in scales.items() if i not in skipped}
 
 
 def _percentile(values: Tensor, percent: float) -> Tensor:
@@ -137,13 +131,14 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
         raise InputError(f"--reset: {reset!r} is unknown; use one of {', '.join(RESETS)}")
     read = set(readouts(spec))
     for i, layer in enumerate(spec.layers):
-        place = f"layer {i} (cfg line {layer.line})"
-        if isinstance(layer, s.Kernel | s.Shortcut) and i not in read and layer.activation not in NEURONS:
+        place, known = f"layer {i} (cfg line {layer.line})", facts(layer)
+        neurons = not known.computes or known.integrates
+        if neurons and i not in read and activation_of(layer) not in NEURONS:
             raise InputError(
-                f"{place}: activation={layer.activation} cannot spike; retrain with one that can "
+                f"{place}: activation={activation_of(layer)} cannot spike; retrain with one that can "
                 "(train.py --cfg ... --act relu, or leaky)"
             )
-        if isinstance(layer, s.AvgPool | s.ScaleChannels | s.SqueezeExcite) or getattr(layer, "weighted", False):
+        if not neurons or getattr(layer, "weighted", False):
             raise InputError(
                 f"{place}: {type(layer).__name__} has no rate-mode form; use --mode layerwise, or leave it away"
             )

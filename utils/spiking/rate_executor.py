@@ -12,9 +12,11 @@ from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
+from utils.darknet.forward import move
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
-from utils.quantization.data_movement import move
+from utils.darknet.ops import activation_of, facts
+from utils.darknet.walk import run
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
 from utils.spiking.mismatch import Mismatch, mismatch
@@ -55,9 +57,7 @@ class RateExecutor(nn.Module):
         return RateRun(heads, run.count, run.total, run.activity)
 
     def _read(self, i: int, raw: Tensor) -> Tensor:
-        layer = self.rate.spec.layers[i]
-        assert isinstance(layer, s.Conv)
-        return raw.sigmoid() if layer.activation == "logistic" else raw
+        return raw.sigmoid() if activation_of(self.rate.spec.layers[i]) == "logistic" else raw
 
 
 @dataclass(frozen=True)
@@ -86,39 +86,38 @@ class RateState:
         self.pools: dict[int, tuple[Tensor, Tensor]] = {}
         self.still: dict[int, Tensor] = {}  # currents that only the image makes: the same in every step
         self.lit = {-1}  # edges that carry the image and nothing else
-        self.read = frozenset(readouts(rate.spec))
+        self.read, self.heads = frozenset(readouts(rate.spec)), frozenset(rate.spec.heads)
         self.device = x.device
 
     def step(self) -> None:
         """All layers, once."""
-        out = {-1: self.x}
-        for i, layer in enumerate(self.rate.spec.layers):
-            carried = None if isinstance(layer, s.Output) else self.advance(i, [out[j] for j in layer.sources])
-            if carried is not None:
-                out[i] = carried
-        self._count(out)
+        image: Tensor | None = self.x
+        edges = run(self.rate.spec, image, self._step)
+        self._count({i: x for i, x in edges.items() if x is not None})
+
+    def _step(self, i: int, layer: s.Layer, given: list[Tensor | None]) -> Tensor | None:
+        return None if i in self.heads else self.advance(i, [x for x in given if x is not None])
 
     def advance(self, i: int, given: list[Tensor]) -> Tensor | None:
         """A step of one layer: what its sources carry in, what it carries out; a read-out nothing."""
         layer = self.rate.spec.layers[i]
         pure = all(j in self.lit for j in layer.sources)
-        match layer:
-            case s.Conv() | s.Shortcut():
-                current = self.still[i] if i in self.still else self._current(i, layer, given)
-                if pure:
-                    self.still[i] = current
-                if i not in self.read:
-                    return self._fire(i, layer, current)
-                self.charge[i] = self.charge.get(i, torch.zeros_like(current)) + current
-                return None
-            case s.MaxPool() if not pure:
-                return self._pool(i, layer, given[0])
+        if facts(layer).computes:
+            current = self.still[i] if i in self.still else self._current(i, layer, given)
+            if pure:
+                self.still[i] = current
+            if i not in self.read:
+                return self._fire(i, activation_of(layer), current)
+            self.charge[i] = self.charge.get(i, torch.zeros_like(current)) + current
+            return None
+        if isinstance(layer, s.MaxPool) and not pure:
+            return self._pool(i, layer, given[0])
         if pure:
             self.lit.add(i)
-        return move(layer, given, -torch.inf)
+        return move(layer, given)
 
-    def _current(self, i: int, layer: s.Conv | s.Shortcut, given: list[Tensor]) -> Tensor:
-        if isinstance(layer, s.Shortcut):
+    def _current(self, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        if not isinstance(layer, s.Kernel):
             own, scales = self.rate.scales[i], self.rate.scales
             gains = [(scales[j] / own).to(self.device).view(1, -1, 1, 1) for j in layer.sources]
             return torch.stack([x * gain for x, gain in zip(given, gains, strict=True)]).sum(0)
@@ -126,7 +125,7 @@ class RateState:
         weight, bias = (state[f"layers.{i}.conv.{name}"].to(self.device) for name in ("weight", "bias"))
         return convolve(layer, given[0], weight, bias)
 
-    def _fire(self, i: int, layer: s.Conv | s.Shortcut, current: Tensor) -> Tensor:
+    def _fire(self, i: int, activation: str, current: Tensor) -> Tensor:
         potential = self.charge.get(i)
         if potential is None:
             potential, self.count[i] = torch.full_like(current, 0.5), torch.zeros_like(current)
@@ -134,8 +133,8 @@ class RateState:
         potential = potential + current
         up = (potential >= 1).float()
         spikes, taken = up, up
-        if layer.activation in ("linear", *SLOPES):
-            per = 1 / SLOPES.get(layer.activation, 1.0)
+        if activation in ("linear", *SLOPES):
+            per = 1 / SLOPES.get(activation, 1.0)
             down = (potential <= 0.5 - per).float()
             spikes, taken = up - down, up - down * per
         self.charge[i] = potential - taken if self.rate.reset == "subtract" else potential * (spikes == 0)
@@ -152,7 +151,7 @@ class RateState:
     def _pool(self, i: int, layer: s.MaxPool, spikes: Tensor) -> Tensor:
         counted, sent = self.pools.get(i) or (torch.zeros_like(spikes), None)
         counted = counted + spikes
-        largest = move(layer, [counted], -torch.inf)
+        largest = move(layer, [counted])
         self.pools[i] = (counted, largest)
         return largest if sent is None else largest - sent
 
@@ -167,11 +166,10 @@ def rate_mismatches(rate: RateNetwork, run: RateRun, network: Network, x: Tensor
     for i, y in float_edges(expand(fold_bn(network))[0], x):
         if i not in run.counts:
             continue
-        layer, scale = rate.spec.layers[i], rate.scales[i].to(x.device).view(1, -1, 1, 1)
-        assert isinstance(layer, s.Conv | s.Shortcut)
-        lowest = -torch.inf if layer.activation in ("linear", *SLOPES) else 0.0
+        activation, scale = activation_of(rate.spec.layers[i]), rate.scales[i].to(x.device).view(1, -1, 1, 1)
+        lowest = -torch.inf if activation in ("linear", *SLOPES) else 0.0
         golden = (y / scale * steps).clamp_(lowest, steps)
-        slope = SLOPES.get(layer.activation, 1.0)
+        slope = SLOPES.get(activation, 1.0)
         asked = torch.where(run.total[i] < 0, run.total[i] * slope, run.total[i]).clamp_(lowest, steps)
         found[i] = mismatch(run.counts[i], asked, golden, tolerance=0.5 + FLOAT_SLACK)
     return found

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.darknet import spec as s
+from utils.darknet.forward import move
 from utils.darknet.modules import convolve
-from utils.darknet.reorder import insert_zeros, reorg
+from utils.darknet.walk import run
+from utils.errors import InputError
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out
 from utils.quantization.validate import readouts
@@ -38,8 +39,8 @@ class Spikes:
 class StepwiseExecutor(nn.Module):
     """A predictor that simulates every step of every layer; slow, and the proof that ``LayerwiseExecutor`` is right.
 
-    It shares with it the neuron's definition and the integers, and nothing else: no exact-convolution slices, no
-    closed form, no counts. Time is [T,N,C,H,W]; T is the window of the layer.
+    It shares with it the neuron's definition, the integers and the moves of values, and nothing else: no
+    exact-convolution slices, no closed form, no counts. Time is [T,N,C,H,W]; T is the window of the layer.
     """
 
     def __init__(self, network: SpikingNetwork) -> None:
@@ -59,29 +60,28 @@ class StepwiseExecutor(nn.Module):
     @torch.no_grad()
     def simulate(self, x: Tensor) -> Spikes:
         """Run one frame through, keeping every train."""
-        trains = {-1: image_levels(x).to(torch.int16)[None]}
         membranes: dict[int, Tensor] = {}
-        for i, layer in enumerate(self.spiking.spec.layers):
-            inputs = [trains[j] for j in layer.sources if j in trains]
-            match layer:
-                case s.Conv():
-                    _, op = self.spiking.integer.conv(i)
-                    total = _integrate(layer, op, inputs[0])
-                    if op.requantiser is None:
-                        membranes[i] = total.to(torch.int64)
-                    else:
-                        trains[i] = self._fire(total, Neuron.of(op.requantiser, x.device))
-                case s.Shortcut():
-                    add = self.spiking.integer.ops[i]
-                    assert isinstance(add, IntShortcut)
-                    charge = sum(_currents(train, gain) for train, gain in zip(inputs, add.gains, strict=True))
-                    assert isinstance(charge, Tensor)
-                    trains[i] = self._fire(charge, Neuron.of(add.requantiser, x.device))
-                case s.Output():
-                    pass
+        integer = self.spiking.integer
+
+        def step(i: int, layer: s.Layer, given: list[Tensor | None]) -> Tensor | None:
+            inputs, op = [train for train in given if train is not None], integer.ops.get(i)
+            match op:
+                case None:
+                    return relay(layer, inputs, signed=integer.grids[i].qmin < 0) if i in integer.grids else None
+                case IntConv():
+                    total = _integrate(integer.conv(i)[0], op, inputs[0])
+                case IntShortcut():
+                    total = torch.stack([_currents(train, g) for train, g in zip(inputs, op.gains, strict=True)]).sum(0)
                 case _:
-                    trains[i] = _relay(layer, inputs, signed=self.spiking.integer.grids[i].qmin < 0)
-        return Spikes(trains, membranes)
+                    raise InputError(f"{integer.place(i)}: {type(layer).__name__} has no spiking form")
+            if op.requantiser is not None:
+                return self._fire(total, Neuron.of(op.requantiser, x.device))
+            membranes[i] = total.to(torch.int64)
+            return None
+
+        image: Tensor | None = image_levels(x).to(torch.int16)[None]
+        trains = run(self.spiking.spec, image, step)
+        return Spikes({i: train for i, train in trains.items() if train is not None}, membranes)
 
     def _fire(self, total: Tensor, neuron: Neuron) -> Tensor:
         """A whole window of one layer, int8 [T,N,C,H,W]."""
@@ -109,48 +109,28 @@ def _currents(train: Tensor, gain: Tensor) -> Tensor:
     return total
 
 
-def _relay(layer: s.Layer, trains: list[Tensor], *, signed: bool) -> Tensor:
-    """Layers without neurons: what arrives in a step leaves in the same step."""
-    match layer:
-        case s.MaxPool():
-            return _counter_max(layer, trains[0]) if signed else _pool(layer, trains[0], silent=0)
-        case s.Reorg():
-            return reorg(trains[0].flatten(0, 1), layer.stride).unflatten(0, trains[0].shape[:2])
-        case s.Upsample() if layer.zeros:
-            return insert_zeros(trains[0], layer.stride)
-        case s.Upsample():
-            return trains[0].repeat_interleave(layer.stride, 3).repeat_interleave(layer.stride, 4)
-        case s.Route():
-            steps = max(len(train) for train in trains)
-            parts = [_last(train, steps)[:, :, _slice(train, layer)] for train in trains]
-            return torch.cat(parts, 2)
-        case s.Dropout():
-            return trains[0]
-    raise TypeError(f"{type(layer).__name__} does not relay spikes")
+def relay(layer: s.Layer, trains: list[Tensor], *, signed: bool) -> Tensor:
+    """Layers without neurons: what arrives in a step leaves in the same step; every [T,N,C,H,W].
+
+    A max pool is the OR over each window. Of signed trains it emits the change of the largest count so far, which is
+    -1, 0 or 1.
+    """
+    steps = max(len(train) for train in trains)
+    given = [_last(train, steps) for train in trains]
+    if not (signed and isinstance(layer, s.MaxPool)):
+        return _each_step(layer, given)
+    counted = _each_step(layer, [train.cumsum(0, dtype=torch.int16) for train in given])
+    return torch.diff(counted, dim=0, prepend=torch.zeros_like(counted[:1])).to(trains[0].dtype)
 
 
-def _slice(train: Tensor, layer: s.Route) -> slice:
-    share = train.shape[2] // layer.groups
-    return slice(layer.group_id * share, (layer.group_id + 1) * share)
+def _each_step(layer: s.Layer, trains: list[Tensor]) -> Tensor:
+    """A layer that moves values, at every step of its own."""
+    widest = max((train.dtype for train in trains), key=lambda kind: kind.itemsize)
+    moved = move(layer, [train.flatten(0, 1).float() for train in trains])
+    return moved.unflatten(0, trains[0].shape[:2]).to(widest)
 
 
 def _last(train: Tensor, steps: int) -> Tensor:
     """The image's one step of current among trains of ``steps``: it comes first, then nothing."""
     missing = steps - len(train)
     return torch.cat([train, train.new_zeros(missing, *train.shape[1:])]) if missing else train
-
-
-def _pool(layer: s.MaxPool, train: Tensor, silent: float) -> Tensor:
-    """The OR over each window, step by step; outside the map it is ``silent``."""
-    before, after = layer.pad // 2, layer.pad - layer.pad // 2
-    steps = []
-    for spikes in train:
-        padded = F.pad(spikes.float(), (before, after, before, after), value=silent)
-        steps.append(F.max_pool2d(padded, layer.size, layer.stride).to(train.dtype))
-    return torch.stack(steps)
-
-
-def _counter_max(layer: s.MaxPool, train: Tensor) -> Tensor:
-    """Signed trains: each step emits the change of the largest count so far, which is -1, 0 or 1."""
-    counted = _pool(layer, train.cumsum(0, dtype=torch.int16), silent=-torch.inf)
-    return torch.diff(counted, dim=0, prepend=torch.zeros_like(counted[:1])).to(train.dtype)

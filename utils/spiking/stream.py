@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
+from utils.darknet.forward import move
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import run
 from utils.errors import InputError
-from utils.quantization.data_movement import move
 from utils.quantization.exact_conv import ExactConv
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntShortcut, read_out, weighted_sum
@@ -90,6 +91,7 @@ class StreamExecutor(nn.Module):
         self.bounds = settling_bounds(network, schedule)
         integer = network.integer
         self._neurons, self._readouts = spiking_layers(integer), readouts(integer.spec)
+        self._heads = frozenset(integer.spec.heads)
         self._pixels = integer.grids[-1].reach
         self.convs, self.pixel_convs = nn.ModuleDict(), nn.ModuleDict()
         for i, op in integer.ops.items():
@@ -152,16 +154,16 @@ class StreamExecutor(nn.Module):
 
     def step(self, state: State) -> Spikes:
         """One step of all layers, in place; returns what every edge carried."""
-        spikes: Spikes = {-1: None}
-        for i, layer in enumerate(self.spiking.spec.layers):
-            if not isinstance(layer, s.Output):
-                spikes[i] = self.advance(i, [spikes[j] for j in layer.sources], state)
+        dark: Tensor | None = None
+        spikes = run(self.spiking.spec, dark, lambda i, layer, given: self.advance(i, given, state))
         state.t += 1
-        return spikes
+        return {i: train for i, train in spikes.items() if i not in self._heads}
 
     def advance(self, i: int, given: list[Tensor | None], state: State) -> Tensor | None:
         """The present step of one layer: what its sources carry in, what it carries out."""
         layer = self.spiking.spec.layers[i]
+        if i in self._heads:
+            return None
         if i not in self.spiking.integer.ops:
             return self._relay(i, layer, given, state)
         charged = self._integrate(i, layer, given, state)
@@ -202,8 +204,8 @@ class StreamExecutor(nn.Module):
                     constant[i] = self.pixel_convs[str(i)](lit[0]).double()
                 case IntShortcut():
                     constant[i] = pixels.new_zeros(1, dtype=torch.float64) if dark else weighted_sum(lit, op.gains)
-                case None if not dark and not isinstance(layer, s.Output):
-                    reached[i] = move(layer, lit, 0.0)
+                case None if not dark and i not in self._heads:
+                    reached[i] = move(layer, lit)
         return constant
 
     def _integrate(self, i: int, layer: s.Layer, given: list[Tensor | None], state: State) -> bool:
@@ -236,12 +238,11 @@ class StreamExecutor(nn.Module):
         if all(x is None for x in given):
             return None
         spikes = self._filled(layer, given, state)
-        lowest = float(self.spiking.integer.grids[i].qmin)
         if not isinstance(layer, s.MaxPool):
-            return move(layer, spikes, lowest)
+            return move(layer, spikes)
         counted, sent = state.pools.get(i) or (torch.zeros_like(spikes[0]), None)
         counted += spikes[0]
-        largest = move(layer, [counted], lowest)
+        largest = move(layer, [counted])
         state.pools[i] = (counted, largest)
         return largest if sent is None else largest - sent
 
@@ -264,15 +265,14 @@ def _zeros(like: Tensor, images: int, wide: int, size: Sequence[int], kind: torc
 
 def settling_bounds(network: SpikingNetwork, schedule: str = "spread") -> dict[int, int]:
     """Steps by which a layer's counts are final, for any image: its inputs' bound and a step for each of its levels."""
-    bounds = {-1: network.window if schedule == "spread" else 1}
-    for i, layer in enumerate(network.spec.layers):
-        sources = [bounds[j] for j in layer.sources if j in bounds]
-        if isinstance(layer, s.Output) or not sources:
-            continue
+    first, heads = network.window if schedule == "spread" else 1, set(network.spec.heads)
+
+    def step(i: int, layer: s.Layer, given: list[int]) -> int:
         op = network.integer.ops.get(i)
         by = op.requantiser if op is not None else None
-        bounds[i] = max(bounds[-1], *sources) + (by.qmax - by.qmin if by is not None else 0)
-    return bounds
+        return max(first, *given) + (by.qmax - by.qmin if by is not None else 0)
+
+    return {i: bound for i, bound in run(network.spec, first, step).items() if i not in heads}
 
 
 def check_streams(network: SpikingNetwork, rule: str) -> None:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.ops import rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.files import write_text
@@ -40,40 +42,52 @@ def operate(spec: s.ModelSpec, groups: int = 1) -> s.ModelSpec:
     wide, kept = channels(spec), {-1: -1}
     layers: list[s.Layer] = []
     for i, layer in enumerate(spec.layers):
-        place = f"layer {i} (cfg line {layer.line})"
-        if isinstance(layer, s.MaxPool | s.Upsample) and layer.stride == 1:
+        moved = replace(layer, sources=tuple(kept[j] for j in layer.sources))
+        other = rule(OPERATIONS, layer, "operation")(moved, wide[i], groups, f"layer {i} (cfg line {layer.line})")
+        if other is None:
             kept[i] = kept[layer.sources[0]]
             continue
-        sources = tuple(kept[j] for j in layer.sources)
         kept[i] = len(layers)
-        if isinstance(layer, s.MaxPool):
-            layers.append(_halve(layer, sources, wide[i], groups, place))
-        elif isinstance(layer, s.Upsample) and not layer.zeros:
-            layers.append(_enlarge(layer, sources, wide[i], groups, place))
-        elif isinstance(layer, s.Kernel | s.Shortcut) and layer.activation in RELU_FOR:
-            layers.append(replace(layer, sources=sources, activation="relu"))
-        else:
-            layers.append(replace(layer, sources=sources))
+        layers.append(other)
     return replace(spec, layers=tuple(layers))
 
 
-def _halve(layer: s.MaxPool, sources: tuple[int, ...], wide: int, groups: int, place: str) -> s.Conv:
+def _halve(layer: s.MaxPool, wide: int, groups: int, place: str) -> s.Layer | None:
+    if layer.stride == 1:
+        return None
     if layer.stride != 2:
         raise InputError(f"{place}: a max pool of stride {layer.stride} has no convolution in its place; use stride 2")
     _check_groups(wide, groups, place)
     return s.Conv(
-        sources=sources, line=layer.line, filters=wide, size=3, stride=(2, 2), pad=1, groups=groups, bn=True,
+        sources=layer.sources, line=layer.line, filters=wide, size=3, stride=(2, 2), pad=1, groups=groups, bn=True,
         activation="relu",
     )  # fmt: skip
 
 
-def _enlarge(layer: s.Upsample, sources: tuple[int, ...], wide: int, groups: int, place: str) -> s.TransposedConv:
+def _enlarge(layer: s.Upsample, wide: int, groups: int, place: str) -> s.Layer | None:
     """Each kernel reaches just as far as its neighbours' middles, as 3x3 does where the map is doubled."""
+    if layer.stride == 1:
+        return None
+    if layer.zeros:
+        return layer
     _check_groups(wide, groups, place)
     return s.TransposedConv(
-        sources=sources, line=layer.line, filters=wide, size=2 * layer.stride - 1, stride=layer.stride,
+        sources=layer.sources, line=layer.line, filters=wide, size=2 * layer.stride - 1, stride=layer.stride,
         pad=layer.stride - 1, groups=groups, bn=True, activation="relu",
     )  # fmt: skip
+
+
+def _rectify(layer: s.Activated, wide: int, groups: int, place: str) -> s.Layer | None:
+    return replace(layer, activation="relu") if layer.activation in RELU_FOR else layer
+
+
+OPERATIONS: dict[type[s.Layer], Callable[[Any, int, int, str], s.Layer | None]] = {  # None: it is left out
+    s.MaxPool: _halve,
+    s.Upsample: _enlarge,
+    s.Kernel: _rectify,
+    s.Shortcut: _rectify,
+    s.Layer: lambda layer, wide, groups, place: layer,
+}
 
 
 def _check_groups(wide: int, groups: int, place: str) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from utils.darknet import spec as s
+from utils.darknet.forward import move, move_channels
 from utils.darknet.shapes import channels, sizes
-from utils.quantization.data_movement import move
+from utils.darknet.walk import run
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.packing import packed_size
 from utils.quantization.validate import readouts
@@ -200,30 +201,26 @@ def pixel_channels(network: IntegerNetwork) -> dict[int, Tensor]:
 
 
 def _pixels(spec: s.ModelSpec, work: Collection[int]) -> dict[int, Tensor]:
-    width = channels(spec)
-    pixels = {-1: torch.ones(width[-1], dtype=torch.bool)}
-    for i, layer in enumerate(spec.layers):
-        if i in work or isinstance(layer, s.Output):
-            pixels[i] = torch.zeros(width[i], dtype=torch.bool)
-        elif isinstance(layer, s.Route):
-            pixels[i] = torch.cat([pixels[j].chunk(layer.groups)[layer.group_id] for j in layer.sources])
-        elif isinstance(layer, s.Reorg):
-            marked = pixels[layer.sources[0]].float()[None, :, None, None].expand(-1, -1, layer.stride, layer.stride)
-            pixels[i] = move(layer, [marked], 0.0)[0, :, 0, 0] > 0
-        else:
-            pixels[i] = pixels[layer.sources[0]]
-    return pixels
+    width, heads = channels(spec), set(spec.heads)
+
+    def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+        if i in work or i in heads:
+            return torch.zeros(width[i], dtype=torch.bool)
+        return move_channels(layer, [x.float() for x in given]) > 0
+
+    return run(spec, torch.ones(width[-1], dtype=torch.bool), step)
 
 
 def _live(spec: s.ModelSpec, work: Collection[int], shapes: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
     """Edge behind an upsample with zeros -> where it has none, 1 or 0 [C,H,W], float64: zeros are nobody's work."""
     live: dict[int, Tensor] = {}
+    heads = set(spec.heads)
     for i, layer in enumerate(spec.layers):
         spreads = isinstance(layer, s.Upsample) and layer.zeros
-        if i in work or isinstance(layer, s.Output) or not (spreads or any(j in live for j in layer.sources)):
+        if i in work or i in heads or not (spreads or any(j in live for j in layer.sources)):
             continue
         given = [live[j] if j in live else torch.ones(*shapes[j], dtype=torch.float64) for j in layer.sources]
-        live[i] = move(layer, [mask[None] for mask in given], 0.0)[0]
+        live[i] = move(layer, [mask[None] for mask in given])[0]
     return live
 
 
@@ -235,10 +232,10 @@ class _Tally:
         self.shapes = {i: count.shape[1:] for i, count in counts.items()}
         self.pixels = _pixels(spec, work)
         self.fans: dict[int, Tensor] = {}
-        live = _live(spec, work, self.shapes)
+        live, convs = _live(spec, work, self.shapes), spec.convs
         for i, weight in work.items():
-            layer = spec.layers[i]
-            if weight is not None and isinstance(layer, s.Conv):
+            if weight is not None:
+                layer = convs[i]
                 fan = fan_out(layer, weight, *self.shapes[layer.sources[0]][1:])
                 self.fans[i] = fan * live[layer.sources[0]] if layer.sources[0] in live else fan
 

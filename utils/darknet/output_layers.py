@@ -1,0 +1,86 @@
+"""The layers that a network is asked for; which of them it ends in says which task it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.darknet.layers import Layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Layer):
+    """What the network is asked for: a read-out of the accumulator before it.
+
+    In integers the convolution that it reads stays int32, in spikes it is a membrane. The kind of a network's outputs
+    says which task it has (utils/task.py).
+    """
+
+    @property
+    def filters(self) -> int:
+        """Channels its source must have."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(Output):
+    """A detection head of any kind: decodes [N, anchors * (5 + classes), H, W] of its source."""
+
+    anchors: tuple[tuple[float, float], ...]
+    classes: int
+
+    @property
+    def own_anchors(self) -> tuple[tuple[float, float], ...]:
+        """The anchors of this head, (width, height), in the unit of its kind."""
+        return self.anchors
+
+    @property
+    def filters(self) -> int:
+        """Channels its source must have."""
+        return len(self.own_anchors) * (5 + self.classes)
+
+    @property
+    def count_word(self) -> str:
+        """What a cfg counts its own anchors by."""
+        return "anchors"
+
+    @property
+    def reach(self) -> float:
+        """How far beyond its cell a predicted centre can lie, in cells."""
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yolo(Detect):
+    """``[yolo]``, YOLOv3 and later.
+
+    ``anchors`` lists those of all heads, (width, height) in px of the network's input; ``mask`` picks this head's.
+    """
+
+    mask: tuple[int, ...]
+    scale_x_y: float = 1.0
+    new_coords: bool = False
+
+    @property
+    def own_anchors(self) -> tuple[tuple[float, float], ...]:
+        """The anchors this head's mask picks."""
+        return tuple(self.anchors[i] for i in self.mask)
+
+    @property
+    def count_word(self) -> str:
+        """What a cfg counts its own anchors by."""
+        return "masks"
+
+    @property
+    def reach(self) -> float:
+        """``scale_x_y`` stretches the range of the centre by half of what it is above 1, on each side."""
+        return (self.scale_x_y - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Detect):
+    """``[region]``, YOLOv2: ``anchors`` are (width, height) in grid cells, and all of them are its own.
+
+    With ``softmax`` the class numbers are one distribution, without it each is a probability of its own.
+    """
+
+    softmax: bool = False

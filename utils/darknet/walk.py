@@ -1,0 +1,40 @@
+"""The one walk over a network's layers: each gets what its sources gave, and what nobody reads any more is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
+
+from utils.darknet.spec import Layer, ModelSpec
+
+T = TypeVar("T")
+Step = Callable[[int, Layer, list[T]], T]
+
+
+def last_readers(spec: ModelSpec) -> dict[int, int]:
+    """Edge -> the last layer that reads it; after that layer the edge's value can go."""
+    return {j: i for i, layer in enumerate(spec.layers) for j in layer.sources}
+
+
+def walk(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | None = ()) -> Iterator[tuple[int, T]]:
+    """Layer by layer: (number, what it gives), the image as -1 first.
+
+    Args:
+        spec: the layers.
+        image: what the image is to its readers: a tensor, a width, a spike train.
+        step: number, layer, what its sources gave -> what it gives.
+        keep: edges that are held to the end, None: all of them. Any other goes after its last reader.
+    """
+    last, out = last_readers(spec), {-1: image}
+    yield -1, image
+    for i, layer in enumerate(spec.layers):
+        out[i] = step(i, layer, [out[j] for j in layer.sources])
+        yield i, out[i]
+        for j in () if keep is None else set(layer.sources).difference(keep):
+            if last[j] == i:
+                del out[j]
+
+
+def run(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | None = None) -> dict[int, T]:
+    """What every layer gives, or those in ``keep``, by number; the image is -1. See `walk`."""
+    return {i: value for i, value in walk(spec, image, step, keep=keep) if keep is None or i in keep}
