@@ -85,7 +85,7 @@ def prune(network: Source, strategy: str = "slim", *, data: str | Path = DATA, *
         raise ValueError(f"{strategy}: no such strategy; one of {', '.join(STRATEGIES)}")
     script = STRATEGIES[strategy]
     usual = {} if script.percent is None else {"percent": script.percent}
-    config = _config(script.config, network, {**usual, "data": data, **fields})
+    config = _config(script.config, network, {"data": data, **fields}, usual)
     done = prune_session(open_session(config), script.strategy(config))
     return Pruned(done.path, done.record)
 
@@ -158,9 +158,10 @@ def detect(network: Source, image: str | Path | NDArray[np.uint8], **fields: Any
     return Detections(shown, detector.find(shown), detector.names)
 
 
-def _config(kind: type[C], network: Source | None, fields: dict[str, Any]) -> C:
+def _config(kind: type[C], network: Source | None, fields: dict[str, Any], usual: dict[str, Any] | None = None) -> C:
     """The config of the fields, for a network's files."""
-    config = configured(kind, fields, without=NETWORK)
+    given = {name: value for name, value in fields.items() if (name, value) != ("data", DATA)}  # as if not said
+    config = configured(kind, given, without=NETWORK, usual=usual)
     files: dict[str, Any] = {} if network is None else {"weights": str(network)}
     if isinstance(network, Loaded):
         files = {"weights": str(network.path)} | ({"cfg": str(network.cfg)} if network.cfg else {})

@@ -18,7 +18,7 @@ from pipeline.conversion_result import (
     operations_table,
     pictures,
 )
-from pipeline.quantise import Rows, bits_of, float_row, to_integers
+from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, to_integers
 from pipeline.rate import rate
 from pipeline.session import WEIGHTS, Session
 from pipeline.stream import stream
@@ -41,15 +41,6 @@ from utils.task import Metrics
 log = logging.getLogger(__name__)
 
 COUNTED = 64  # validation images on which spikes are counted
-ONLY = {  # field -> the modes that it belongs to
-    "timesteps": (STREAM, RATE),
-    "early_exit": (STREAM,),
-    "neuron": (STREAM,),
-    "schedule": (STREAM,),
-    "curve": (STREAM, RATE),
-    "channel_wise": (RATE,),
-    "reset": (RATE,),
-}
 
 
 @dataclass(frozen=True)
@@ -84,19 +75,17 @@ def settled(session: Session[ConvertConfig]) -> Session[ConvertConfig]:
     """The session with the defaults that depend on the mode filled in.
 
     Raises:
-        InputError: a flag does nothing in this mode.
+        InputError: there is nothing to convert or to tune, or steps contradict each other.
     """
     config = session.config
     if session.loaded.kind == "spiking" and session.loaded.integer is None:
         raise InputError(f"{session.loaded.path}: holds firing rates, not integers; give the network it was made of")
-    for name, modes in ONLY.items():
-        if getattr(config, name) and config.mode not in modes:
-            flag, wanted = name.replace("_", "-"), " or ".join(modes)
-            raise InputError(f"--{flag}: is for --mode {wanted}, this is {config.mode}; leave it away")
+    check_own_bits(session)
     config = _settled_tuning(config)
+    usual = RATE_PERCENTILE if config.mode == RATE else RANGE_PERCENTILE
     config = replace(
         config,
-        percentile=config.percentile or (RATE_PERCENTILE if config.mode == RATE else RANGE_PERCENTILE),
+        percentile=usual if config.percentile is None else config.percentile,
         neuron=config.neuron or EXACT,
         schedule=config.schedule or "spread",
         reset=config.reset or "subtract",

@@ -7,7 +7,7 @@ import logging
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,9 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     task, device = task_of(loaded.spec, str(loaded.path)), select_device(config.device)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     config = as_trained(config, grey=loaded.grey)
+    known = task.classes(loaded.spec)
+    if config.classes and max(config.classes) >= known:
+        raise InputError(f"--classes: {max(config.classes)}; {loaded.path} detects {known} classes, 0 to {known - 1}")
     loaded.predictor.to(device)
     if config.carry:
         loaded = replace(loaded, predictor=carry(loaded))
@@ -161,7 +164,7 @@ def detect(config: DetectConfig) -> Record:
     record = start_record(
         new_run_folder(RUNS, "detect", config.name),
         script="detect",
-        args=asdict(config),
+        args=config.values,
         device=str(detector.device),
         seed=config.seed,
         inputs=[weights],

@@ -7,7 +7,7 @@ import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,7 +217,8 @@ def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
         saved = {path: load_checkpoint(path).training for path in WEIGHTS.glob(f"last_{config.name}*.pt")}
         cut = [path for path, state in saved.items() if state and _begun_with(state) == fingerprint]
         newest = max(cut, key=lambda path: path.stat().st_mtime, default=None)
-        config = replace(config, resume=None if newest is None else str(newest))
+        if newest is not None:  # known by its fingerprint: paths may be others than they were
+            config = replace(config, resume=str(newest), given=())
     return stage.script.run(config)
 
 
@@ -272,7 +273,7 @@ def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) ->
         if read_record(path).args.get("fingerprint") == fingerprint
     )
     folder = next(same, None) or new_run_folder(RUNS, "compress", config.name)
-    args, task = asdict(replace(config, fingerprint=fingerprint)), task_of_start(config)
+    args, task = replace(config, fingerprint=fingerprint).values, task_of_start(config)
     return start_record(folder, script="compress", args=args, seed=config.seed, inputs=inputs, task=task)
 
 

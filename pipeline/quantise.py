@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from pipeline.session import WEIGHTS, Session
+from utils.cli import flag_fields, option_names
 from utils.config.bits import PERCENTILE
 from utils.config.quantise import MAX_DROP, QuantiseConfig
 from utils.darknet.spec import ModelSpec
@@ -59,6 +60,7 @@ def quantise(session: Session[Q]) -> QuantiseResult:
     """
     if session.loaded.kind == "quantised":
         raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
+    check_own_bits(session)
     record = session.begin("quantize")
     integer = to_integers(session, record.folder)
     stem, names = session.free_stem(), session.manifest.names
@@ -68,6 +70,20 @@ def quantise(session: Session[Q]) -> QuantiseResult:
     except BaseException:
         path.unlink()  # what was not measured is not left about as if it had been
         raise
+
+
+def check_own_bits(session: Session[Q]) -> None:
+    """Refuse flags of calibration for a network that has integers already.
+
+    Raises:
+        InputError: one of them was said.
+    """
+    own = {name for name in QuantiseConfig.__annotations__ if name != "weights"}
+    for field in flag_fields(QuantiseConfig) if session.loaded.integer is not None else ():
+        if field.name in own and field.name in session.config.given:
+            flag = option_names(field)[0]
+            place = f"{session.loaded.path} is quantised already and keeps its own bits and scales"
+            raise InputError(f"{flag}: {place}; leave {flag} away, or give the float network it was made of")
 
 
 def to_integers(session: Session[Q], folder: Path | None = None) -> IntegerNetwork:
@@ -95,14 +111,8 @@ def scheme_of(config: QuantiseConfig, spec: ModelSpec) -> Scheme:
     """The scheme that the config says; with ``--bits auto`` the 8 bits from which it goes down.
 
     Raises:
-        InputError: flags that contradict one another, or bits for a layer that has none.
+        InputError: bits that there are not, or bits for a layer that has none.
     """
-    if config.bits is None:
-        for name, value in (("max-drop", config.max_drop), ("budget", config.budget)):
-            if value is not None:
-                raise InputError(f"--{name}: says how --bits auto chooses; add --bits auto")
-    elif config.bits_map is not None:
-        raise InputError("--bits auto and --bits-map: both choose bits by layer; give one of them")
     layer_bits = () if config.bits_map is None else read_bits_map(config.bits_map)
     check_layers(layer_bits, spec, str(config.bits_map))
     return Scheme(
@@ -113,7 +123,7 @@ def scheme_of(config: QuantiseConfig, spec: ModelSpec) -> Scheme:
         range_scale=config.range_scale,
         equalise=not config.no_equalise,
         correct_bias=not config.no_bias_correction,
-        style=config.style,
+        style=config.wanted_style,
         layer_bits=layer_bits,
         acc_bits=config.acc_bits,
     )

@@ -16,7 +16,6 @@ from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.data.loader import make_loader
 from utils.data.manifest import Manifest
-from utils.errors import InputError
 from utils.quantization.bits import check_layers, read_bits_map
 from utils.quantization.fake import FakeQuantised
 from utils.quantization.prepare import prepare, resume, thawed
@@ -31,32 +30,16 @@ LR = 0.01  # a twentieth of the usual: at 0.05 four bits lost a point more, seed
 CALIBRATION, BATCH = 128, 16  # training images that ranges start from
 
 Model = Darknet | FakeQuantised
-# flags that only quantised training has: field -> as it is typed
-ONLY = {
-    "w_bit": "--w-bit",
-    "a_bit": "--a-bit",
-    "bits_map": "--bits-map",
-    "bn_fold": "--BN_Fold",
-    "learn_scales": "--learn-scales",
-    "progressive": "--progressive",
-    "sparsify": "--sparsify",
-    "acc_bits": "--acc-bits",
-    "no_equalise": "--no-equalise",
-}
 
 
 def scheme_of(config: TrainConfig) -> Scheme | None:
     """The scheme that the config asks for; None where it asks for floats.
 
     Raises:
-        InputError: bits that do not exist, or flags of quantisation without one.
+        InputError: bits that do not exist.
     """
     style = config.wanted_style
     if not style:
-        lost = [flag for name, flag in ONLY.items() if getattr(config, name) not in (None, False, "")]
-        lost += ["--range-scale"] if config.range_scale != 1 else []
-        if lost:
-            raise InputError(f"{lost[0]}: only quantised training has that; add --quantized google, dorefa or pow2")
         return None
     w_bit, a_bit = wanted_bits(config.w_bit, config.a_bit, config.progressive, usual=(W_BIT, A_BIT))
     return Scheme(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,7 @@ from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
-from utils.data.manifest import Manifest
+from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
@@ -119,7 +120,7 @@ class Session(Generic[C]):
         return start_record(
             new_run_folder(RUNS, script, self.config.name),
             script=script,
-            args=asdict(self.config),
+            args=self.config.values,
             device=str(self.device),
             seed=self.config.seed,
             inputs=[path for path in named if path.is_file()],  # a data set may be a folder
@@ -239,6 +240,15 @@ def dataset_of(
         augment=augment,
         unreadable=unreadable,
     )
+
+
+def facts_of(manifest: Manifest) -> dict[str, Any]:
+    """How many images each list has, and a digest of their names; a checkpoint keeps it."""
+    found = {}
+    for split, place in (("training", manifest.train), ("validation", manifest.valid)):
+        names = [image.name for image in read_list(place)]
+        found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    return found
 
 
 def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,9 @@ def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:
 
 def command(script: Path, config: PipelineConfig, unit: SweepUnit) -> list[str]:
     """The command line of a unit."""
-    own = replace(config, name=unit.name, until=unit.until, sweep=None, jobs=None)
-    return [sys.executable, str(script.resolve()), *cli.words_of(own)]
+    own = replace(config, name=unit.name, until=unit.until)
+    names = [field.name for field in cli.flag_fields(PipelineConfig) if field.name not in ("sweep", "jobs", "engine")]
+    return [sys.executable, str(script.resolve()), *cli.words_of(own, names)]
 
 
 def watch_parent() -> None:
@@ -201,7 +202,7 @@ def _record(config: PipelineConfig, points: Sequence[Point], prints: Mapping[str
     before = [path.parent for path in sorted(RUNS.glob(f"sweep*/{FILE}"))]
     same = [folder for folder in before if read_record(folder).args.get("fingerprint") == print_]
     folder = same[0] if same else new_run_folder(RUNS, "sweep", config.name)
-    args, task = asdict(replace(config, fingerprint=print_)), task_of_start(points[0].config)
+    args, task = replace(config, fingerprint=print_).values, task_of_start(points[0].config)
     return start_record(folder, script="sweep", args=args, seed=config.seed, task=task)
 
 

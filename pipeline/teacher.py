@@ -41,10 +41,6 @@ def open_teacher(
     """
     terms = terms_of(config.kd)
     if not terms:
-        if config.t_weights or config.t_data:
-            raise InputError(
-                "--t_weights, --t_data: a teacher without a strategy; add --KDstr 1 to 5, or cwd, mgd, ..."
-            )
         return config, None
     path = Path(config.t_weights or _origin(config.weights, config.kd))
     config = replace(config, t_weights=str(path))  # saved with the config and in the record
@@ -92,8 +88,6 @@ def _unlabelled(
     """Batches of ``--t_data``, augmented as the labelled are."""
     if not config.t_data:
         return None
-    if config.rect:
-        raise InputError("--t_data: its images have not the sizes of --rect's batches; leave one of them away")
     return unlabelled_batches(
         Path(config.t_data),
         manifest,

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline import epoch_report
 from pipeline.quantised_training import checkpoint_of, float_network
 from pipeline.session import WEIGHTS
 from pipeline.training_run import Run, assemble, next_stage
+from utils.config.begun import saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
@@ -45,12 +46,12 @@ def train(config: TrainConfig) -> Record:
     Raises:
         InputError: data, cfg, weights or flags are wrong, or the loss is not finite.
     """
-    group = from_environment()
+    group = from_environment(timedelta(seconds=config.rank_timeout))
     if not group.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     saved = cut_run(config) if config.resume else None
     if saved:
-        config = saved_config(config, saved)
+        config = saved_config(config, saved.training)
     if config.tensorboard:
         check_installed()
     with joined(group, cuda=select_device(config.device or group.device).type == "cuda"):
@@ -79,14 +80,6 @@ def cut_run(config: TrainConfig) -> Checkpoint:
         if config.resume != "newest":
             raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
     raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
-
-
-def saved_config(config: TrainConfig, saved: Checkpoint) -> TrainConfig:
-    """The config a cut run began with, but for what is this machine's; what it did not know yet is as it is here."""
-    kept = saved.training.get("config") or saved.training["args"]  # before there were configs: the flags
-    known = {f.name for f in fields(TrainConfig)} - {"device", "workers", "resume", "sync_bn"}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known}
-    return replace(config, **values)
 
 
 def one_epoch(run: Run, epoch: int) -> None:
@@ -170,8 +163,8 @@ def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] =
     """
     state: dict[str, Any] = {}
     if training:
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run.config).items()}
-        state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in run.config.values.items()}
+        state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain, "data": run.data}
         state |= {"ranks": list(ranks)} | ({"teacher": run.distillation.state()} if run.distillation else {})
     save_checkpoint(path, checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from models import build
 from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, dataset_of, image_size
+from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, dataset_of, facts_of, image_size
 from pipeline.tasks import task_of
 from pipeline.teacher import open_teacher
+from utils.config.begun import tell_changes
 from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
@@ -52,7 +53,7 @@ ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever t
 class Run:
     """A run under way: fixed parts first, then what changes from epoch to epoch.
 
-    ``files``: folder, best, last, and those of stages. ``before``: seconds of earlier sittings.
+    ``files``: folder, best, last, those of stages. ``before``: seconds of earlier sittings. ``data``: of its lists.
     """
 
     config: TrainConfig
@@ -73,6 +74,7 @@ class Run:
     before: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     gammas: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics | None = None
 
     @property
@@ -150,6 +152,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
         stage=stage,
         distillation=distillation,
         group=group,
+        data=facts_of(manifest),
     )
     run = _restored(run, saved) if saved else run
     _own_seed(run, saved.training.get("ranks", []) if saved else [])
@@ -274,8 +277,8 @@ def _record(
         inputs = [Path(item["path"]) for item in read_record(folder).inputs]
     files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
     device = f"{device}, {group.size} processes" if group.size > 1 else device
-    told = asdict(config)
-    record = start_record(folder, script="train", args=told, seed=config.seed, device=device, inputs=files, task=task)
+    said = config.values
+    record = start_record(folder, script="train", args=said, seed=config.seed, device=device, inputs=files, task=task)
     group.shared(None)
     return record
 
@@ -292,6 +295,7 @@ def _restored(run: Run, saved: Checkpoint) -> Run:
     if run.distillation:
         run.distillation.restore(saved.training["teacher"])
     run.before = run.progress.seconds
+    tell_changes(run.config.data, saved.training.get("data", {}), run.data)
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
     return run

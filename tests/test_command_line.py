@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import Darknet, network_of
 from tests.conftest import ROOT
@@ -20,6 +21,10 @@ from tests.scenes import CFG, head, section, write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
+from utils.quantization.calibrate import calibrate
+from utils.quantization.lower import lower
+from utils.quantization.scheme import Scheme
+from utils.spiking.snn_checkpoint import ExecutionMode, save_integers
 
 MEASURED = ["test", "slim_prune", "convert_snn", "quantize"]  # scripts that take a network and measure it on images
 SCRIPTS = ["train", *MEASURED, "detect", "compress"]
@@ -214,7 +219,7 @@ def test_pictures_found_before_a_corrupt_one_are_kept(typed, place):
 @pytest.mark.parametrize(
     ("script", "words", "message"),
     [
-        ("train", ["--lr", "abc"], "argument --lr: must be a number from 0 up, got abc; see --help"),
+        ("train", ["--lr", "abc"], "argument --lr: must be a number above 0, got abc; see --help"),
         ("train", ["--img-size", "30"], "--img-size: 30x30 px do not divide by"),
         ("test", [*NET, "--conf-thres", "2"], "argument --conf-thres: must be a number from 0 up to, but not, 1"),
         ("slim_prune", [*NET, "--percent", "1.2"], "argument --percent: must be a number from 0 up to, but not, 1"),
@@ -237,3 +242,29 @@ def test_from_a_shell_a_corrupt_image_in_a_worker_is_one_line(place, script):
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     one_line(script, done.returncode, done.stderr, CORRUPT.format("valid"))
     nothing_lost(before, tree(place))
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("detect", ["--classes", "1", "99"], r"--classes: 99; weights/net\.pt detects 2 classes, 0 to 1"),
+        ("quantize", ["--percentile", "99"], "--percentile: acts only with --ranges percentile; add that, or leave"),
+        ("test", ["--task", "benchmark", "--rect"], "--task benchmark and --rect: its table is over sizes"),
+    ],
+)
+def test_a_flag_that_cannot_act(typed, script, words, message):
+    source = ["--source", "images/valid/1.png"] if script == "detect" else []
+    code, _, err = typed(script, "--data", "set.data", *HERE, *NET, *source, *words)
+    one_line(script, code, err, message)
+
+
+@pytest.mark.parametrize("script", ["quantize", "convert_snn"])
+def test_a_network_that_has_integers_takes_no_flags_of_calibration(place, typed, script):
+    spiking = place / "weights/whole.snn.pt"
+    if not spiking.exists():
+        integer = lower(
+            calibrate(network_of(Darknet(read_cfg(place / "net.cfg"))), [torch.rand(1, 3, 64, 64)], Scheme())
+        )
+        save_integers(spiking, integer, "spiking", names=("blue", "green"), run=ExecutionMode("layerwise"))
+    code, _, err = typed(script, "--data", "set.data", *HERE, "--weights", "weights/whole.snn.pt", "--a-bit", "8")
+    one_line(script, code, err, r"--a-bit: weights/whole\.snn\.pt is quantised already and keeps its own bits")

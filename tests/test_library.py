@@ -179,8 +179,8 @@ def test_fields_become_what_the_flags_make_of_their_text():
     config = configured(TrainConfig, {"img_size": 64, "progressive": [8, 4], "quantized": 1, "data": Path("a.data")})
     assert config == TrainConfig(img_size=(64,), progressive=(8, 4), quantized="google", data="a.data")
     assert configured(SlimConfig, {"percent": "auto", "cfg": None}).percent == "auto"
-    assert configured(QuantiseConfig, {"budget": "size=0.25"}).budget == Budget("size", 0.25)
-    assert configured(QuantiseConfig, {"budget": Budget("bops", 0.5)}).budget == Budget("bops", 0.5)
+    assert configured(QuantiseConfig, {"bits": "auto", "budget": "size=0.25"}).budget == Budget("size", 0.25)
+    assert configured(QuantiseConfig, {"bits": "auto", "budget": Budget("bops", 0.5)}).budget == Budget("bops", 0.5)
 
 
 def test_the_command_knows_every_script():

@@ -56,7 +56,8 @@ def place(tmp_path, monkeypatch) -> Path:
 
 def run(script: str, *words: str) -> Record:
     module = importlib.import_module(script)
-    given = ["--data", "set.data", "--weights", "sparse.pt", "--device", "cpu", "--workers", "0", "--recalibrate", "1"]
+    given = ["--data", "set.data", "--weights", "sparse.pt", "--device", "cpu", "--workers", "0"]
+    given += [] if "--sensitivity" in words else ["--recalibrate", "1"]
     return module.run(module.parser().parse_args([*given, *words]))
 
 

@@ -210,9 +210,9 @@ def load_spec():
 
 
 def test_every_choice_reaches_the_scheme_and_convert_snn_has_the_same_flags():
-    words = "--w-bit 6 --a-bit 5 --ranges cosine --percentile 99 --range-scale 2 --acc-bits 20"
+    words = "--w-bit 6 --a-bit 5 --ranges percentile --percentile 99 --range-scale 2 --acc-bits 20"
     words += " --no-equalise --no-bias-correction"
-    wanted = Scheme(w_bit=6, a_bit=5, ranges="cosine", percentile=99, range_scale=2, acc_bits=20)
+    wanted = Scheme(w_bit=6, a_bit=5, ranges="percentile", percentile=99, range_scale=2, acc_bits=20)
     wanted = replace(wanted, equalise=False, correct_bias=False)
     for script in (quantize, convert_snn):
         args = script.parser().parse_args([*COMMON, *words.split()])

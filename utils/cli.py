@@ -9,39 +9,53 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from utils.errors import InputError
 
 Number = TypeVar("Number", int, float)
-Config = TypeVar("Config")
+
+
+class Tellable(Protocol):
+    """A config that can be made of what somebody said."""
+
+    @classmethod
+    def told(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+        """The config of these fields; ``usual`` are defaults that differ from its own. Refuses what cannot act."""
+
+
+Config = TypeVar("Config", bound=Tellable)
 
 log = logging.getLogger(__name__)
 
+UNSAID = object()  # in the place of a flag that is not typed: its default would look like one that is
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # not the program's fault
 
 
-def flag(
-    default: Any, help: str, *names: str, also: Mapping[str, Mapping[str, Any]] | None = None, **options: Any
-) -> Any:
+def flag(default: Any, help: str, *names: str, **options: Any) -> Any:
     """A field of a config that a flag sets.
 
     Args:
         default: of the field; False makes a switch.
         help: the flag's line in ``--help``.
         names: of the flag; by default the field's, with dashes. A name without a dash is a position.
-        also: further flags that set the same field: name -> what argparse's ``add_argument`` takes.
         options: what argparse's ``add_argument`` takes besides.
     """
     if default is False and "action" not in options:
         options["action"] = "store_true"
-    about = {"names": names, "help": help, "also": also or {}, "options": options}
+    about = {"names": names, "help": help, "options": options}
     return dataclasses.field(default=default, metadata={"flag": about})
 
 
 def flag_fields(config: type) -> list[dataclasses.Field[Any]]:
     """The fields that flags set, in the order of ``--help``."""
     return [field for field in dataclasses.fields(config) if "flag" in field.metadata]
+
+
+def option_names(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """The names of the flag that sets a field, as they are typed."""
+    names: tuple[str, ...] = field.metadata["flag"]["names"]
+    return names or (f"--{field.name.replace('_', '-')}",)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -52,19 +66,32 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: %(default)s)" if shown and "default" not in str(action.help) else action.help
 
 
+class Typed:
+    """What argparse writes into."""
+
+
 class Parser(argparse.ArgumentParser, Generic[Config]):
     """An ArgumentParser that returns a config, and whose errors are one line."""
 
     config: type[Config]
+    usual: Mapping[str, Any]
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Config:  # type: ignore[override]
-        """The config of a command line; lists become tuples."""
-        found = vars(super().parse_args(args, namespace))
-        return self.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        """The config of a command line; lists become tuples.
+
+        Raises:
+            InputError: a flag cannot act beside the others.
+        """
+        typed = Typed()
+        vars(typed).update({action.dest: UNSAID for action in self._actions if action.dest != "help"})
+        found = vars(super().parse_args(args, typed))
+        places = {action.dest: action.default for action in self._actions if not action.option_strings}
+        said = {k: v for k, v in found.items() if v is not UNSAID and (k not in places or v != places[k])}
+        return self.config.told({k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}, self.usual)
 
 
 def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
@@ -77,15 +104,14 @@ def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
     """
     flags: Parser[Config] = Parser(description=doc, formatter_class=Formatter, allow_abbrev=False)
     flags.config = config
+    flags.usual = {name: value for name, value in defaults.items() if value is not None}
     for field in flag_fields(config):
         about = field.metadata["flag"]
-        names = about["names"] or (f"--{field.name.replace('_', '-')}",)
+        names = option_names(field)
         default = defaults.get(field.name, field.default)
         default = [*default] if isinstance(default, tuple) else default  # as argparse writes it in --help
         place: dict[str, Any] = {"dest": field.name} if names[0].startswith("-") else {}
         flags.add_argument(*names, **place, default=default, help=about["help"], **about["options"])
-        for name, options in about["also"].items():
-            flags.add_argument(name, dest=field.name, **options)
     return flags
 
 
@@ -99,7 +125,7 @@ def words_of(config: Any, names: Sequence[str] | None = None) -> list[str]:
     words: list[str] = []
     for field in flag_fields(type(config)):
         if names is None or field.name in names:
-            option = (field.metadata["flag"]["names"] or (f"--{field.name.replace('_', '-')}",))[-1]
+            option = option_names(field)[-1]
             words += flag_words(option, getattr(config, field.name)) if option.startswith("-") else []
     return words
 
@@ -169,6 +195,11 @@ def fraction(text: str) -> float:
 def non_negative(text: str) -> float:
     """A number from 0 up."""
     return _number(text, float, lambda x: 0 <= x < float("inf"), "a number from 0 up")
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    return _number(text, float, lambda x: 0 < x < float("inf"), "a number above 0")
 
 
 def plain_name(text: str) -> str:

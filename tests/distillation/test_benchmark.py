@@ -66,7 +66,7 @@ def test_every_row_sees_the_same_images_and_only_the_teacher_differs(session):
     assert [name for name, _ in started] == ["train", "slim_prune", *["train"] * 9]
     sparse, pruned = (args for _, args in started[:2])
     assert sparse.sparse and pruned.weights == f"{sparse.name}.pt"
-    differs = {"kd", "t_weights", "name"}
+    differs = {"kd", "t_weights", "name", "given"}
     rows = [{k: v for k, v in vars(args).items() if k not in differs} for _, args in started[2:]]
     assert all(row == rows[0] and row["weights"] == f"{pruned.name}.pt" and row["seed"] == 4 for row in rows)
     assert [args.kd for _, args in started[2:]] == ["", *distillation.STRATEGIES]

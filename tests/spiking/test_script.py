@@ -23,7 +23,7 @@ from utils.reporting.record import Record
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.stream import StreamExecutor
 
-HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--calibration", "4", "--images", "3"]
+HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--calibration", "4"]
 CFG = """
 [net]
 width=64
@@ -75,7 +75,8 @@ def convert(place, monkeypatch):
     monkeypatch.setattr(pipeline.session, "measure_latency", lambda *_, **__: type("T", (), {"median": 1.0})())
 
     def run(*words: str) -> Record:
-        return convert_snn.run(convert_snn.parser().parse_args([*HERE, "--weights", "net.pt", *words]))
+        few = ["--images", "3"] if "--mode" in words else []
+        return convert_snn.run(convert_snn.parser().parse_args([*HERE, *few, "--weights", "net.pt", *words]))
 
     return run
 
@@ -172,7 +173,7 @@ def test_an_early_exit_is_what_is_tuned_for(place, convert):
 
 
 def test_fine_tuning_sees_training_images_only(place, convert):
-    words = [*HERE, "--weights", "net.pt", *TUNED]
+    words = [*HERE, "--weights", "net.pt", "--mode", "rate", *TUNED]
     session = pipeline.session.open_session(convert_snn.parser().parse_args(words))
     seen = tuning_images(session)
     own = torch.cat(session.training_images(6))

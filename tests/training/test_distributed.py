@@ -7,6 +7,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import zip_longest
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import nn
 from tests.training.shares import tickets
 from tests.training.together import PROCESSES, free_ports, run_together
 from tests.training.toy import ToyBatch, ToyLoader, toy_model, train
-from utils.training.distributed import Group, SyncBatchNorm, from_environment, joined, synchronised
+from utils.config.train import TrainConfig
+from utils.training.distributed import PATIENCE, Group, SyncBatchNorm, from_environment, joined, synchronised
 
 
 def run_in_two(function: Callable[[Group], object], folder) -> list[object]:
@@ -30,7 +32,7 @@ def run_in_two(function: Callable[[Group], object], folder) -> list[object]:
 
 def _one(rank: int, function: Callable[[Group], object], folder: str, port: int) -> None:
     os.environ["MASTER_PORT"] = str(port)
-    group = from_environment()
+    group = from_environment(timedelta(seconds=float(os.environ.get("PATIENCE", PATIENCE.total_seconds()))))
     with joined(group, cuda=False):
         torch.save(function(group), f"{folder}/{rank}.pt")
 
@@ -185,3 +187,26 @@ def test_shares_of_what_is_only_looked_at_lose_no_image(count, processes):
     assert all(len(list(share)) == len(share) for share in shares)
     seen = sorted(ticket.index for share in shares for batch in share for ticket in batch)
     assert seen == list(range(count))
+
+
+def late_where_the_first_prepares(group: Group):
+    """The first process takes longer than patience lasts, where the others have nothing to do but wait."""
+    if group.is_main:
+        time.sleep(2.5)
+    return group.shared("ready" if group.is_main else "")
+
+
+def hang_in_a_step(group: Group):
+    if group.rank == 1:
+        time.sleep(50)
+    return group.total(1.0)
+
+
+def test_a_process_that_hangs_is_noticed_in_time_and_one_that_prepares_is_waited_for(tmp_path, monkeypatch):
+    assert Group().patience.total_seconds() == TrainConfig().rank_timeout == 60
+    monkeypatch.setenv("PATIENCE", "1")
+    assert run_in_two(late_where_the_first_prepares, tmp_path) == ["ready", "ready"]
+    began = time.monotonic()
+    with pytest.raises(mp.ProcessRaisedException, match="InputError: process 0 of 2: another one ended or hangs"):
+        run_in_two(hang_in_a_step, tmp_path)
+    assert time.monotonic() - began < 40

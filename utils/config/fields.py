@@ -9,23 +9,30 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from utils.cli import flag_fields
+from utils.cli import Tellable, flag_fields
 from utils.errors import InputError
 
-C = TypeVar("C")
+C = TypeVar("C", bound=Tellable)
 
 
-def configured(kind: type[C], fields: Mapping[str, Any], *, without: Mapping[str, str] | None = None) -> C:
+def configured(
+    kind: type[C],
+    fields: Mapping[str, Any],
+    *,
+    without: Mapping[str, str] | None = None,
+    usual: Mapping[str, Any] | None = None,
+) -> C:
     """A config of these fields; the others have their defaults.
 
     Args:
         kind: of config.
         fields: by name.
         without: fields that cannot be given here, and what to do instead.
+        usual: defaults that differ from the config's own.
 
     Raises:
         TypeError: there is no such field, or it cannot be given here.
-        InputError: a value that the flag would not take either.
+        InputError: a value that the flag would not take either, or a field that cannot act beside the others.
     """
     known = {field.name: field for field in flag_fields(kind)}
     values = {}
@@ -37,7 +44,7 @@ def configured(kind: type[C], fields: Mapping[str, Any], *, without: Mapping[str
             message = f"did you mean {near[0]}" if near else f"known are {', '.join(known)}"
             raise TypeError(f"{name}: {kind.__name__} has no such field; {message}")
         values[name] = _checked(known[name], value)
-    return kind(**values)
+    return kind.told(values, usual or {})
 
 
 def _checked(field: Field[Any], value: Any) -> Any:

@@ -51,8 +51,8 @@ class QuantiseConfig(NetworkConfig):
         "--style",
         "--quantized",
         type=style,
-        also={"--FPGA": {"action": "store_const", "const": "pow2", "help": "the same as --style pow2"}},
     )
+    fpga: bool = flag(False, "the same as --style pow2", "--FPGA")
     ranges: str = flag("mse", "how activation ranges are chosen", choices=RANGE_METHODS)
     percentile: float | None = flag(PERCENTILE, "share that --ranges percentile does not clip, in per cent", type=float)
     range_scale: float = flag(1.0, "ranges so many times as wide: above 1 fewer, coarser levels", type=float)
@@ -71,3 +71,8 @@ class QuantiseConfig(NetworkConfig):
         "(default: as few bit operations as --max-drop allows)",
         type=budget,
     )
+
+    @property
+    def wanted_style(self) -> str:
+        """The style of the scales."""
+        return "pow2" if self.fpga else self.style

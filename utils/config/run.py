@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from utils import cli
 from utils.cli import flag
+from utils.config.needs import check
 
 CFG = "cfg/yolov3-tiny-digits.cfg"  # the structure where none is named
 DATA = "data/digits.data"  # the embedded sample set
@@ -15,7 +18,8 @@ DATA = "data/digits.data"  # the embedded sample set
 class RunConfig:
     """The flags that every script has.
 
-    ``img_size`` is one side or (height, width), px. ``fingerprint`` is no flag: compress.py knows a stage again by it.
+    ``img_size`` is one side or (height, width), px. Two are no flags: compress.py knows a stage again by its
+    ``fingerprint``, and ``given`` names the fields that somebody said.
     """
 
     data: str = flag(DATA, "a .data file, or a folder of VOC annotations")
@@ -28,6 +32,27 @@ class RunConfig:
     seed: int = flag(0, "of everything random", type=cli.whole)
     name: str = flag("", "suffix of the run's folder and files", type=cli.plain_name)
     fingerprint: str = ""
+    given: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def told(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+        """The config of the fields that somebody said; the one door from flags and keywords.
+
+        Args:
+            given: said fields and their values.
+            usual: defaults that differ from the config's own.
+
+        Raises:
+            InputError: one of them cannot act beside the others.
+        """
+        config = cls(**{**usual, **given}, given=tuple(sorted(given)))
+        check(config, given)
+        return config
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What a record and a checkpoint keep: every field's value, whoever said it."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.compare}
 
 
 @dataclass(frozen=True, kw_only=True)

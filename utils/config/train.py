@@ -53,11 +53,14 @@ class DenseConfig(RunConfig):
     lr: float | None = flag(
         None,
         "learning rate (default: 0.2, with fresh heads 0.4, quantised 0.01; --adam: 1/100)",
-        type=cli.non_negative,
+        type=cli.above_zero,
     )
     adam: bool = flag(False, "AdamW instead of SGD with Nesterov momentum")
     ema: bool = flag(True, "measure and save the weights' average", action=argparse.BooleanOptionalAction)
     sync_bn: bool = flag(False, "under torchrun: batch norm over the images of all processes")
+    rank_timeout: int = flag(
+        60, "under torchrun: seconds without an answer after which a process counts as hung", type=cli.positive
+    )
     multi_scale: bool = flag(False, "another image size each batch")
     mosaic: float | None = flag(
         None, "share of samples made of four images (default: as --data says, or 1)", type=share

@@ -25,19 +25,22 @@ T = TypeVar("T")
 Value = TypeVar("Value", float, Tensor)
 
 _WRAPPED: WeakSet[_Averaged] = WeakSet()  # models that hold a part of the group, for as long as somebody holds them
-PATIENCE = timedelta(minutes=10)  # for the slowest process: the first one writes and draws while the others wait
+PATIENCE = timedelta(seconds=60)  # for the slowest process of a step: it writes and draws between two
+WAIT = timedelta(minutes=10)  # for the first process where the others have nothing to do: it prepares data, it finishes
 
 
 @dataclass(frozen=True)
 class Group:
     """This process among those that train together.
 
-    ``rank`` counts all of them from 0, ``local`` those on this machine; ``size`` is how many there are.
+    ``rank`` counts all of them from 0, ``local`` those on this machine; ``size`` is how many there are; one that does
+    not answer for as long as ``patience`` counts as hung.
     """
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    patience: timedelta = PATIENCE
 
     @property
     def is_main(self) -> bool:
@@ -70,7 +73,9 @@ class Group:
         if self.size == 1:
             return value
         box = [value]
+        _be_patient(WAIT)
         dist.broadcast_object_list(box, src=0)
+        _be_patient(self.patience)
         return box[0]
 
     def all_gather(self, items: Sequence[T]) -> list[T]:
@@ -125,12 +130,12 @@ class _Averaged(nn.parallel.DistributedDataParallel):
         self.release()
 
 
-def from_environment() -> Group:
+def from_environment(patience: timedelta = PATIENCE) -> Group:
     """What torchrun says of this process; a group of one where it says nothing."""
     if "WORLD_SIZE" not in os.environ:
         return Group()
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return Group(rank, size, local)
+    return Group(rank, size, local, patience)
 
 
 def main_first(group: Group, prepare: Callable[[], object]) -> None:
@@ -147,14 +152,15 @@ def joined(group: Group, *, cuda: bool) -> Iterator[None]:
     """The time in which the processes of a group can talk: by nccl on GPUs, by gloo on CPUs.
 
     Raises:
-        InputError: another process ended, which this one learns in the middle of whatever it is doing.
+        InputError: another process ended or hangs, which this one learns in the middle of whatever it is doing.
     """
     if group.size == 1:
         yield
         return
     if cuda:
         torch.cuda.set_device(group.local)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT)
+    _be_patient(group.patience)
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
@@ -175,6 +181,11 @@ def _lost(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or any(
         word in message for word in ("connection closed", "connection reset", "timed out", "peer", "broken pipe")
     )
+
+
+def _be_patient(limit: timedelta) -> None:
+    """Count another process as hung after so long, in what follows."""
+    dist.distributed_c10d._set_pg_timeout(limit)
 
 
 def _device() -> torch.device:

@@ -1,0 +1,155 @@
+"""Every flag that cannot act beside the others is refused in one line, with the flag that it needs; and acts with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import pytest
+
+import darkspike as ds
+from utils.cli import flag_fields, option_names
+from utils.config import convert, export, measure, pipeline, prune, quantise, train
+from utils.config.needs import FACTS, RULES
+from utils.errors import InputError
+
+CONFIGS = {
+    name: kind
+    for module in (convert, export, measure, pipeline, prune, quantise, train)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+}
+
+LACKING = [  # script, the flags, and what the line says
+    ("train", "--s 0.01", r"^--s: acts only with -sr; add that, or leave --s away$"),
+    ("train", "--s 0.001", "^--s: acts only with -sr"),  # typed, though it is the default
+    ("train", "--prune 1", "^--prune: acts only with -sr"),
+    ("train", "--s-schedule decay", "^--s-schedule: acts only with -sr"),
+    ("train", "--rect --mosaic 0.5", r"^--mosaic and --rect: batches of --rect are of whole images"),
+    ("train", "--rect --multi-scale", r"^--multi-scale and --rect: both choose the size of a batch"),
+    ("train", "--notest --val-interval 2", "^--notest and --val-interval: only the last epoch is validated"),
+    ("train", "--sync-bn", "^--sync-bn: acts only with torchrun"),
+    ("train", "--w-bit 0", "^--w-bit: only quantised training has that; add --quantized"),
+    ("train", "--range-scale 1", "^--range-scale: only quantised training"),
+    ("train", "--sparsify 0", "^--sparsify: only quantised training"),
+    ("train", "--progressive", "^--progressive: only quantised training"),
+    ("train", "--FPGA --quantized dorefa", "^--quantized dorefa and --FPGA: it is the same as --quantized pow2"),
+    ("train", "--quantized 1 --FPGA", "^--quantized google and --FPGA: it is the same as --quantized pow2"),
+    ("train", "--kd-weight 0.5", "^--kd-weight: a teacher without a strategy; add --KDstr"),
+    ("train", "--KDstr none --t_weights t.pt", "^--t_weights: a teacher without a strategy"),
+    ("train", "--t_data more", "^--t_data: a teacher without a strategy"),
+    ("train", "--KDstr 3 --t_cfg t.cfg", "^--t_cfg: acts only with --t_weights"),
+    ("train", "--KDstr 3 --t_data more --rect", "^--rect and --t_data: its images have not the sizes"),
+    ("test", "--task benchmark --rect", "^--task benchmark and --rect: its table is over sizes"),
+    ("test", "--task benchmark --save-json", "^--task benchmark and --save-json: "),
+    ("test", "--task benchmark --iou-thres 0.5", "^--task benchmark and --iou-thres: "),
+    ("compress", "--jobs 2", "^--jobs: acts only with --sweep; add that, or leave --jobs away"),
+    ("compress", "--engine ray", "^--engine: acts only with --sweep"),
+    ("compress", "--sweep a-bit=2,4 --until pruned", "^--sweep and --until: a point is a whole chain"),
+    ("slim_prune", "--max-drop 0.02", "^--max-drop: acts only with --percent auto"),
+    ("slim_prune", "--delta 0.1", "^--delta: acts only with --search"),
+    ("regular_prune", "--percent 0.5 --target-macs 0.5", "^--target-macs and --percent: each says how much is cut"),
+    ("normal_prune", "--percent auto --target-params 0.5", "^--target-params and --percent: each says how much"),
+    ("slim_prune", "--percent 0.5 --search 4 --target-macs 0.5", "^--target-macs and --percent: each says how much"),
+    ("slim_prune", "--search 4 --target-macs 0.5 --target-params 0.5", "^--search and --target-params: a search keeps"),
+    ("shortcut_prune", "--sensitivity --percent 0.5", "^--sensitivity and --percent: --sensitivity cuts nothing"),
+    ("slim_prune", "--sensitivity --finetune 3", "^--sensitivity and --finetune: "),
+    ("layer_channel_prune", "--shortcuts 0 --by energy", "^--by: acts only with --shortcuts"),
+    ("quantize", "--max-drop 0.1", "^--max-drop: says how --bits auto chooses; add --bits auto"),
+    ("quantize", "--budget size=0.5", "^--budget: says how --bits auto chooses"),
+    (
+        "quantize",
+        "--bits auto --bits-map tests/test_flags.py",
+        "^--bits auto and --bits-map: both choose bits by layer",
+    ),
+    ("quantize", "--bits auto --a-bit 4", "^--bits auto and --a-bit: the bits are chosen by layer"),
+    ("quantize", "--percentile 99.9", "^--percentile: acts only with --ranges percentile; add that"),
+    ("quantize", "--FPGA --style google", "^--style google and --FPGA: it is the same as --style pow2"),
+    ("convert_snn", "--percentile 99.9", "^--percentile: acts only with --ranges percentile or --mode rate; add that"),
+    ("convert_snn", "--timesteps 8", "^--timesteps: is for --mode stream or rate, this is layerwise; leave it away"),
+    ("convert_snn", "--images 8", "^--images: is for --mode stream or rate, this is layerwise"),
+    ("convert_snn", "--mode stream --stepwise 1", "^--stepwise: is for --mode layerwise, this is stream"),
+    ("convert_snn", "--mode rate --early-exit 3", "^--early-exit: is for --mode stream, this is rate"),
+    ("convert_snn", "--mode stream --reset zero", "^--reset: is for --mode rate, this is stream"),
+    ("convert_snn", "--finetune-images 4", "^--finetune-images: acts only with --finetune"),
+    ("convert_snn", "--mode rate --a-bit 4", "^--a-bit: is for integers, which --mode rate has not"),
+    ("convert_snn", "--mode rate --FPGA", "^--FPGA: is for integers, which --mode rate has not"),
+    ("convert_snn", "--mode rate --ranges mse", "^--ranges: is for integers"),
+    ("export", "c --tile 64x8", "^--tile: acts only with fpga; add that, or leave --tile away"),
+    ("export", "nir --golden 4", "^nir and --golden: a graph without images; leave it away"),
+]
+TOGETHER = [
+    ("train", "-sr --s 0.01 --prune 1 --s-schedule decay"),
+    ("train", "--rect --mosaic 0"),
+    ("train", "--FPGA --quantized pow2 --w-bit 4 --range-scale 2"),
+    ("train", "--KDstr 3 --t_weights t.weights --t_cfg t.cfg --kd-weight 0.5 --t_data more"),
+    ("compress", "--sweep a-bit=2,4 --jobs 2 --engine processes"),
+    ("slim_prune", "--percent auto --max-drop 0.02"),
+    ("slim_prune", "--search 4 --delta 0.1 --target-macs 0.5"),
+    ("quantize", "--bits auto --budget size=0.5 --max-drop 0.1"),
+    ("quantize", "--ranges percentile --percentile 99.9"),
+    ("convert_snn", "--mode rate --percentile 99.9 --timesteps 8 --images 4 --curve 4 8"),
+    ("convert_snn", "--mode rate --finetune --finetune-images 4 --a-bit 4"),
+    ("export", "--tile 64x8 --golden 4"),
+    ("export", "fpga --tile 64x8"),
+]
+
+
+def parsed(script: str, words: str):
+    return importlib.import_module(script).parser().parse_args(words.split())
+
+
+@pytest.mark.parametrize(("script", "words", "message"), LACKING, ids=lambda value: str(value)[:60])
+def test_a_flag_that_cannot_act_is_refused_with_the_one_it_needs(monkeypatch, script, words, message):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(InputError, match=message) as caught:
+        parsed(script, words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("script", "words"), TOGETHER)
+def test_flags_that_act_together_are_taken(script, words):
+    parsed(script, words)
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_the_table_speaks_of_flags_that_there_are_and_one_rule_at_least_is_tried_for_each(kind):
+    own = {name for field in flag_fields(CONFIGS[kind]) for name in option_names(field)}
+    every = {name for each in CONFIGS.values() for field in flag_fields(each) for name in option_names(field)}
+    tried = " ".join(words for _, words, _ in LACKING)
+    for rule in RULES[kind]:
+        assert set(rule.flags.split()) <= own, rule
+        assert any(flag in tried.split() for flag in rule.flags.split()), rule
+        for words in f"{rule.needs}|{rule.against}".split("|"):
+            flag = words.strip().partition(" ")[0]
+            assert not flag.startswith("-") or flag in every, rule
+            assert flag.startswith("-") or flag in ("", "fpga", "nir", *FACTS), rule
+
+
+def test_under_torchrun_its_flags_act(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert parsed("train", "--sync-bn").sync_bn
+
+
+def test_what_was_said_is_known_whatever_its_value():
+    config = parsed("train", "--epochs 30 --seed 0 --no-ema")
+    assert config.given == ("ema", "epochs", "seed") and "given" not in config.values
+    assert parsed("export", "").given == () and parsed("export", "c").given == ("form",)
+
+
+def test_a_rate_of_zero_does_not_become_the_default(capsys):
+    for rate in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            parsed("train", f"--lr={rate}")
+        assert f"argument --lr: must be a number above 0, got {rate}" in capsys.readouterr().err
+
+
+def test_the_library_refuses_what_the_scripts_refuse():
+    with pytest.raises(InputError, match="--s: acts only with -sr"):
+        ds.train(s=0.01)
+    with pytest.raises(InputError, match="lr: must be a number above 0, got 0"):
+        ds.train(lr=0)
+    with pytest.raises(InputError, match="--max-drop: acts only with --percent auto"):
+        ds.prune("x.pt", max_drop=0.1)
+    with pytest.raises(InputError, match="--a-bit: is for integers"):
+        ds.convert("x.pt", mode="rate", a_bit=4)
