@@ -23,7 +23,7 @@ sys.path.insert(0, str(DATA.parent))  # so that it runs from anywhere
 from utils.data.download import download, need_room  # noqa: E402
 from utils.data.unpack import unpack  # noqa: E402
 from utils.detection import coco, visdrone_bdd100k, voc  # noqa: E402
-from utils.detection.label_writer import Annotated, Findings, write_lists  # noqa: E402
+from utils.detection.label_writer import IDS, NOTES, Annotated, Findings, write_lists  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def read_coco(year: str) -> Reader:
         if len(known) != len(names):
             raise InputError(f"{file}: {len(known)} categories, data/coco.names has {len(names)}; fetch the file again")
         ours = dict(zip(known, names, strict=True))
-        return [Annotated(item.image, tuple((ours[name], box) for name, box in item.objects)) for item in items]
+        found.categories = {ours[name]: number for name, number in found.categories.items()}
+        return [Annotated(i.image, tuple((ours[name], box) for name, box in i.objects), i.id) for i in items]
 
     def read(place: Path, found: Findings, names: Sequence[str]) -> Mapping[str, Sequence[Annotated]]:
         return {split: images(place, f"{split}{year}", found, names) for split in ("train", "val")}
@@ -234,8 +235,9 @@ def get(name: str, place: Path, lists: Path, names: Sequence[str]) -> Findings |
     with tempfile.TemporaryDirectory(dir=lists, prefix=".") as temporary:
         build = Path(temporary) / name
         write_lists(build, splits, names, found)
-        for part in ("labels", "val.txt", "train.txt"):  # the one that is looked for comes last
-            (build / part).replace(lists / part)
+        for part in (IDS, NOTES, "labels", "val.txt", "train.txt"):  # the one that is looked for comes last
+            if (build / part).exists():
+                (build / part).replace(lists / part)
     return found
 
 

@@ -51,7 +51,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
         task.comparison(folder / f"{task.pictures}.jpg", dataset, measured, names),
     ]
     if session.config.save_json:
-        outputs.append(task.results_json(folder / f"{task.pictures}.json", metrics, dataset.images))
+        outputs.append(task.results_json(folder / f"{task.pictures}.json", metrics, dataset.images, session.manifest))
     timing = {"forward_ms": time.forward, "nms_ms": time.nms, "total_ms": time.total}
     return finish_record(record, metrics={**row, **timing}, outputs=outputs)
 

@@ -160,7 +160,7 @@ def open_session(
     loaded = load_model(weights, getattr(config, "cfg", None))
     task = task_of(loaded.spec, str(loaded.path))
     manifest = task.open_data(config.data)
-    task.check_classes(loaded.spec, manifest, str(loaded.path))
+    manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)

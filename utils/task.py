@@ -116,8 +116,12 @@ class Task(Protocol):
     def classes(self, spec: ModelSpec) -> int:
         """How many classes its outputs tell apart."""
 
-    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str) -> None:
-        """Refuse data with other classes than the network's outputs (``place``: the network's file)."""
+    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
+        """The data with its classes in the order of ``names``, those of the network's outputs; () where none are known.
+
+        Raises:
+            InputError: the data has other classes than the network's outputs (``place``: the network's file).
+        """
 
     def dataset(
         self,
@@ -211,8 +215,8 @@ class Task(Protocol):
     def tables(self, measured: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """The task's own tables for a report: file name -> rows, a column a network."""
 
-    def results_json(self, path: Path, found: Any, images: Sequence[Path]) -> Path:
-        """Answers in the field's results format."""
+    def results_json(self, path: Path, found: Any, images: Sequence[Path], manifest: Manifest | None = None) -> Path:
+        """Answers in the field's results format, with the ids of the data's source where the manifest knows them."""
 
 
 def task_name(spec: ModelSpec, place: str = "cfg") -> str:

@@ -17,6 +17,7 @@ from utils.data.manifest import read_list
 from utils.detection import coco
 from utils.detection.box_units import turned_box
 from utils.detection.dataset import DetectionDataset
+from utils.detection.label_writer import NOTES
 from utils.detection.labels import label_path
 from utils.detection.open_data import read_manifest
 from utils.detection.voc import convert
@@ -26,7 +27,7 @@ __all__ = ["voc"]
 
 
 def notes(out: Path) -> list[str]:
-    return (out / "notes.txt").read_text().splitlines()
+    return (out / NOTES).read_text().splitlines()
 
 
 def test_renamed_file_keeps_its_own_boxes_whatever_its_filename_says(voc, tmp_path):
@@ -56,7 +57,7 @@ def test_annotation_without_an_image_of_its_name_is_of_the_one_it_says_and_of_tw
 
 def test_two_annotations_of_one_image_are_refused(voc, tmp_path):
     (voc / "Annotations/copy.xml").write_text(annotation("3.jpg", [("dog", 0, 0, 50, 30)]))
-    with pytest.raises(InputError, match=r"3\.jpg: two images of the set are named 3"):
+    with pytest.raises(InputError, match=r"3\.jpg: two annotations are of it; take one"):
         convert(voc, tmp_path / "out")
 
 

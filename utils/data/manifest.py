@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
@@ -43,7 +44,8 @@ class Manifest:
 
     ``train`` and ``valid`` are list files or folders of images, ``labels`` the folder of label files where they are
     not beside the images. ``flip``, ``mosaic`` and ``scale`` are how far training may change such images without
-    making others of them, see ``transforms.Jitter``; 0..1.
+    making others of them, see ``transforms.Jitter``; 0..1. ``numbers`` are the numbers in ``names`` of the classes of
+    the label files, where a network has them in another order; () where they are the same.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Manifest:
     flip: float = 0.5
     mosaic: float = 1.0
     scale: float = 0.4
+    numbers: tuple[int, ...] = field(default=(), repr=False)
 
 
 def read_manifest(place: Path | str) -> Manifest:
@@ -75,6 +78,9 @@ def read_manifest(place: Path | str) -> Manifest:
     if len(names) != classes:
         where = f"{path}:{values['classes'][1]}"
         raise InputError(f"{where}: classes = {classes}, but {values['names'][0]} names {len(names)}; make them agree")
+    shares: dict[str, Any] = {
+        key: _share(path, key, *values[key]) for key in ("flip", "mosaic", "scale") if key in values
+    }
     return Manifest(
         path=path.absolute(),
         classes=classes,
@@ -82,7 +88,7 @@ def read_manifest(place: Path | str) -> Manifest:
         train=_existing(path, "train", values["train"]),
         valid=_existing(path, "valid", values["valid"]),
         labels=_existing(path, "labels", values["labels"]) if "labels" in values else None,
-        **{key: _share(path, key, *values[key]) for key in ("flip", "mosaic", "scale") if key in values},
+        **shares,
     )
 
 

@@ -15,8 +15,9 @@ from utils.data.images import UnreadableImageError, read_image, save_picture
 from utils.data.manifest import Manifest
 from utils.detection import augment as boxed
 from utils.detection.dataset_stats import SPLITS, Seen, Survey, survey
-from utils.detection.open_data import open_data
+from utils.detection.open_data import read_manifest
 from utils.detection.pictures import batch_mosaic
+from utils.detection.sample import prepare_if_sample
 from utils.files import write_text, writing
 from utils.reporting.record import finish_record, new_run_folder, start_record
 from utils.reporting.tables import plain_table
@@ -45,7 +46,8 @@ def check(data: Path) -> DatasetReport:
     Raises:
         InputError: the ``.data`` file or a list is missing or wrong.
     """
-    manifest = open_data(data)
+    prepare_if_sample(data)
+    manifest = read_manifest(data)
     folder = new_run_folder(RUNS, "check", Path(data).stem)
     inputs = [path for path in (manifest.path, manifest.train, manifest.valid) if path.is_file()]
     record = start_record(folder, script="check", args={"data": str(data)}, inputs=inputs)
@@ -69,6 +71,7 @@ def split_numbers(found: Survey, split: str) -> dict[str, int]:
         "boxes": sum(len(seen.boxes) for seen in items),
         "images without boxes": sum(not len(seen.boxes) for seen in items),
         "images without label file": sum(not seen.labelled for seen in items),
+        "images in the other list too": len(found.in_both(split)),
         "unreadable images": sum(seen.shape is None for seen in items),
         f"boxes under {SMALL}x{SMALL} px": int((sides < SMALL).sum()),
         f"boxes from {SMALL}x{SMALL} px": int(((sides >= SMALL) & (sides < LARGE)).sum()),

@@ -16,12 +16,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.images import UnreadableImageError, read_image
+from utils.data.images import UnreadableImageError, image_head, read_image
 from utils.data.manifest import Manifest, read_list
+from utils.data.text import read_text
+from utils.detection.label_writer import NOTES
 from utils.detection.labels import clip_to_image, label_path, parse_row
+from utils.detection.overlaps import shared_labels
 from utils.errors import InputError
 
 SPLITS = ("train", "valid")
+TURNED = "EXIF turns it (orientation {}); its labels must be of the picture as shown, look at samples.jpg"
 
 
 @dataclass
@@ -29,8 +33,8 @@ class Seen:
     """One image of a list, with what its files say.
 
     ``shape`` (height, width) px, None where it can not be decoded. ``boxes`` float32 [n, 5] (class, cx, cy, w, h; 0..1)
-    are those of rows that are right. ``content`` and ``pixels`` are digests of the file and of the decoded picture.
-    ``errors`` would stop a training, ``warnings`` would not.
+    are those of rows that are right. ``turn`` is the EXIF orientation, 1 for none. ``content`` and ``pixels`` are
+    digests of the file and of the decoded picture. ``errors`` would stop a training, ``warnings`` would not.
     """
 
     path: Path
@@ -39,21 +43,29 @@ class Seen:
     content: bytes = b""
     pixels: bytes = b""
     labelled: bool = True
+    turn: int = 1
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A set as it was found; ``splits`` are "train" and "valid", in the lists' order."""
+    """A set as it was found; ``splits`` are "train" and "valid", in the lists' order.
+
+    ``notes`` are what its conversion found odd, an empty list included; None where it was not converted.
+    """
 
     manifest: Manifest
     splits: dict[str, list[Seen]]
+    notes: list[str] | None = None
 
     @property
     def errors(self) -> list[str]:
         """What a training would refuse."""
         found = [message for items in self.splits.values() for seen in items for message in seen.errors]
+        images = [seen.path for items in self.splits.values() for seen in items]
+        for label, users in shared_labels(images, self.manifest).items():
+            found.append(f"{label}: the label file of {len(users)} images, {_few([str(path) for path in users])}")
         for split, items in self.splits.items():
             if not any(seen.labelled for seen in items):
                 where = label_path(items[0].path, self.manifest.labels)
@@ -65,19 +77,28 @@ class Survey:
     @property
     def warnings(self) -> list[str]:
         """What a training would do with, but somebody should know."""
-        found = list(duplicates(self.splits))
+        found = [*duplicates(self.splits), *(self.notes or [])]
         boxes = {split: self.count(split) for split in self.splits}
         for number, name in enumerate(self.manifest.names):
             absent = [split for split in self.splits if not boxes[split][number]]
             if absent:
                 found.append(f"class {number} ({name}): no box in {' nor '.join(absent)}")
         found += [message for items in self.splits.values() for seen in items for message in seen.warnings]
+        if self.notes is None:
+            turned = [seen for items in self.splits.values() for seen in items if seen.turn != 1]
+            found += [f"{seen.path}: {TURNED.format(seen.turn)}" for seen in turned]
         for split, items in self.splits.items():
             bare = [seen for seen in items if not seen.labelled]
             if bare and len(bare) < len(items):
                 first = f"{split}: {len(bare)} of {len(items)} images have no label file (no objects), first"
                 found.append(f"{first} {bare[0].path}")
         return list(dict.fromkeys(found))
+
+    def in_both(self, split: str) -> list[Seen]:
+        """The images of a list that are in the other one too: of the same path, bytes or pixels."""
+        others = [seen for each, items in self.splits.items() if each != split for seen in items]
+        known = {key for seen in others for key in (seen.path, seen.content, seen.pixels)} - {b""}
+        return [seen for seen in self.splits[split] if known & {seen.path, seen.content, seen.pixels}]
 
     def count(self, split: str) -> Counter[int]:
         """Boxes of each class."""
@@ -105,7 +126,9 @@ def survey(manifest: Manifest) -> Survey:
     # a copy of stderr, because decoding hushes the real one nearly all the time
     with ThreadPoolExecutor(os.cpu_count()) as pool, os.fdopen(os.dup(2), "w") as shown:
         seen = dict(zip(paths, tqdm(pool.map(look, paths), file=shown, **bar), strict=True))
-    return Survey(manifest, {split: [seen[path] for path in paths] for split, paths in lists.items()})
+    notes = manifest.train.parent / NOTES
+    said = read_text(notes).splitlines() if notes.is_file() else None
+    return Survey(manifest, {split: [seen[path] for path in paths] for split, paths in lists.items()}, said)
 
 
 def duplicates(splits: dict[str, list[Seen]]) -> Iterator[str]:
@@ -141,7 +164,7 @@ def _with_labels(path: Path, manifest: Manifest) -> Seen:
     if not seen.labelled:
         return seen
     rows: list[list[float]] = []
-    for number, line in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(place).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -168,6 +191,7 @@ def _with_picture(seen: Seen) -> Seen:
         return seen
     height, width = image.shape[:2]
     seen.shape = (height, width)
+    seen.turn = image_head(seen.path).turn
     seen.content = hashlib.blake2b(seen.path.read_bytes(), digest_size=16).digest()
     seen.pixels = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{height}x{width}".encode()).digest()
     return seen

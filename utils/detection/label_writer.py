@@ -19,7 +19,7 @@ from utils.errors import InputError
 log = logging.getLogger(__name__)
 
 MARK = "# converted from "
-NOTES, IDS = "notes.txt", "coco_ids.json"  # in the folder of the lists
+NOTES, IDS = "conversion_notes.txt", "coco_ids.json"  # in the folder of the lists
 Corners = tuple[float, float, float, float]
 
 
@@ -182,8 +182,8 @@ def publish(out: Path, write: Callable[[Path], None], names: Sequence[str], mark
 def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findings) -> None:
     """Write train.txt, val.txt, labels/ and what else is known of the set into a new folder; counts images and boxes.
 
-    ``notes.txt`` holds what was odd, for ``utils.data check``; ``coco_ids.json`` the source's own numbers of classes
-    and images, for ``--save-json``.
+    ``conversion_notes.txt`` holds what was odd, for ``utils.data check``; ``coco_ids.json`` the source's own numbers of
+    classes and images, for ``--save-json``.
 
     Raises:
         InputError: two images have one name.
@@ -192,10 +192,18 @@ def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findi
     numbers = {name: number for number, name in enumerate(names)}
     found.splits = {split: len(items) for split, items in splits.items()}
     found.images = sum(found.splits.values())
+    written: dict[str, Annotated] = {}
     for split, items in splits.items():
         (folder / f"{split}.txt").write_text("".join(f"{item.image}\n" for item in items), encoding="utf-8")
         for item in items:
-            _write_labels(folder / "labels" / f"{item.image.stem}.txt", item, numbers, found)
+            stem = item.image.stem
+            if stem not in written:
+                _write_labels(folder / "labels" / f"{stem}.txt", item, numbers, found)
+            elif written[stem] != item:  # an image may well be in both lists; that is told where the set is opened
+                same = written[stem].image == item.image
+                fact = "two annotations are of it; take" if same else f"two images of the set are named {stem}; rename"
+                raise InputError(f"{item.image}: {fact} one")
+            written[stem] = item
     (folder / NOTES).write_text("".join(f"{note}\n" for note in found.notes), encoding="utf-8")
     if found.categories:
         ids = {item.image.stem: item.id for items in splits.values() for item in items if item.id is not None}
@@ -203,8 +211,6 @@ def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findi
 
 
 def _write_labels(path: Path, item: Annotated, numbers: Mapping[str, int], found: Findings) -> None:
-    if path.exists():
-        raise InputError(f"{item.image}: two images of the set are named {path.stem}; rename one")
     rows = []
     for name, (x1, y1, x2, y2) in item.objects:
         if name not in numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,30 @@ def clip_to_image(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
+def in_order(manifest: Manifest, names: Sequence[str], place: str) -> Manifest:
+    """The data with its classes in the order of a network's ``names``, found by name.
+
+    Raises:
+        InputError: a class has no such name in the network of ``place``.
+    """
+    ours, theirs = [_plain(name) for name in manifest.names], [_plain(name) for name in names]
+    if ours == theirs:
+        return manifest
+    strange = next((name for name, plain in zip(manifest.names, ours, strict=True) if plain not in theirs), None)
+    if strange is not None or len(set(ours)) < len(ours):
+        raise InputError(
+            f"{place}: knows {', '.join(names)[:80]}, {manifest.path} has '{strange or manifest.names[0]}'; "
+            f"call the classes alike in its file of names, or train it for these: train.py -pt --weights {place}"
+        )
+    log.warning("%s: its classes are in another order than those of %s; mapped by name", manifest.path, place)
+    return replace(manifest, names=tuple(names), numbers=tuple(theirs.index(name) for name in ours))
+
+
+def _plain(name: str) -> str:
+    """A name without what people write one way or another."""
+    return name.casefold().replace("_", " ").replace("-", " ")
+
+
 def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[list[np.ndarray], int]:
     """The labels of every image of a list, and how many images have no label file (images without objects).
 
@@ -100,7 +125,10 @@ def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[
     for image in images:
         path = label_path(image, manifest.labels)
         if path.is_file():
-            found.append(read_labels(path, manifest.classes))
+            rows = read_labels(path, manifest.classes)
+            if manifest.numbers:
+                rows[:, 0] = np.array(manifest.numbers, np.float32)[rows[:, 0].astype(int)]
+            found.append(rows)
         else:
             missing += 1
             found.append(np.zeros((0, 5), dtype=np.float32))

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.darknet.spec import Detect
+from utils.data.manifest import Manifest
+from utils.data.text import read_text
 from utils.data.transforms import Letterbox
 from utils.detection.average_precision import RECALLS
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, coco_results
+from utils.detection.label_writer import IDS
 from utils.detection.nms import non_max_suppression
 from utils.detection.pictures import draw_boxes
+from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.tables import plain_table
 from utils.task import GoldenFile, Thresholds
@@ -95,10 +99,35 @@ def golden_boxes(
     return GoldenFile("boxes.json", tuple(contents))
 
 
-def save_results(path: Path, metrics: DetectionMetrics, images: Sequence[Path]) -> Path:
-    """Detections in COCO's results format; image ids are the files' stems, as numbers where they are numbers."""
-    ids = [int(image.stem) if image.stem.isdigit() else image.stem for image in images]
-    return write_text(path, json.dumps(coco_results(metrics.detections, ids)))
+def save_results(
+    path: Path, metrics: DetectionMetrics, images: Sequence[Path], manifest: Manifest | None = None
+) -> Path:
+    """Detections in COCO's results format.
+
+    Ids of images and categories are those of the json that the set was made of; else classes have their numbers, and
+    images their stems, as numbers where no two would be one.
+
+    Raises:
+        InputError: the file of those ids is damaged.
+    """
+    place = manifest.valid.parent / IDS if manifest else None
+    if manifest is None or place is None or not place.is_file():
+        return write_text(path, json.dumps(coco_results(metrics.detections, _own_ids(images))))
+    try:
+        known = json.loads(read_text(place))
+        categories = [known["categories"][name] for name in manifest.names]
+        ids = [known["images"][image.stem] for image in images]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{place}: no ids for this set ({error}); delete it, or convert the set again") from None
+    return write_text(path, json.dumps(coco_results(metrics.detections, ids, categories)))
+
+
+def _own_ids(images: Sequence[Path]) -> Sequence[int | str]:
+    """An id for each image, no two alike unless they are one file: its number, its stem, or its path."""
+    stems = [image.stem for image in images]
+    numbers: list[int | str] = [int(stem) if stem.isdecimal() else stem for stem in stems]
+    different = len(set(images))
+    return next((ids for ids in (numbers, stems) if len(set(ids)) == different), [str(image) for image in images])
 
 
 def class_table(metrics: DetectionMetrics) -> str:

@@ -23,7 +23,7 @@ from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
 from utils.detection.dataset import BoxBatch, DetectionDataset
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, Detections, evaluate, measure
-from utils.detection.labels import label_path
+from utils.detection.labels import in_order, label_path
 from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.open_data import open_data
 from utils.detection.plots import plot_confusion, plot_pr_curves
@@ -86,14 +86,15 @@ class DetectionTask:
         """How many classes the heads tell apart."""
         return max((head.classes for head in heads_of(spec)), default=0)
 
-    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str) -> None:
-        """Refuse data with another number of classes than the network's heads."""
+    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
+        """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
         for head in heads_of(spec):
             if head.classes != manifest.classes:
                 raise InputError(
                     f"{place}: detects {head.classes} classes, {manifest.path} has {manifest.classes}; "
                     f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
                 )
+        return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
 
     def dataset(
         self,
@@ -270,9 +271,11 @@ class DetectionTask:
         """pr_curves.csv and classes.csv."""
         return {"pr_curves.csv": results.pr_rows(measured), "classes.csv": results.class_rows(measured)}
 
-    def results_json(self, path: Path, found: DetectionMetrics, images: Sequence[Path]) -> Path:
-        """Detections in COCO's results format; image ids are the files' stems, as numbers where they are numbers."""
-        return results.save_results(path, found, images)
+    def results_json(
+        self, path: Path, found: DetectionMetrics, images: Sequence[Path], manifest: Manifest | None = None
+    ) -> Path:
+        """Detections in COCO's results format, with the ids of the json that the set was made of, if it was."""
+        return results.save_results(path, found, images, manifest)
 
 
 def heads_of(spec: ModelSpec) -> list[Detect]:

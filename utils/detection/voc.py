@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Difficult = Literal["keep", "skip"]
 Places = tuple[Path, Path]  # the folders of annotations and of images
+NAMED = 20  # files that are wrong, in a message
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
 
 
@@ -76,7 +77,16 @@ def read_images(
         InputError: an annotation is wrong, or its image is not there.
     """
     places = places or _places(folder)
-    return [_annotated(places, stem, found, difficult) for stem in stems]
+    read, wrong = [], {}
+    for stem in stems:
+        try:
+            read.append(_annotated(places, stem, found, difficult))
+        except InputError as error:
+            wrong[f"{stem}.xml"] = str(error)
+    if wrong:
+        more = f" (of {len(wrong)} such: {', '.join(list(wrong)[:NAMED])})" if len(wrong) > 1 else ""
+        raise InputError(next(iter(wrong.values())) + more)
+    return read
 
 
 def is_voc(folder: Path) -> bool:
