@@ -3,22 +3,26 @@
   python3 benchmarks/house.py                        this checkout
   python3 benchmarks/house.py ../before .            two, before -> after
 
-Paths are the files (and their lines) that a run really enters, counted by Python's own profiler on two epochs of drawn
-scenes: from the threshold on gamma to the cut network (slim_prune.py), and one step of training (train.py, dense).
-"Floors" is the depth of the longest chain of imports among them.
+Paths are the files (and their lines) that a run really enters, counted by Python's own profiler on drawn squares: from
+the threshold on gamma to the cut network (slim_prune.py, the helpers of every room included), and from the flags to the
+first optimizer step (train.py, dense; what arranges it: scripts, pipeline/, utils/training/, models.py). "Floors" is
+the depth of the longest chain of imports among them.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 BELOW = ("utils", "pipeline")  # scripts
@@ -34,7 +38,7 @@ def sources(tree: Path, *places: str) -> Iterator[Path]:
 def namespace_functions(tree: Path) -> int:
     """Functions below the scripts that take an argparse.Namespace."""
     found = 0
-    for path in sources(tree, *BELOW):
+    for path in (path for path in sources(tree, *BELOW) if path.name != "__main__.py"):  # that one is a script
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 notes = [ast.unparse(a.annotation) for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation]
@@ -44,8 +48,9 @@ def namespace_functions(tree: Path) -> int:
 
 def layer_kinds(tree: Path) -> set[str]:
     """Classes of utils/darknet/spec.py that are layers, by the classes they are made from."""
-    classes = [node for node in ast.walk(ast.parse((tree / "utils/darknet/spec.py").read_text()))
-               if isinstance(node, ast.ClassDef)]  # fmt: skip
+    names = ("spec", "layers", "output_layers")
+    found = [path for name in names if (path := tree / f"utils/darknet/{name}.py").is_file()]
+    classes = [n for path in found for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]
     bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
     kinds = {"Layer"}
     while grown := {name for name, of in bases.items() if of & kinds} - kinds:
@@ -109,11 +114,69 @@ def floors(tree: Path, names: list[str]) -> int:
 def entered(tree: Path, job: str) -> list[str]:
     """The files a job enters, in a process of its own."""
     command = [sys.executable, __file__, "--trace", job, str(tree)]
+    env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+class EndOfTrace(Exception):  # noqa: N818 - no error
+    """The job has come to where the trace ends."""
+
+
+def trace(tree: Path, job: str) -> list[str]:
+    """Run a script on drawn squares in this folder; the files entered between the functions that ``JOBS`` names."""
+    import importlib
+
+    sys.path.insert(0, str(tree))
+    importlib.import_module("tests.scenes").write_scenes(Path.cwd(), train=8, valid=4)
+    for words in PREPARE[job]:
+        call(words)
+    begin, end, rooms = JOBS[job]
+    found: dict[str, None] = {}
+    on = False
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        nonlocal on
+        name, path = frame.f_code.co_name, Path(frame.f_code.co_filename)
+        inside = path.is_relative_to(tree) and ".venv" not in path.parts
+        first = inside and name == begin and path.relative_to(tree).parts[0] == "pipeline"
+        if event == "call" and on and name == end:
+            raise EndOfTrace
+        if event == "call" and first:
+            on = True
+        if event == "call" and on and inside and path.relative_to(tree).as_posix().startswith(rooms):
+            found[path.relative_to(tree).as_posix()] = None
+        if event == "return" and first:
+            on = False
+
+    sys.setprofile(look)
+    with contextlib.suppress(EndOfTrace):
+        call(SCRIPTS[job])
+    sys.setprofile(None)
+    return [SCRIPTS[job].split()[0] + ".py", *found]
+
+
+def call(words: str) -> None:
+    """Run a script with flags in this process."""
+    import importlib
+
+    name, *flags = words.split()
+    script = importlib.import_module(name)
+    with contextlib.redirect_stdout(sys.stderr):
+        script.run(script.parser().parse_args([*flags, "--data", "set.data", "--device", "cpu", "--workers", "0"]))
+
+
+SPARSE = "train --cfg net.cfg -sr --epochs 1 --name sparse"
+PREPARE = {"cut": [SPARSE], "step": []}
+SCRIPTS = {
+    "cut": "slim_prune --weights weights/last_sparse.pt --percent 0.3 --force --recalibrate 0",
+    "step": "train --cfg net.cfg --epochs 1",
+}
+# first function (of pipeline/), last one, what counts: the cut is followed everywhere, a step in what arranges it
+JOBS = {"cut": ("decide", "", ("",)), "step": ("train", "_init_group", ("pipeline", "utils/training", "models"))}
 
 
 def table(trees: list[Path]) -> list[list[str]]:
@@ -126,7 +189,10 @@ def table(trees: list[Path]) -> list[list[str]]:
     for tree in trees:
         cut, step = entered(tree, "cut"), entered(tree, "step")
         add("gamma -> cut: files / lines", f"{len(cut)} / {lines(tree, cut):,}")
-        add("a step of training: files on floors", f"{len(step)} on {floors(tree, step)}")
+        add(
+            "a step of training: files on floors / lines",
+            f"{len(step)} on {floors(tree, step)} / {lines(tree, step):,}",
+        )
         add("functions below the scripts that take a Namespace", namespace_functions(tree))
         add("files in pipeline/", len(list(sources(tree, "pipeline"))))
         known = r"utils\.detection"
@@ -142,7 +208,11 @@ def main() -> None:
     """Print the table."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("trees", nargs="*", type=Path, default=[ROOT])
+    flags.add_argument("--trace", choices=sorted(JOBS), help=argparse.SUPPRESS)
     args = flags.parse_args()
+    if args.trace:
+        print(json.dumps(trace(args.trees[0].resolve(), args.trace)))
+        return
     for row in table([tree.resolve() for tree in args.trees]):
         print(f"{row[0]:<52}", " -> ".join(row[1:]))
 
