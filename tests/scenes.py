@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from utils.detection.task import DetectionTask
 
 import pipeline.epoch_report
+from utils.detection.task import DetectionTask
 
 
 def section(kind: str, **keys: object) -> str:
