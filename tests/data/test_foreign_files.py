@@ -165,7 +165,7 @@ def test_names_in_another_encoding_are_refused_with_what_converts_them(tmp_path)
 @pytest.mark.parametrize("row", [b"images/" + b"x" * 300 + b".jpg\n", b"\x89PNG\r\n\x1a\n\0\0\0"])
 def test_list_that_is_no_list_names_its_line(tiny, row):
     tiny.train.write_bytes(row)
-    with pytest.raises(InputError, match=r"list\.txt:\d: .* is no path; a list of images is a text file"):
+    with pytest.raises(InputError, match=r"list\.txt:\d: .* is no path, but too long or no text; correct it"):
         read_list(tiny.train)
 
 

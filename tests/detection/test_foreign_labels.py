@@ -105,6 +105,7 @@ def test_namespace_is_no_part_of_a_tag(voc, tmp_path):
         ("<annotation><object><name>a</name><polygon/></object></annotation>", r"\(a\) without a <bndbox> of four"),
         (annotation("3.jpg", [("", 1, 2, 3, 4)]), "3.xml: an object without a name; repair it"),
         (annotation("3.jpg", [("a", "nan", 2, 3, 4)]), r"3.xml: an object \(a\) without a <bndbox> of four numbers"),
+        (annotation("3" * 300 + ".jpg", [("a", 1, 2, 3, 4)]), "3.xml: '3{40}' … is no path"),
         (annotation("3.jpg", [("a", 1, 2, 3, 4)], ("inf", 3)), "3.xml: its <size> is no number of pixels"),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "3.xml: no known encoding 'klingon'"),
     ],
@@ -224,14 +225,17 @@ def test_turned_box_is_round_the_turned_pixels(tmp_path, turn):
         (lambda v: v["annotations"][1].update(category_id=[3]), r"annotation 2: category_id \[3\] is not among"),
         (lambda v: v["annotations"][1].update(bbox=[1, 2, 10**400, 4]), "annotation 2: bbox .* is not four numbers"),
         (lambda v: v["images"][0].update(height="tall"), "image 500: its height and width are no numbers"),
+        (lambda v: v["images"][0].update(file_name="x" * 300), "instances.json: 'x{40}' … is no path"),
         (lambda v: v["categories"][0].update(name=" "), "a category without a name; give it one"),
     ],
 )
 def test_json_of_wrong_types_is_one_line(tmp_path, change, message):
     values = content()
     change(values)
+    write(tmp_path, content())
+    (tmp_path / "instances.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=message) as caught:
-        coco.convert([write(tmp_path, values)], [tmp_path / "pictures"], tmp_path / "out")
+        coco.convert([tmp_path / "instances.json"], [tmp_path / "pictures"], tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import write_set
+from tests.detection.test_foreign_labels import turned_image
 from tests.detection.test_voc import voc
 from utils.data.manifest import Manifest, read_list
 from utils.detection.open_data import open_data, read_manifest
@@ -198,6 +200,30 @@ def test_images_in_both_lists_are_counted_by_content_and_told_once(tmp_path, cap
     assert caplog.text.count("3 of 4 images to validate on are trained on too, by content, first") == 1
     found = leaks(read_list(folder / "list.txt"), read_list(folder / "valid.txt"))
     assert [path.stem for path in found] == ["copy", "4", "link"]
+
+
+def test_photographs_that_exif_turns_are_told_once_where_no_annotation_said_which_way(tmp_path, caplog):
+    manifest = write_set(tmp_path / "set", count=3)
+    turned_image(tmp_path / "set/images/1.jpg", 6)
+    (tmp_path / "set/images/1.png").unlink()
+    manifest.train.write_text(manifest.train.read_text().replace("1.png", "1.jpg"))
+    (tmp_path / "set/images/0.png").rename(tmp_path / "set/images/x.png")  # not there: told where it is read
+    (tmp_path / "set/other.txt").write_text("images/2.png\n")
+    manifest.path.write_text(manifest.path.read_text().replace("valid = list.txt", "valid = other.txt"))
+    with caplog.at_level(logging.WARNING):
+        open_data(manifest.path)
+        open_data(manifest.path)
+    assert caplog.text.count("EXIF turns 1 images, first") == 1 and "images/1.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("name", [b"\xe4\xbd.png", b"two\nlines.png"])
+def test_name_that_no_list_can_hold_is_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    folder = yolo_folder(tmp_path / "mine")
+    (folder / "images/3.png").rename(folder / "images" / os.fsdecode(name))
+    with pytest.raises(InputError, match="its name is not UTF-8, or two lines; rename it") as caught:
+        open_data(folder)
+    assert "\n" not in str(caught.value) and str(caught.value).isascii() and not (tmp_path / "runs/data/mine").exists()
 
 
 def test_lists_that_share_nothing_are_silent(tmp_path, caplog, shared_data):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,12 @@ def read_list(path: Path) -> list[Path]:
         images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{path}: no image in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
+        list_text(images)
         return images
     if not path.is_file():
         raise InputError(f"{path}: no such list of images; correct the path in the .data file")
     lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
-    rows = [_path_row(path, number, line) for number, line in lines if line and not line.startswith("#")]
+    rows = [path_of(f"{path}:{number}", line) for number, line in lines if line and not line.startswith("#")]
     if not rows:
         raise InputError(f"{path}: the list of images is empty; write one path a line")
     folder = path.absolute().parent
@@ -121,12 +123,29 @@ def read_list(path: Path) -> list[Path]:
     return [resolve(row) for row in rows]
 
 
-def _path_row(path: Path, number: int, row: str) -> str:
-    """The row, where it can be a path at all."""
+def list_text(images: Iterable[Path]) -> str:
+    """A list of images as ``read_list`` reads it.
+
+    Raises:
+        InputError: a name can not be written in it.
+    """
+    rows = [str(image) for image in images]
+    for row in rows:
+        if "\n" in row or "\r" in row or row.encode(errors="replace").decode() != row:
+            raise InputError(
+                f"{row.encode(errors='replace').decode()!r}: its name is not UTF-8, or two lines; rename it"
+            )
+    return "".join(f"{row}\n" for row in rows)
+
+
+def path_of(place: object, row: str) -> str:
+    """The row, where it can be a path at all.
+
+    Raises:
+        InputError: it can not; no file system would even be asked for it.
+    """
     if "\0" in row or any(len(part.encode()) > LONGEST for part in Path(row).parts):
-        raise InputError(
-            f"{path}:{number}: {row[:40]!r} … is no path; a list of images is a text file, one path a line"
-        )
+        raise InputError(f"{place}: {row[:40]!r} … is no path, but too long or no text; correct it")
     return row
 
 
@@ -149,7 +168,7 @@ def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def _existing(path: Path, key: str, entry: tuple[str, int]) -> Path:
-    value, number = entry
+    value, number = path_of(path, entry[0]), entry[1]
     for candidate in (path.absolute().parent / value, Path(value).absolute()):
         if candidate.exists():
             return candidate

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.data.manifest import path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
 from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
@@ -174,7 +175,7 @@ def _said(path: Path, row: Row) -> tuple[int, int]:
 
 
 def _image(path: Path, folder: Path, name: str) -> Path:
-    name = name.replace("\\", "/")
+    name = path_of(path, name.replace("\\", "/"))
     for candidate in (folder / name, folder / Path(name).name):
         if candidate.is_file():
             return candidate.absolute()

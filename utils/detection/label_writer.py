@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.data.manifest import list_text
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findi
     found.images = sum(found.splits.values())
     written: dict[str, Annotated] = {}
     for split, items in splits.items():
-        (folder / f"{split}.txt").write_text("".join(f"{item.image}\n" for item in items), encoding="utf-8")
+        (folder / f"{split}.txt").write_text(list_text(item.image for item in items), encoding="utf-8")
         for item in items:
             stem = item.image.stem
             if stem not in written:

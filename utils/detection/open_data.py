@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.data import manifest as files
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, read_list, read_names
+from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, read_list, read_names
 from utils.detection import voc
 from utils.detection.conversions import kept
 from utils.detection.label_writer import publish
-from utils.detection.overlaps import leaks, shared_labels
+from utils.detection.overlaps import leaks, shared_labels, turned_by_exif
 from utils.detection.sample import prepare_if_sample
 from utils.detection.split_lists import Split, lists_in, split
 from utils.errors import InputError
@@ -72,7 +72,13 @@ def _look_over(manifest: Manifest, stamps: object) -> None:
             f"{first}, {second}: both would have the boxes of {label} ({len(shared)} such files in {manifest.path}); "
             "rename one of each and its label file, or take one from the list"
         )
-    both = leaks(train, valid)
+    both, turned = leaks(train, valid), turned_by_exif([*train, *valid], manifest)
+    if turned:
+        log.warning(
+            "%s: EXIF turns %d images, first %s; their labels must be of the picture as it is shown; "
+            "python3 -m utils.data check names all",
+            manifest.path, len(turned), turned[0],
+        )  # fmt: skip
     if both:
         log.warning(
             "%s: %d of %d images to validate on are trained on too, by content, first %s; so the scores are too good; "
@@ -122,7 +128,7 @@ def _split_folder(folder: Path, images: Sequence[Path], names: Path) -> Path:
     def write(build: Path, parts: Split[Path]) -> None:
         build.mkdir()
         for name, part in (("train", parts.train), ("val", parts.valid)):
-            (build / f"{name}.txt").write_text("".join(f"{image.absolute()}\n" for image in part), encoding="utf-8")
+            (build / f"{name}.txt").write_text(list_text(image.absolute() for image in part), encoding="utf-8")
 
     def convert(out: Path, note: str) -> str:
         parts = split(folder, images, read_list, VALID, SEED)

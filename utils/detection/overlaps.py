@@ -1,4 +1,4 @@
-"""Images that have something in common which they should not: a label file, or their content over both lists."""
+"""What is looked for whenever a set is opened: images that share a label file or are in both lists, or are turned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from utils.data.images import UnreadableImageError, image_head
 from utils.data.manifest import Manifest
+from utils.detection.label_writer import NOTES
 from utils.detection.labels import label_path
 
 MOST = 20_000  # images of which contents are compared when a set is opened; of larger ones ``utils.data check`` does
@@ -42,6 +44,20 @@ def leaks(train: Sequence[Path], valid: Sequence[Path]) -> list[Path]:
                 known[size] = {_digest(each) for each in sizes[size]}
             found += [path] if _digest(path) in known[size] else []
     return found
+
+
+def turned_by_exif(images: Sequence[Path], manifest: Manifest) -> list[Path]:
+    """The images that EXIF turns, of a set whose labels were not made of annotations that say which way they are."""
+    if len(images) > MOST or (manifest.train.parent / NOTES).is_file():
+        return []
+    return [image for image in images if _turn(image) != 1]
+
+
+def _turn(path: Path) -> int:
+    try:
+        return image_head(path).turn
+    except UnreadableImageError:  # that is told where it is read
+        return 1
 
 
 def _size(path: Path) -> int:

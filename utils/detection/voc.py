@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from utils.data.manifest import IMAGE_SUFFIXES
+from utils.data.manifest import IMAGE_SUFFIXES, path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
 from utils.detection.conversions import kept
@@ -127,7 +127,7 @@ def read_stems(path: Path) -> list[str]:
     Raises:
         InputError: the list is empty.
     """
-    rows = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    rows = [path_of(path, line.strip()) for line in read_text(path).splitlines() if line.strip()]
     if not rows:
         raise InputError(f"{path}: the list is empty; name an image a line, or remove both lists for a random split")
     return [Path(row).stem if Path(row).suffix.lower() in IMAGE_SUFFIXES else Path(row).name for row in rows]

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.data.manifest import path_of
 from utils.data.text import STRANGE, decoded, read_bytes
 from utils.errors import InputError
 
@@ -48,7 +49,7 @@ def read_voc_xml(path: Path) -> VocFile:
         raise InputError(
             f"{path}: <{str(root.tag)[:40]}> with {inside[:60]} is another tool's xml; export the set as Pascal VOC"
         )
-    filename = (root.findtext("filename") or "").replace("\\", "/").strip()
+    filename = path_of(path, (root.findtext("filename") or "").replace("\\", "/").strip())
     return VocFile(filename.rpartition("/")[2], _size(path, root), objects)
 
 
