@@ -103,10 +103,21 @@ def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 def _maxpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     stride = sec.integer("stride", 1, 1)
     size = sec.integer("size", stride, 1)
-    pad = sec.integer("padding", size - 1)
+    return _pool(s.MaxPool, sec, layers, (size, stride, sec.integer("padding", size - 1)))
+
+
+def _local_avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    """Keys and defaults are those of [maxpool]: Darknet makes both of one layer (parse_local_avgpool in parser.c)."""
+    stride = sec.integer("stride", 1, 1)
+    size = sec.integer("size", stride, 1)
+    return _pool(s.LocalAvgPool, sec, layers, (size, stride, sec.integer("padding", size - 1)))
+
+
+def _pool(kind: type[s.Pool], sec: Section, layers: list[s.Layer], numbers: tuple[int, int, int]) -> s.Layer:
+    size, stride, pad = numbers
     if pad // 2 >= size or pad - pad // 2 >= size:
         raise InputError(f"{sec.place}: padding={pad} is more than a pool of size {size} can take")
-    return s.MaxPool(sources=(len(layers) - 1,), line=sec.line, size=size, stride=stride, pad=pad)
+    return kind(sources=(len(layers) - 1,), line=sec.line, size=size, stride=stride, pad=pad)
 
 
 def _route(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -194,7 +205,12 @@ def _upsample(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 
 def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    return s.AvgPool(sources=(len(layers) - 1,), line=sec.line)
+    """Global without keys; with a size it is a [local_avgpool] of windows side by side, without padding."""
+    if not sec.options:
+        return s.AvgPool(sources=(len(layers) - 1,), line=sec.line)
+    sec.required("size")
+    size = sec.integer("size", 1, 1)
+    return _pool(s.LocalAvgPool, sec, layers, (size, sec.integer("stride", size, 1), sec.integer("padding", 0)))
 
 
 def _dropout(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -209,6 +225,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "transposed_convolutional": _transposed,
     "maxpool": _maxpool,
     "avgpool": _avgpool,
+    "local_avgpool": _local_avgpool,
     "upsample": _upsample,
     "route": _route,
     "shortcut": _shortcut,

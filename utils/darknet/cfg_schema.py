@@ -38,7 +38,8 @@ SHAPING: dict[str, frozenset[str]] = {
         """batch_normalize filters size stride pad padding activation groups""".split()
     ),
     "maxpool": frozenset(["size", "stride", "padding"]),
-    "avgpool": frozenset(),
+    "avgpool": frozenset(["size", "stride", "padding"]),
+    "local_avgpool": frozenset(["size", "stride", "padding"]),
     "upsample": frozenset(["stride", "zeros"]),
     "route": frozenset(["layers", "groups", "group_id"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]),

@@ -60,6 +60,17 @@ def _max_pool(layer: s.MaxPool, inputs: list[Tensor]) -> Tensor:
     return F.max_pool2d(F.pad(x, (before, after, before, after), value=float("-inf")), layer.size, layer.stride)
 
 
+def _local_mean(layer: s.LocalAvgPool, inputs: list[Tensor]) -> Tensor:
+    """Darknet's: each sum is divided by how many values it has (forward_local_avgpool_layer in maxpool_layer.c)."""
+    before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    ends = (before, after, before, after)
+    ones = F.pad(torch.ones_like(inputs[0][:1, :1]), ends)
+    total, count = (
+        F.avg_pool2d(x, layer.size, layer.stride, divisor_override=1) for x in (F.pad(inputs[0], ends), ones)
+    )
+    return total / count
+
+
 def _upsample(layer: s.Upsample, inputs: list[Tensor]) -> Tensor:
     if layer.zeros:
         return insert_zeros(inputs[0], layer.stride)
@@ -90,4 +101,5 @@ VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.Shortcut: _sum,
     s.ScaleChannels: lambda layer, inputs: inputs[1] * inputs[0],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),
+    s.LocalAvgPool: _local_mean,
 }

@@ -89,15 +89,22 @@ class TransposedConv(Kernel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxPool(Layer):
-    """``pad`` is the *total* padding of an axis as Darknet has it (default size - 1): pad // 2 before, the rest after.
-
-    Padding never wins: it is -inf for floats and the lowest level for integers.
-    """
+class Pool(Layer):
+    """Windows of a map; ``pad`` is the *total* padding of an axis, as in Darknet: pad // 2 before, the rest after."""
 
     size: int = 2
     stride: int = 2
     pad: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Pool):
+    """The largest value of every window. Padding never wins: -inf for floats and the lowest level for integers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAvgPool(Pool):
+    """The mean of every window, of the values in it: padding is not counted, neither above nor below the line."""
 
 
 @dataclass(frozen=True, kw_only=True)

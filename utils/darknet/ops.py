@@ -184,7 +184,7 @@ def _conv_size(layer: s.Conv, given: Size) -> Size:
     return (given[0] + 2 * layer.pad - reach) // down + 1, (given[1] + 2 * layer.pad - reach) // right + 1
 
 
-def _pool_size(layer: s.MaxPool, given: Size) -> Size:
+def _pool_size(layer: s.Pool, given: Size) -> Size:
     height, width = ((side + layer.pad - layer.size) // layer.stride + 1 for side in given)
     return height, width
 
@@ -258,6 +258,15 @@ OPS: dict[type[s.Layer], OpFacts] = {
         within=True,
         size=lambda layer, given: (1, 1),
         stride=lambda layer, given: Fraction(0),
+    ),
+    s.LocalAvgPool: OpFacts(
+        "local_avgpool",
+        computes=True,
+        hands_on=True,
+        keeps_constants=True,
+        within=True,
+        size=_pool_size,
+        stride=lambda layer, given: given * layer.stride,
     ),
     s.Upsample: OpFacts(
         "upsample",

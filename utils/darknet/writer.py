@@ -66,7 +66,7 @@ def _kernel(layer: s.Kernel, stride: Lines, dilation: int) -> Lines:
     return [*lines, ("activation", layer.activation)]
 
 
-def _pool(layer: s.MaxPool, references: str) -> Lines:
+def _pool(layer: s.Pool, references: str) -> Lines:
     usual = layer.pad == layer.size - 1
     return [("size", layer.size), ("stride", layer.stride), *([] if usual else [("padding", layer.pad)])]
 
@@ -113,6 +113,7 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.TransposedConv: _transposed,
     s.MaxPool: _pool,
     s.AvgPool: lambda layer, references: [],
+    s.LocalAvgPool: _pool,
     s.Upsample: lambda layer, references: [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])],
     s.Route: _route,
     s.Shortcut: _shortcut,

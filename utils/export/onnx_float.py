@@ -61,7 +61,16 @@ def _sum(graph: Graph, layer: s.Shortcut, given: list[str], name: str) -> str:
     return total
 
 
-SUMS: dict[type[s.Layer], Callable[[Graph, Any, list[str], str], str]] = {s.Shortcut: _sum}
+def _window(graph: Graph, layer: s.LocalAvgPool, given: list[str], name: str) -> str:
+    before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    how = {"kernel_shape": [layer.size] * 2, "strides": [layer.stride] * 2, "pads": [before, before, after, after]}
+    return graph.add("AveragePool", given, name, **how, count_include_pad=0)
+
+
+SUMS: dict[type[s.Layer], Callable[[Graph, Any, list[str], str], str]] = {
+    s.Shortcut: _sum,
+    s.LocalAvgPool: _window,
+}
 
 
 def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor], name: str) -> str:

@@ -18,7 +18,7 @@ from utils.darknet.ops import is_identity, rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.export.onnx_graph import place
-from utils.quantization.integer import IntConv, IntegerNetwork
+from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
 
 PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
 LONGEST_KERNEL, LONGEST_STRIDE, LONGEST_POOL = 16, 8, 8
@@ -59,6 +59,11 @@ def check_target(network: IntegerNetwork, name: str) -> None:
         raise InputError(f"--target {name}: {faults[0]}{more}")
 
 
+def shifts(by: Requantiser) -> bool:
+    """Whether every gain above zero is a power of two."""
+    return all(m & (m - 1) == 0 for m in by.multiplier.tolist())
+
+
 def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
     """What a DPUCZDX8G cannot run, one sentence each."""
     style = network.scheme.style
@@ -71,6 +76,8 @@ def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
             f"{where}: {fault}" for fault in rule(FAULTS, layer, "rule for the DPU")(layer, width[layer.sources[0]])
         )
         op = network.ops.get(i)
+        if style == "pow2" and isinstance(op, IntConv) and op.requantiser and not shifts(op.requantiser):
+            yield f"{where}: divides by what is no power of two; use a mean of 2x2 or 4x4"
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, and the DPU has int8; retrain with --w-bit 8"
         if grid is not None and not is_identity(layer) and not (grid.qmin >= -128 and grid.qmax <= 127):

@@ -14,6 +14,7 @@ from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
 from utils.darknet.ops import facts, rule
+from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.exact_conv import accumulator_bounds, width_of
@@ -29,6 +30,7 @@ PRECISION = 4  # more bits than a level has, of the smallest m: rounding it move
 PRODUCT_BITS = 48  # |acc * m| + 2^(f-1) stays below 2^48, exact in float64 too
 LARGEST_SHIFT = PRODUCT_BITS - 2
 ACC_BITS = 32
+ONES_BITS = 2  # the fewest that a signed 1 has
 
 
 @dataclass(frozen=True)
@@ -72,35 +74,49 @@ def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
                 charge=quantised.charges.get(i),
                 acc_bits=quantised.scheme.acc_bits or ACC_BITS,
             )
-        elif op := lower_other(i, layer, grids, state, quantised.charges.get(i), quantised.counts.get(i)):
+        elif op := lower_other(i, spec, grids, state, quantised.charges.get(i), quantised.counts.get(i)):
             ops[i] = op
-    return IntegerNetwork(spec, quantised.scheme, ops, grids)
+    limit = quantised.scheme.acc_bits or ACC_BITS
+    for i, op in ops.items():
+        if isinstance(op, IntConv) and op.acc_bits > limit:
+            raise InputError(_too_wide(f"layer {i} (cfg line {spec.layers[i].line})", op.acc_bits, limit))
+    return IntegerNetwork(in_integers(spec), quantised.scheme, ops, grids)
+
+
+def in_integers(spec: s.ModelSpec) -> s.ModelSpec:
+    """The layers as the integers compute them, one for one: the mean of a window is a depthwise convolution of ones."""
+    width = channels(spec)
+    forms = [rule(FORMS, layer, "form in integers")(layer, width[i]) for i, layer in enumerate(spec.layers)]
+    return replace(spec, layers=tuple(forms))
 
 
 def lower_other(
     i: int,
-    layer: s.Layer,
+    spec: s.ModelSpec,
     grids: dict[int, QParams],
     state: Mapping[str, Tensor],
     charge: QParams | None,
     count: int | None,
 ) -> IntegerOp | None:
     """A layer without kernel; None if it only moves integers."""
+    layer = spec.layers[i]
     if not facts(layer).computes:
         return None
-    between = _Between([grids[j] for j in layer.sources], grids[i], state.get(f"layers.{i}.weights"), charge, count)
+    weights, width = state.get(f"layers.{i}.weights"), channels(spec)[i]
+    between = _Between([grids[j] for j in layer.sources], grids[i], weights, charge, count, width)
     return rule(INTEGERS, layer, "form in integers")(layer, between)
 
 
 @dataclass(frozen=True)
 class _Between:
-    """What a layer is lowered by: grids it reads, its own, weights of a sum, grid before a table, px of an average."""
+    """What a layer is lowered by: the grids it reads, its own, a sum's weights, grid before a table, px averaged, C."""
 
     sources: list[QParams]
     target: QParams
     weights: Tensor | None
     charge: QParams | None
     count: int | None
+    width: int
 
 
 def _sum(layer: s.Shortcut, by: _Between) -> IntegerOp:
@@ -116,10 +132,35 @@ def _pool(layer: s.AvgPool, by: _Between) -> IntegerOp:
     return lower_pool(by.count, by.sources[0], by.target)
 
 
+def _window(layer: s.LocalAvgPool, by: _Between) -> IntegerOp:
+    """acc = sum of the window's levels; the gain divides it, so it is a shift only if size^2 is a power of two."""
+    source, ones = by.sources[0], torch.ones(by.width, 1, layer.size, layer.size, dtype=torch.int8)
+    nothing = torch.zeros(by.width, dtype=torch.int32)
+    bounds = accumulator_bounds(ones, nothing, source.reach)
+    ratio = torch.full((by.width,), source.scale / layer.size**2 / by.target.scale, dtype=torch.float64)
+    return IntConv(
+        weight=ones,
+        bias=nothing,
+        w_bit=ONES_BITS,
+        acc_bits=width_of(bounds),
+        requantiser=make_requantiser(ratio, 1.0, by.target, bounds),
+    )
+
+
+def _ones(layer: s.LocalAvgPool, width: int) -> s.Layer:
+    stride = (layer.stride, layer.stride)
+    return s.Conv(sources=layer.sources, line=layer.line, filters=width, size=layer.size, stride=stride, groups=width)
+
+
 INTEGERS: dict[type[s.Layer], Callable[[Any, _Between], IntegerOp]] = {
     s.Shortcut: _sum,
     s.ScaleChannels: _gate,
     s.AvgPool: _pool,
+    s.LocalAvgPool: _window,
+}
+FORMS: dict[type[s.Layer], Callable[[Any, int], s.Layer]] = {
+    s.LocalAvgPool: _ones,
+    s.Layer: lambda layer, width: layer,
 }
 
 
@@ -169,15 +210,19 @@ def lower_conv(
     bounds = accumulator_bounds(w, b, source.reach)
     needed = width_of(bounds)
     if needed > acc_bits:
-        raise InputError(
-            f"layer {i} (cfg line {layer.line}): its accumulator needs {needed} bits of {acc_bits}; "
-            f"use fewer --w-bit or --a-bit, or {'more' if acc_bits < ACC_BITS else 'clip the weights with'} --acc-bits"
-        )
+        raise InputError(_too_wide(f"layer {i} (cfg line {layer.line})", needed, acc_bits))
     op = IntConv(weight=w, bias=b.to(torch.int32), w_bit=bits, acc_bits=needed)
     if target is None:
         return replace(op, scale=scale)
     by, table = _activate(scale, layer.activation, target, charge, bounds)
     return replace(op, requantiser=by, table=table)
+
+
+def _too_wide(place: str, needed: int, acc_bits: int) -> str:
+    return (
+        f"{place}: its accumulator needs {needed} bits of {acc_bits}; "
+        f"use fewer --w-bit or --a-bit, or {'more' if acc_bits < ACC_BITS else 'clip the weights with'} --acc-bits"
+    )
 
 
 def _activate(

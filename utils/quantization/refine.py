@@ -23,7 +23,7 @@ from utils.quantization.exact_conv import ExactConv, accumulator_bounds
 from utils.quantization.executor import image_levels
 from utils.quantization.histogram import ENOUGH_SIDE, float_step
 from utils.quantization.integer import IntConv, IntegerOp, charge, respond
-from utils.quantization.lower import ACC_BITS, QuantisedNetwork, lower_conv, lower_other, weight_bits
+from utils.quantization.lower import ACC_BITS, QuantisedNetwork, in_integers, lower_conv, lower_other, weight_bits
 from utils.quantization.scheme import Scheme
 from utils.quantization.weight_reconstruction import LARGEST_FAN_IN, refit, sample_positions
 from utils.quantization.weights import fit_accumulator, round_weights, weight_scales
@@ -85,12 +85,14 @@ def refine(
             return Twins([], [])
         if i in convs:
             return _convolution(i, convs[i], given[0], made)
-        op = lower_other(i, layer, grids, made.state, charges.get(i), counts.get(i))
+        op = lower_other(i, spec, grids, made.state, charges.get(i), counts.get(i))
         values = zip(*(twins.exact for twins in given), strict=True)
         inputs = zip(*(twins.levels for twins in given), strict=True)
         exact = [float_step(i, layer, list(x), made.state)[1] for x in values]
-        return Twins(exact, [_levels(i, layer, op, list(x)) for x in inputs])
+        reach = max(grids[j].reach for j in layer.sources)
+        return Twins(exact, [_levels(i, forms.layers[i], op, list(x), reach) for x in inputs])
 
+    forms = in_integers(spec)
     convs, image = spec.convs, Twins([n * grids[-1].scale for n in levels], levels)
     steps = walk(spec, image, step)
     for _ in tqdm(steps, desc="quantise", total=len(spec.layers) + 1, leave=False, delay=2, disable=None):
@@ -98,9 +100,11 @@ def refine(
     return QuantisedNetwork(Network(spec, made.state), scheme, grids, made.scales, charges, counts)
 
 
-def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor]) -> Tensor:
+def _levels(i: int, layer: s.Layer, op: IntegerOp | None, inputs: list[Tensor], reach: int) -> Tensor:
     if op is None:
         return move(layer, inputs)
+    if isinstance(op, IntConv) and isinstance(layer, s.Conv):
+        return respond(ExactConv(layer, op.weight, op.bias, reach)(inputs[0]), op)
     assert not isinstance(op, IntConv)
     return respond(charge(inputs, op, f"layer {i} (cfg line {layer.line})"), op)
 

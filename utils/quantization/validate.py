@@ -73,6 +73,14 @@ def _check_activation(layer: s.Activated, place: str, allowed: tuple[str, ...]) 
         )
 
 
+def _check_window(layer: s.LocalAvgPool, place: str, allowed: tuple[str, ...]) -> None:
+    if layer.pad:
+        raise InputError(
+            f"{place}: a [local_avgpool] with padding={layer.pad} divides by less at the border, and integers by one "
+            "number; set padding=0, which is the same network wherever no window hangs over, and quantise again"
+        )
+
+
 def _fits(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
     """Nothing to object."""
 
@@ -80,6 +88,7 @@ def _fits(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
 CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # the kinds that have an integer form
     s.Kernel: _check_kernel,
     s.Activated: _check_activation,
+    s.LocalAvgPool: _check_window,
     **dict.fromkeys((s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Output), _fits),
 }
 
