@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOCKS = ("latency", "seconds", "_ms", "images_per_second", "wait", "peak_bytes")  # in the names of metrics
-VOLATILE = ("git", "files")  # keys of a manifest or report that are no results
+VOLATILE = ("git", "files", "sha256")  # keys of a manifest or report that are no results: commits, stamps of files
 TEXTS = (".md", ".py", ".png", ".jpg", ".json")  # files of a hand-off that may be worded anew
 SMALL = ["--data", "small.data", "--epochs", "2", "--batch-size", "16", "--workers", "0"]
 FROM_SLIM = ["--weights", "weights/slim_prune_0.8.pt"]
@@ -132,7 +132,8 @@ def tensors(value: Any) -> Iterator[str]:
 def plain(value: Any) -> Any:
     """A record's metrics without what clocks say."""
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if not any(word in k for word in CLOCKS) and k not in ("bytes",)}
+        lost = ("bytes", *VOLATILE)  # a checkpoint's length depends on the words in it
+        kept = {k: v for k, v in value.items() if not any(word in k for word in CLOCKS) and k not in lost}
         return {k: plain(v) for k, v in kept.items()}
     return [plain(each) for each in value] if isinstance(value, list) else value
 
@@ -156,8 +157,7 @@ def fingerprints(place: Path) -> dict[str, Any]:
         name = path.relative_to(place).as_posix()
         if path.name in ("manifest.json", "report.json"):
             content = json.loads(path.read_text())
-            kept = {key: value for key, value in content.items() if key not in VOLATILE}
-            found[name] = hashlib.sha256(json.dumps(plain(kept), sort_keys=True).encode()).hexdigest()
+            found[name] = hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()
         elif path.suffix not in (*TEXTS, ".sum", ".nir", ".onnx"):  # those two carry versions and dates
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
