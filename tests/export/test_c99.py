@@ -15,11 +15,11 @@ from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, QUICK, chance, export, rich, shipped, small
 from tests.export.test_numpy_executor import SHIPPED, SMALL
 from tests.quantization.random_nets import random_images
+from utils.darknet.walk import last_readers
 from utils.errors import InputError
 from utils.export.c99 import compile_and_check, plan_arena, write_c
 from utils.export.costs import shapes
 from utils.export.golden import write_golden
-from utils.darknet.walk import last_readers
 
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="needs cc and make")
 
