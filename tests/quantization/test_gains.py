@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from utils.export.costs import constant_bytes
 from utils.quantization.activation_qparams import QParams, level_bounds
+from utils.quantization.gains import PRODUCT_BITS, make_requantiser
 from utils.quantization.integer import IntGate, Requantiser
-from utils.quantization.lower import PRODUCT_BITS, make_requantiser
 
 
 def grid_of(bits: int, signed: bool) -> QParams:

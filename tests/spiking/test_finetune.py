@@ -13,8 +13,8 @@ from tests.quantization.random_nets import cfg_text, random_images, random_netwo
 from tests.spiking.test_equality import CONV, spiking
 from utils.darknet.network import Network
 from utils.quantization.executor import IntegerExecutor
+from utils.quantization.gains import PRODUCT_BITS
 from utils.quantization.integer import IntConv
-from utils.quantization.lower import PRODUCT_BITS
 from utils.quantization.weights import weight_levels
 from utils.spiking import finetune, mismatch
 from utils.spiking.finetune import finetune_stream

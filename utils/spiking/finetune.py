@@ -25,8 +25,9 @@ from utils.darknet.ops import facts
 from utils.darknet.walk import last_readers, run
 from utils.quantization.exact_conv import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
+from utils.quantization.gains import PRODUCT_BITS
 from utils.quantization.integer import IntConv
-from utils.quantization.lower import ACC_BITS, PRODUCT_BITS
+from utils.quantization.lower import ACC_BITS
 from utils.quantization.weights import round_half_up, weight_levels
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import State, StreamExecutor, arriving
