@@ -20,11 +20,12 @@ from pipeline.conversion_result import (
 )
 from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, to_integers
 from pipeline.rate import rate
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import Session
 from pipeline.stream import stream
 from utils.config.bits import PERCENTILE as RANGE_PERCENTILE
 from utils.config.convert import ConvertConfig
 from utils.errors import InputError
+from utils.files import names_kept
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.sizes import bit_operations
 from utils.reporting.record import Record, finish_record
@@ -54,6 +55,7 @@ class ConvertResult:
     record: Record
 
 
+@names_kept()
 def convert(session: Session[ConvertConfig]) -> ConvertResult:
     """Convert in the mode that was asked for, and tell everything about it.
 
@@ -61,7 +63,7 @@ def convert(session: Session[ConvertConfig]) -> ConvertResult:
         InputError: a flag does nothing in this mode, or the network has no such form.
     """
     session = settled(session)
-    record = session.begin("convert_snn")
+    session, record = session.begin_making("convert_snn", ".snn.pt")
     made = CONVERSIONS[session.config.mode](session, record.folder)
     log.info(comparison_table(made.title, made.rows, session.task))
     for line in made.message:
@@ -118,7 +120,7 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     spiking = encode(integer)
     rows = float_row(session)
     integers, executor = IntegerExecutor(integer), LayerwiseExecutor(spiking)
-    path, names, run = WEIGHTS / f"{session.free_stem()}.snn.pt", session.manifest.names, ExecutionMode(LAYERWISE)
+    path, names, run = session.leaving(".snn.pt"), session.manifest.names, ExecutionMode(LAYERWISE)
     path = save_integers(path, integer, "spiking", names=names, meta=session.meta, run=run)
     try:
         measured = {"quantised": session.score(integers), "spiking": session.score(executor)}

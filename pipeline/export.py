@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.session import Session, newest, open_session, output_of
+from pipeline.session import RUNS, Session, newest, open_session, output_of
 from utils.config.export import ExportConfig
 from utils.errors import InputError
 from utils.export.formats import FORMS
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
 from utils.export.package import HandOffOptions, Manifest, export_network, whole_folder
 from utils.export.targets import TARGETS, check_target
-from utils.files import free_path, write_text
+from utils.files import alone, holder, names_kept, take, write_text
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.plots import plot_bars
@@ -93,6 +93,7 @@ def integers_of(record: Record | None) -> Path | None:
     return output_of(record, "*.int.pt", "*.snn.pt")
 
 
+@names_kept()
 def export(session: Session[ExportConfig]) -> ExportResult:
     """Write, verify, tell; or leave nothing.
 
@@ -107,11 +108,27 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     if not 1 <= config.golden <= most:
         raise InputError(f"--golden: {config.golden} images of {most}; use 1 to {most}")
     stem = session.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
-    out = Path(config.out) if config.out else free_path(FOLDER / "-".join(filter(None, (stem, config.name))))
     images = session.validation_images(config.golden)
-    record = session.begin("export")
+    with alone(RUNS):
+        out = free_folder(config, stem)
+        record = session.begin("export")
     made = WRITERS[config.form](Job(session, integer, images, stem, out))
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
+
+
+def free_folder(config: ExportConfig, stem: str) -> Path:
+    """The new folder, which is this run's now.
+
+    Raises:
+        InputError: ``--out`` is there, or another run makes it.
+    """
+    wanted = Path(config.out or FOLDER / "-".join(filter(None, (stem, config.name))))
+    if config.out and wanted.exists():
+        raise InputError(f"{wanted}: exists; choose another --out")
+    (out,) = take(wanted)
+    if config.out and out != wanted:
+        raise InputError(f"{wanted}: {holder(wanted)} writes it; choose another --out")
+    return out
 
 
 def write_hand_off(job: Job) -> Written:

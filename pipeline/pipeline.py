@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.convert import spikes_of
-from pipeline.session import RUNS, WEIGHTS, Session, open_session, output_of
+from pipeline.session import RUNS, WEIGHTS, Session, check_alone, open_session, output_of
 from pipeline.summary import Measured, about, leave, with_report
 from pipeline.tasks import task_of
 from utils import cli
@@ -24,6 +24,7 @@ from utils.darknet.network import load_checkpoint
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
+from utils.files import hold, names_kept
 from utils.reporting.files import sha256, shown, stamps
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
@@ -71,6 +72,7 @@ class Stage:
     teacher: TeacherSpec | None = None
 
 
+@names_kept()
 def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
     """Run the stages that are not done, compare all of them, and write the table, the record, pictures and the report.
 
@@ -79,6 +81,7 @@ def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
     Raises:
         InputError: whatever a stage refuses; the stages before it are kept.
     """
+    check_alone("compress", config.name)
     records: dict[str, Record] = {}
     commands: dict[str, str] = {}
     left: dict[str, Path] = {}
@@ -270,7 +273,7 @@ def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) ->
     same = (
         path.parent
         for path in sorted(RUNS.glob(f"compress*/{FILE}"))
-        if read_record(path).args.get("fingerprint") == fingerprint
+        if read_record(path).args.get("fingerprint") == fingerprint and hold(path.parent)
     )
     folder = next(same, None) or new_run_folder(RUNS, "compress", config.name)
     args, task = replace(config, fingerprint=fingerprint).values, task_of_start(config)

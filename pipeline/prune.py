@@ -33,6 +33,7 @@ from utils.config.prune import (
 from utils.config.train import FINETUNE_LR, TrainConfig
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
+from utils.files import names_kept
 from utils.pruning.absorb import zeroed
 from utils.pruning.bias_carrier import Beta
 from utils.pruning.blocks import shorten
@@ -119,6 +120,7 @@ class Cut:
         return {new: old for old, new in shorten(self.full.spec, self.layers.gone).number.items()}
 
 
+@names_kept()
 def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
     """Cut the session's network as the strategy decides; nothing is written when it would not survive.
 

@@ -20,7 +20,7 @@ from utils.darknet.cfg import write_cfg
 from utils.darknet.channel_groups import trace
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.weights import write_weights
-from utils.files import write_text
+from utils.files import take, write_text
 from utils.pruning.bias_carrier import Beta
 from utils.pruning.explain import HEADING, explain
 from utils.pruning.plan import Plan
@@ -132,16 +132,9 @@ def stem_of(config: PruneConfig, strategy: Strategy, plan: Plan | None) -> str:
 
 def save(session: Session[PruneConfig], small: Network, stem: str) -> list[Path]:
     """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
-    files, number = _files(stem), 1
-    while any(path.exists() for path in files):
-        number += 1
-        files = _files(f"{stem}-{number}")
+    files = [*take(WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg")]
     meta = {"script": "prune", **session.meta}
     save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
     write_weights(files[1], small)
     write_text(files[2], write_cfg(small.spec))
     return files
-
-
-def _files(stem: str) -> list[Path]:
-    return [WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg"]

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import Session
 from utils.cli import flag_fields, option_names
 from utils.config.bits import PERCENTILE
 from utils.config.quantise import MAX_DROP, QuantiseConfig
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
-from utils.files import writing
+from utils.files import names_kept, writing
 from utils.quantization.bits import check_layers, read_bits_map, write_bits_map
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
@@ -52,6 +52,7 @@ class QuantiseResult:
     record: Record
 
 
+@names_kept()
 def quantise(session: Session[Q]) -> QuantiseResult:
     """The integer network, measured and saved.
 
@@ -61,10 +62,9 @@ def quantise(session: Session[Q]) -> QuantiseResult:
     if session.loaded.kind == "quantised":
         raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
     check_own_bits(session)
-    record = session.begin("quantize")
+    session, record = session.begin_making("quantize", ".int.pt")
     integer = to_integers(session, record.folder)
-    stem, names = session.free_stem(), session.manifest.names
-    path = save_integers(WEIGHTS / f"{stem}.int.pt", integer, names=names, meta=session.meta)
+    path = save_integers(session.leaving(".int.pt"), integer, names=session.manifest.names, meta=session.meta)
     try:
         return _measured(session, record, integer, path)
     except BaseException:

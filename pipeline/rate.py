@@ -27,7 +27,7 @@ from pipeline.layerwise_calibration import (
     tuning_meta,
 )
 from pipeline.quantise import Rows, to_integers
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import Session
 from utils.config.convert import RATE_STEPS, ConvertConfig
 from utils.darknet import spec as s
 from utils.darknet.network import Network
@@ -89,7 +89,7 @@ def rate(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
 
 def save(session: Session[ConvertConfig], network: RateNetwork) -> Path:
     """``weights/<stem>.snn.pt``, which remembers T."""
-    path, meta = WEIGHTS / f"{session.free_stem()}.snn.pt", session.meta | tuning_meta(session)
+    path, meta = session.leaving(".snn.pt"), session.meta | tuning_meta(session)
     return save_rate(path, network, names=session.manifest.names, meta=meta)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
+from utils.files import alone, hold, holder, take
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 from utils.reporting.record import Record, latest_record, new_run_folder, start_record
@@ -53,6 +54,7 @@ class Session(Generic[C]):
     valid: Loader[Any]
     device: torch.device
     thresholds: Thresholds = Thresholds()
+    target: Path | None = None  # the name this run took for the network it makes
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -127,6 +129,16 @@ class Session(Generic[C]):
             task=self.task,
         )
 
+    def begin_making(self, script: str, suffix: str) -> tuple[Self, Record]:
+        """The session with its network's name, and the record: both taken in one go, so that their numbers agree."""
+        with alone(RUNS):
+            (target,) = take(self.leaving(suffix))
+            return replace(self, target=target), self.begin(script)
+
+    def leaving(self, suffix: str) -> Path:
+        """Where the network that is made of this one goes."""
+        return self.target or WEIGHTS / f"{self.free_stem()}{suffix}"
+
     def free_stem(self) -> str:
         """The network's name without its endings, with ``--name`` behind it: what files made of it are called."""
         stem = self.loaded.path.name
@@ -168,6 +180,25 @@ def open_session(
     valid = make_loader(dataset, config.batch_size or batch_size(loaded.spec), workers=config.workers, rect=step)
     device = select_device(config.device)
     return Session(config, loaded, task, manifest, size, valid, device, thresholds or Thresholds())
+
+
+def check_alone(script: str, name: str) -> None:
+    """Take the name of a chain or a sweep.
+
+    Raises:
+        InputError: another process, which is alive, has it.
+    """
+    place = RUNS / "-".join(filter(None, (script, name)))
+    if not hold(place):
+        raise InputError(f"{place}: {holder(place)} is at it; wait for its end, or give this one another --name")
+
+
+def training_files(name: str) -> dict[str, str]:
+    """A training run's folder and its checkpoints, all under names nobody has, and of one number."""
+    suffix = f"_{name}" if name else ""
+    with alone(RUNS):
+        best, last = take(WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt")
+        return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
 
 
 def as_trained(config: C, *, grey: bool) -> C:

@@ -29,7 +29,7 @@ from pipeline.layerwise_calibration import (
     tuning_meta,
 )
 from pipeline.quantise import Rows, bits_of, to_integers
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import Session
 from utils.config.convert import ConvertConfig
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
@@ -196,7 +196,7 @@ def save(session: Session[ConvertConfig], network: SpikingNetwork) -> Path:
     """``weights/<stem>.snn.pt``, which remembers how it is to be run."""
     config = session.config
     run = execution(config, config.early_exit or config.timesteps or _window(session, network))
-    path, meta = WEIGHTS / f"{session.free_stem()}.snn.pt", session.meta | tuning_meta(session)
+    path, meta = session.leaving(".snn.pt"), session.meta | tuning_meta(session)
     return save_integers(path, network.integer, "spiking", names=session.manifest.names, meta=meta, run=run)
 
 

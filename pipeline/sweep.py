@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, task_of_start
-from pipeline.session import RUNS
+from pipeline.session import RUNS, check_alone
 from utils import cli
 from utils.config.pipeline import PipelineConfig
 from utils.errors import InputError
+from utils.files import names_kept
 from utils.jobs import JobRunner, run_all, started
 from utils.reporting.facts import TaskFacts
 from utils.reporting.pareto import front, plot_fronts
@@ -57,6 +58,7 @@ class SweepUnit:
     after: str | None = None
 
 
+@names_kept()
 def run_sweep(config: PipelineConfig, flags: cli.Parser[PipelineConfig], stages: Stages, script: Path) -> Record:
     """Run what no earlier sitting finished, and compare all points.
 
@@ -69,6 +71,7 @@ def run_sweep(config: PipelineConfig, flags: cli.Parser[PipelineConfig], stages:
     Raises:
         InputError: a flag that cannot be swept, or no point came to its end.
     """
+    check_alone("sweep", config.name)
     points = points_of(config, flags)
     configs = [point.config for point in points]
     prints: dict[str, str] = {}

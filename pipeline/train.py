@@ -17,8 +17,9 @@ from pipeline.training_run import Run, assemble, next_stage
 from utils.config.begun import saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
-from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
+from utils.darknet.network import load_checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.files import hold, holder, names_kept
 from utils.pruning.sparsity import sparsity
 from utils.quantization.fake import FakeQuantised
 from utils.quantization.level_penalty import sparing
@@ -40,6 +41,7 @@ SPARSITY = ("near_zero", "safe_percent", "survivable_percent", "weakest_block") 
 WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
 
 
+@names_kept()
 def train(config: TrainConfig) -> Record:
     """Train as the config says.
 
@@ -49,12 +51,13 @@ def train(config: TrainConfig) -> Record:
     group = from_environment(timedelta(seconds=config.rank_timeout))
     if not group.is_main:
         logging.getLogger().setLevel(logging.WARNING)
-    saved = cut_run(config) if config.resume else None
-    if saved:
-        config = saved_config(config, saved.training)
-    if config.tensorboard:
-        check_installed()
     with joined(group, cuda=select_device(config.device or group.device).type == "cuda"):
+        saved = None
+        if config.resume:
+            saved = load_checkpoint(group.shared(cut_run(config) if group.is_main else Path()))
+            config = saved_config(config, saved.training)
+        if config.tensorboard:
+            check_installed()
         run = assemble(config, saved, group)
         epoch_report.log_run(run)
         for epoch in range(run.progress.epochs, config.epochs):
@@ -65,18 +68,20 @@ def train(config: TrainConfig) -> Record:
         return finish(run)
 
 
-def cut_run(config: TrainConfig) -> Checkpoint:
-    """The checkpoint to go on from: the one named, or the newest last*.pt of a run that was cut.
+def cut_run(config: TrainConfig) -> Path:
+    """The checkpoint to go on from, ours alone now: the one named, or the newest last*.pt of a run that was cut.
 
     Raises:
-        InputError: there is none, or the run came to its end.
+        InputError: there is none, the run came to its end, or another process is at it.
     """
     newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest if config.resume == "newest" else [Path(config.resume or "")]:
         checkpoint = load_checkpoint(path)
-        if checkpoint.training:
+        if checkpoint.training and hold(path):
             log.info("resume: %s, after epoch %d", path, checkpoint.training["progress"]["epochs"])
-            return checkpoint
+            return path
+        if checkpoint.training and config.resume != "newest":
+            raise InputError(f"{path}: {holder(path)} is training it; wait for its end, or end it")
         if config.resume != "newest":
             raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
     raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")

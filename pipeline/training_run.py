@@ -15,7 +15,7 @@ from models import build
 from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import RUNS, WEIGHTS, as_trained, batch_size, dataset_of, facts_of, image_size
+from pipeline.session import as_trained, batch_size, dataset_of, facts_of, image_size, training_files
 from pipeline.tasks import task_of
 from pipeline.teacher import open_teacher
 from utils.config.begun import tell_changes
@@ -27,13 +27,12 @@ from utils.data.loader import Loader, make_loader, scales
 from utils.data.manifest import Manifest
 from utils.distillation.context import DistillationContext
 from utils.errors import InputError
-from utils.files import free_path
 from utils.pruning.penalty import initial_gammas
 from utils.pruning.sparsity import bound, penalty_of
 from utils.quantization.fake import FakeQuantised, is_observer
 from utils.quantization.level_penalty import timed
 from utils.quantization.stages import BitStage, stage_line, stage_names, stages_of
-from utils.reporting.record import Record, new_run_folder, read_record, start_record
+from utils.reporting.record import Record, read_record, start_record
 from utils.reporting.results import read_rows
 from utils.task import Metrics, Task
 from utils.training.build_optimizer import NOMINAL_BATCH, STEPS, Learning, add_teacher, build_update
@@ -284,10 +283,8 @@ def _record(
 
 
 def _new_files(name: str, stages: Sequence[BitStage]) -> dict[str, str]:
-    """The run's folder and its checkpoints, all under names nobody has."""
-    suffix, folder = f"_{name}" if name else "", new_run_folder(RUNS, "train", name)
-    best, last = (free_path(WEIGHTS / f"{kind}{suffix}.pt") for kind in ("best", "last"))
-    return {"folder": str(folder), "best": str(best), "last": str(last)} | stage_names(stages, last, best)
+    files = training_files(name)
+    return files | stage_names(stages, Path(files["last"]), Path(files["best"]))
 
 
 def _restored(run: Run, saved: Checkpoint) -> Run:

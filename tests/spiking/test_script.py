@@ -203,10 +203,10 @@ def test_spikes_are_handed_over_as_a_graph_and_as_events(place, convert):
     pytest.importorskip("nir")
     record = convert("--a-bit", "2", "--name", "p")
     weights = record.paths("*.snn.pt")[0].as_posix()
-    common = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--weights", weights, "--golden", "1"]
+    common = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--weights", weights]
     made = export.run(export.parser().parse_args(["nir", *common]))
     assert [path.suffix for path in made.paths("*.nir")] == [".nir"]
-    made = export.run(export.parser().parse_args(["aer", *common, "--name", "events"]))
+    made = export.run(export.parser().parse_args(["aer", *common, "--golden", "1", "--name", "events"]))
     names = {path.name for path in made.paths("*")}
     assert {"0_in.npy", "0_layer_2.npy", "0_layer_2.csv", "README.md"} <= names
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from utils.export.readme import readme
 from utils.export.schema import FILE as SCHEMA
 from utils.export.schema import fault
 from utils.export.spikes import describe_neuron, describe_spikes
+from utils.files import clear_leftovers, temporary_name
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.spike_schedule import encode
 
@@ -101,11 +101,12 @@ def export_network(
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` when the block ends well, and vanishes when not."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(out)
     try:
         if out.exists():
             raise InputError(f"{out}: exists; choose another --out")
         temporary.mkdir(parents=True)
+        clear_leftovers(out.parent)
         yield temporary
         temporary.rename(out)
     except OSError as error:
