@@ -6,8 +6,12 @@ import argparse
 import dataclasses
 import errno
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -140,25 +144,93 @@ def flag_words(option: str, value: Any) -> list[str]:
     return [option, *map(str, values)]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the process is asked to end, as by Ctrl-C."""
+
+
+class OutputError(BaseException):
+    """Standard output takes no more: nothing that handles a file's errors may take it for one."""
+
+
+class Lines(logging.StreamHandler[Any]):
+    """Lines on standard output; once nobody reads them any more, the run ends."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        """Stop where the line cannot be written."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OutputError from error
+        super().handleError(record)
+
+
 def main(run: Callable[[Any], object], flags: Parser[Any]) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines(sys.stdout)])
+    with _asked_to_end():
+        try:
+            code, line = _ended(run, flags)
+        finally:
+            lost = _flushed()
+    code, line = (code, line) if code or lost is None else lost
+    if line:
+        with suppress(OSError):
+            sys.stderr.write(f"{flags.prog}: {line}\n")
+    if code:
+        sys.exit(code)
+
+
+def _ended(run: Callable[[Any], object], flags: Parser[Any]) -> tuple[int, str]:
+    """Run; the exit code, and the line that tells why it is not 0."""
     try:
         run(flags.parse_args())
     except InputError as error:
-        sys.stderr.write(f"{flags.prog}: {error}\n")
-        sys.exit(2)
+        return 2, str(error)
+    except Terminated:
+        return 143, "terminated; what was finished is on disk"
     except KeyboardInterrupt:
-        sys.stderr.write(f"{flags.prog}: interrupted; what was finished is on disk\n")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) left: nothing to tell
-        sys.stderr.close()
+        return 130, "interrupted; what was finished is on disk"
+    except OutputError as error:
+        return _of_output(error.__cause__)
     except OSError as error:
         if error.errno not in DISK:
             raise
-        place = error.filename or "the disk"
-        sys.stderr.write(f"{flags.prog}: {place}: {error.strerror}; make room or allow it, then run this again\n")
-        sys.exit(2)
+        return 2, f"{error.filename or 'the disk'}: {error.strerror}; make room or allow it, then run this again"
+    return 0, ""
+
+
+def _flushed() -> tuple[int, str] | None:
+    """Write what is left; where standard output takes nothing, let it go, so that Python's end is quiet too."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _of_output(error)
+    return None
+
+
+def _of_output(error: BaseException | None) -> tuple[int, str]:
+    """Exit code and line: nothing to say where the reader of a pipe (head, less) left."""
+    if isinstance(error, BrokenPipeError):
+        return 141, ""
+    return 2, f"standard output: {getattr(error, 'strerror', error)}; make room or write elsewhere, then run this again"
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, once; a second one ends the process at once."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other one handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def renamed(known: Sequence[str], before: Mapping[str, str]) -> Callable[[str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -149,7 +150,7 @@ class Loader(Generic[B]):
             collate_fn=_Collated(dataset),
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin,
             # Of its own: workers would be seeded by a draw from the one that dropout uses, once a sitting of a run
             generator=torch.Generator(),
         )
@@ -286,5 +287,11 @@ class _Guarded(Dataset[ImageSample | Gap | str]):
             return str(error)
 
 
-def _one_thread(_: int) -> None:
+def _begin(_: int) -> None:
     cv2.setNumThreads(0)  # else each worker starts a thread on every core, beside the network's own
+    sys.excepthook = _unless_it_left
+
+
+def _unless_it_left(kind: type[BaseException], *rest: Any) -> None:
+    if not issubclass(kind, EOFError | ConnectionError):  # the run ended while it asked: nobody is there to be told
+        sys.__excepthook__(kind, *rest)
