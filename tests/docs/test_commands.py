@@ -249,6 +249,8 @@ def run(command: Command) -> None:
         return
     script, given = words[0], words[1:]
     brief = [*BRIEF, *LESS.get(script, [])]
+    if "--sensitivity" in given:  # it recalibrates nothing
+        brief = [*BRIEF]
     if script == "train.py":
         brief += ["--epochs", next((n for flag, n in EPOCHS.items() if flag in given), "1")]
     if "--finetune" in given and script.endswith("prune.py"):
