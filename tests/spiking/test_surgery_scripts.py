@@ -63,7 +63,8 @@ def there(place, monkeypatch) -> Path:
 
 
 def convert(*words: str):
-    given = [*HERE, "--weights", "weights/last_chip.pt", "--calibration", "4", "--images", "3", *words]
+    few = [] if "layerwise" in words else ["--images", "3"]  # which layerwise mode, exact on all, has no use for
+    given = [*HERE, "--weights", "weights/last_chip.pt", "--calibration", "4", *few, *words]
     return convert_snn.run(convert_snn.parser().parse_args(given))
 
 
