@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,16 @@ import torch
 from torch import Tensor
 
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.integrity import check_state, digest
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.files import writing
 
 State = dict[str, Tensor]
 
-FORMAT = "darkspike-1"
+FORMAT = "darkspike-2"
+BEFORE = "darkspike-1"  # had no digest
+PARTS = ("kind", "cfg", "names", "state", "training", "meta", "payload")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
         "meta": checkpoint.meta,
         "payload": checkpoint.payload,
     }
+    content["digest"] = digest({key: content[key] for key in PARTS})
     path = Path(path)
     with writing(path) as temporary, temporary.open("wb") as file:
         try:
@@ -86,15 +89,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: no such file, a damaged one, or one that another program wrote.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such weights file; check --weights") from error
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: cannot be read as a checkpoint; it is damaged or another program's") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a Darkspike checkpoint; give a .pt of ours, or Darknet .weights with --cfg")
+    content = _content(path)
     spec = parse_cfg(content["cfg"], f"{path}'s cfg")
+    check_state(content["state"], str(path))
     return Checkpoint(
         Network(spec, content["state"]),
         tuple(content["names"]),
@@ -103,3 +100,24 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         content["meta"],
         content["payload"],
     )
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    """What a file holds, proved to be what was written."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such weights file; check --weights") from error
+    except Exception as error:  # a damaged file makes torch's reader raise whatever it meets first
+        raise InputError(f"{path}: cannot be read as a checkpoint; it is damaged or another program's") from error
+    form = content.get("format") if isinstance(content, dict) else None
+    if form not in (FORMAT, BEFORE):
+        newer = isinstance(form, str) and form.startswith("darkspike-")
+        fact = f"is of a newer format, {form}; update Darkspike" if newer else "is not a Darkspike checkpoint"
+        raise InputError(f"{path}: {fact}; give a .pt of ours, or Darknet .weights with --cfg")
+    lacking = [key for key in PARTS if key not in content]
+    if lacking:
+        raise InputError(f"{path}: has no '{lacking[0]}'; the file is damaged, use another copy")
+    if form == FORMAT and content.get("digest") != digest({key: content[key] for key in PARTS}):
+        raise InputError(f"{path}: its digest is another one than its content's; the file is damaged, use another copy")
+    return content

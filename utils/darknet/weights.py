@@ -20,6 +20,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.heads import head_convolutions, rehead
+from utils.darknet.integrity import check_state
 from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
@@ -74,11 +75,17 @@ def read_weights(path: str | Path, spec: s.ModelSpec, *, partial: bool = False) 
             whose heads are for another number of classes.
 
     Raises:
-        InputError: no such file; or, unless ``partial``, one that is too short or too long, with layer, line and bytes.
+        InputError: no such file; or, unless ``partial``, one that is too short or too long, with layer, line and bytes;
+            or numbers that nothing can be computed with, with tensor and channel.
     """
     header, floats = _read(Path(path))
-    if partial:
-        return _partial(Path(path), spec, header, floats)
+    found = _partial(Path(path), spec, header, floats) if partial else _whole(Path(path), spec, header, floats)
+    check_state(found.state, str(path))
+    return found
+
+
+def _whole(path: Path, spec: s.ModelSpec, header: Header, floats: np.ndarray) -> Weights:
+    """Every tensor, and nothing left over."""
     state, end = _fill(spec, floats)
     expected = sum(int(np.prod(shape)) for _, _, shape in tensors(spec))
     if end is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet.spec import Detect, Region, Yolo
+from utils.errors import InputError
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
@@ -90,8 +91,14 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
     Returns:
         [N, boxes, 5 + classes] float32: cx, cy, w, h (px), objectness, class probabilities. The boxes stand
         head by head; within a head anchor by anchor, then row by row.
+
+    Raises:
+        InputError: a map is not finite: a comparison with it would be false and count as an answer.
     """
     parts = []
+    for number, tensor in enumerate(raw):
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"head {number}: its map is not finite; the network diverged, use an earlier checkpoint")
     for tensor, head in zip(raw, heads, strict=True):
         values = split(tensor.float(), head)  # [N, A, H, W, 5 + classes]
         n, anchors, height, width, each = values.shape
