@@ -8,6 +8,7 @@ docs/pictures/chain.jpg.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,14 @@ ROWS, WIDTH = 3, 1200  # photographs, px
 SHEET, PICTURE = Path("runs/compress/detections.jpg"), Path("docs/pictures/chain.jpg")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line, which has no flags."""
+    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def main() -> None:
     """Cut and scale the sheet, whose cells are square under a line of headings."""
+    parser().parse_args()
     sheet = cv2.imread(str(SHEET))
     if sheet is None:
         raise SystemExit(f"{SHEET}: is not there; run python3 compress.py first")
