@@ -21,6 +21,7 @@ from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import load_checkpoint
+from utils.darknet.spec import ModelSpec
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
@@ -153,11 +154,20 @@ def check_start(config: PipelineConfig) -> None:
     if not config.weights or path.suffix == ".pt" or config.pretrained:
         return
     spec = read_cfg(config.cfg or CFG)
-    if any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out):
-        try:
-            read_weights(path, spec)
-        except InputError as error:
-            raise InputError(f"{error} (--cfg of a pruned network lies in cfg/pruned/)") from error
+    try:
+        read_weights(path, spec)
+    except InputError as error:
+        hint = " (--cfg of a pruned network lies in cfg/pruned/)" if "bytes" in str(error) else ""
+        if not _begins_with(path, spec):
+            raise InputError(f"{error}{hint}") from error
+
+
+def _begins_with(path: Path, spec: ModelSpec) -> bool:
+    """Whether the file's numbers are those of the network's first layers, or of all but its outputs."""
+    try:
+        return not any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out)
+    except InputError:  # numbers of other layers, which as a variance, say, are negative
+        return False
 
 
 def task_of_start(config: PipelineConfig) -> Task:

@@ -29,7 +29,11 @@ def place(tmp_path_factory) -> Path:
 def started(place: Path, *words: str, **pipes: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "train.py"), *WORDS, *words]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
-    return subprocess.Popen(command, cwd=place, env=ENV, text=True, **options)
+
+    def heard() -> None:  # what starts the tests in the background may have Ctrl-C ignored, which is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(command, cwd=place, env=ENV, text=True, preexec_fn=heard, **options)
 
 
 def until(condition, job: subprocess.Popen[str], seconds: float = 60) -> None:

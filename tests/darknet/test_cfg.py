@@ -222,3 +222,10 @@ def test_comments_and_spaces_mean_nothing():
     plain = parse_cfg("[net]\nwidth=64\n[maxpool]\nsize=2\nstride=2\n")
     spaced = parse_cfg("# a comment\n[net]\n width = 64 # px\n\n; another\n[maxpool]\nsize = 2\nstride=2")
     assert spaced == plain
+
+
+def test_a_cfg_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    plain, marked = tmp_path / "plain.cfg", tmp_path / "marked.cfg"
+    plain.write_text("[net]\nwidth=32\nheight=32\n[maxpool]\nsize=2\nstride=2\n", encoding="utf-8")
+    marked.write_text(plain.read_text(), encoding="utf-8-sig")
+    assert read_cfg(marked) == read_cfg(plain)

@@ -20,7 +20,7 @@ def read_cfg(path: str | Path) -> s.ModelSpec:
         InputError: no such file, or anything `parse_cfg` refuses.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot read this cfg ({error.strerror}); check --cfg") from error
     return parse_cfg(text, str(path))

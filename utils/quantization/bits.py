@@ -32,7 +32,7 @@ def read_bits_map(path: Path | str) -> LayerBits:
         InputError: no such file, or a line that says something else; names file and line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text; check --bits-map") from error
     found: dict[int, tuple[int, int]] = {}

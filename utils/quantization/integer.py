@@ -190,15 +190,15 @@ def weighted_sum(inputs: Sequence[Tensor], gains: Tensor) -> Tensor:
 
 
 def look_up(level: Tensor, table: Tensor, qmin: int) -> Tensor:
-    """An activation by table: the requantiser made a level of lo.. before the activation, the table has the one after.
+    """An activation by table: the requantiser made a level of qmin.. before it, the table has the one after.
 
     Args:
         level: integers [N,C,H,W] of any type.
-        table: int32, one entry a level from ``lo`` up.
-        lo: the requantiser's lowest level.
+        table: int32, one entry a level from ``qmin`` up.
+        qmin: the requantiser's lowest level.
 
     Returns:
-        ``table[level - lo]``, integers in float32.
+        ``table[level - qmin]``, integers in float32.
     """
     table = table.to(level.device, torch.float32)
     return in_chunks(level, lambda part: table[(part - qmin).long()])

@@ -109,8 +109,8 @@ def squared_errors(values: Tensor, counts: Tensor, scales: Tensor, qmin: int, qm
         values: [C,B].
         counts: [C,B].
         scales: candidates [C,S].
-        lo: lowest level.
-        hi: highest level.
+        qmin: lowest level.
+        qmax: highest level.
 
     Returns:
         [C,S].

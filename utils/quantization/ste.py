@@ -22,8 +22,8 @@ def fake_quantise(x: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
     Args:
         x: [N,C,H,W]; levels are found in float32 whatever its dtype.
         scale: one number, > 0; gets no gradient.
-        lo: lowest level.
-        hi: highest level.
+        qmin: lowest level.
+        qmax: highest level.
     """
     return _Fake.apply(x, scale.detach(), qmin, qmax)
 
@@ -37,8 +37,8 @@ def learn_quantise(x: Tensor, scale: Tensor, step: Tensor, qmin: int, qmax: int)
         x: any shape.
         scale: what learns, of a shape that expands to that of ``x``.
         step: what ``x`` is divided by: the scale, or the power of two above it; no gradient passes here.
-        lo: lowest level.
-        hi: highest level.
+        qmin: lowest level.
+        qmax: highest level.
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020 (arXiv 1902.08153).
     """
