@@ -24,7 +24,7 @@ class Tellable(Protocol):
     """A config that can be made of what somebody said."""
 
     @classmethod
-    def told(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+    def from_given(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
         """The config of these fields; ``usual`` are defaults that differ from its own. Refuses what cannot act."""
 
 
@@ -94,8 +94,8 @@ class Parser(argparse.ArgumentParser, Generic[Config]):
         vars(typed).update({action.dest: UNSAID for action in self._actions if action.dest != "help"})
         found = vars(super().parse_args(args, typed))
         places = {action.dest: action.default for action in self._actions if not action.option_strings}
-        said = {k: v for k, v in found.items() if v is not UNSAID and (k not in places or v != places[k])}
-        return self.config.told({k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}, self.usual)
+        given = {k: v for k, v in found.items() if v is not UNSAID and (k not in places or v != places[k])}
+        return self.config.from_given({k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, self.usual)
 
 
 def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:

@@ -44,7 +44,7 @@ def configured(
             message = f"did you mean {near[0]}" if near else f"known are {', '.join(known)}"
             raise TypeError(f"{name}: {kind.__name__} has no such field; {message}")
         values[name] = _checked(known[name], value)
-    return kind.told(values, usual or {})
+    return kind.from_given(values, usual or {})
 
 
 def _checked(field: Field[Any], value: Any) -> Any:

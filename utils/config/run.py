@@ -35,7 +35,7 @@ class RunConfig:
     given: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def told(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+    def from_given(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
         """The config of the fields that somebody said; the one door from flags and keywords.
 
         Args:
