@@ -132,8 +132,9 @@ def tensors(value: Any) -> Iterator[str]:
 def plain(value: Any) -> Any:
     """A record's metrics without what clocks say."""
     if isinstance(value, dict):
-        lost = ("bytes", *VOLATILE)  # a checkpoint's length depends on the words in it
-        kept = {k: v for k, v in value.items() if not any(word in k for word in CLOCKS) and k not in lost}
+        # a checkpoint's length depends on the words in it
+        lost = {k for k in value if any(word in k for word in CLOCKS) or k in VOLATILE or k.startswith("bytes")}
+        kept = {k: v for k, v in value.items() if k not in lost}
         return {k: plain(v) for k, v in kept.items()}
     return [plain(each) for each in value] if isinstance(value, list) else value
 
