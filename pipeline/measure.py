@@ -12,6 +12,7 @@ from pipeline.session import ANY, Session, dataset_of, open_session
 from utils.config.measure import TestConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
+from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table, plain_table
 
@@ -59,7 +60,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
 def benchmark(session: Session[TestConfig]) -> Record:
     """The task's numbers and speed over image sizes and NMS thresholds."""
     record, task = session.begin("test"), session.task
-    shown = [column for column in task.columns if column.name in (task.headline, task.primary)]
+    shown = TaskFacts.of(task).main
     rows = [["image", "NMS IoU", *(column.heading for column in shown), "ms forward", "ms in all"]]
     results: dict[str, Any] = {}
     for size in benchmark_sizes(session):

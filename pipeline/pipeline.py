@@ -25,8 +25,8 @@ from utils.darknet.spec import ModelSpec
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
-from utils.files import hold, names_kept
-from utils.reporting.files import sha256, shown, stamps
+from utils.files import hold, names_kept, shown
+from utils.reporting.files import sha256, stamps
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
 from utils.reporting.tables import stage_table

@@ -24,6 +24,7 @@ from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
 from utils.files import alone, hold, holder, take
+from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 from utils.reporting.record import Record, latest_record, new_run_folder, start_record
@@ -84,7 +85,7 @@ class Session(Generic[C]):
     @property
     def heading(self) -> str:
         """The word for that number."""
-        return next(column.heading for column in self.task.columns if column.name == self.task.headline)
+        return TaskFacts.of(self.task).score.heading
 
     def training_images(self, images: int) -> list[Tensor]:
         """Batches [N, C, H, W] in 0..1 of the first so many training images of a seeded order, not augmented."""

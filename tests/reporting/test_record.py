@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from utils.errors import InputError
-from utils.files import write_text, writing
-from utils.reporting.files import file_bytes, free_path, sha256, stamps
+from utils.files import free_path, write_text, writing
+from utils.reporting.files import file_bytes, sha256, stamps
 from utils.reporting.record import (
     finish_record,
     latest_record,

@@ -16,8 +16,7 @@ from utils.detection.dataset import DetectionDataset
 from utils.detection.loss import LossWeights
 from utils.detection.open_data import open_data
 from utils.errors import InputError
-from utils.files import write_text
-from utils.reporting.files import free_path
+from utils.files import free_path, write_text
 from utils.reporting.tables import plain_table
 
 

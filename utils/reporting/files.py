@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import free_path, shown
-
-__all__ = ["file_bytes", "free_path", "sha256", "shown", "stamps"]
+from utils.files import shown
 
 
 def sha256(path: Path | str) -> str:

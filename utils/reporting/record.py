@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import free_path, shown, write_text
 from utils.reporting.facts import Described, TaskFacts
-from utils.reporting.files import free_path, shown, stamps
+from utils.reporting.files import stamps
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "matplotlib", "pycocotools")
 FILE = "record.json"
