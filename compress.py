@@ -16,17 +16,19 @@ runs/sweep/: a table, and pictures of mAP against bytes and energy.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import convert_snn
 import quantize
 import slim_prune
 import train
-from pipeline.pipeline import Stage, TeacherSpec, check_start, run_chain
-from pipeline.sweep import run_sweep, watch_parent
 from utils import cli
 from utils.config.pipeline import PipelineConfig
 from utils.distillation.strategies import terms_of
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from pipeline.pipeline import Stage
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[PipelineConfig]:
@@ -36,6 +38,8 @@ def parser() -> cli.Parser[PipelineConfig]:
 
 def stages(config: PipelineConfig) -> list[Stage]:
     """What is run, each stage on the network that the one before it left."""
+    from pipeline.pipeline import Stage, TeacherSpec  # here, since --help needs no torch
+
     first = ["--epochs", config.epochs, *(["--cfg", config.cfg] if config.cfg else [])]
     first += ["--weights", config.weights] if config.weights else []
     first += ["-pt"] if config.weights or config.pretrained else []
@@ -53,6 +57,9 @@ def stages(config: PipelineConfig) -> list[Stage]:
 
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
+    from pipeline.pipeline import check_start, run_chain
+    from pipeline.sweep import run_sweep, watch_parent
+
     check_start(config)
     if config.sweep:
         return run_sweep(config, parser(), stages, Path(__file__))

@@ -18,11 +18,13 @@ detect.py run in its mode, and in runs/convert_snn the record, pictures and tabl
 
 from __future__ import annotations
 
-from pipeline.convert import convert
-from pipeline.session import FLOAT, open_session
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.convert import ConvertConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[ConvertConfig]:
@@ -32,6 +34,9 @@ def parser() -> cli.Parser[ConvertConfig]:
 
 def run(config: ConvertConfig) -> Record:
     """Convert as the config says."""
+    from pipeline.convert import convert  # here, since --help needs no torch
+    from pipeline.session import FLOAT, open_session
+
     return convert(open_session(config, scripts=FLOAT)).record
 
 

@@ -10,10 +10,13 @@ Any kind of checkpoint. Pictures go to runs/detect[-name] (a taken name gets -2)
 
 from __future__ import annotations
 
-from pipeline import detect as detection
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.measure import DetectConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[DetectConfig]:
@@ -23,6 +26,8 @@ def parser() -> cli.Parser[DetectConfig]:
 
 def run(config: DetectConfig) -> Record:
     """Detect as the flags say."""
+    from pipeline import detect as detection  # here, since --help needs no torch
+
     return detection.detect(config)
 
 

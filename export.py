@@ -16,10 +16,13 @@ the networks it takes.
 
 from __future__ import annotations
 
-from pipeline.export import export, open_integers
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.export import ExportConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[ExportConfig]:
@@ -29,6 +32,8 @@ def parser() -> cli.Parser[ExportConfig]:
 
 def run(config: ExportConfig) -> Record:
     """Export as the config says."""
+    from pipeline.export import export, open_integers  # here, since --help needs no torch
+
     return export(open_integers(config)).record
 
 

@@ -11,19 +11,24 @@ refused before anything is written.
 
 from __future__ import annotations
 
-from pipeline.prune import STRATEGIES
+from typing import TYPE_CHECKING
+
 from utils import cli
-from utils.config.prune import PruneConfig
-from utils.reporting.record import Record
+from utils.config.prune import FLAGS, PruneConfig
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[PruneConfig]:
     """The command line."""
-    return STRATEGIES["layer_channel"].parser(__doc__)
+    return FLAGS["layer_channel"].parser(__doc__)
 
 
 def run(config: PruneConfig) -> Record:
     """Prune as the flags say."""
+    from pipeline.prune import STRATEGIES  # here, since --help needs no torch
+
     return STRATEGIES["layer_channel"].run(config)
 
 

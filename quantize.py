@@ -14,11 +14,13 @@ network that was trained quantised is packed as it is. --bits auto leaves bits.c
 
 from __future__ import annotations
 
-from pipeline.quantise import quantise
-from pipeline.session import FLOAT, open_session
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.quantise import QuantiseConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[QuantiseConfig]:
@@ -28,6 +30,9 @@ def parser() -> cli.Parser[QuantiseConfig]:
 
 def run(config: QuantiseConfig) -> Record:
     """Quantise as the config says."""
+    from pipeline.quantise import quantise  # here, since --help needs no torch
+    from pipeline.session import FLOAT, open_session
+
     return quantise(open_session(config, scripts=FLOAT)).record
 
 

@@ -12,10 +12,13 @@ confusion matrix and labelled pictures in runs/test[-name].
 
 from __future__ import annotations
 
-from pipeline.measure import measure
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.measure import TestConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[TestConfig]:
@@ -25,6 +28,8 @@ def parser() -> cli.Parser[TestConfig]:
 
 def run(config: TestConfig) -> Record:
     """Measure as the flags say."""
+    from pipeline.measure import measure  # here, since --help needs no torch
+
     return measure(config)
 
 

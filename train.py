@@ -21,10 +21,13 @@ every stage leaves its own, last-8.pt for the one of 8 bits.
 
 from __future__ import annotations
 
-from pipeline import train as training
+from typing import TYPE_CHECKING
+
 from utils import cli
 from utils.config.train import TrainConfig
-from utils.reporting.record import Record
+
+if TYPE_CHECKING:
+    from utils.reporting.record import Record
 
 
 def parser() -> cli.Parser[TrainConfig]:
@@ -34,6 +37,8 @@ def parser() -> cli.Parser[TrainConfig]:
 
 def run(config: TrainConfig) -> Record:
     """Train as the flags say."""
+    from pipeline import train as training  # here, since --help needs no torch
+
     return training.train(config)
 
 

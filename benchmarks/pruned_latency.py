@@ -24,11 +24,12 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 import torch
 
 from models import build
+from utils.pruning.choices import Beta
 from utils.cli import fraction, positive
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Network
 from utils.darknet.weights import tensors
-from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
+from utils.pruning.bias_carrier import appoint, settle_and_cut
 from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
 from utils.darknet.counts import parameters
 from utils.darknet.counts import count

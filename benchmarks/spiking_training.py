@@ -12,7 +12,7 @@ from utils.errors import InputError
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import sha256
 from utils.reporting.record import Record
-from utils.spiking.snn_checkpoint import LAYERWISE
+from utils.spiking.choices import LAYERWISE
 
 MOST_POINTS_COCO = 1.5  # the bar of networks that were not trained for integers
 

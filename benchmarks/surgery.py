@@ -20,11 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import utils  # noqa: F401, I001  # before torch: how its threads wait
 import torch
 
+from utils.pruning.choices import Beta
 from utils.cli import fraction
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Network
 from utils.darknet.weights import tensors
-from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.bias_carrier import settle_and_cut
 from utils.pruning.plan import ShortcutRule, plan_channels
 
 SECONDS, TIMES = 3.0, 2.5

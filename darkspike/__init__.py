@@ -19,10 +19,15 @@ unknown, or whose value the flag would not take, is refused by name. Files go wh
 
 from __future__ import annotations
 
-from darkspike.functions import convert, detect, export, load, prune, quantize, train
-from darkspike.results import Converted, Detections, Exported, Made, Pruned, Quantised, Trained
-from models import Loaded
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    from darkspike.functions import convert, detect, export, load, prune, quantize, train
+    from darkspike.results import Converted, Detections, Exported, Made, Pruned, Quantised, Trained
+    from models import Loaded
 
 __all__ = [
     "Converted",
@@ -42,3 +47,19 @@ __all__ = [
     "quantize",
     "train",
 ]
+
+ROOMS = ("darkspike.functions", "darkspike.results", "models")  # opened when something of theirs is first asked for
+
+
+def __getattr__(name: str) -> object:
+    """What the library offers, imported when it is first used: torch takes seconds."""
+    if name in __all__:
+        for room in map(import_module, ROOMS):
+            if hasattr(room, name):
+                return globals().setdefault(name, getattr(room, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The names of the library, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -84,8 +84,8 @@ def prune(network: Source, strategy: str = "slim", *, data: str | Path = DATA, *
     if strategy not in STRATEGIES:
         raise ValueError(f"{strategy}: no such strategy; one of {', '.join(STRATEGIES)}")
     script = STRATEGIES[strategy]
-    usual = {} if script.percent is None else {"percent": script.percent}
-    config = _config(script.config, network, {"data": data, **fields}, usual)
+    usual = {} if script.flags.percent is None else {"percent": script.flags.percent}
+    config = _config(script.flags.config, network, {"data": data, **fields}, usual)
     done = prune_session(open_session(config), script.strategy(config))
     return Pruned(done.path, done.record)
 

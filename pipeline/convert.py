@@ -30,10 +30,11 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.sizes import bit_operations
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table
+from utils.spiking.choices import LAYERWISE, RATE, STREAM
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import PERCENTILE as RATE_PERCENTILE
 from utils.spiking.rate import RateNetwork
-from utils.spiking.snn_checkpoint import EXACT, LAYERWISE, RATE, STREAM, ExecutionMode, save_integers
+from utils.spiking.snn_checkpoint import EXACT, ExecutionMode, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
 from utils.spiking.synops import SpikeCost, measure

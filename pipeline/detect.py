@@ -31,7 +31,8 @@ from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
-from utils.task import Result, Task, Thresholds
+from utils.task import Result, Task
+from utils.thresholds import Thresholds
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)

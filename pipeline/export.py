@@ -25,8 +25,8 @@ from utils.quantization.integer import IntegerNetwork
 from utils.reporting.plots import plot_bars
 from utils.reporting.record import Record, finish_record, git_state
 from utils.spiking.aer import counts_of, image_events, output_events, shape_of, write_events
+from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.nir_export import write_nir
-from utils.spiking.snn_checkpoint import LAYERWISE, RATE
 from utils.spiking.spike_schedule import encode
 
 log = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from utils.config.convert import ConvertConfig
 from utils.darknet.network import Network
 from utils.reporting.tables import plain_table
 from utils.spiking import mismatch
+from utils.spiking.choices import LAYERWISE
 from utils.spiking.finetune import Progress, finetune_stream
 from utils.spiking.finetune_rate import finetune_rate
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate import RateNetwork
-from utils.spiking.snn_checkpoint import LAYERWISE
 from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.synops import SpikeCost, measure

@@ -21,22 +21,14 @@ from pipeline.pruning_report import (
 )
 from pipeline.session import Session, open_session, output_of
 from pipeline.train import train
-from utils import cli
-from utils.config.prune import (
-    BlocksConfig,
-    ChannelConfig,
-    LayerChannelConfig,
-    PruneConfig,
-    RegularConfig,
-    SlimConfig,
-)
+from utils.config.prune import FLAGS, BlocksConfig, ChannelConfig, PruneConfig, PruneFlags, RegularConfig, SlimConfig
 from utils.config.train import FINETUNE_LR, TrainConfig
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
 from utils.files import names_kept
 from utils.pruning.absorb import zeroed
-from utils.pruning.bias_carrier import Beta
 from utils.pruning.blocks import shorten
+from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan, ShortcutRule
@@ -48,20 +40,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PruneScript:
-    """A row of the table of strategies: the script's flags, its rule for shortcuts, its default of ``--percent``."""
+    """A row of the table of strategies: the script's name, its flags, its rule for shortcuts."""
 
     name: str
-    config: type[PruneConfig]
+    flags: PruneFlags
     tie: ShortcutRule | None
-    percent: float | None
-
-    def parser(self, doc: str | None) -> cli.Parser[PruneConfig]:
-        """The command line; ``doc`` is the help's text, with real commands."""
-        return cli.parser(doc or "", self.config, percent=self.percent)
 
     def configured(self, **fields: Any) -> PruneConfig:
         """The config of these fields; the others are as the command line has them."""
-        return self.config(**({} if self.percent is None else {"percent": self.percent}) | fields)
+        return self.flags.config(**({} if self.flags.percent is None else {"percent": self.flags.percent}) | fields)
 
     def strategy(self, config: PruneConfig) -> Strategy:
         """What this config asks for."""
@@ -79,12 +66,12 @@ class PruneScript:
 
 
 STRATEGIES = {
-    "normal": PruneScript("normal_prune", ChannelConfig, ShortcutRule.KEEP, 0.5),
-    "regular": PruneScript("regular_prune", RegularConfig, ShortcutRule.KEEP, 0.5),
-    "shortcut": PruneScript("shortcut_prune", ChannelConfig, ShortcutRule.LEADER, 0.6),
-    "slim": PruneScript("slim_prune", SlimConfig, ShortcutRule.ANY, 0.8),
-    "layer": PruneScript("layer_prune", BlocksConfig, None, None),
-    "layer_channel": PruneScript("layer_channel_prune", LayerChannelConfig, ShortcutRule.ANY, 0.6),
+    "normal": PruneScript("normal_prune", FLAGS["normal"], ShortcutRule.KEEP),
+    "regular": PruneScript("regular_prune", FLAGS["regular"], ShortcutRule.KEEP),
+    "shortcut": PruneScript("shortcut_prune", FLAGS["shortcut"], ShortcutRule.LEADER),
+    "slim": PruneScript("slim_prune", FLAGS["slim"], ShortcutRule.ANY),
+    "layer": PruneScript("layer_prune", FLAGS["layer"], None),
+    "layer_channel": PruneScript("layer_channel_prune", FLAGS["layer_channel"], ShortcutRule.ANY),
 }
 
 

@@ -14,8 +14,9 @@ from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning import criteria
-from utils.pruning.bias_carrier import Beta, appoint, settle_and_cut
-from utils.pruning.layer_plan import By, LayerPlan, plan_layers
+from utils.pruning.bias_carrier import appoint, settle_and_cut
+from utils.pruning.choices import Beta, By
+from utils.pruning.layer_plan import LayerPlan, plan_layers
 from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope

@@ -21,7 +21,7 @@ from utils.darknet.channel_groups import trace
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.files import take, write_text
-from utils.pruning.bias_carrier import Beta
+from utils.pruning.choices import Beta
 from utils.pruning.explain import HEADING, explain
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import Preflight

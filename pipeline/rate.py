@@ -36,10 +36,11 @@ from utils.errors import InputError
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
 from utils.spiking import mismatch
+from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
-from utils.spiking.snn_checkpoint import LAYERWISE, RATE, save_rate
+from utils.spiking.snn_checkpoint import save_rate
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost, cost_of
 from utils.task import Metrics

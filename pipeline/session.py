@@ -29,7 +29,8 @@ from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 from utils.reporting.record import Record, latest_record, new_run_folder, start_record
 from utils.spiking.energy import FP32
-from utils.task import Metrics, Task, Thresholds
+from utils.task import Metrics, Task
+from utils.thresholds import Thresholds
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)

@@ -36,8 +36,9 @@ from utils.quantization.executor import IntegerExecutor
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars, plot_raster
 from utils.spiking import mismatch
+from utils.spiking.choices import LAYERWISE, STREAM
 from utils.spiking.observe import Observation, hardware_state_bits, join, observe, raster
-from utils.spiking.snn_checkpoint import EXACT, LAYERWISE, STREAM, ExecutionMode, executor_of, save_integers
+from utils.spiking.snn_checkpoint import EXACT, ExecutionMode, executor_of, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
 from utils.spiking.synops import SpikeCost, cost_of, weight_bytes, work_of

@@ -16,15 +16,23 @@ import pytest
 import torch
 
 from models import Darknet, network_of
+from pipeline.prune import STRATEGIES as PRUNE_SCRIPTS
 from tests.conftest import ROOT
 from tests.scenes import CFG, head, section, write_scenes
+from utils.config.prune import FLAGS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
+from utils.export import choices as export
+from utils.export.targets import TARGETS
+from utils.pruning import choices as pruning
+from utils.pruning.criteria import CRITERIA
 from utils.quantization.calibrate import calibrate
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
+from utils.spiking import choices as spiking
 from utils.spiking.snn_checkpoint import ExecutionMode, save_integers
+from utils.spiking.stream_neuron import RULES
 
 MEASURED = ["test", "slim_prune", "convert_snn", "quantize"]  # scripts that take a network and measure it on images
 SCRIPTS = ["train", *MEASURED, "detect", "compress"]
@@ -122,6 +130,28 @@ def one_line(script: str, code: int, err: str, message: str) -> None:
     assert code == 2, err
     assert len(err.splitlines()) == 1 and err.startswith(f"{script}.py: "), err
     assert re.search(message, err), err
+
+
+def test_help_and_the_library_as_such_need_no_torch():
+    """In one fresh process: what the parsers and `import darkspike` load; torch alone takes seconds."""
+    words = f"""
+import importlib, sys
+for name in {[*ALL, "darkspike", "darkspike.__main__", "utils.data.__main__"]!r}:
+    module = importlib.import_module(name)
+    if name in {ALL!r}:
+        module.parser().format_help()
+print(*sorted({{"torch", "numpy", "cv2"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_the_flags_offer_what_the_rooms_have():
+    """Words that flags may say stand in modules without torch; these are the rooms' own."""
+    assert set(spiking.NEURONS) == set(RULES)
+    assert set(export.TARGET_NAMES) == set(TARGETS)
+    assert set(pruning.SCORES) == {*CRITERIA, "taylor", "random"}
+    assert all(strategy.flags is FLAGS[name] for name, strategy in PRUNE_SCRIPTS.items())
 
 
 @pytest.mark.parametrize("script", ALL)

@@ -28,9 +28,10 @@ from tests.conftest import ROOT
 from tests.scenes import undrawn_runs, write_scenes
 from utils.config.fields import configured
 from utils.config.prune import SlimConfig
-from utils.config.quantise import Budget, QuantiseConfig
+from utils.config.quantise import QuantiseConfig
 from utils.config.train import TrainConfig
 from utils.data.images import read_image
+from utils.quantization.choices import Budget
 from utils.reporting.record import read_record
 
 HERE = {"data": "set.data", "device": "cpu", "workers": 0}

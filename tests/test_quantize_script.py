@@ -25,9 +25,9 @@ from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.errors import InputError
 from utils.quantization import mixed_precision
 from utils.quantization.bits import packed_bytes, read_bits_map
+from utils.quantization.choices import Budget
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
-from utils.quantization.mixed_precision import Budget
 from utils.quantization.scheme import Scheme
 from utils.quantization.sensitivity import DescentStep
 from utils.reporting.record import Record

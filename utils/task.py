@@ -22,19 +22,10 @@ from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.reporting.facts import Column, TaskChart
+from utils.thresholds import Thresholds
 
 Predictor = Callable[[Tensor], Sequence[Tensor]]  # [N, C, H, W] -> the raw map of every output layer, in cfg order
 Loss = Callable[[Any, Any], Mapping[str, Tensor]]  # (raw maps in fp32, batch) -> terms; "total" is what is minimised
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """What counts as an answer: scores above ``confidence``; answers that overlap more than ``overlap`` are one."""
-
-    confidence: float = 0.001
-    overlap: float = 0.6
-    agnostic: bool = False
-    classes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

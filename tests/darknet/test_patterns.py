@@ -15,7 +15,8 @@ from utils.darknet.network import Network
 from utils.darknet.patterns import patterns, share
 from utils.darknet.spec import ModelSpec
 from utils.pruning.absorb import absorb, zeroed
-from utils.pruning.bias_carrier import Beta, carry, settle
+from utils.pruning.bias_carrier import carry, settle
+from utils.pruning.choices import Beta
 from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.surgery import cut, silence
 

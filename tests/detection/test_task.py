@@ -20,7 +20,7 @@ from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.nms import non_max_suppression
 from utils.detection.task import DetectionTask, heads_of
 from utils.errors import InputError
-from utils.task import Thresholds
+from utils.thresholds import Thresholds
 
 TASK = DetectionTask()
 PAIRS = ", ".join(f"{w:g},{h:g}" for w, h in ANCHORS[:2])

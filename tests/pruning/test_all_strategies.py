@@ -25,8 +25,9 @@ from utils.darknet.shapes import granularity, sizes
 from utils.darknet.weights import read_weights, write_weights
 from utils.errors import InputError
 from utils.pruning.absorb import zeroed
-from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.bias_carrier import settle_and_cut
 from utils.pruning.blocks import blocks
+from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import LayerPlan, plan_layers
 from utils.pruning.layers import drop, silence_layers
 from utils.pruning.plan import Plan, plan_channels

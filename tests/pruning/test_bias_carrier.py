@@ -19,7 +19,8 @@ from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants, zeroed
-from utils.pruning.bias_carrier import Beta, appoint, carry, settle
+from utils.pruning.bias_carrier import appoint, carry, settle
+from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 from utils.pruning.residuals import residuals
 from utils.pruning.surgery import cut, narrow

@@ -23,7 +23,8 @@ from utils.darknet.network import Network, load_checkpoint
 from utils.darknet.weights import write_weights
 from utils.detection.decode import decode, strides
 from utils.pruning.absorb import zeroed
-from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.bias_carrier import settle_and_cut
+from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, ShortcutRule, plan_channels
 
 place = scripts.place

@@ -11,7 +11,8 @@ from utils.darknet.counts import count, parameters
 from utils.darknet.fold import fold_bn
 from utils.errors import InputError
 from utils.pruning.blocks import blocks
-from utils.pruning.layer_plan import By, plan_layers
+from utils.pruning.choices import By
+from utils.pruning.layer_plan import plan_layers
 from utils.pruning.layers import drop
 
 TINY = ["ghost", "mobile", "resnet", "residual", "depthwise"]

@@ -20,7 +20,8 @@ from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_che
 from utils.darknet.shapes import channels, sizes
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import absorb, zeroed
-from utils.pruning.bias_carrier import Beta, settle, settle_and_cut
+from utils.pruning.bias_carrier import settle, settle_and_cut
+from utils.pruning.choices import Beta
 from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.surgery import cut, narrow, silence
 

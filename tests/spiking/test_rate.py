@@ -17,7 +17,8 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.histogram import float_edges
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.spiking.rate import RESETS, RateNetwork, normalise
+from utils.spiking.choices import RESETS
+from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
 
 CONV = {"filters": 8, "size": 3, "pad": 1, "activation": "relu", "batch_normalize": 1}

@@ -17,10 +17,11 @@ from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.shapes import granularity
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
+from utils.spiking.choices import SCHEDULES
 from utils.spiking.observe import hardware_state_bits, observe, raster
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stateful_video import CarriedStream
-from utils.spiking.stream import SCHEDULES, StreamExecutor
+from utils.spiking.stream import StreamExecutor
 from utils.spiking.stream_neuron import RULES, StreamingNeuron
 
 CHAIN = cfg_text(*[("convolutional", CONV)] * 4)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.quantise import QuantiseConfig
-from utils.spiking.rate import RESETS
-from utils.spiking.snn_checkpoint import EARLIER_WORDS, MODES
-from utils.spiking.stream import SCHEDULES
-from utils.spiking.stream_neuron import RULES
+from utils.spiking.choices import EARLIER_WORDS, MODES, NEURONS, RESETS, SCHEDULES
 
 RATE_STEPS = 128
 
@@ -43,8 +40,8 @@ class ConvertConfig(QuantiseConfig):
     neuron: str | None = flag(
         None,
         "stream: st-bif is exact (default), the others compare",
-        type=cli.renamed(sorted(RULES), EARLIER_WORDS),
-        metavar="{" + ",".join(sorted(RULES)) + "}",
+        type=cli.renamed(NEURONS, EARLIER_WORDS),
+        metavar="{" + ",".join(NEURONS) + "}",
     )
     schedule: str | None = flag(None, "stream: how pixels and biases arrive (default: spread)", choices=SCHEDULES)
     channel_wise: bool = flag(False, "rate: a scale for every channel (default: one a layer)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from utils.cli import flag
 from utils.config.run import RunConfig
-from utils.export.targets import TARGETS
+from utils.export.choices import TARGET_NAMES
 
 FORMS = ("aer", "c", "fpga", "nir", "onnx", "qonnx")
 
@@ -28,5 +28,5 @@ class ExportConfig(RunConfig):
     weights: str = flag("", ".int.pt or .snn.pt (default: the newest quantised network)")
     golden: int = flag(2, "validation images to write golden vectors for", type=int)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
-    target: str = flag("", "refuse what this hardware cannot run", choices=sorted(TARGETS))
+    target: str = flag("", "refuse what this hardware cannot run", choices=TARGET_NAMES)
     out: str = flag("", "the new folder (default: export/ and the network's name)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.run import NetworkConfig
-from utils.task import Thresholds
+from utils.thresholds import Thresholds
 
 SOURCE = "data/digits/images/valid/0000?.jpg"
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.run import NetworkConfig
-from utils.pruning.bias_carrier import Beta
-from utils.pruning.criteria import CRITERIA
-from utils.pruning.layer_plan import By
+from utils.pruning.choices import SCORES, Beta, By
 
 AUTO = "auto"
-SCORES = (*CRITERIA, "taylor", "random")
 
 
 def percent_or_auto(text: str) -> float | str:
@@ -81,3 +78,25 @@ class BlocksConfig(PruneConfig):
 @dataclass(frozen=True, kw_only=True)
 class LayerChannelConfig(BlocksConfig, SlimConfig):
     """layer_channel_prune.py: slim, then blocks."""
+
+
+@dataclass(frozen=True)
+class PruneFlags:
+    """The flags of one of the six: their config, and the default of ``--percent``, None where nothing is a share."""
+
+    config: type[PruneConfig]
+    percent: float | None
+
+    def parser(self, doc: str | None) -> cli.Parser[PruneConfig]:
+        """The command line; ``doc`` is the help's text, with real commands."""
+        return cli.parser(doc or "", self.config, percent=self.percent)
+
+
+FLAGS = {
+    "normal": PruneFlags(ChannelConfig, 0.5),
+    "regular": PruneFlags(RegularConfig, 0.5),
+    "shortcut": PruneFlags(ChannelConfig, 0.6),
+    "slim": PruneFlags(SlimConfig, 0.8),
+    "layer": PruneFlags(BlocksConfig, None),
+    "layer_channel": PruneFlags(LayerChannelConfig, 0.6),
+}

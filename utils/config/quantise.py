@@ -10,9 +10,8 @@ from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, PERCENTILE, W_BIT, W_HELP
 from utils.config.run import NetworkConfig
-from utils.quantization.mixed_precision import Budget
+from utils.quantization.choices import BUDGETS, Budget
 from utils.quantization.scheme import RANGE_METHODS
-from utils.quantization.sensitivity import BUDGETS
 
 STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
 MAX_DROP = 0.01

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from utils.darknet.spec import Kernel, Layer
+
+if TYPE_CHECKING:  # facts of layers need no torch, and flags are made of facts
+    from torch import Tensor
 
 KERNEL_AXES = 4
 

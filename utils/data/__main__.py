@@ -17,10 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from utils.detection import coco, voc
-from utils.detection.check import check
-from utils.detection.fit_anchors import refit
-from utils.detection.sample import prepare_digits
 from utils.errors import InputError
 
 
@@ -72,26 +68,36 @@ def _converters(commands: Any) -> None:
 
 
 def _voc(args: argparse.Namespace) -> int:
+    from utils.detection import voc  # imports stand where they are used: --help needs neither torch nor OpenCV
+
     out, options = _target(args), {"classes": args.classes, "valid": args.valid, "seed": args.seed}
     return _say(f"{out}.data: {voc.convert(args.folder, out, difficult=args.difficult, **options)}")
 
 
 def _coco(args: argparse.Namespace) -> int:
+    from utils.detection import coco
+
     out, options = _target(args), {"classes": args.classes, "valid": args.valid, "seed": args.seed}
     return _say(f"{out}.data: {coco.convert(args.annotations, args.images, out, **options)}")
 
 
 def _sample(args: argparse.Namespace) -> int:
+    from utils.detection.sample import prepare_digits
+
     return _say(str(prepare_digits()))
 
 
 def _check(args: argparse.Namespace) -> int:
+    from utils.detection.check import check
+
     report = check(args.data)
     _say(report.text)
     return 2 if report.errors else 0
 
 
 def _anchors(args: argparse.Namespace) -> int:
+    from utils.detection.fit_anchors import refit
+
     if args.generations < 0 or args.seed < 0:
         raise InputError("--generations, --seed: must be 0 or more")
     return _say(refit(args.data, args.cfg, args.out, generations=args.generations, seed=args.seed))

@@ -26,7 +26,8 @@ from utils.detection.pictures import draw_boxes
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.tables import plain_table
-from utils.task import GoldenFile, Thresholds
+from utils.task import GoldenFile
+from utils.thresholds import Thresholds
 
 CONFIDENCE, OVERLAP = 0.25, 0.45  # of the boxes beside golden vectors
 

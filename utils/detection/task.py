@@ -30,7 +30,8 @@ from utils.detection.plots import plot_confusion, plot_pr_curves
 from utils.errors import InputError
 from utils.reporting.facts import Column, TaskChart
 from utils.reporting.results import write_rows
-from utils.task import GoldenFile, Loss, Predictor, Result, Thresholds
+from utils.task import GoldenFile, Loss, Predictor, Result
+from utils.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 

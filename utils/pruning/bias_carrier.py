@@ -8,7 +8,6 @@ no bias can replace the channel, but another constant channel can. Of the cut wi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import cache
 
 import torch
@@ -22,19 +21,12 @@ from utils.darknet.network import Network, State
 from utils.darknet.ops import mixing_tensor
 from utils.darknet.patterns import patterns, share
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
+from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, fill
 from utils.pruning.surgery import cut
 
 FAINTEST = 1e-3  # of the 1 that carriers send by design: less would need weights too large to train or to quantise
 HIGHEST = 6.0  # beta from which on every activation sends its most, or 1
-
-
-class Beta(Enum):
-    """What becomes of the constants act(beta) that cut channels send."""
-
-    CARRIER = "carrier"  # one channel a reader carries them: equal to the zeroed network everywhere
-    BIAS = "bias"  # into running means and biases: equal away from zero-padded borders
-    DROP = "drop"  # they are lost
 
 
 def settle(net: Network, plan: Plan, beta: Beta) -> tuple[Network, Plan]:

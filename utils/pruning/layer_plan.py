@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 
@@ -16,14 +15,8 @@ from utils.darknet.shapes import channels
 from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.pruning.blocks import Block, shorten, some_blocks
+from utils.pruning.choices import By
 from utils.pruning.scores import Score, Scores, gammas
-
-
-class By(Enum):
-    """What makes a block the next to go."""
-
-    SCORE = "the lowest mean score"  # the customary one
-    ENERGY = "the lowest share of its sum, what has gone before left out"  # of blocks of unlike stages the better judge
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from utils.darknet.channel_groups import trace
 from utils.darknet.network import Network
 from utils.pruning.absorb import constants, zeroed
-from utils.pruning.bias_carrier import Beta, settle_and_cut
+from utils.pruning.bias_carrier import settle_and_cut
+from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan
 
 

@@ -19,6 +19,7 @@ from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.quantization.bits import as_written
 from utils.quantization.calibrate import calibrate
+from utils.quantization.choices import Budget
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
@@ -36,17 +37,6 @@ from utils.quantization.sensitivity import (
 PROBED = 16  # training images that each unit's damage is measured on
 
 Measure = Callable[[Sequence[Tensor]], float]  # raw maps -> how far they are from those it was made of
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A share of what the 8-bit network costs, in packed bytes ("size") or bit operations ("bops")."""
-
-    kind: str
-    share: float
-
-    def __str__(self) -> str:
-        return f"{self.kind}={self.share:g}"
 
 
 @dataclass(frozen=True)

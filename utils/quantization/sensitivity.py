@@ -32,7 +32,6 @@ from utils.quantization.weights import weight_scales
 
 FULL = 8  # bits where the descent starts
 FEWER = (6, 5, 4, 3, 2)
-BUDGETS = ("size", "bops")
 
 
 class BitUnit(NamedTuple):

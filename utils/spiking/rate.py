@@ -18,8 +18,8 @@ from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
+from utils.spiking.choices import RESETS
 
-RESETS = ("subtract", "zero")
 PERCENTILE = 99.999
 NEURONS = ("linear", "relu", "relu6", "leaky", "leaky_pow2")
 MOST_VALUES = 2**21  # an edge's values that a percentile is taken of; of more, every k-th

@@ -13,16 +13,12 @@ from utils.errors import InputError
 from utils.files import free_path
 from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntegerNetwork
+from utils.spiking.choices import EARLIER_WORDS, LAYERWISE, RATE, STREAM
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
-
-MODES = ("layerwise", "stream", "rate")
-# "phase coding" in the field means weighted spikes; the neuron that keeps its spike trace is ST-BIF there
-EARLIER_WORDS = {"phase": "layerwise", "traced": "st-bif"}
-LAYERWISE, STREAM, RATE = MODES
 
 
 @dataclass(frozen=True)

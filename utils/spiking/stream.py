@@ -20,7 +20,6 @@ from utils.quantization.validate import readouts
 from utils.spiking.spike_schedule import SpikingNetwork, spiking_layers
 from utils.spiking.stream_neuron import RULES, StreamingNeuron
 
-SCHEDULES = ("spread", "preload")
 CACHED_NEURONS = 2**20  # of the images that are simulated together
 
 Spikes = dict[int, Tensor | None]  # edge -> what it carries in one step, float32 [N,C,H,W]; None where it is silent

@@ -1,0 +1,5 @@
+"""What export.py --target may say. Nothing here needs torch."""
+
+from __future__ import annotations
+
+TARGET_NAMES = ("vitis-dpu",)  # `targets.TARGETS`
