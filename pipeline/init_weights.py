@@ -75,9 +75,9 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
         return made
-    spec, count = rewrite_activations(made.network.spec, config.act)
-    log.info("--act %s: %d leaky activations rewritten; training adapts to it", config.act, count)
-    return replace(made, network=Network(spec, made.network.state))
+    rewritten = rewrite_activations(made.network, config.act)
+    log.info("--act %s: %s; training adapts to it", config.act, rewritten.describe(config.act))
+    return replace(made, network=rewritten.network)
 
 
 def fill(spec: ModelSpec, state: State, task: Task) -> Network:

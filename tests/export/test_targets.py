@@ -22,7 +22,7 @@ from utils.quantization.scheme import Scheme
 assert place  # a fixture
 
 DPU = Scheme(style="pow2", w_bit=8, a_bit=7, equalise=False, correct_bias=False, ranges="minmax")
-RETRAIN = r"retrain: train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7 --act relu"
+RETRAIN = r"retrain: train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7"
 
 
 def conv(activation="relu", **keys) -> Section:
@@ -48,9 +48,12 @@ def test_a_relu_network_in_powers_of_two_passes_and_its_readme_says_what_was_che
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ([conv("leaky")], r"activation=leaky, and the DPU's leaky has slope 26/256 and no other; " + RETRAIN),
+        (
+            [conv("leaky")],
+            r"activation=leaky, and the DPU's leaky has slope 26/256 and no other; " + RETRAIN + " --act relu=leaky",
+        ),
         ([conv("leaky_pow2")], r"activation=leaky_pow2, and the DPU's leaky has slope 26/256"),
-        ([conv("mish")], r"activation=mish has no form on the DPU; " + RETRAIN),
+        ([conv("mish")], r"activation=mish has no form on the DPU; " + RETRAIN + " --act relu=mish"),
         ([conv(), conv(groups=2)], "groups=2; the DPU has 1 and depthwise only"),
         ([conv(size=17)], "a kernel of 17 px with stride 1; the DPU takes 16 and 8"),
         ([conv(), ("maxpool", {"size": 13, "stride": 1})], "a pool of 13 px, stride 1; the DPU takes 8"),

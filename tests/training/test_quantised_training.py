@@ -148,7 +148,7 @@ def test_leaky_activations_are_rewritten_and_trained(place, act, name):
 
 def test_act_without_a_leaky_layer_is_refused(place):
     (place / "net.cfg").write_text(cfg("relu"))
-    with pytest.raises(InputError, match="--act relu: the network has no leaky activation; leave --act away"):
+    with pytest.raises(InputError, match="--act relu: the network has no other activation; leave --act away"):
         run("--act", "relu")
 
 

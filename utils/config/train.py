@@ -9,7 +9,7 @@ from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
 from utils.config.run import CFG, RunConfig
-from utils.darknet.replace_activation import CHOICES
+from utils.darknet.replace_activation import CHOICES, GATES, parse_act
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
 from utils.quantization.scheme import STYLES
@@ -22,6 +22,15 @@ def strategy(text: str) -> str:
     """A strategy of --KDstr that exists."""
     try:
         terms_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
+    return text
+
+
+def activations(text: str) -> str:
+    """What --act takes, as it is typed."""
+    try:
+        parse_act(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
     return text
@@ -74,7 +83,13 @@ class DenseConfig(RunConfig):
     notest: bool = flag(False, "validate after the last epoch only")
     nosave: bool = flag(False, "save after the last epoch only")
     tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")
-    act: str | None = flag(None, "put this in place of the cfg's leaky activations", choices=sorted(CHOICES))
+    act: str | None = flag(
+        None,
+        f"put {', '.join(CHOICES)} in place of the hidden layers' activations, or of some: relu=mish,swish; h_swish "
+        f"and {GATES} only where they are named",
+        type=activations,
+        metavar="TO[=FROM,...]",
+    )
     resume: str | None = flag(None, "go on with a last*.pt (default: the newest cut one)", nargs="?", const="newest")
 
 

@@ -13,14 +13,16 @@ from utils.darknet.kernels import out_first
 from utils.darknet.network import Network, State
 from utils.darknet.shapes import channels
 
+WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv)
 
-def expand(network: Network) -> tuple[Network, dict[int, int]]:
+
+def expand(network: Network, kinds: tuple[type[s.Layer], ...] = WRITTEN_OUT) -> tuple[Network, dict[int, int]]:
     """The same function without ``[se]`` and ``[transposed_convolutional]``.
 
     An ``[se]`` becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels. A transposed convolution becomes
     an upsample with zeros (none for a stride of 1) and a convolution of stride 1, which keeps batch norm and
     activation. The new sections keep the cfg line of the one they stand for, so that messages point to the file as
-    written.
+    written. ``kinds`` may be one of the two: the other sections stay.
 
     Returns:
         The network, and old layer number -> new one, that of the section that gives the output. The image stays -1.
@@ -29,9 +31,10 @@ def expand(network: Network) -> tuple[Network, dict[int, int]]:
     layers: list[s.Layer] = []
     number = {-1: -1}
     for i, layer in enumerate(network.spec.layers):
-        layers += _written_out(replace(layer, sources=tuple(number[j] for j in layer.sources)), len(layers), width[i])
+        layer = replace(layer, sources=tuple(number[j] for j in layer.sources))
+        layers += _written_out(layer, len(layers), width[i]) if isinstance(layer, kinds) else [layer]
         number[i] = len(layers) - 1
-    return Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number)), number
+    return Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number, kinds)), number
 
 
 def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
@@ -76,13 +79,15 @@ def _plain_weight(layer: s.TransposedConv, weight: Tensor) -> Tensor:
     return F.pad(out_first(layer, weight).flip(2, 3), (0, more, 0, more)).contiguous()
 
 
-def _renamed(network: Network, number: dict[int, int]) -> State:
+def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer], ...]) -> State:
     """The tensors under their new layers' names; the matrices of an ``[se]`` become 1x1 kernels with biases of 0."""
     state: State = {}
     for key, value in network.state.items():
         _, i, rest = key.split(".", 2)
         layer, new = network.spec.layers[int(i)], number[int(i)]
-        if isinstance(layer, s.SqueezeExcite):
+        if not isinstance(layer, kinds):
+            state[f"layers.{new}.{rest}"] = value
+        elif isinstance(layer, s.SqueezeExcite):
             new -= 2 if rest == "fc1.weight" else 1
             state[f"layers.{new}.conv.weight"] = value[:, :, None, None]
             state[f"layers.{new}.conv.bias"] = torch.zeros(len(value), dtype=value.dtype, device=value.device)

@@ -1,33 +1,114 @@
-"""Another activation in place of leaky, for hardware: a rewrite of the cfg, after which the network is trained on."""
+"""Other activations than a network has, for hardware: a rewrite of the cfg, after which the network is trained on.
+
+``--act relu`` puts one in place of every activation of hidden layers: of whatever ends in one and is neither linear nor
+read out. Two stay until they are named, since they cost most: h_swish, and the gates that scale channels
+(``--act relu=h_swish,gates``). Words behind the ``=`` choose: ``--act relu=mish,swish`` leaves all others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.expand import expand
+from utils.darknet.network import Network
 from utils.errors import InputError
 
-CHOICES = {"leaky-pow2": "leaky_pow2", "relu": "relu"}  # --act -> what the cfg says; see activations.SLOPES
-LEAKY = ("leaky", "leaky_pow2")
+CHOICES = {"leaky-pow2": "leaky_pow2", "relu": "relu", "relu6": "relu6"}  # --act -> what the cfg says
+GATES = "gates"  # of [se], and whatever [scale_channels] scales by
+STAY = ("h_swish", GATES)  # until they are named
+NAMES = {name.replace("leaky_pow2", "leaky-pow2"): name for name in ACTIVATIONS if name != "linear"}
+WORDS = {name: word for word, name in NAMES.items()}
 
 
-def rewrite_activations(spec: s.ModelSpec, act: str) -> tuple[s.ModelSpec, int]:
-    """The network with every leaky activation replaced, and how many layers that changed.
+@dataclass(frozen=True)
+class Rewritten:
+    """A network with other activations; of which it had how many, and which of them stayed as they are."""
 
-    Args:
-        spec: the network.
-        act: "leaky-pow2", whose slope of 2^-3 below 0 is a shift, or "relu".
+    network: Network
+    changed: Counter[str]
+    left: Counter[str]
+
+    def describe(self, act: str) -> str:
+        """Both in one line."""
+        message = f"{_listed(self.changed)} activations rewritten"
+        named = ",".join(name for name in STAY if name in self.left)
+        more = f" (--act {act.partition('=')[0]}={named} takes those)" if named and "=" not in act else ""
+        return f"{message}; {_listed(self.left)} stay{more}" if self.left else message
+
+
+def parse_act(act: str) -> tuple[str, tuple[str, ...]]:
+    """``relu=mish,leaky-pow2`` -> ("relu", ("mish", "leaky_pow2")); no names: all but those that stay.
 
     Raises:
-        InputError: no such choice, or the network has nothing that is leaky.
+        InputError: a word that is unknown, or is in its own place.
     """
-    if act not in CHOICES:
-        raise InputError(f"--act: {act!r} is unknown; use one of {', '.join(CHOICES)}")
-    wanted, layers = CHOICES[act], list(spec.layers)
-    leaky = {i: layer for i, layer in spec.activated.items() if layer.activation in LEAKY}
-    for i, layer in leaky.items():
-        layers[i] = replace(layer, activation=wanted)
-    changed = sum(layer.activation != wanted for layer in leaky.values())
-    if not leaky:
-        raise InputError(f"--act {act}: the network has no leaky activation; leave --act away")
-    return replace(spec, layers=tuple(layers)), changed
+    to, equals, words = act.partition("=")
+    if to not in CHOICES:
+        raise InputError(f"--act: {to!r} is unknown; use one of {', '.join(CHOICES)}")
+    names = [word.strip().replace("leaky_pow2", "leaky-pow2") for word in words.split(",")] if equals else []
+    for name in names:
+        if name != GATES and name not in NAMES:
+            raise InputError(f"--act {act}: {name!r} is unknown; behind the = use some of {', '.join(NAMES)}, {GATES}")
+        if name == to:
+            raise InputError(f"--act {act}: puts {to} in its own place; leave {to} out behind the =")
+    return CHOICES[to], tuple(NAMES.get(name, name) for name in names)
+
+
+def rewrite_activations(network: Network, act: str) -> Rewritten:
+    """The network with other activations; an [se] whose gate changes is written out as sections.
+
+    Args:
+        network: any; its tensors stay as they are.
+        act: "relu", "relu6" or "leaky-pow2" (whose slope of 2^-3 below 0 is a shift), or one of them = names.
+
+    Raises:
+        InputError: no such choice, or the network has nothing that it would change.
+    """
+    wanted, names = parse_act(act)
+    if GATES in names:
+        network, _ = expand(network, (s.SqueezeExcite,))
+    layers, changed, left = list(network.spec.layers), Counter[str](), Counter[str]()
+    for i, kind in _hidden(network.spec).items():
+        layer = layers[i]
+        assert isinstance(layer, s.Activated)
+        if kind in names if names else kind not in STAY and layer.activation != wanted:
+            changed[kind] += 1
+            layers[i] = replace(layer, activation=wanted)
+        elif layer.activation != wanted:
+            left[kind] += 1
+    left[GATES] += sum(isinstance(layer, s.SqueezeExcite) for layer in layers)
+    for name in names:
+        if not changed[name]:
+            raise InputError(f"--act {act}: the network has no {WORDS.get(name, name)} activation; {_had(left)}")
+    if not changed:
+        raise InputError(f"--act {act}: the network has no other activation; {_had(left)}")
+    return Rewritten(Network(replace(network.spec, layers=tuple(layers)), network.state), changed, +left)
+
+
+def _hidden(spec: s.ModelSpec) -> dict[int, str]:
+    """Layers that end in an activation which is neither linear nor read out -> what ``--act`` calls it."""
+    read_out = {spec.layers[i].sources[0] for i in spec.heads} or {len(spec.layers) - 1}
+    gates = {_origin(spec, layer.sources[0]) for layer in spec.layers if isinstance(layer, s.ScaleChannels)}
+    return {
+        i: GATES if i in gates else layer.activation
+        for i, layer in spec.activated.items()
+        if i not in read_out and layer.activation != "linear"
+    }
+
+
+def _origin(spec: s.ModelSpec, i: int) -> int:
+    """The layer whose activation a gate is, behind layers that only move it."""
+    while i >= 0 and not isinstance(spec.layers[i], s.Activated):
+        i = spec.layers[i].sources[0]
+    return i
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {WORDS.get(name, name)}" for name, count in counts.items())
+
+
+def _had(left: Counter[str]) -> str:
+    return f"name some of what it has ({_listed(+left)})" if +left else "leave --act away"

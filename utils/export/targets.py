@@ -22,7 +22,7 @@ from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
 
 PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
 LONGEST_KERNEL, LONGEST_STRIDE, LONGEST_POOL = 16, 8, 8
-RETRAIN = "train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7 --act relu"
+RETRAIN = "train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7"
 
 DPU_NOTES = """
 ## Target: vitis-dpu
@@ -84,13 +84,17 @@ def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
             yield f"{where}: levels {grid.qmin}..{grid.qmax} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
 
 
+def _with(layer: s.Activated) -> str:
+    return f"retrain: {RETRAIN} --act relu={layer.activation}"
+
+
 def _conv(layer: s.Conv, given: int) -> Iterator[str]:
     depthwise = layer.depthwise(given)
     allowed = ("linear", "relu", "relu6")
     if layer.activation in ("leaky", "leaky_pow2"):
-        yield f"activation={layer.activation}, and the DPU's leaky has slope 26/256 and no other; retrain: {RETRAIN}"
+        yield f"activation={layer.activation}, and the DPU's leaky has slope 26/256 and no other; {_with(layer)}"
     elif layer.activation not in (*allowed, "logistic"):  # a head's logistic is decoded outside
-        yield f"activation={layer.activation} has no form on the DPU; retrain: {RETRAIN}"
+        yield f"activation={layer.activation} has no form on the DPU; {_with(layer)}"
     if layer.groups > 1 and not depthwise:
         yield f"groups={layer.groups}; the DPU has 1 and depthwise only; use a cfg without groups"
     if layer.size > LONGEST_KERNEL or max(layer.stride) > LONGEST_STRIDE:
@@ -116,7 +120,7 @@ def _sum(layer: s.Shortcut, given: int) -> Iterator[str]:
     if layer.weighted:
         yield "the DPU adds without weights; use weights_type=none and retrain"
     elif layer.activation not in ("linear", "relu"):
-        yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; retrain: {RETRAIN}"
+        yield f"a sum with activation={layer.activation}; the DPU has relu after a sum; {_with(layer)}"
 
 
 def _route(layer: s.Route, given: int) -> Iterator[str]:

@@ -66,11 +66,10 @@ def _check_kernel(layer: s.Kernel, place: str, allowed: tuple[str, ...]) -> None
 
 def _check_activation(layer: s.Activated, place: str, allowed: tuple[str, ...]) -> None:
     if layer.activation not in allowed:
-        remedy = "linear" if allowed is HEAD_ACTIVATIONS else "relu"
-        raise InputError(
-            f"{place}: activation={layer.activation} has no integer form; "
-            f"set activation={remedy} in the cfg and retrain (train.py --cfg ... --weights ... -pt)"
-        )
+        hidden = f"retrain (train.py --weights ... --act relu={layer.activation})"
+        head = "set activation=linear in the cfg and retrain (train.py --cfg ... --weights ... -pt)"
+        remedy = head if allowed is HEAD_ACTIVATIONS else hidden
+        raise InputError(f"{place}: activation={layer.activation} has no integer form; {remedy}")
 
 
 def _check_window(layer: s.LocalAvgPool, place: str, allowed: tuple[str, ...]) -> None:

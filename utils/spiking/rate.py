@@ -136,7 +136,7 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
         if neurons and i not in read and activation_of(layer) not in NEURONS:
             raise InputError(
                 f"{place}: activation={activation_of(layer)} cannot spike; retrain with one that can "
-                "(train.py --cfg ... --act relu, or leaky)"
+                f"(train.py --weights ... --act relu={activation_of(layer)}, or leaky-pow2={activation_of(layer)})"
             )
         if not neurons or getattr(layer, "weighted", False):
             raise InputError(

@@ -92,7 +92,7 @@ def check_spikes(integer: IntegerNetwork) -> None:
                 activation = getattr(layer, "activation", "")
                 raise InputError(
                     f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
-                    "(train.py --cfg ... --act relu, or leaky-pow2)"
+                    f"(train.py --weights ... --act relu={activation}, or leaky-pow2={activation})"
                 )
 
 
