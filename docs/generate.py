@@ -24,6 +24,8 @@ sys.path[:0] = [str(ROOT), str(HERE)]  # the hook is loaded from its path, not f
 import import_graph  # noqa: E402
 import parsers  # noqa: E402
 
+from utils.darknet import words  # noqa: E402
+
 PLACES = {"scripts": "scripts", "reference": "reference", "decisions": "decisions"}
 PLAIN = {int: "whole number", float: "number", str: "text", Path: "path"}
 SHARED = "Shared by all scripts"
@@ -34,6 +36,7 @@ def pages() -> dict[str, str]:
     return {
         **script_pages(),
         **reference_pages(),
+        "reference/darknet-words.md": words_page(),
         "decisions/index.md": decisions_index(),
         "import-graph.svg": import_graph.draw(*import_graph.graph()),
     }
@@ -172,6 +175,33 @@ def _module_page(title: str, files: list[Path], room: Path | None = None) -> str
     return text
 
 
+def words_page() -> str:
+    """Darknet's own words, section by section, from the table that the parser reads."""
+    parts = [
+        "# Words of Darknet's own\n\nKeys of a cfg that steer Darknet's training or display and change no inference. "
+        "They are known by name, kept and\nwritten again; train.py names those that it does not follow. It follows "
+        + ", ".join(f"`{word}`" for word in words.FOLLOWED)
+        + ":\na frozen front, the epochs where `--epochs` does not say them, and the restarts of `policy=sgdr`.\n"
+    ]
+    for section, own in {"any section": words.ANYWHERE, **words.SECTIONS}.items():
+        rows = [f"| `{word}` | {prose(says)} |" for word, says in own.items()]
+        title = section if section == "any section" else f"[{section}]"
+        if rows:
+            parts.append("\n".join([f"## {prose(title)}", "", "| word | says in Darknet |", "|---|---|", *rows, ""]))
+    refused = [
+        f"| `{kind}` | `{key}` | `{idle}` | {prose(does)} |"
+        for kind, keys in words.REFUSED.items()
+        for key, (idle, does) in keys.items()
+    ]
+    parts.append(
+        "\n".join(
+            ["## Refused", "", "What would change the network and is not computed here is refused by name.", ""]
+            + ["| section | key | may say | otherwise it |", "|---|---|---|---|", *refused, ""]
+        )
+    )
+    return "\n".join(parts)
+
+
 def decisions_index() -> str:
     """The decisions by number, with their titles."""
     rows = [f"- [{title_of(path)}]({path.name})" for path in sorted((HERE / "decisions").glob("[0-9]*.md"))]
@@ -193,7 +223,7 @@ def nav_of(place: str, made: dict[str, str]) -> list[Any]:
     if place == "decisions":
         found += [f"decisions/{path.name}" for path in sorted((HERE / "decisions").glob("[0-9]*.md"))]
     first = ("index.md", "darkspike.md", "models.md", "utils.md")
-    last = ("others.md",)
+    last = ("others.md", "darknet-words.md")
 
     def key(page: str) -> tuple[int, str]:
         name = page.rpartition("/")[2]

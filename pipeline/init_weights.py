@@ -14,7 +14,9 @@ from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.spec import ModelSpec
+from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
+from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.quantization.qat_checkpoint import KIND
@@ -22,8 +24,8 @@ from utils.task import Task
 
 log = logging.getLogger(__name__)
 
-# Keys of [net] that shape the network or the batch; Darknet's other ones are train.py's flags.
-USED_KEYS = {"width", "height", "channels", "batch", "subdivisions"}
+# Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
+USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", *FOLLOWED}
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,22 @@ def fill(spec: ModelSpec, state: State, task: Task) -> Network:
 
 
 def tell_unused_keys(spec: ModelSpec) -> None:
-    """Name, in one line, the keys of [net] that train.py does not follow."""
+    """Name, in one line each, the keys of [net] and the words of its layers that train.py does not follow."""
+    layers = unused_words(spec, frozenset(USED_KEYS))
+    if layers:
+        log.info("cfg layers: %s steer Darknet's own training or display; kept, not followed", ", ".join(layers))
     unused = [key for key, _ in spec.net if key not in USED_KEYS]
     if unused:
         log.info("cfg [net]: %s not used; train.py's own flags and defaults apply", ", ".join(unused))
+
+
+def with_length(config: TrainConfig, spec: ModelSpec) -> TrainConfig:
+    """The config with the epochs that a cfg's ``max_epochs`` says, where --epochs does not."""
+    length = epochs(spec)
+    if not length or "epochs" in config.given:
+        return config
+    log.info("cfg [net]: max_epochs=%d; --epochs says otherwise", length)
+    return replace(config, epochs=length)
 
 
 def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:

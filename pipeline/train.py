@@ -60,7 +60,7 @@ def train(config: TrainConfig) -> Record:
             check_installed()
         run = assemble(config, saved, group)
         epoch_report.log_run(run)
-        for epoch in range(run.progress.epochs, config.epochs):
+        for epoch in range(run.progress.epochs, run.config.epochs):
             if epoch == run.stage.end:
                 leave_stage(run)
                 run = next_stage(run)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models import build
-from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys
+from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys, with_length
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
 from pipeline.session import as_trained, batch_size, dataset_of, facts_of, image_size, training_files
@@ -23,6 +23,7 @@ from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
+from utils.darknet.training_words import restarts, stops
 from utils.data.loader import Loader, make_loader, scales
 from utils.data.manifest import Manifest
 from utils.distillation.context import DistillationContext
@@ -38,6 +39,7 @@ from utils.task import Metrics, Task
 from utils.training.build_optimizer import NOMINAL_BATCH, STEPS, Learning, add_teacher, build_update
 from utils.training.device import Precision, select_device, select_precision
 from utils.training.distributed import Group, main_first
+from utils.training.front import freeze, thawing
 from utils.training.resume import Progress, restore, seed_all, set_random_state
 from utils.training.schedule import Schedule
 from utils.training.update import Backprop
@@ -117,7 +119,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     manifest = task.open_data(config.data)
     seed_all(config.seed)
     start = read if saved else _start(read, config, task, manifest)
-    config = as_trained(config, grey=start.grey)
+    config = as_trained(config if saved else with_length(config, start.network.spec), grey=start.grey)
     scheme, spec = scheme_of(config), start.network.spec
     size = image_size(config.img_size, spec)
     stages = stages_of(config.epochs, config.progressive, scheme)
@@ -131,7 +133,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
         made = model_of(config, task, start.network, stage.scheme(scheme), manifest, size, given)
     usual = FRESH_HEADS_LR if start.new_outputs else QUANTISED_LR if scheme else LR
     config = replace(config, lr=config.lr or usual * (ADAM_SHARE if config.adam else 1))  # a resumed run keeps its rate
-    update = update_of(config, task, made, stage, train, precision, group)
+    update = update_of(config, task, made, stage, train, precision, group, saved)
     config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
     add_teacher(update, distillation, config.lr)
     files = saved.training["files"] if saved else group.shared(_new_files(config.name, stages) if group.is_main else {})
@@ -166,9 +168,12 @@ def update_of(
     train: Loader[Any],
     precision: Precision,
     group: Group,
+    saved: Checkpoint | None = None,
 ) -> Backprop:
-    """What the model learns with in one stage of the run."""
+    """What the model learns with in one stage of the run; ``saved`` says how far a resumed one is."""
     assert config.lr is not None
+    freeze(made, stops(made.spec))
+    cycle, lengthen = restarts(made.spec)
     how = Learning(
         lr=config.lr,
         epochs=stage.end - stage.begin,
@@ -179,6 +184,8 @@ def update_of(
         ema=config.ema,
         sync_bn=config.sync_bn,
         copied=is_observer,
+        cycle=cycle,
+        lengthen=lengthen,
     )
 
     def penalty_of_run(model: nn.Module, schedule: Schedule) -> Callable[[int], None] | None:
@@ -196,7 +203,11 @@ def update_of(
             )
         return timed(model, bound(strength, model, schedule), schedule.steps)
 
-    return build_update(made, task.inputs, how, precision=precision, group=group, penalty_of=penalty_of_run)
+    update = build_update(made, task.inputs, how, precision=precision, group=group, penalty_of=penalty_of_run)
+    done = (int(saved.training["progress"]["epochs"]) - stage.begin) / how.epochs if saved else 0
+    penalty = thawing(made, stops(made.spec), update.options.penalty, group.size, round(done * update.schedule.steps))
+    update.options = replace(update.options, penalty=penalty)
+    return update
 
 
 def next_stage(run: Run) -> Run:

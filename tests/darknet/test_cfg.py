@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.shapes import granularity, sizes, strides
+from utils.darknet.words import ANYWHERE, SECTIONS
 from utils.errors import InputError
 
 SHIPPED = sorted((ROOT / "cfg").glob("*.cfg"))
@@ -96,6 +97,8 @@ scale_x_y=1.05
 new_coords=1
 jitter=.3
 """
+
+HEAD = "anchors=1,2, 3,4, 5,6\nclasses=3\n"
 
 OLDER = """\
 [convolutional]
@@ -201,7 +204,9 @@ REFUSED = [
     ("[net]\n" + CONV.format(8) + CONV.format(4) + "[shortcut]\nfrom=-2\n", r"c line 16: shortcut .* joins 4 and 8 channels"),
     ("[net]\n" + CONV.format(8) + "[yolo]\nmask=0\nanchors=1,2\nclasses=80\n", r"c line 9: \[yolo\] reads 8 .* filters=85"),
     ("[net]\n" + CONV.format(8) + "[yolo]\nmask=3\nanchors=1,2\nclasses=3\n", r"c line 9: mask=3 picks from 1 anchors"),
-    ("[net]\n[convolutional]\nfilters=8\nfilters=9\n", r"c line 4: filters stands a second time .* line 3"),
+    ("[net]\n[convolutional]\nfilters=8\nxnor=1\n", r"c line 4: xnor=1 computes with signs alone, which is not supp"),
+    ("[net]\n[upsample]\nscale=2\n", r"c line 3: scale=2 multiplies what it enlarges, which is not supported"),
+    ("[net]\n[maxpool]\nsize=2\nstride=2\nstride_x=1\n", r"c line 2: stride_x=1 beside stride=2 is not supported"),
     ("[net]\nwidth\n", r"c line 2: expected \[section\] or key=value, got 'width'"),
     ("[net]\n" + CONV.format(8) + "[shortcut]\nfrom=-1\nweights_type=some\n", r"c line 11: weights_type=some is none of none"),
 ]  # fmt: skip
@@ -229,3 +234,52 @@ def test_a_cfg_that_begins_with_a_byte_order_mark_is_read(tmp_path):
     plain.write_text("[net]\nwidth=32\nheight=32\n[maxpool]\nsize=2\nstride=2\n", encoding="utf-8")
     marked.write_text(plain.read_text(), encoding="utf-8-sig")
     assert read_cfg(marked) == read_cfg(plain)
+
+
+TWICE = "[net]\nwidth=32\nheight=32\nwidth=64\n" + CONV.format(8) + "filters=9\nstopbackward=1\n"
+
+
+def test_of_a_key_that_stands_twice_the_first_counts_and_it_is_told_once(tmp_path, caplog):
+    path = tmp_path / "twice.cfg"
+    path.write_text(TWICE)
+    caplog.set_level("INFO")
+    spec, again = read_cfg(path), read_cfg(path)
+    assert spec == again and spec.width == 32 and spec.kernels[0].filters == 8
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"{path} line 4: width=64 stands a second time in its section; as in Darknet the first counts, "
+        "width=32 of line 2",
+        f"{path} line 12: filters=9 stands a second time in its section; as in Darknet the first counts, "
+        "filters=8 of line 7",
+    ]
+
+
+def test_silu_is_swish_and_none_is_linear():
+    text = "[net]\n[convolutional]\nfilters=1\nactivation={}\n"
+    assert parse_cfg(text.format("silu")) == parse_cfg(text.format("swish"))
+    assert parse_cfg(text.format("none")) == parse_cfg(text.format("linear"))
+
+
+@pytest.mark.parametrize(("num", "anchors"), [(1, ((1, 2),)), (3, ((1, 2), (3, 4), (0.5, 0.5)))])
+def test_num_beside_another_count_of_anchors_is_read_as_darknet_reads_it(tmp_path, caplog, num, anchors):
+    path = tmp_path / "net.cfg"
+    path.write_text(f"[net]\n{CONV.format(6)}[yolo]\nmask=0\nanchors=1,2, 3,4\nclasses=1\nnum={num}\n")
+    caplog.set_level("INFO")
+    spec = read_cfg(path)
+    assert spec.layers[1].anchors == anchors
+    assert parse_cfg(write_cfg(spec)) == spec
+    assert f"num={num} beside 2 anchors; as in Darknet" in caplog.text
+
+
+def test_every_word_of_darknets_own_is_read_kept_and_written():
+    for kind, own in SECTIONS.items():
+        rest = {"net": "", "convolutional": "filters=3\n", "depthwise": "filters=3\n", "yolo": HEAD, "region": HEAD,
+                "transposed_convolutional": "filters=3\n", "route": "layers=0\n", "shortcut": "from=0\n",
+                "scale_channels": "from=0\n"}  # fmt: skip
+        own = {} if kind == "net" else own | ANYWHERE
+        said = "".join(f"{key}=0\n" for key in own)
+        front = "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=24\nsize=1\n"
+        spec = parse_cfg(front + (f"[{kind}]\n{rest.get(kind, '')}{said}" if kind != "net" else "[maxpool]\n"))
+        assert parse_cfg(write_cfg(spec)) == spec
+        assert {key for key, _ in spec.layers[1].options} == set(own)
+        assert all(text and not text.endswith(".") for text in own.values())

@@ -52,6 +52,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "h_swish": F.hardswish,
 }
 
+ALIASES = {"silu": "swish", "none": "linear"}  # other names that cfgs have for them
+
 
 @cache
 def keeps_zero(name: str) -> bool:

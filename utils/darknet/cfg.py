@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from utils.darknet import spec as s
@@ -12,9 +15,13 @@ from utils.darknet.shapes import channels
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 
+log = logging.getLogger(__name__)
+
+UNSAID_ANCHOR = 0.5  # width and height of an anchor that num= counts and anchors= does not list (make_yolo_layer)
+
 
 def read_cfg(path: str | Path) -> s.ModelSpec:
-    """Read a cfg file.
+    """Read a cfg file; what Darknet reads otherwise than it stands there is told, once.
 
     Raises:
         InputError: no such file, or anything `parse_cfg` refuses.
@@ -23,7 +30,16 @@ def read_cfg(path: str | Path) -> s.ModelSpec:
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot read this cfg ({error.strerror}); check --cfg") from error
-    return parse_cfg(text, str(path))
+    spec, notes = _parse(text, str(path))
+    for note in notes:
+        _tell(note)
+    return spec
+
+
+@cache
+def _tell(note: str) -> None:
+    """Once in a process: scripts read a cfg more than once."""
+    log.info("%s", note)
 
 
 def parse_cfg(text: str, name: str = "cfg") -> s.ModelSpec:
@@ -33,6 +49,10 @@ def parse_cfg(text: str, name: str = "cfg") -> s.ModelSpec:
         InputError: an unknown section, key or activation (with the nearest known word), a value that is no number,
             a reference to a layer that is not there, widths that do not fit; always with file and line.
     """
+    return _parse(text, name)[0]
+
+
+def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     sections = split_sections(text, name)
     if not sections or sections[0].kind not in NET_SECTIONS:
         raise InputError(f"{name} line {sections[0].line if sections else 1}: a cfg starts with [net]")
@@ -43,12 +63,13 @@ def parse_cfg(text: str, name: str = "cfg") -> s.ModelSpec:
         if section.kind not in READERS:
             raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
         section.check_words(KEYS[section.kind])
-        layers.append(READERS[section.kind](section, layers, _net_channels(net)))
+        layer = READERS[section.kind](section, layers, _net_channels(net))
+        layers.append(replace(layer, options=section.passive()))
     spec = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
     for key in ("width", "height", "channels", "batch", "subdivisions"):
         net.integer(key, 1, least=1)
     channels(spec, name)
-    return spec
+    return spec, [note for section in sections for note in section.notes]
 
 
 def _net_channels(net: Section) -> int:
@@ -64,14 +85,13 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Conv(
         sources=(len(layers) - 1,),
         line=sec.line,
-        options=sec.passive(),
         filters=filters,
         size=size,
         stride=(sec.integer("stride_y", stride, 1), sec.integer("stride_x", stride, 1)),
         pad=pad * dilation,
         groups=groups,
         dilation=dilation,
-        bn=bool(sec.integer("batch_normalize", 0)),
+        bn=bool(sec.integer("batch_normalize", 0) or sec.integer("cbn", 0)),
         activation=sec.activation("logistic"),  # Darknet's default, option_find_str in parser.c
     )
 
@@ -82,7 +102,6 @@ def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     layer = s.TransposedConv(
         sources=(len(layers) - 1,),
         line=sec.line,
-        options=sec.passive(),
         filters=sec.integer("filters", 1, 1),
         size=size,
         stride=stride,
@@ -115,6 +134,11 @@ def _local_avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 def _pool(kind: type[s.Pool], sec: Section, layers: list[s.Layer], numbers: tuple[int, int, int]) -> s.Layer:
     size, stride, pad = numbers
+    for key in ("stride_x", "stride_y"):
+        if sec.integer(key, stride, 1) != stride:
+            raise InputError(
+                f"{sec.place}: {key}={sec.text(key, '')} beside stride={stride} is not supported in a pool"
+            )
     if pad // 2 >= size or pad - pad // 2 >= size:
         raise InputError(f"{sec.place}: padding={pad} is more than a pool of size {size} can take")
     return kind(sources=(len(layers) - 1,), line=sec.line, size=size, stride=stride, pad=pad)
@@ -142,7 +166,7 @@ def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     if sec.integer("scale_wh", 0):
         raise InputError(f"{sec.place}: scale_wh=1 is not supported; only scaling by channel is")
     sources = (len(layers) - 1, *sec.references("from", len(layers)))
-    return s.ScaleChannels(sources=sources, line=sec.line, options=sec.passive(), activation=sec.activation("linear"))
+    return s.ScaleChannels(sources=sources, line=sec.line, activation=sec.activation("linear"))
 
 
 def _squeeze_excite(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -164,8 +188,14 @@ def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
     if len(flat) % 2 or not flat:
         raise InputError(f"{sec.place}: anchors= lists {len(flat)} numbers; each anchor is a width and a height")
     anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
-    if sec.integer("num", len(anchors), 1) != len(anchors):
-        raise InputError(f"{sec.place}: num={sec.text('num', '')}, but anchors= lists {len(anchors)}; make them agree")
+    num = sec.integer("num", len(anchors), 1)
+    if num != len(anchors):
+        said = f"{sec.place}: num={num} beside {len(anchors)} anchors; as in Darknet "
+        missing = num - len(anchors)
+        sec.notes.append(
+            said + (f"the {missing} missing ones are 0.5, 0.5" if missing > 0 else f"the first {num} count")
+        )
+        anchors = (*anchors, *((UNSAID_ANCHOR, UNSAID_ANCHOR),) * missing)[:num]
     return anchors
 
 
@@ -175,7 +205,6 @@ def _region(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Region(
         sources=(len(layers) - 1,),
         line=sec.line,
-        options=sec.passive(),
         anchors=_anchors(sec),
         classes=sec.integer("classes", 20, 1),
         softmax=bool(sec.integer("softmax", 0)),
@@ -190,7 +219,6 @@ def _yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Yolo(
         sources=(len(layers) - 1,),
         line=sec.line,
-        options=sec.passive(),
         mask=mask,
         anchors=anchors,
         classes=sec.integer("classes", 20, 1),
@@ -206,7 +234,7 @@ def _upsample(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     """Global without keys; with a size it is a [local_avgpool] of windows side by side, without padding."""
-    if not sec.options:
+    if not {"size", "stride", "padding"} & sec.options.keys():
         return s.AvgPool(sources=(len(layers) - 1,), line=sec.line)
     sec.required("size")
     size = sec.integer("size", 1, 1)

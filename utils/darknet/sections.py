@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg_schema import PASSIVE
+from utils.darknet.activations import ACTIVATIONS, ALIASES
 from utils.darknet.spec import Options
+from utils.darknet.words import REFUSED, words
 from utils.errors import InputError
 
 
@@ -26,6 +26,7 @@ class Section:
     line: int
     kind: str
     options: dict[str, tuple[int, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what Darknet reads otherwise than it stands there, in words
 
     @property
     def place(self) -> str:
@@ -37,6 +38,12 @@ class Section:
         for key, (line, _) in self.options.items():
             if key not in known:
                 raise InputError(f"{self.name} line {line}: unknown key '{key}' in [{self.kind}]{nearest(key, known)}")
+        for key, (idle, does) in REFUSED.get(self.kind, {}).items():
+            line, value = self.options.get(key, (0, idle))
+            if value != idle:
+                raise InputError(
+                    f"{self.name} line {line}: {key}={value} {does}, which is not supported; use a cfg without it"
+                )
 
     def text(self, key: str, default: str) -> str:
         """The value as written."""
@@ -80,6 +87,7 @@ class Section:
     def activation(self, default: str) -> str:
         """The name of a known activation."""
         line, name = self.options.get("activation", (self.line, default))
+        name = ALIASES.get(name, name)
         if name not in ACTIVATIONS:
             raise InputError(f"{self.name} line {line}: unknown activation '{name}'{nearest(name, ACTIVATIONS)}")
         return name
@@ -94,7 +102,8 @@ class Section:
 
     def passive(self) -> Options:
         """The keys that change nothing in the network, in the order they stand in."""
-        return tuple((k, v) for k, (_, v) in self.options.items() if k in PASSIVE.get(self.kind, ()))
+        kept = words(self.kind) | frozenset(REFUSED.get(self.kind, ()))
+        return tuple((k, v) for k, (_, v) in self.options.items() if k in kept)
 
     def references(self, key: str, here: int) -> tuple[int, ...]:
         """Absolute layer numbers; Darknet counts negative ones back from this layer."""
@@ -110,10 +119,10 @@ class Section:
 
 
 def split_sections(text: str, name: str) -> list[Section]:
-    """The sections of a cfg in order, without comments.
+    """The sections of a cfg in order, without comments; of a key that stands twice the first counts.
 
     Raises:
-        InputError: a line that is neither a section nor a key with a value, or a key that stands twice in a section.
+        InputError: a line that is neither a section nor a key with a value.
     """
     sections: list[Section] = []
     for number, raw in enumerate(text.splitlines(), 1):
@@ -127,9 +136,11 @@ def split_sections(text: str, name: str) -> list[Section]:
         if not equals or not sections:
             raise InputError(f"{name} line {number}: expected [section] or key=value, got '{line[:40]}'")
         if key in sections[-1].options:
-            first = sections[-1].options[key][0]
-            raise InputError(
-                f"{name} line {number}: {key} stands a second time in this section (first on line {first})"
+            first, kept = sections[-1].options[key]
+            sections[-1].notes.append(
+                f"{name} line {number}: {key}={value} stands a second time in its section; as in Darknet the first "
+                f"counts, {key}={kept} of line {first}"
             )
+            continue
         sections[-1].options[key] = (number, value)
     return sections

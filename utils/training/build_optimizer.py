@@ -29,7 +29,8 @@ class Learning:
     """How a run learns.
 
     ``batches`` of ``batch_size`` images are an epoch, ``nominal`` images an optimizer step where the set is large
-    enough; ``copied`` names tensors of which an average makes no sense.
+    enough; ``copied`` names tensors of which an average makes no sense. ``cycle`` is the first cosine's share of the
+    steps, each further one is ``lengthen`` times as long (0: one cosine for all).
     """
 
     lr: float
@@ -41,6 +42,8 @@ class Learning:
     ema: bool = True
     sync_bn: bool = False
     copied: Callable[[str], bool] = lambda name: False
+    cycle: float = 0.0
+    lengthen: int = 2
 
     @property
     def accumulate(self) -> int:
@@ -51,7 +54,8 @@ class Learning:
     def schedule(self) -> Schedule:
         """Of all epochs."""
         steps = self.epochs * len(step_ends(self.batches, self.accumulate))
-        return Schedule(steps=steps, warmup=round(WARMUP * steps))
+        cycle = round(self.cycle * steps)
+        return Schedule(steps=steps, warmup=round(WARMUP * steps), cycle=cycle, lengthen=self.lengthen)
 
 
 def build_update(

@@ -14,8 +14,9 @@ class Schedule:
 
     ``steps`` and ``warmup`` count optimizer steps. During the warm-up the rate of biases falls from ``bias_lr`` instead
     of rising from 0 (None: they rise like the rest): the priors of fresh heads settle before the features move.
+    ``cycle`` steps are the first cosine, each further one is ``lengthen`` times as long as the last (0: one for all).
 
-    Source: Loshchilov & Hutter, SGDR, ICLR 2017 (arXiv 1608.03983), without restarts; the warm-up is that of Goyal et
+    Source: Loshchilov & Hutter, SGDR, ICLR 2017 (arXiv 1608.03983); the warm-up is that of Goyal et
     al., 2017 (arXiv 1706.02677).
     """
 
@@ -25,14 +26,19 @@ class Schedule:
     momentum: float = 0.937
     warmup_momentum: float = 0.8
     bias_lr: float | None = None
+    cycle: int = 0
+    lengthen: int = 2
 
     def ramp(self, step: int) -> float:
         """How far the warm-up is, 0 < ramp <= 1; the first step already learns."""
         return min(1.0, (step + 1) / (self.warmup + 1))
 
     def cosine(self, step: int) -> float:
-        """1 at step 0, ``final`` from the last step on."""
-        progress = min(1.0, step / max(1, self.steps - 1))
+        """1 at step 0 and at the start of a cycle, ``final`` from the last step on."""
+        start, length = 0, self.cycle or self.steps
+        while self.cycle and start + length <= step:
+            start, length = start + length, length * self.lengthen
+        progress = min(1.0, (step - start) / max(1, length - 1))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
     def rate(self, step: int, full: float, *, bias: bool = False) -> float:

@@ -1,0 +1,85 @@
+"""What a training follows of Darknet's own words: a frozen front, epochs, restarts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models import Darknet
+from utils.darknet.cfg import parse_cfg
+from utils.darknet.training_words import epochs, restarts, stops
+from utils.errors import InputError
+from utils.training.front import freeze, front, thawing
+from utils.training.schedule import Schedule
+
+CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+
+
+def three_layers(said: str) -> Darknet:
+    return Darknet(parse_cfg("[net]\nwidth=8\nheight=8\n" + CONV + CONV + said + CONV))
+
+
+def learn(model: Darknet, step: int, hook) -> list[bool]:
+    """One step of plain SGD; which layers moved."""
+    before = [p.detach().clone() for p in model.parameters()]
+    model.train()
+    model.zero_grad(set_to_none=True)
+    model.activations(torch.rand(4, 3, 8, 8))[2].square().mean().backward()
+    if hook:
+        hook(step)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.grad is not None:
+                p -= 0.1 * p.grad
+    names = [name for name, _ in model.named_parameters()]
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    return [any(m for name, m in zip(names, moved, strict=True) if name.startswith(f"layers.{i}.")) for i in range(3)]
+
+
+def test_stopbackward_freezes_the_layer_that_says_so_and_all_before_it():
+    model = three_layers("stopbackward=1\n")
+    assert front(stops(model.spec)) == 1
+    statistics = [norm.running_mean.clone() for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
+    freeze(model, stops(model.spec))
+    hook = thawing(model, stops(model.spec), None, 1)
+    assert [learn(model, step, hook) for step in range(3)] == [[False, False, True]] * 3
+    now = [norm.running_mean for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
+    assert [torch.equal(a, b) for a, b in zip(statistics, now, strict=True)] == [True, True, False]
+
+
+def test_a_front_that_is_stopped_for_two_steps_learns_from_the_third():
+    model = three_layers("stopbackward=2\n")
+    freeze(model, stops(model.spec))
+    hook = thawing(model, stops(model.spec), None, 1)
+    moved = [learn(model, step, hook) for step in range(3)]
+    assert moved == [[False, False, True]] * 2 + [[True, True, True]]
+    statistics = model.layers["0"].bn.running_mean.clone()
+    learn(model, 3, hook)
+    assert not torch.equal(statistics, model.layers["0"].bn.running_mean)
+
+
+def test_a_run_that_is_resumed_after_the_front_thawed_learns_everywhere_at_once():
+    model = three_layers("stopbackward=2\n")
+    assert learn(model, 2, thawing(model, stops(model.spec), None, 1, 2)) == [True, True, True]
+
+
+def test_a_front_without_end_and_one_that_thaws_among_processes_are_refused():
+    model = three_layers("")
+    with pytest.raises(InputError, match="freezes every layer with weights; take it out to train"):
+        stops(parse_cfg("[net]\n" + CONV + "stopbackward=1\n"))
+    with pytest.raises(InputError, match="one process only; set stopbackward=1"):
+        thawing(model, ((1, 9),), None, 2)
+    with pytest.raises(InputError, match="stopbackward=soon must be a whole number"):
+        stops(three_layers("stopbackward=soon\n").spec)
+
+
+def test_sgdr_restarts_as_darknet_does_over_a_run_of_our_own_length():
+    spec = parse_cfg("[net]\npolicy=sgdr\nsgdr_cycle=1000\nsgdr_mult=3\nmax_batches=4000\nmax_epochs=12\n" + CONV)
+    share, lengthen = restarts(spec)
+    assert (share, lengthen, epochs(spec)) == (0.25, 3, 12)
+    schedule = Schedule(steps=80, cycle=round(share * 80), lengthen=lengthen, final=0.0)
+    rates = [schedule.cosine(step) for step in range(80)]
+    assert [step for step, rate in enumerate(rates) if rate == 1] == [0, 20]  # the second cycle is 60 long
+    assert rates[19] == pytest.approx(0) and rates[79] == pytest.approx(0)
+    assert restarts(parse_cfg("[net]\npolicy=steps\nsgdr_cycle=9\nmax_batches=99\n" + CONV))[0] == 0
