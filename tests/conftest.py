@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,19 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set DARKSPIKE_DATA")
     return path.resolve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_integer_network_is_validated() -> Iterator[None]:
+    """Each pass that makes integers is followed by the validator."""
+    from utils.quantization import lower, sizes
+    from utils.quantization.check_integer import check_integer
+    from utils.quantization.integer import IntegerNetwork
+    from utils.spiking import finetune
+
+    encode, narrow = finetune.encode, sizes.with_weight_bits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower, "IntegerNetwork", lambda *parts: check_integer(IntegerNetwork(*parts)))
+        patch.setattr(finetune, "encode", lambda network: encode(check_integer(network)))
+        patch.setattr(sizes, "with_weight_bits", lambda network, bits: check_integer(narrow(network, bits)))
+        yield

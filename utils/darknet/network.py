@@ -13,6 +13,8 @@ from torch import Tensor
 
 from utils.darknet.cfg import parse_cfg, write_cfg
 from utils.darknet.integrity import check_state, digest
+from utils.darknet.ops import facts
+from utils.darknet.shapes import channels
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.files import writing
@@ -21,7 +23,9 @@ State = dict[str, Tensor]
 
 FORMAT = "darkspike-2"
 BEFORE = "darkspike-1"  # had no digest
-PARTS = ("kind", "cfg", "names", "state", "training", "meta", "payload")
+PARTS = {"kind": str, "cfg": str, "names": list, "state": dict, "training": dict, "meta": dict, "payload": dict}
+KINDS = ("float", "trained", "quantised", "spiking")
+WITH_STATE = KINDS[:2]
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content = _content(path)
     spec = parse_cfg(content["cfg"], f"{path}'s cfg")
     check_state(content["state"], str(path))
+    if content["state"] or content["kind"] in WITH_STATE:
+        check_fit(content["state"], spec, str(path))
     return Checkpoint(
         Network(spec, content["state"]),
         tuple(content["names"]),
@@ -100,6 +106,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         content["meta"],
         content["payload"],
     )
+
+
+def check_fit(state: State, spec: ModelSpec, name: str) -> None:
+    """Refuse a state whose tensors are not those that the layers have.
+
+    Raises:
+        InputError: names the first tensor that is missing, unknown, no floats, or of another shape.
+    """
+    width = channels(spec, name)
+    wanted = {
+        f"layers.{i}.{held.key}": tuple(held.shape)
+        for i, layer in enumerate(spec.layers)
+        for held in facts(layer).tensors(layer, width[layer.sources[0]])
+    }
+    for key in (key for key in {**wanted, **state} if not key.endswith("num_batches_tracked")):
+        have = tuple(state[key].shape) if key in state and state[key].is_floating_point() else None
+        if have is None or have != wanted.get(key):
+            fact = f"{key} is {have}" if have is not None else f"has no floats {key}"
+            needed = f"its cfg needs {wanted[key]}" if key in wanted else "no layer of its cfg has it"
+            raise InputError(
+                f"{name}: {fact}, and {needed}; the file is damaged or another program's, use another copy"
+            )
 
 
 def _content(path: str | Path) -> dict[str, Any]:
@@ -118,6 +146,27 @@ def _content(path: str | Path) -> dict[str, Any]:
     lacking = [key for key in PARTS if key not in content]
     if lacking:
         raise InputError(f"{path}: has no '{lacking[0]}'; the file is damaged, use another copy")
-    if form == FORMAT and content.get("digest") != digest({key: content[key] for key in PARTS}):
+    if (form == FORMAT or "digest" in content) and content.get("digest") != digest(
+        {key: content[key] for key in PARTS}
+    ):
         raise InputError(f"{path}: its digest is another one than its content's; the file is damaged, use another copy")
+    _check_parts(content, str(path))
     return content
+
+
+def _check_parts(content: dict[str, Any], path: str) -> None:
+    """Refuse parts of another type than they were written with."""
+    tensors = content["state"]
+    texts = content["names"] if isinstance(content["names"], list) else []
+    wrong = [key for key, kind in PARTS.items() if not isinstance(content[key], kind)]
+    wrong += ["names"] * (not all(isinstance(text, str) for text in texts))
+    wrong += ["kind"] * (content["kind"] not in KINDS)
+    if isinstance(tensors, dict):
+        wrong += ["state"] * (not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()))
+    size = content["meta"].get("size", [1, 1]) if isinstance(content["meta"], dict) else [1, 1]
+    whole = isinstance(size, list | tuple) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+    wrong += ["meta: size"] * (not whole)
+    if wrong:
+        raise InputError(
+            f"{path}: its '{wrong[0]}' is none that can be used; the file is damaged or of a newer version"
+        )

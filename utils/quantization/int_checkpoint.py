@@ -22,14 +22,13 @@ from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
+from utils.quantization.check_integer import check_integer
+from utils.quantization.int_fields import NO_INTEGERS, TENSORS, check_fields, scheme_in
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.packing import pack, packed_size, unpack
-from utils.quantization.scheme import Scheme
 
 VERSION = 2
-TENSORS = ("weights", "biases", "gains", "scales", "sums", "tables")
 KINDS = ("quantised", "spiking")
-NO_INTEGERS = torch.zeros(0, dtype=torch.int32)
 
 
 def to_checkpoint(
@@ -57,13 +56,15 @@ def integer_of(checkpoint: Checkpoint, name: str = "checkpoint") -> IntegerNetwo
     """The inverse of ``to_checkpoint``, to the bit.
 
     Raises:
-        InputError: another kind of checkpoint, a newer version, or tensors that end early.
+        InputError: another kind of checkpoint, a newer version, tensors that end early, or numbers that are no integer
+            network, with the layer.
     """
     payload, spec = checkpoint.payload, checkpoint.network.spec
     if checkpoint.kind not in KINDS:
         raise InputError(f"{name}: holds a {checkpoint.kind} network; convert it with convert_snn.py")
     if payload.get("version") not in range(1, VERSION + 1):
         raise InputError(f"{name}: integer format {payload.get('version')}, this is {VERSION}; convert it again")
+    check_fields(payload, spec, name)
     source, width, convs = _Reader(payload, name), channels(spec, name), spec.convs
     ops: dict[int, IntegerOp] = {
         i: source.conv(convs[i], numbers, width) if i in convs else source.other(spec.layers[i], numbers)
@@ -71,7 +72,7 @@ def integer_of(checkpoint: Checkpoint, name: str = "checkpoint") -> IntegerNetwo
     }
     source.check_end()
     grids = {i: QParams(scale, qmin, qmax) for i, (scale, qmin, qmax) in payload["grids"].items()}
-    return IntegerNetwork(spec, Scheme.from_dict(payload["scheme"]), ops, grids)
+    return check_integer(IntegerNetwork(spec, scheme_in(payload, name), ops, grids), name)
 
 
 @dataclass
@@ -166,7 +167,7 @@ class _Reader:
     def _sums(self, given: list[int]) -> Tensor:
         if self.version == 1:
             return torch.tensor(given, dtype=torch.int32)[:, None]
-        sources, channels = given
+        sources, channels = given if len(given) == 2 and min(given) > 0 else (1, len(self.rest["sums"]) + 1)
         return self.take("sums", sources * channels).view(sources, channels)
 
     def _table(self, numbers: dict[str, Any]) -> Tensor | None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
+from utils.darknet.integrity import check_state
+from utils.darknet.network import Checkpoint, check_fit, load_checkpoint, save_checkpoint
+from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.files import free_path
 from utils.quantization.int_checkpoint import integer_of, to_checkpoint
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.choices import EARLIER_WORDS, LAYERWISE, RATE, STREAM
+from utils.quantization.validate import readouts
+from utils.spiking.choices import EARLIER_WORDS, LAYERWISE, MODES, NEURONS, RATE, RESETS, SCHEDULES, STREAM
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import RateNetwork
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
+
+MOST_STEPS = 2**20  # of any mode; 16-bit levels settle after some hundred thousand
 
 
 @dataclass(frozen=True)
@@ -107,18 +112,51 @@ def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.M
     Raises:
         InputError: the file is damaged or of a newer version.
     """
-    run = run_of(checkpoint.meta)
+    run = run_of(checkpoint.meta, name)
     if run.mode == RATE:
-        scales: dict[int, Tensor] = checkpoint.payload["scales"]
-        network = Network(checkpoint.network.spec, checkpoint.network.state)
-        return RateExecutor(RateNetwork(network, scales, run.timesteps or 1, checkpoint.payload["reset"])), None
+        return RateExecutor(_rate_of(checkpoint, run, name)), None
     integer = integer_of(checkpoint, name)
     return executor_of(encode(integer), run), integer
 
 
-def run_of(meta: dict[str, Any]) -> ExecutionMode:
-    """What a checkpoint's ``meta`` says of its mode; words of before are read as those of now."""
-    run = dict(meta.get("run", {}))
-    for name in ("mode", "rule"):
-        run |= {name: EARLIER_WORDS.get(run[name], run[name])} if name in run else {}
-    return ExecutionMode(**run)
+def _rate_of(checkpoint: Checkpoint, run: ExecutionMode, name: str) -> RateNetwork:
+    """The rate-mode network of a checkpoint, its fields held to what ``normalise`` makes."""
+    spec, payload = checkpoint.network.spec, checkpoint.payload
+    check_fit(checkpoint.network.state, spec, name)
+    scales, width = payload.get("scales"), channels(spec, name)
+    wanted = {-1, *range(len(spec.layers))} - set(readouts(spec)) - set(spec.heads)
+    if not isinstance(scales, dict) or set(scales) != wanted:
+        raise _wrong(name, "what a rate of 1 stands for is not known of every layer")
+    for i, scale in scales.items():
+        if not isinstance(scale, Tensor) or tuple(scale.shape) != (width[i],) or not bool((scale > 0).all()):
+            raise _wrong(name, f"layer {i}: what a rate of 1 stands for is not {width[i]} numbers above 0")
+    check_state({f"scales.{i}": scale for i, scale in scales.items()}, name)
+    if payload.get("reset") not in RESETS or run.timesteps is None:
+        raise _wrong(name, f"reset {payload.get('reset')!r} after {run.timesteps} steps is no way to run it")
+    return RateNetwork(checkpoint.network, scales, run.timesteps, payload["reset"])
+
+
+def run_of(meta: dict[str, Any], name: str = "checkpoint") -> ExecutionMode:
+    """What a checkpoint's ``meta`` says of its mode; words of before are read as those of now.
+
+    Raises:
+        InputError: a word or a number of it is none that is known.
+    """
+    run = meta.get("run", {})
+    if not isinstance(run, dict) or not set(run) <= {each.name for each in fields(ExecutionMode)}:
+        raise _wrong(name, "how it is run cannot be read")
+    renamed: dict[str, Any] = {
+        key: EARLIER_WORDS.get(word, word) if isinstance(word, str) else word for key, word in run.items()
+    }
+    found = ExecutionMode(**renamed)
+    for key, known in (("mode", MODES), ("rule", NEURONS), ("schedule", SCHEDULES)):
+        if getattr(found, key) not in known:
+            raise _wrong(name, f"{key} {getattr(found, key)!r} of a spiking network is unknown")
+    steps = found.timesteps
+    if steps is not None and (type(steps) is not int or not 1 <= steps <= MOST_STEPS):
+        raise _wrong(name, f"{steps!r} time steps, where 1 to {MOST_STEPS} are possible")
+    return found
+
+
+def _wrong(place: str, fact: str) -> InputError:
+    return InputError(f"{place}: {fact}; the file is damaged or of a newer version, convert the network again")
