@@ -20,6 +20,8 @@ from pipeline.prune import STRATEGIES as PRUNE_SCRIPTS
 from tests.conftest import ROOT
 from tests.scenes import CFG, head, section, write_scenes
 from utils.config.prune import FLAGS
+from utils.darknet import choices as darknet
+from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
@@ -150,6 +152,7 @@ def test_the_flags_offer_what_the_rooms_have():
     """Words that flags may say stand in modules without torch; these are the rooms' own."""
     assert set(spiking.NEURONS) == set(RULES)
     assert set(export.TARGET_NAMES) == set(TARGETS)
+    assert {*darknet.WORDS, "linear"} == set(ACTIVATIONS) >= {*darknet.TO_HAVE.values()}
     assert set(pruning.SCORES) == {*CRITERIA, "taylor", "random"}
     assert all(strategy.flags is FLAGS[name] for name, strategy in PRUNE_SCRIPTS.items())
 

@@ -9,7 +9,7 @@ from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
 from utils.config.run import CFG, RunConfig
-from utils.darknet.replace_activation import CHOICES, GATES, parse_act
+from utils.darknet.choices import GATES, TO_HAVE, parse_act
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
 from utils.quantization.scheme import STYLES
@@ -85,7 +85,7 @@ class DenseConfig(RunConfig):
     tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")
     act: str | None = flag(
         None,
-        f"put {', '.join(CHOICES)} in place of the hidden layers' activations, or of some: relu=mish,swish; h_swish "
+        f"put {', '.join(TO_HAVE)} in place of the hidden layers' activations, or of some: relu=mish,swish; h_swish "
         f"and {GATES} only where they are named",
         type=activations,
         metavar="TO[=FROM,...]",

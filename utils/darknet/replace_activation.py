@@ -11,16 +11,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.choices import GATES, STAY, WORDS, parse_act
 from utils.darknet.expand import expand
 from utils.darknet.network import Network
 from utils.errors import InputError
-
-CHOICES = {"leaky-pow2": "leaky_pow2", "relu": "relu", "relu6": "relu6"}  # --act -> what the cfg says
-GATES = "gates"  # of [se], and whatever [scale_channels] scales by
-STAY = ("h_swish", GATES)  # until they are named
-NAMES = {name.replace("leaky_pow2", "leaky-pow2"): name for name in ACTIVATIONS if name != "linear"}
-WORDS = {name: word for word, name in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -37,24 +31,6 @@ class Rewritten:
         named = ",".join(name for name in STAY if name in self.left)
         more = f" (--act {act.partition('=')[0]}={named} takes those)" if named and "=" not in act else ""
         return f"{message}; {_listed(self.left)} stay{more}" if self.left else message
-
-
-def parse_act(act: str) -> tuple[str, tuple[str, ...]]:
-    """``relu=mish,leaky-pow2`` -> ("relu", ("mish", "leaky_pow2")); no names: all but those that stay.
-
-    Raises:
-        InputError: a word that is unknown, or is in its own place.
-    """
-    to, equals, words = act.partition("=")
-    if to not in CHOICES:
-        raise InputError(f"--act: {to!r} is unknown; use one of {', '.join(CHOICES)}")
-    names = [word.strip().replace("leaky_pow2", "leaky-pow2") for word in words.split(",")] if equals else []
-    for name in names:
-        if name != GATES and name not in NAMES:
-            raise InputError(f"--act {act}: {name!r} is unknown; behind the = use some of {', '.join(NAMES)}, {GATES}")
-        if name == to:
-            raise InputError(f"--act {act}: puts {to} in its own place; leave {to} out behind the =")
-    return CHOICES[to], tuple(NAMES.get(name, name) for name in names)
 
 
 def rewrite_activations(network: Network, act: str) -> Rewritten:
