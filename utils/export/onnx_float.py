@@ -1,8 +1,9 @@
-"""A folded float network as ONNX: what an int8 model is to be compared with."""
+"""A float network as ONNX: for tools that quantise by themselves, and what an int8 model is to be compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,76 +11,130 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
+from utils.darknet.expand import expand
 from utils.darknet.network import Network
 from utils.darknet.ops import activation_of, facts, is_identity, rule
-from utils.darknet.shapes import channels, sizes
+from utils.darknet.shapes import channels, granularity, sizes
+from utils.darknet.shortcuts import source_shares
 from utils.darknet.walk import run
 from utils.errors import InputError
+from utils.export.onnx_decode import BOXES, SCORES, Grid, decode_heads
 from utils.export.onnx_graph import Graph, Model, conv_attributes, move, place
 from utils.quantization.validate import readouts
 
 
-def float_model(network: Network, size: tuple[int, int]) -> Model:
+@dataclass(frozen=True)
+class FloatGraph:
+    """Where a layer is written: the graph, the network's tensors, and the place for messages."""
+
+    graph: Graph
+    state: dict[str, Tensor]
+    i: int
+
+    def tensor(self, key: str) -> Tensor:
+        return self.state[f"layers.{self.i}.{key}"].detach().float()
+
+
+def float_model(
+    network: Network, size: tuple[int, int], *, dynamic: bool = False, decode: bool = False, taps: bool = False
+) -> Model:
     """Convolutions, sums and moves in float32, of standard operators.
 
     Args:
         network: batch norm folded.
         size: (height, width) in px of the image.
+        dynamic: sides that divide by the network's largest stride, whichever; ``size`` is then one of them.
+        decode: boxes [N,M,4] (x1, y1, x2, y2 in px of the image) and scores [N,M,classes] instead of maps.
+        taps: the maps too, behind the boxes.
 
     Returns:
         A model with input "image", float [N,3,H,W] in 0..1, and a float map for every head, "layer015_map".
 
     Raises:
-        InputError: a layer or activation has no form here; names the layer and its cfg line.
+        InputError: a layer or activation has no form here, or not at every size; names the layer and its cfg line.
     """
+    network, _ = expand(network, (s.SqueezeExcite,))
     graph, spec = Graph(), network.spec
+    if dynamic:
+        _check_dynamic(spec)
     wide, extent = channels(spec), sizes(spec, *size)
     shapes = {-1: (wide[-1], *size)} | {i: (wide[i], *extent[i]) for i in extent}
     ends = dict.fromkeys(readouts(spec))
 
     def step(i: int, layer: s.Layer, given: list[str]) -> str:
-        name, kernels = f"layer{i:03d}_map" if i in ends else f"layer{i:03d}", spec.kernels
-        if i in kernels:
-            return _conv(graph, i, kernels[i], given[0], network.state, name)
+        name = f"layer{i:03d}_map" if i in ends else f"layer{i:03d}"
+        on = FloatGraph(graph, network.state, i)
+        if i in spec.kernels:
+            return _conv(on, spec.kernels[i], given[0], name)
         if facts(layer).computes:
-            return _activate(graph, i, layer, rule(SUMS, layer, "ONNX form yet")(graph, layer, given, name), name)
+            return _activate(graph, i, layer, rule(SUMS, layer, "ONNX form yet")(on, layer, given, name), name)
         if is_identity(layer):
             return given[0]
         return move(graph, layer, given, [shapes[j] for j in layer.sources], name)
 
     made = run(spec, "image", step)
-    image = graph.tensor("image", np.float32, ("N", *shapes[-1]))
-    return graph.model([image], [graph.tensor(made[i], np.float32, ("N", *shapes[i])) for i in ends])
+    open_size: tuple[int | str, int | str] = ("height", "width") if dynamic else size
+    image = graph.tensor("image", np.float32, ("N", wide[-1], *open_size))
+    maps = [graph.tensor(made[i], np.float32, _map_shape(made[i], shapes[i], dynamic)) for i in ends]
+    if not decode:
+        return graph.model([image], maps)
+    boxes = decode_heads(graph, spec, Grid(made, extent, size, dynamic))
+    outputs = [graph.tensor(name, np.float32, ("N", "M" if dynamic else boxes.count, n)) for name, n in boxes.widths]
+    return graph.model([image], outputs + (maps if taps else []))
 
 
-def _sum(graph: Graph, layer: s.Shortcut, given: list[str], name: str) -> str:
+def decoded_names() -> tuple[str, str]:
+    """The outputs of a model with boxes."""
+    return BOXES, SCORES
+
+
+def _map_shape(name: str, shape: tuple[int, int, int], dynamic: bool) -> tuple[int | str, ...]:
+    return ("N", shape[0], f"{name}_height", f"{name}_width") if dynamic else ("N", *shape)
+
+
+def _check_dynamic(spec: s.ModelSpec) -> None:
+    step = granularity(spec)
+    for i, layer in enumerate(spec.layers):
+        if isinstance(layer, s.Reorg) or (isinstance(layer, s.Upsample) and layer.zeros):
+            raise InputError(
+                f"--dynamic: {place(i, layer)}: [{facts(layer).section}] is written for one size; leave --dynamic away "
+                f"and export for each --img-size (multiples of {step})"
+            )
+
+
+def _sum(on: FloatGraph, layer: s.Shortcut, given: list[str], name: str) -> str:
+    graph = on.graph
     if layer.weighted:
-        raise InputError(f"cfg line {layer.line}: a weighted [shortcut] has no float ONNX form; use a cfg without")
+        shares = source_shares(on.tensor("weights"), layer.weights_normalization).reshape(len(given), -1, 1, 1)
+        given = [
+            graph.add("Mul", [x, graph.constant(share[None].numpy(), f"{name}_share")], f"{name}_part")
+            for x, share in zip(given, shares, strict=True)
+        ]
     total = given[0]
     for n, other in enumerate(given[1:], 2):
         total = graph.add("Add", [total, other], f"{name}_sum{n}")
     return total
 
 
-def _window(graph: Graph, layer: s.LocalAvgPool, given: list[str], name: str) -> str:
+def _window(on: FloatGraph, layer: s.LocalAvgPool, given: list[str], name: str) -> str:
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
     how = {"kernel_shape": [layer.size] * 2, "strides": [layer.stride] * 2, "pads": [before, before, after, after]}
-    return graph.add("AveragePool", given, name, **how, count_include_pad=0)
+    return on.graph.add("AveragePool", given, name, **how, count_include_pad=0)
 
 
-SUMS: dict[type[s.Layer], Callable[[Graph, Any, list[str], str], str]] = {
+SUMS: dict[type[s.Layer], Callable[[FloatGraph, Any, list[str], str], str]] = {
     s.Shortcut: _sum,
     s.LocalAvgPool: _window,
+    s.AvgPool: lambda on, layer, given, name: on.graph.add("GlobalAveragePool", given, name),
+    s.ScaleChannels: lambda on, layer, given, name: on.graph.add("Mul", given[::-1], f"{name}_scaled"),
 }
 
 
-def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor], name: str) -> str:
+def _conv(on: FloatGraph, layer: s.Kernel, x: str, name: str) -> str:
+    graph, i = on.graph, on.i
     if layer.bn:
         raise InputError(f"{place(i, layer)}: batch norm is not folded; call fold_bn first")
-    weights = [
-        graph.constant(state[f"layers.{i}.conv.{key}"].detach().float().numpy(), f"{name}_{key}")
-        for key in ("weight", "bias")
-    ]
+    weights = [graph.constant(on.tensor(f"conv.{key}").numpy(), f"{name}_{key}") for key in ("weight", "bias")]
     linear = layer.activation == "linear"
     kind = "ConvTranspose" if layer.inputs_first else "Conv"
     x = graph.add(kind, [x, *weights], name if linear else f"{name}_sum", **conv_attributes(layer))
@@ -88,21 +143,51 @@ def _conv(graph: Graph, i: int, layer: s.Kernel, x: str, state: dict[str, Tensor
 
 def _activate(graph: Graph, i: int, layer: s.Layer, x: str, name: str) -> str:
     activation = activation_of(layer)
-    match activation:
-        case "linear":
-            return x
-        case "relu":
-            return graph.add("Relu", [x], name)
-        case "relu6":
-            ends = [graph.constant(np.array(end, np.float32), f"float_{end}") for end in (0, 6)]
-            return graph.add("Clip", [x, *ends], name)
-        case "leaky" | "leaky_pow2":
-            return graph.add("LeakyRelu", [x], name, alpha=SLOPES[activation])
-        case "logistic":
-            return graph.add("Sigmoid", [x], name)
-        case "swish":
-            return graph.add("Mul", [x, graph.add("Sigmoid", [x], f"{name}_gate")], name)
-        case "mish":
-            gate = graph.add("Tanh", [graph.add("Softplus", [x], f"{name}_soft")], f"{name}_gate")
-            return graph.add("Mul", [x, gate], name)
-    raise InputError(f"{place(i, layer)}: activation={activation} has no float ONNX form here; use relu or leaky")
+    if activation not in CURVES:
+        raise InputError(f"{place(i, layer)}: activation={activation} has no float ONNX form here; use relu or leaky")
+    return CURVES[activation](graph, x, name)
+
+
+def _clip(graph: Graph, x: str, name: str) -> str:
+    return graph.add("Clip", [x, *(graph.constant(np.array(end, np.float32), f"float_{end}") for end in (0, 6))], name)
+
+
+def _mish(graph: Graph, x: str, name: str) -> str:
+    gate = graph.add("Tanh", [graph.add("Softplus", [x], f"{name}_soft")], f"{name}_gate")
+    return graph.add("Mul", [x, gate], name)
+
+
+def _swish(graph: Graph, x: str, name: str) -> str:
+    return graph.add("Mul", [x, graph.add("Sigmoid", [x], f"{name}_gate")], name)
+
+
+def _hard_sigmoid(graph: Graph, x: str, name: str) -> str:
+    """Written out: OpenCV takes a HardSigmoid before a product for a hard swish, whatever the other factor is."""
+    sixth, half, zero, one = (
+        graph.constant(np.array(n, np.float32), f"float_{key}")
+        for n, key in ((1 / 6, "sixth"), (0.5, "half"), (0, 0), (1, 1))
+    )
+    x = graph.add("Add", [graph.add("Mul", [x, sixth], f"{name}_sixth"), half], f"{name}_ramp")
+    return graph.add("Clip", [x, zero, one], name)
+
+
+def _h_swish(graph: Graph, x: str, name: str) -> str:
+    gate = graph.add("HardSigmoid", [x], f"{name}_gate", alpha=1 / 6, beta=0.5)
+    return graph.add("Mul", [x, gate], name)
+
+
+def _leaky(slope: float) -> Callable[[Graph, str, str], str]:
+    return lambda graph, x, name: graph.add("LeakyRelu", [x], name, alpha=slope)
+
+
+CURVES: dict[str, Callable[[Graph, str, str], str]] = {
+    "linear": lambda graph, x, name: x,
+    "relu": lambda graph, x, name: graph.add("Relu", [x], name),
+    "relu6": _clip,
+    **{name: _leaky(slope) for name, slope in SLOPES.items()},
+    "logistic": lambda graph, x, name: graph.add("Sigmoid", [x], name),
+    "swish": _swish,
+    "mish": _mish,
+    "hard_sigmoid": _hard_sigmoid,
+    "h_swish": _h_swish,
+}
