@@ -4,6 +4,8 @@
   python3 export.py fpga --weights weights/best.int.pt --golden 4 --tile 64x8
   python3 export.py c --weights weights/best.snn.pt --out export/mcu
   python3 export.py onnx --weights weights/best.int.pt            QDQ, for onnxruntime (requirements-export.txt)
+  python3 export.py onnx --float --decode --weights weights/best.pt   the float network, boxes out
+  python3 export.py darknet --weights weights/best.pt             cfg, weights and names, for Darknet and OpenCV
   python3 export.py qonnx --weights weights/best.int.pt           thresholds, for FINN
   python3 export.py fpga --weights weights/pow2.int.pt --target vitis-dpu
   python3 export.py nir --weights weights/best.snn.pt             spikes in NIR's own nodes (requirements-export.txt)
@@ -32,9 +34,9 @@ def parser() -> cli.Parser[ExportConfig]:
 
 def run(config: ExportConfig) -> Record:
     """Export as the config says."""
-    from pipeline.export import export, open_integers  # here, since --help needs no torch
+    from pipeline.export import export, open_network  # here, since --help needs no torch
 
-    return export(open_integers(config)).record
+    return export(open_network(config)).record
 
 
 if __name__ == "__main__":

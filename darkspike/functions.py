@@ -16,7 +16,7 @@ from pipeline import train as training
 from pipeline.convert import convert as convert_session
 from pipeline.detect import open_detector
 from pipeline.export import export as export_session
-from pipeline.export import open_integers
+from pipeline.export import open_network
 from pipeline.prune import STRATEGIES
 from pipeline.prune import prune as prune_session
 from pipeline.quantise import quantise as quantise_session
@@ -126,8 +126,8 @@ def export(network: Source, form: str = "fpga", *, data: str | Path = DATA, **fi
     """Write the folder that an FPGA or C engineer, or another tool, gets, as export.py does.
 
     Args:
-        network: quantised or spiking.
-        form: fpga, c, onnx, qonnx, nir or aer.
+        network: quantised or spiking; for darknet and ``float_network`` a float one.
+        form: fpga, c, onnx, qonnx, nir, aer or darknet.
         data: a .data file, or a folder that is laid out as a data set: golden vectors are of its images.
         fields: `utils.config.export.ExportConfig`'s: ``out``, ``golden``, ``tile``, ``target``, …
 
@@ -135,7 +135,7 @@ def export(network: Source, form: str = "fpga", *, data: str | Path = DATA, **fi
         TypeError: an unknown field.
         InputError: the network has no integers, or the folder does not verify; nothing is left then.
     """
-    done = export_session(open_integers(_config(ExportConfig, network, {"form": form, "data": data, **fields})))
+    done = export_session(open_network(_config(ExportConfig, network, {"form": form, "data": data, **fields})))
     return Exported(done.folder, done.record)
 
 

@@ -1,4 +1,4 @@
-"""From an integer network to the folder an FPGA or C engineer gets, or to spikes in others' forms, for export.py."""
+"""From a network to the folder an FPGA or C engineer gets, or to others' forms, for export.py."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from pipeline.session import RUNS, Session, newest, open_session, output_of
+from pipeline.session import FLOAT, RUNS, Session, newest, open_session, output_of
 from utils.config.export import ExportConfig
+from utils.darknet.network import Network
 from utils.errors import InputError
+from utils.export.darknet_files import export_darknet
 from utils.export.formats import FORMS
+from utils.export.onnx_float_folder import MODEL, FloatOptions, export_float
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
+from utils.export.onnx_metadata import ModelFacts
 from utils.export.package import HandOffOptions, Manifest, export_network, whole_folder
 from utils.export.targets import TARGETS, check_target
-from utils.files import alone, holder, names_kept, take, write_text
+from utils.files import alone, holder, names_kept, take
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.plots import plot_bars
 from utils.reporting.record import Record, finish_record, git_state
-from utils.spiking.aer import counts_of, image_events, output_events, shape_of, write_events
+from utils.spiking.aer import write_image_events
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.nir_export import write_nir
 from utils.spiking.spike_schedule import encode
@@ -33,13 +37,6 @@ log = logging.getLogger(__name__)
 
 QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
 FOLDER = Path("export")
-MOST_ROWS = 10**6  # of events in a csv; more are in the npy alone
-AER_WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
-
-<image>_in: the image's pixels; one of level n (0..255) fires in each of the first n of 255 steps. A layer that adds
-them up gets n. <image>_layer_<i>: what the read-outs read, in {mode} mode; t counts steps from the frame's first, and a
-layer fires in its own window of {window} steps. Signed spikes of a neuron add up to its integer level.
-"""
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,29 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class Job:
-    """What a writer gets: an integer network, images [N,C,H,W] of n / 255 for golden vectors, a name, a free path."""
+    """What a writer gets: a network, images [N,C,H,W] of n / 255 for golden vectors, a name, a free path."""
 
     session: Session[ExportConfig]
-    integer: IntegerNetwork
     images: Tensor
     stem: str
     out: Path
+
+    @property
+    def integer(self) -> IntegerNetwork:
+        """The network in integers, which forms that are not float ones take."""
+        assert self.session.loaded.integer is not None
+        return self.session.loaded.integer
+
+    @property
+    def network(self) -> Network:
+        """The float network, which the others take."""
+        assert self.session.loaded.network is not None
+        return self.session.loaded.network
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The network's classes."""
+        return self.session.loaded.names or self.session.manifest.names
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,24 @@ class Written:
 
     metrics: dict[str, Any]
     files: list[Path]
+
+
+def open_network(config: ExportConfig) -> Session[ExportConfig]:
+    """The session of what a form takes: a float network, or one that has integers.
+
+    Raises:
+        InputError: it is the other kind.
+    """
+    if not config.takes_floats:
+        return open_integers(config)
+    session = open_session(config, scripts=FLOAT)
+    if session.loaded.network is None:
+        form = f"{config.form} --float" if config.float_network else config.form
+        raise InputError(
+            f"{session.loaded.path}: has integers, and export.py {form} takes floats; give the float network it was "
+            "made of"
+        )
+    return session
 
 
 def open_integers(config: ExportConfig) -> Session[ExportConfig]:
@@ -100,19 +131,22 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     Raises:
         InputError: the target cannot run the network, there are too few images, or the hand-off does not verify.
     """
-    config, integer = session.config, session.loaded.integer
-    assert integer is not None
+    config = session.config
     if config.target:
-        check_target(integer, config.target)
+        assert session.loaded.integer is not None
+        check_target(session.loaded.integer, config.target)
     most = len(session.valid.dataset)
     if not 1 <= config.golden <= most:
         raise InputError(f"--golden: {config.golden} images of {most}; use 1 to {most}")
-    stem = session.loaded.path.name.removesuffix(".pt").removesuffix(".int").removesuffix(".snn")
+    stem = session.loaded.path.name
+    for ending in (".weights", ".pt", ".int", ".snn"):
+        stem = stem.removesuffix(ending)
     images = session.validation_images(config.golden)
     with alone(RUNS):
         out = free_folder(config, stem)
         record = session.begin("export")
-    made = WRITERS[config.form](Job(session, integer, images, stem, out))
+    write = write_float if config.float_network else WRITERS[config.form]
+    made = write(Job(session, images, stem, out))
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
 
 
@@ -180,8 +214,7 @@ def write_answers(job: Job, folder: Path) -> None:
     session, images = job.session, job.images
     raw = IntegerExecutor(job.integer).to(session.device)(images.to(session.device))
     size = (images.shape[2], images.shape[3])
-    names = session.loaded.names or session.manifest.names
-    golden = session.task.golden(raw, session.loaded.spec, size, names)
+    golden = session.task.golden(raw, session.loaded.spec, size, job.names)
     for k, content in enumerate(golden.contents):
         (folder / f"golden/{k}/{golden.name}").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -192,6 +225,25 @@ def write_onnx(job: Job) -> Written:
     options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), target=config.target)
     report = export_onnx(job.out, job.integer, job.images, options)
     return Written({"bytes": report["bytes"]}, [job.out / FILES[config.form], job.out / "report.json"])
+
+
+def write_float(job: Job) -> Written:
+    """The form "onnx --float": a folder with the float model and how it compares."""
+    session, config = job.session, job.session.config
+    facts = ModelFacts(spec=session.loaded.spec, names=job.names, size=session.size, grey=config.gray_scale)
+    options = FloatOptions(name=job.stem, facts=facts, dynamic=config.dynamic, decode=config.decode, git=git_state())
+    golden = session.loaded.predictor.eval()
+    with torch.no_grad():
+        report = export_float(job.out, job.network, job.images, golden, options)
+    return Written(
+        {"bytes": report["bytes"], "worst": max(report["worst"])}, [job.out / MODEL, job.out / "report.json"]
+    )
+
+
+def write_darknet(job: Job) -> Written:
+    """The form "darknet": cfg, weights and names."""
+    files = export_darknet(job.out, job.stem, job.network, job.names)
+    return Written({"bytes": files[1].stat().st_size}, files)
 
 
 def write_nir_form(job: Job) -> Written:
@@ -212,21 +264,8 @@ def write_aer_form(job: Job) -> Written:
     Raises:
         InputError: the folder exists, or the events do not add up to the integer levels, which would be our mistake.
     """
-    network, names, total = encode(job.integer), [], 0
-    golden = IntegerExecutor(job.integer).levels(job.images)
     with whole_folder(job.out) as folder:
-        for k, x in enumerate(job.images):
-            found = {"in": image_events(x)} | {f"layer_{i}": e for i, e in output_events(network, x).items()}
-            for i, name in [(-1, "in"), *((int(n.removeprefix("layer_")), n) for n in found if n != "in")]:
-                counts = counts_of(found[name], shape_of(network, i, *job.session.size))
-                if not np.array_equal(counts, golden[i][k].numpy()):
-                    raise InputError(
-                        f"image {k}, {name}: events do not add up to the levels; please report this network"
-                    )
-                total += len(found[name])
-                forms = ("npy", "csv") if len(found[name]) <= MOST_ROWS else ("npy",)
-                names += [write_events(folder / f"{k}_{name}.{form}", found[name]).name for form in forms]
-        names.append(write_text(folder / "README.md", AER_WORDS.format(mode=LAYERWISE, window=network.window)).name)
+        names, total = write_image_events(folder, job.integer, job.images)
     log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
     return Written({"events": total}, [job.out / name for name in names])
 
@@ -234,6 +273,7 @@ def write_aer_form(job: Job) -> Written:
 WRITERS: dict[str, Callable[[Job], Written]] = {
     "fpga": write_hand_off,
     "c": write_hand_off,
+    "darknet": write_darknet,
     "onnx": write_onnx,
     "qonnx": write_onnx,
     "nir": write_nir_form,

@@ -10,6 +10,7 @@ import pytest
 import darkspike as ds
 from utils.cli import flag_fields, option_names
 from utils.config import convert, export, measure, pipeline, prune, quantise, train
+from utils.config.export import FORMS
 from utils.config.needs import FACTS, RULES
 from utils.errors import InputError
 
@@ -76,6 +77,11 @@ LACKING = [  # script, the flags, and what the line says
     ("convert_snn", "--mode rate --FPGA", "^--FPGA: is for integers, which --mode rate has not"),
     ("convert_snn", "--mode rate --ranges mse", "^--ranges: is for integers"),
     ("export", "c --tile 64x8", "^--tile: acts only with fpga; add that, or leave --tile away"),
+    ("export", "--float", "^--float: acts only with onnx; add that, or leave --float away"),
+    ("export", "onnx --decode", "^--decode: acts only with --float"),
+    ("export", "onnx --dynamic", "^--dynamic: acts only with --float"),
+    ("export", "fpga --cfg net.cfg", "^--cfg: integers and spikes carry their structure; leave it away"),
+    ("export", "onnx --float --target vitis-dpu", "^--float and --target: its limits are of integers"),
     ("export", "nir --golden 4", "^nir and --golden: a graph without images; leave it away"),
 ]
 TOGETHER = [
@@ -92,6 +98,8 @@ TOGETHER = [
     ("convert_snn", "--mode rate --finetune --finetune-images 4 --a-bit 4"),
     ("export", "--tile 64x8 --golden 4"),
     ("export", "fpga --tile 64x8"),
+    ("export", "onnx --float --decode --dynamic --cfg net.cfg --golden 4"),
+    ("export", "darknet --cfg net.cfg"),
 ]
 
 
@@ -123,7 +131,7 @@ def test_the_table_speaks_of_flags_that_there_are_and_one_rule_at_least_is_tried
         for words in f"{rule.needs}|{rule.against}".split("|"):
             flag = words.strip().partition(" ")[0]
             assert not flag.startswith("-") or flag in every, rule
-            assert flag.startswith("-") or flag in ("", "fpga", "nir", *FACTS), rule
+            assert flag.startswith("-") or flag in ("", *FORMS, *FACTS), rule
 
 
 def test_under_torchrun_its_flags_act(monkeypatch):

@@ -90,7 +90,10 @@ def test_a_shipped_network_has_nothing_else_left(name):
     ("act", "message"),
     [
         ("gelu", "--act: 'gelu' is unknown; use one of leaky-pow2, relu, relu6"),
-        ("relu=gelu", "--act relu=gelu: 'gelu' is unknown; behind the = use some of h_swish, hard_sigmoid, leaky, leaky-pow2, "),
+        (
+            "relu=gelu",
+            "--act relu=gelu: 'gelu' is unknown; behind the = use some of h_swish, hard_sigmoid, leaky, leaky-pow2, ",
+        ),
         ("relu=linear", "--act relu=linear: 'linear' is unknown"),
         ("relu=", "--act relu=: '' is unknown"),
         ("relu=relu,mish", "--act relu=relu,mish: puts relu in its own place; leave relu out behind the ="),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipeline.export
+import utils.spiking.aer
 from tests.export.nets import chance
 from tests.export.test_onnx import OPTIONS, POW2
 from tests.export.test_script import place, typed
@@ -20,7 +20,7 @@ assert place  # a fixture
 
 
 def test_events_that_do_not_add_up_leave_nothing_behind(place, monkeypatch):
-    right, calls = pipeline.export.counts_of, []
+    right, calls = utils.spiking.aer.counts_of, []
 
     def wrong(events, shape):
         calls.append(shape)
@@ -29,7 +29,7 @@ def test_events_that_do_not_add_up_leave_nothing_behind(place, monkeypatch):
             counts = counts + np.eye(1, counts.size, 3, dtype=counts.dtype).reshape(counts.shape)
         return counts
 
-    monkeypatch.setattr(pipeline.export, "counts_of", wrong)
+    monkeypatch.setattr(utils.spiking.aer, "counts_of", wrong)
     with pytest.raises(InputError, match="events do not add up to the levels; please report"):
         typed("aer", "--weights", "weights/net.snn.pt", "--golden", "2")
     assert len(calls) == 3 and not Path("export/net").exists() and not list(Path("export").glob("*"))

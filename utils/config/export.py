@@ -9,7 +9,7 @@ from utils.cli import flag
 from utils.config.run import RunConfig
 from utils.export.choices import TARGET_NAMES
 
-FORMS = ("aer", "c", "fpga", "nir", "onnx", "qonnx")
+FORMS = ("aer", "c", "darknet", "fpga", "nir", "onnx", "qonnx")
 
 
 def tile(text: str) -> tuple[int, int]:
@@ -25,8 +25,19 @@ class ExportConfig(RunConfig):
     """The flags of export.py."""
 
     form: str = flag("fpga", "what to write (default: fpga)", "form", nargs="?", choices=FORMS)
-    weights: str = flag("", ".int.pt or .snn.pt (default: the newest quantised network)")
+    weights: str = flag(
+        "", ".int.pt or .snn.pt; for darknet and --float a float .pt or .weights (default: the newest made here)"
+    )
+    cfg: str | None = flag(None, "structure of .weights; a .pt carries its own")
+    float_network: bool = flag(False, "onnx: the float network, for tools that quantise by themselves", "--float")
+    dynamic: bool = flag(False, "onnx --float: images of any size that the network's strides divide")
+    decode: bool = flag(False, "onnx --float: boxes and scores instead of the heads' maps")
     golden: int = flag(2, "validation images to write golden vectors for", type=int)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
     target: str = flag("", "refuse what this hardware cannot run", choices=TARGET_NAMES)
     out: str = flag("", "the new folder (default: export/ and the network's name)")
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether the form is made of a float network."""
+        return self.float_network or self.form == "darknet"

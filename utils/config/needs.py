@@ -111,7 +111,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "ExportConfig": (
         Rule("--tile", needs="fpga"),
-        Rule("--golden", against="nir", why="a graph without images; leave it away"),
+        Rule("--golden", against="nir | darknet", why="a graph without images; leave it away"),
+        Rule("--float", needs="onnx"),
+        Rule("--dynamic --decode", needs="--float"),
+        Rule("--cfg", needs="--float | darknet", why="integers and spikes carry their structure; leave it away"),
+        Rule("--target", against="--float | darknet", why="its limits are of integers; leave one of them away"),
     ),
 }
 FACTS: Mapping[str, Callable[[], bool]] = {"torchrun": lambda: "WORLD_SIZE" in os.environ}

@@ -32,6 +32,7 @@ class FloatGraph:
     i: int
 
     def tensor(self, key: str) -> Tensor:
+        """One of the layer's own, float32."""
         return self.state[f"layers.{self.i}.{key}"].detach().float()
 
 

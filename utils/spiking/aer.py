@@ -12,14 +12,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.darknet.shapes import channels, sizes
+from utils.errors import InputError
 from utils.files import write_text, writing
-from utils.quantization.executor import image_levels
+from utils.quantization.executor import IntegerExecutor, image_levels
+from utils.quantization.integer import IntegerNetwork
 from utils.quantization.validate import readouts
-from utils.spiking.spike_schedule import SpikingNetwork
+from utils.spiking.choices import LAYERWISE
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
 
 EVENT = np.dtype([("t", "<u2"), ("x", "<u2"), ("y", "<u2"), ("c", "<u2"), ("sign", "i1")])
 Events = NDArray[np.void]
+MOST_ROWS = 10**6  # of events in a csv; more are in the npy alone
+AER_WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
+
+<image>_in: the image's pixels; one of level n (0..255) fires in each of the first n of 255 steps. A layer that adds
+them up gets n. <image>_layer_<i>: what the read-outs read, in {mode} mode; t counts steps from the frame's first, and a
+layer fires in its own window of {window} steps. Signed spikes of a neuron add up to its integer level.
+"""
 
 
 def events_of(train: Tensor, start: int = 0) -> Events:
@@ -81,3 +91,34 @@ def write_events(path: str | Path, events: Events) -> Path:
     with writing(path) as temporary, temporary.open("wb") as file:
         np.save(file, events)
     return path
+
+
+def write_image_events(folder: Path, integer: IntegerNetwork, images: Tensor) -> tuple[list[str], int]:
+    """Files of each image's events, in and out, and a README.
+
+    Args:
+        folder: is there.
+        integer: the network.
+        images: [N,C,H,W] of n / 255.
+
+    Returns:
+        The files' names, and how many events there are.
+
+    Raises:
+        InputError: the events do not add up to the integer levels, which would be our mistake.
+    """
+    network, total = encode(integer), 0
+    names: list[str] = []
+    golden = IntegerExecutor(integer).levels(images)
+    for k, x in enumerate(images):
+        found = {-1: image_events(x)} | output_events(network, x)
+        for i, events in found.items():
+            name = "in" if i < 0 else f"layer_{i}"
+            counts = counts_of(events, shape_of(network, i, *images.shape[2:]))
+            if not np.array_equal(counts, golden[i][k].numpy()):
+                raise InputError(f"image {k}, {name}: events do not add up to the levels; please report this network")
+            total += len(events)
+            forms = ("npy", "csv") if len(events) <= MOST_ROWS else ("npy",)
+            names += [write_events(folder / f"{k}_{name}.{form}", events).name for form in forms]
+    words = AER_WORDS.format(mode=LAYERWISE, window=network.window)
+    return [*names, write_text(folder / "README.md", words).name], total

@@ -1,0 +1,61 @@
+"""A float network as Darknet's own files: cfg, weights, names; read back before anybody else does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from utils.darknet import spec as s
+from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.network import Network
+from utils.darknet.ops import activation_of
+from utils.darknet.weights import read_weights, tensors, write_weights
+from utils.errors import InputError
+from utils.export.package import whole_folder
+
+log = logging.getLogger(__name__)
+
+OURS = {"h_swish": "h_swish", "hard_sigmoid": "gates", "leaky_pow2": "leaky-pow2"}  # no Darknet has them -> --act
+
+
+def export_darknet(out: Path, stem: str, network: Network, names: Sequence[str]) -> list[Path]:
+    """Write ``<stem>.cfg``, ``.weights`` and ``.names`` into the new folder ``out``; or nothing.
+
+    Raises:
+        InputError: ``out`` exists, or the files do not read back as they were.
+    """
+    with whole_folder(out) as folder:
+        cfg, weights, listed = (folder / f"{stem}.{kind}" for kind in ("cfg", "weights", "names"))
+        cfg.write_text(write_cfg(network.spec), encoding="utf-8")
+        write_weights(weights, network)
+        listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        spec = read_cfg(cfg)
+        found = read_weights(weights, spec).state
+        if spec != network.spec or not all(
+            torch.equal(found[key], network.state[key].float()) for _, key, _ in tensors(spec)
+        ):
+            raise InputError(f"{out}: does not read back as it was; nothing was written, please report this network")
+    for line in unknown_to_darknet(network.spec):
+        log.warning("%s", line)
+    files = [out / each.name for each in (cfg, weights, listed)]
+    log.info("%s, %s, %s: read back and equal", *files)
+    return files
+
+
+def unknown_to_darknet(spec: s.ModelSpec) -> list[str]:
+    """What of a network only this program reads, one line each kind; Darknet and OpenCV stop there."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, layer in enumerate(spec.layers):
+        activation = activation_of(layer)
+        if activation in OURS:
+            found.setdefault((f"activation={activation}", OURS[activation]), []).append(i)
+        if isinstance(layer, s.SqueezeExcite):
+            found.setdefault(("[se]", "gates"), []).append(i)
+    return [
+        f"{what} of layers {', '.join(map(str, at))}: no Darknet reads that, Darkspike does; "
+        f"train.py --weights ... --act relu={word} makes a network that Darknet reads"
+        for (what, word), at in found.items()
+    ]
