@@ -16,7 +16,7 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.cfg import read_cfg
 from utils.darknet.forward import without_tensors
 from utils.darknet.modules import conv_and_bn
-from utils.darknet.network import Checkpoint, Network, load_checkpoint
+from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import source_shares
@@ -140,7 +140,8 @@ class Loaded:
     ``predictor`` takes [N, C, H, W] in 0..1 and returns raw head maps, whatever its kind: ``float`` (trained or
     pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
     None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
-    width) in px it was made for; ``grey`` says that it was trained on grey images in three channels.
+    width) in px it was made for; ``grey`` says that it was trained on grey images in three channels; ``resize``, how
+    images were fitted into its own: "letterbox" or "stretch".
     """
 
     predictor: nn.Module
@@ -152,6 +153,7 @@ class Loaded:
     network: Network | None = None
     integer: IntegerNetwork | None = None
     grey: bool = False
+    resize: str = "letterbox"
     cfg: Path | None = None  # the file of its structure, where that is another one
 
 
@@ -167,6 +169,7 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     height, width = checkpoint.meta.get("size", (spec.height, spec.width))
     common: dict[str, Any] = {"names": checkpoint.names, "size": (height, width), "path": path}
     common["cfg"] = None if cfg is None else Path(cfg)
+    common["resize"] = resize_of(checkpoint) if path.suffix == ".pt" else spec.resize
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
         model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,14 +18,14 @@ import torch
 from tqdm import tqdm
 
 from models import Loaded, load_model
-from pipeline.session import ANY, RUNS, as_trained, image_size, newest
+from pipeline.session import ANY, RUNS, as_trained, how_of, image_size, newest
 from pipeline.tasks import task_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.data.images import save_picture
 from utils.data.loader import Batch
 from utils.data.sources import Frame, load_images
-from utils.data.transforms import fit, letterbox
+from utils.data.transforms import Resize, fit, letterbox
 from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
@@ -104,10 +104,11 @@ class Detector:
     thresholds: Thresholds
     device: torch.device
     channels: int  # of the pictures it is shown
+    how: Resize = "letterbox"  # they are fitted to the size
 
     def find(self, image: np.ndarray) -> Result:
         """What it answers about a picture uint8 [H, W, C], RGB or grey, in px of the picture."""
-        box = fit((image.shape[0], image.shape[1]), self.size)
+        box = fit((image.shape[0], image.shape[1]), self.size, self.how)
         pixels = torch.from_numpy(np.ascontiguousarray(letterbox(image, box))).permute(2, 0, 1)[None]
         pixels = pixels.expand(-1, self.loaded.spec.channels, -1, -1)  # a grey frame looks the same in every channel
         with torch.inference_mode():
@@ -123,7 +124,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     """
     task, device = task_of(loaded.spec, str(loaded.path)), select_device(config.device)
     size = image_size(config.img_size, loaded.spec, loaded.size)
-    config = as_trained(config, grey=loaded.grey)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     known = task.classes(loaded.spec)
     if config.classes and max(config.classes) >= known:
         raise InputError(f"--classes: {max(config.classes)}; {loaded.path} detects {known} classes, 0 to {known - 1}")
@@ -132,7 +133,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
         loaded = replace(loaded, predictor=carry(loaded))
     names = names_of(loaded, task, config.data)
     channels = 1 if config.gray_scale else loaded.spec.channels
-    return Detector(loaded, task, names, size, config.thresholds, device, channels)
+    return Detector(loaded, task, names, size, config.thresholds, device, channels, how_of(config))
 
 
 def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
@@ -156,7 +157,7 @@ def detect(config: DetectConfig) -> Record:
     """
     weights = Path(config.weights) if config.weights else newest(ANY)
     loaded = load_model(weights, config.cfg)
-    config = as_trained(config, grey=loaded.grey)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     detector = open_detector(config, loaded)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
     frames = frames_of(config, detector)

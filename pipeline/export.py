@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.session import FLOAT, RUNS, Session, newest, open_session, output_of
+from pipeline.session import FLOAT, RUNS, Session, how_of, newest, open_session, output_of
 from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
@@ -175,6 +175,7 @@ def write_hand_off(job: Job) -> Written:
         tile=config.tile if fpga else None,
         spiking=job.session.loaded.kind == "spiking",
         git=git_state(),
+        resize=how_of(config),
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
@@ -222,7 +223,7 @@ def write_answers(job: Job, folder: Path) -> None:
 def write_onnx(job: Job) -> Written:
     """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
     config = job.session.config
-    options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), target=config.target)
+    options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), resize=how_of(config), target=config.target)
     report = export_onnx(job.out, job.integer, job.images, options)
     return Written({"bytes": report["bytes"]}, [job.out / FILES[config.form], job.out / "report.json"])
 

@@ -11,7 +11,7 @@ from utils.config.run import CFG
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
-from utils.darknet.network import Checkpoint, Network, State, load_checkpoint
+from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import epochs
@@ -25,7 +25,7 @@ from utils.task import Task
 log = logging.getLogger(__name__)
 
 # Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
-USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", *FOLLOWED}
+USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", "letter_box", *FOLLOWED}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class InitialNetwork:
     scratch: bool
     new_outputs: bool = False
     grey: bool = False
+    resize: str = "letterbox"
 
 
 def read_initial(config: TrainConfig) -> InitialNetwork:
@@ -50,18 +51,19 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
     """
     if not config.weights:
         cfg = Path(config.cfg or CFG)
-        return InitialNetwork(Network(read_cfg(cfg), {}), (cfg,), scratch=True)
+        spec = read_cfg(cfg)
+        return InitialNetwork(Network(spec, {}), (cfg,), scratch=True, resize=spec.resize_here)
     weights = Path(config.weights)
     if weights.suffix == ".pt":
         checkpoint = load_checkpoint(weights)
         network, grey = _own(checkpoint, weights, config.cfg), bool(checkpoint.meta.get("gray_scale"))
-        return InitialNetwork(network, (weights,), scratch=False, grey=grey)
+        return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize_of(checkpoint))
     cfg = Path(config.cfg or CFG)
     spec = read_cfg(cfg)
     read = read_weights(weights, spec, partial=config.pretrained)
     for note in read.left_out:
         log.info("%s: %s", weights, note)
-    return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False)
+    return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False, resize=spec.resize)
 
 
 def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:

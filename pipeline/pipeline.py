@@ -36,7 +36,7 @@ from utils.task import Task
 log = logging.getLogger(__name__)
 
 # flags of every script that decide the outcome
-SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "seed")
+SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "resize", "seed")
 
 
 class Script(Protocol):

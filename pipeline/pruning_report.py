@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from models import build
 from pipeline.pruning_planner import PruningPlanner, Strategy
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import WEIGHTS, Session, how_of
 from utils.config.prune import AUTO, ChannelConfig, PruneConfig
 from utils.darknet.cfg import write_cfg
 from utils.darknet.channel_groups import trace
@@ -133,6 +134,7 @@ def stem_of(config: PruneConfig, strategy: Strategy, plan: Plan | None) -> str:
 def save(session: Session[PruneConfig], small: Network, stem: str) -> list[Path]:
     """``weights/<stem>.pt`` and ``.weights``, ``cfg/pruned/<stem>.cfg``: one stem that nobody has taken."""
     files = [*take(WEIGHTS / f"{stem}.pt", WEIGHTS / f"{stem}.weights", CFGS / f"{stem}.cfg")]
+    small = replace(small, spec=small.spec.saying(how_of(session.config)))  # .weights know it from their cfg alone
     meta = {"script": "prune", **session.meta}
     save_checkpoint(files[0], Checkpoint(small, session.manifest.names, meta=meta))
     write_weights(files[1], small)

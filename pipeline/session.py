@@ -22,6 +22,7 @@ from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
+from utils.data.transforms import Resize
 from utils.errors import InputError
 from utils.files import alone, hold, holder, take
 from utils.reporting.facts import TaskFacts
@@ -61,7 +62,7 @@ class Session(Generic[C]):
     @property
     def meta(self) -> dict[str, Any]:
         """What a network made of this one remembers of it."""
-        meta = {"from": str(self.loaded.path), "size": list(self.size)}
+        meta = {"from": str(self.loaded.path), "size": list(self.size), "resize": how_of(self.config)}
         return meta | ({"gray_scale": True} if self.config.gray_scale else {})
 
     def score(self, predictor: nn.Module) -> Metrics:
@@ -175,7 +176,7 @@ def open_session(
     task = task_of(loaded.spec, str(loaded.path))
     manifest = task.open_data(config.data)
     manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
-    config = as_trained(config, grey=loaded.grey)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)
     step = granularity(loaded.spec) if rect else 0
@@ -203,12 +204,28 @@ def training_files(name: str) -> dict[str, str]:
         return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
 
 
-def as_trained(config: C, *, grey: bool) -> C:
-    """``--gray-scale`` where the network was trained on grey images; in colour it would score wrong, silently."""
+def as_trained(config: C, *, grey: bool, resize: str) -> C:
+    """``--gray-scale`` and ``--resize`` as the network was trained; otherwise it would score wrong, silently.
+
+    Raises:
+        InputError: --rect, where images are stretched.
+    """
+    if config.resize is None and resize == "stretch":
+        log.info("--resize stretch, as it was trained")
+    elif config.resize not in (None, resize):
+        log.info("--resize %s; it was trained with %s", config.resize, resize)
+    config = replace(config, resize=config.resize or resize)
+    if config.resize == "stretch" and getattr(config, "rect", False):
+        raise InputError("--rect: stretched images have no border to save; leave it away, or add --resize letterbox")
     if grey and not config.gray_scale:
         log.info("--gray-scale, as it was trained")
         return replace(config, gray_scale=True)
     return config
+
+
+def how_of(config: RunConfig) -> Resize:
+    """How images are fitted, once `as_trained` has looked at the network."""
+    return "stretch" if config.resize == "stretch" else "letterbox"
 
 
 def output_of(record: Record | None, *patterns: str) -> Path | None:
@@ -270,6 +287,7 @@ def dataset_of(
         seed=config.seed,
         channels=spec.channels,
         grey=config.gray_scale,
+        how=how_of(config),
         augment=augment,
         unreadable=unreadable,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models import load_model
+from pipeline.session import how_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import granularity
@@ -53,6 +54,8 @@ def open_teacher(
         raise InputError(f"--t_weights {path}: a {kind} network can not teach; give the float one it was made of")
     loaded = load_model(path, config.t_cfg)
     _check_sizes(config, student, loaded.spec, size)
+    if loaded.resize != how_of(config):
+        log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
     distiller = Distiller(
         student,
         precision.place(loaded.predictor),
@@ -97,6 +100,7 @@ def _unlabelled(
         seed=config.seed,
         channels=student.channels,
         grey=config.gray_scale,
+        how=how_of(config),
         workers=config.workers,
         share=(group.rank, group.size),
     )

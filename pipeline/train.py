@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import epoch_report
 from pipeline.quantised_training import checkpoint_of, float_network
-from pipeline.session import WEIGHTS
+from pipeline.session import WEIGHTS, how_of
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.begun import saved_config
 from utils.config.train import TrainConfig
@@ -188,6 +188,7 @@ def _integers(run: Run, last: Path, *, again: bool = False) -> list[Path]:
 
 def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
+    meta["resize"] = how_of(run.config)
     meta |= {"gray_scale": True} if run.config.gray_scale else {}
     return meta | (run.metrics.record() if run.metrics else {})
 

@@ -119,7 +119,8 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     manifest = task.open_data(config.data)
     seed_all(config.seed)
     start = read if saved else _start(read, config, task, manifest)
-    config = as_trained(config if saved else with_length(config, start.network.spec), grey=start.grey)
+    config = config if saved else with_length(config, start.network.spec)
+    config = as_trained(config, grey=start.grey, resize=start.resize)
     scheme, spec = scheme_of(config), start.network.spec
     size = image_size(config.img_size, spec)
     stages = stages_of(config.epochs, config.progressive, scheme)

@@ -19,7 +19,7 @@ from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec, Output
 from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox
+from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
 from utils.reporting.facts import Column, TaskChart
 from utils.thresholds import Thresholds
@@ -125,6 +125,7 @@ class Task(Protocol):
         seed: int = 0,
         channels: int = 3,
         grey: bool = False,
+        how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
     ) -> Any:
         """The images of a list with what is to be learned of them, for the loader."""

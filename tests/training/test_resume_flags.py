@@ -67,6 +67,7 @@ def resumed(cut, tmp_path, monkeypatch):
         ("--data other.data", "^--data: other.data, but the run of .* was begun with set.data"),
         ("--adam", "^--adam: True, but the run of .* was begun without it"),
         ("--no-ema", "^--ema: False, but the run of .* was begun with True"),
+        ("--resize stretch", "^--resize: stretch, but the run of .* was begun with letterbox"),
         ("--name x", "^--name: x, but the run of .* was begun with w"),
         ("-sr --s 0.1", "^--s.*: .*, but the run of .* was begun with"),
         ("--quantized google", "^--quantized: google, but the run of .* was begun without it"),
@@ -105,6 +106,8 @@ def test_data_that_changed_are_told_and_an_older_checkpoint_does_not_know(resume
     assert "validation images then" not in caplog.text
     caplog.clear()
     os.chdir("../older")
-    del known.training["data"]
+    del known.training["data"], known.training["config"]["resize"]
     save_checkpoint(CUT, known)
+    with pytest.raises(InputError, match=r"^--resize: stretch, but the run of .* was begun with letterbox"):
+        resumed("--resize", "stretch")
     assert resumed().finished and "has changed" not in caplog.text

@@ -28,6 +28,9 @@ class RunConfig:
     device: str = flag("", "cpu, or a GPU's number (default: the GPU if there is one)")
     workers: int | None = flag(None, "loader processes (default: by core count)", type=cli.whole)
     cache: str = flag("auto", "decoded images in memory", choices=["auto", "ram", "off"])
+    resize: str | None = flag(
+        None, "how images are fitted (default: as the weights were trained)", choices=["letterbox", "stretch"]
+    )
     gray_scale: bool = flag(False, "show grey images, also to a network of three channels")
     seed: int = flag(0, "of everything random", type=cli.whole)
     name: str = flag("", "suffix of the run's folder and files", type=cli.plain_name)

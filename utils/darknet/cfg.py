@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from utils.darknet import spec as s
-from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NORMALIZATIONS, WEIGHTS
+from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NMS_KINDS, NORMALIZATIONS, WEIGHTS
 from utils.darknet.sections import Section, nearest, split_sections
 from utils.darknet.shapes import channels
 from utils.darknet.writer import write_cfg
@@ -68,6 +68,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     spec = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
     for key in ("width", "height", "channels", "batch", "subdivisions"):
         net.integer(key, 1, least=1)
+    net.integer("letter_box", 0)
     channels(spec, name)
     return spec, [note for section in sections for note in section.notes]
 
@@ -216,6 +217,9 @@ def _yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     mask = tuple(sec.integers("mask")) or tuple(range(len(anchors)))
     if max(mask, default=0) >= len(anchors) or min(mask, default=0) < 0:
         raise InputError(f"{sec.place}: mask={sec.text('mask', '')} picks from {len(anchors)} anchors; make them fit")
+    beta = sec.real("beta_nms", 0.6)
+    if not 0 < beta < float("inf"):
+        raise InputError(f"{sec.place}: beta_nms={sec.text('beta_nms', '')} must be above 0; Darknet's usual is 0.6")
     return s.Yolo(
         sources=(len(layers) - 1,),
         line=sec.line,
@@ -224,6 +228,8 @@ def _yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         classes=sec.integer("classes", 20, 1),
         scale_x_y=sec.real("scale_x_y", 1.0),
         new_coords=bool(sec.integer("new_coords", 0)),
+        nms_kind=sec.one_of("nms_kind", NMS_KINDS),
+        beta_nms=beta,
     )
 
 

@@ -12,7 +12,7 @@ from utils.darknet.words import REFUSED, words
 NET_SECTIONS = ("net", "network")
 
 SHAPING: dict[str, frozenset[str]] = {
-    "net": frozenset(["batch", "subdivisions", "width", "height", "channels"]),
+    "net": frozenset(["batch", "subdivisions", "width", "height", "channels", "letter_box"]),
     "convolutional": frozenset(
         """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation""".split()
     ),
@@ -30,12 +30,13 @@ SHAPING: dict[str, frozenset[str]] = {
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
     "dropout": frozenset(["probability"]),
-    "yolo": frozenset(["mask", "anchors", "num", "classes", "scale_x_y", "new_coords"]),
+    "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
     "region": frozenset(["anchors", "num", "classes", "coords", "softmax"]),
 }
 
 KEYS = {kind: keys | words(kind) | frozenset(REFUSED.get(kind, ())) for kind, keys in SHAPING.items()}
 
+NMS_KINDS = {"none": "default", **{kind: kind for kind in ("default", "greedynms", "diounms", "cornersnms")}}
 WEIGHTS = {"none": "none", "per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}
 NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
 """What a weighted shortcut's keys may say, Darknet's second names included."""

@@ -59,6 +59,11 @@ class Checkpoint:
     payload: dict[str, Any] = field(default_factory=dict)
 
 
+def resize_of(checkpoint: Checkpoint) -> str:
+    """How images were fitted into the network's: "letterbox" or "stretch"; before it was kept, all were letterboxed."""
+    return str(checkpoint.meta.get("resize", "letterbox"))
+
+
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     """Write the file whole or not at all: to a temporary name beside it, then renamed.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from utils.darknet.layers import Layer
 
+GREEDY_POWER = 0.6  # written in Darknet's code
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Layer):
@@ -48,6 +50,11 @@ class Detect(Output):
         """How far beyond its cell a predicted centre can lie, in cells."""
         return 0.0
 
+    @property
+    def distance_power(self) -> float | None:
+        """The power of the centres' distance that suppression takes off an overlap; None: overlaps alone count."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Yolo(Detect):
@@ -59,6 +66,8 @@ class Yolo(Detect):
     mask: tuple[int, ...]
     scale_x_y: float = 1.0
     new_coords: bool = False
+    nms_kind: str = "default"
+    beta_nms: float = 0.6
 
     @property
     def own_anchors(self) -> tuple[tuple[float, float], ...]:
@@ -74,6 +83,14 @@ class Yolo(Detect):
     def reach(self) -> float:
         """``scale_x_y`` stretches the range of the centre by half of what it is above 1, on each side."""
         return (self.scale_x_y - 1) / 2
+
+    @property
+    def distance_power(self) -> float | None:
+        """``diounms`` takes ``beta_nms``; ``greedynms`` 0.6, whatever that says; the others take nothing off.
+
+        Source: diounms_sort and box_diou of Darknet's box.c.
+        """
+        return {"greedynms": GREEDY_POWER, "diounms": self.beta_nms}.get(self.nms_kind)
 
 
 @dataclass(frozen=True, kw_only=True)

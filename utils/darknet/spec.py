@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utils.darknet.layers import (
     Activated,
@@ -78,6 +78,23 @@ class ModelSpec:
     def channels(self) -> int:
         """Image channels."""
         return self._number("channels", 3)
+
+    @property
+    def resize(self) -> str:
+        """How Darknet fits an image into the network's: "letterbox" where ``letter_box=1``, else "stretch"."""
+        return "letterbox" if self._number("letter_box", 0) else "stretch"
+
+    @property
+    def resize_here(self) -> str:
+        """How it sees images where it is trained here from the start: as its cfg says, else letterboxed."""
+        return self.resize if "letter_box" in dict(self.net) else "letterbox"
+
+    def saying(self, resize: str) -> ModelSpec:
+        """The same network, ``letter_box`` added or left away so that ``resize`` is this."""
+        if self.resize == resize:
+            return self
+        net = [(key, value) for key, value in self.net if key != "letter_box"]
+        return replace(self, net=(*net, *([("letter_box", "1")] if resize == "letterbox" else [])))
 
     @property
     def batch(self) -> int:

@@ -26,7 +26,6 @@ _STREAMS: Words = {
     "wait_stream": "CUDA stream that the layer waits for",
 }
 _DETECTION: Words = {
-    "beta_nms": "exponent of the distance in nms_kind=diounms",
     "cls_normalizer": "weight of the loss of classes",
     "counters_per_class": "objects of each class, for weights that balance them",
     "delta_normalizer": "factor of all gradients of the head",
@@ -41,7 +40,6 @@ _DETECTION: Words = {
     "map": "a file that maps classes onto others in validation",
     "max": "most objects of an image that are learned",
     "max_delta": "clips each gradient of the head",
-    "nms_kind": "suppression of boxes in Darknet's own detect and map",
     "obj_normalizer": "weight of the loss of objectness",
     "objectness_smooth": "objectness learns the IoU instead of 1",
     "random": "another image size every ten iterations",
@@ -84,7 +82,6 @@ SECTIONS: dict[str, Words] = {
         "label_smooth_eps": "label smoothing",
         "learning_rate": "the learning rate",
         "learning_rate_min": "the rate that policy=sgdr falls to",
-        "letter_box": "keeps the aspect of images",
         "loss_scale": "factor of gradients in half precision",
         "max_batches": "iterations of the training",
         "max_chart_loss": "top of the chart of the loss",

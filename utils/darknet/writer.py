@@ -101,6 +101,8 @@ def _region(layer: s.Region, references: str) -> Lines:
 def _yolo(layer: s.Yolo, references: str) -> Lines:
     lines: Lines = [("mask", ",".join(map(str, layer.mask))), *_head(layer)]
     lines += [("scale_x_y", _number(layer.scale_x_y))] if layer.scale_x_y != 1 else []
+    lines += [("nms_kind", layer.nms_kind)] if layer.nms_kind != "default" else []
+    lines += [("beta_nms", _number(layer.beta_nms))] if layer.beta_nms != 0.6 else []
     return lines + ([("new_coords", 1)] if layer.new_coords else [])
 
 

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     anchors.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
     anchors.add_argument("--cfg", type=Path, required=True, help="the network; it is only read")
     anchors.add_argument("--out", type=Path, default=None, help="the new cfg (default: cfg/CFG-DATA.cfg)")
+    anchors.add_argument("--resize", choices=["letterbox", "stretch"], help="how images are fitted (as the cfg says)")
     anchors.add_argument("--generations", type=int, default=1000, help="of genetic refinement (1000)")
     anchors.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     commands.add_parser("sample", help="compose the embedded sample set").set_defaults(run=_sample)
@@ -100,7 +101,7 @@ def _anchors(args: argparse.Namespace) -> int:
 
     if args.generations < 0 or args.seed < 0:
         raise InputError("--generations, --seed: must be 0 or more")
-    return _say(refit(args.data, args.cfg, args.out, generations=args.generations, seed=args.seed))
+    return _say(refit(args.data, args.cfg, args.out, resize=args.resize, generations=args.generations, seed=args.seed))
 
 
 def _target(args: argparse.Namespace) -> Path:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from utils.data import transforms
 from utils.data.images import UnreadableImageError, image_size, read_image
 from utils.data.manifest import read_list
+from utils.data.transforms import Resize
 from utils.errors import InputError
 
 Cache = Literal["ram", "off", "auto"]
@@ -46,6 +47,7 @@ class ImageFiles:
         seed: of every random choice.
         channels: 3 (RGB) or 1 (grey).
         grey: read grey images, to be repeated to ``channels``.
+        how: images go into ``size``: "letterbox" or "stretch".
         unreadable: what becomes of an image that is missing or corrupt. "stop": an error, and a cached set is not made.
             "replace": another image is shown, chosen by (seed, index), so that an order stays what it was. "drop": an
             ``UnreadableImageError`` when it is asked for, which a loader leaves out.
@@ -66,12 +68,14 @@ class ImageFiles:
         seed: int = 0,
         channels: int = 3,
         grey: bool = False,
+        how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
     ) -> None:
         if channels not in (1, 3):
             raise InputError(f"cfg [net]: channels={channels}; images have 3 (RGB) or 1 (grey), change it")
         self.images = read_list(images)
         self.size, self.seed, self.channels, self.epoch = size, seed, channels, 0
+        self.how: Resize = how
         self.unreadable: Unreadable = unreadable
         self.gaps: dict[int, str] = {}
         self._read = 1 if grey else channels  # how many channels are read and kept
@@ -155,7 +159,7 @@ class ImageFiles:
             except UnreadableImageError as error:
                 return None, self._gap(index, error)
             original = (image.shape[0], image.shape[1])
-            return transforms.resize(image, transforms.fit(original, self.size).scaled), original
+            return transforms.resize(image, transforms.fit(original, self.size, self.how).scaled), original
 
         bar = {"desc": "reading images", "total": len(self.images), "delay": 2, "leave": False, "disable": None}
         # a copy of stderr, because the threads hush the real one nearly all the time

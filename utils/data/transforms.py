@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+Resize = Literal["letterbox", "stretch"]
 GREY = 114  # the border's brightness, as every YOLO since v3 was trained with
 STEPS = np.arange(256, dtype=np.float32)
 
@@ -44,6 +46,7 @@ class Jitter:
 class Letterbox:
     """How an image was fitted into the network's: scaled, aspect kept to the pixel, and bordered.
 
+    Or stretched (`fit`): it fills the network's image then, with two factors and no border.
     ``original``, ``scaled``, ``size`` are (height, width); ``pad`` is (top, left).
     """
 
@@ -69,8 +72,10 @@ class Letterbox:
         return moved.clip(0, np.array([w, h, w, h], np.float32))
 
 
-def fit(original: tuple[int, int], size: tuple[int, int]) -> Letterbox:
-    """The letterbox that fits an image (height, width) into ``size``, in the middle."""
+def fit(original: tuple[int, int], size: tuple[int, int], how: Resize = "letterbox") -> Letterbox:
+    """How an image (height, width) goes into ``size``: whole and in the middle, or stretched to all of it."""
+    if how == "stretch":
+        return Letterbox(original, size, (0, 0), size)
     (height, width), (most_h, most_w) = original, size
     factor = min(most_h / height, most_w / width)
     h, w = min(most_h, max(1, round(height * factor))), min(most_w, max(1, round(width * factor)))
@@ -79,10 +84,12 @@ def fit(original: tuple[int, int], size: tuple[int, int]) -> Letterbox:
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale uint8 [H, W, C] to (height, width): areas averaged on the way down, linear on the way up."""
-    if image.shape[:2] == size:
-        return image
-    smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
-    scaled = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    least = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
+    scaled = image
+    if scaled.shape[:2] != least:  # first the sides that get shorter: OpenCV averages only where none gets longer
+        scaled = cv2.resize(scaled, least[::-1], interpolation=cv2.INTER_AREA)
+    if least != size:
+        scaled = cv2.resize(scaled, size[::-1], interpolation=cv2.INTER_LINEAR)
     return scaled.reshape(*size, -1)  # OpenCV drops a single channel
 
 

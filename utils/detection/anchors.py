@@ -36,10 +36,10 @@ class Fit:
 
 
 def box_sizes(dataset: DetectionDataset) -> np.ndarray:
-    """(width, height) of every box, px of the network's image as letterboxed: float64 [n, 2]."""
+    """(width, height) of every box, px of the network's image: float64 [n, 2]."""
     rows = []
     for shape, boxes in zip(dataset.shapes(), dataset.boxes, strict=True):
-        height, width = fit(shape, dataset.size).scaled
+        height, width = fit(shape, dataset.size, dataset.how).scaled
         rows.append(boxes[:, 3:5].astype(np.float64) * (width, height))
     return np.concatenate(rows) if rows else np.zeros((0, 2))
 

@@ -14,7 +14,7 @@ from utils.data import transforms
 from utils.data.dataset import Cache, ImageFiles, SampleRequest, Unreadable
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox
+from utils.data.transforms import Letterbox, Resize
 from utils.detection import augment as boxed
 from utils.detection.augment import Augment
 from utils.detection.labels import read_all
@@ -58,6 +58,7 @@ class DetectionDataset(ImageFiles):
         seed: of every random choice.
         channels: 3 (RGB) or 1 (grey).
         grey: read grey images and repeat them to ``channels``.
+        how: images go into ``size``: "letterbox" or "stretch".
         unreadable: what becomes of an image that is missing or corrupt, see ``ImageFiles``.
 
     Attributes:
@@ -79,9 +80,10 @@ class DetectionDataset(ImageFiles):
         seed: int = 0,
         channels: int = 3,
         grey: bool = False,
+        how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
     ) -> None:
-        super().__init__(images, size, seed=seed, channels=channels, grey=grey, unreadable=unreadable)
+        super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
         self.boxes, self.missing = read_all(self.images, manifest, images)
         self._corners = [boxed.to_corners(rows) for rows in self.boxes]
         if isinstance(augment, bool):
@@ -116,9 +118,9 @@ class DetectionDataset(ImageFiles):
     def _single(
         self, index: int, size: tuple[int, int], strength: Augment, rng: np.random.Generator, gaps: dict[int, str]
     ) -> tuple[int, np.ndarray, np.ndarray, Letterbox]:
-        """One image, letterboxed and then moved, and its number."""
+        """One image, fitted to the size and then moved, and its number."""
         index, image, original = self.fetch(index, gaps)
-        box = transforms.fit(original, size)
+        box = transforms.fit(original, size, self.how)
         image = transforms.letterbox(image, box)
         boxes = boxed.place(self._corners[index], box.scaled, box.pad)
         flip = rng.random() < strength.flip
@@ -140,7 +142,7 @@ class DetectionDataset(ImageFiles):
         for wanted in (index, *rng.integers(len(self.images), size=3).tolist()):
             shown, image, original = self.fetch(wanted, gaps)
             indices.append(shown)
-            images.append(transforms.resize(image, transforms.fit(original, size).scaled))
+            images.append(transforms.resize(image, transforms.fit(original, size, self.how).scaled))
         canvas, boxes = boxed.mosaic(images, [self._corners[i] for i in indices], size, rng)
         whole = (2 * size[0], 2 * size[1])
         matrix = transforms.random_matrix(whole, size, strength, rng)

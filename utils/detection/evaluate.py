@@ -18,7 +18,7 @@ from utils.darknet.spec import Detect
 from utils.detection.average_precision import Array, Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
-from utils.detection.nms import non_max_suppression
+from utils.detection.nms import non_max_suppression, suppression_of
 from utils.task import Predictor, Timing
 
 
@@ -71,7 +71,7 @@ def evaluate(
         heads: the [yolo] layers, in the order of the predictor's outputs.
         names: the classes' names.
         conf: candidates score above this; low, because AP needs the tail.
-        iou: NMS threshold within a class.
+        iou: NMS threshold within a class; what overlap is, the heads say.
         device: where the predictor lives.
         autocast: run the predictor in this type (torch.bfloat16); decoding stays in float32.
         max_candidates: see :func:`utils.detection.nms.non_max_suppression`.
@@ -93,6 +93,7 @@ def evaluate(
                 decode(raw, heads, size),
                 conf=conf,
                 iou=iou,
+                rule=suppression_of(heads, [size if box is None else box.scaled for box in batch.letterboxes]),
                 max_candidates=max_candidates,
                 max_boxes=max_boxes,
                 multi_label=True,

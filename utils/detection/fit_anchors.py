@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.shapes import strides
 from utils.darknet.writer import write_cfg
+from utils.data.transforms import Resize
 from utils.detection.anchors import Fit, box_sizes, find_anchors, measure
 from utils.detection.dataset import DetectionDataset
 from utils.detection.loss import LossWeights
@@ -20,7 +22,7 @@ from utils.files import free_path, write_text
 from utils.reporting.tables import plain_table
 
 
-def refit(data: Path, cfg: Path, out: Path | None, *, generations: int, seed: int) -> str:
+def refit(data: Path, cfg: Path, out: Path | None, *, generations: int, seed: int, resize: str | None = None) -> str:
     """Write ``cfg`` with anchors for the training images of ``data``, and tell how much better they fit.
 
     Args:
@@ -29,16 +31,18 @@ def refit(data: Path, cfg: Path, out: Path | None, *, generations: int, seed: in
         out: the new cfg; must not exist. None: ``cfg/<cfg>-<data>.cfg``, or the next free name.
         generations: of the genetic refinement.
         seed: of everything random.
+        resize: how images are fitted; None: as a network of this cfg that is trained here sees them.
 
     Raises:
         InputError: a file is missing or wrong, the cfg has no heads, or there are too few boxes.
     """
     manifest, spec = open_data(data), read_cfg(cfg)
+    how = cast(Resize, resize or spec.resize_here)
     if out is not None and out.exists():
         raise InputError(f"{out}: exists already; choose another --out")
     if not spec.heads:
         raise InputError(f"{cfg}: no [yolo] or [region] layer, so no anchors; give a detector's cfg")
-    dataset = DetectionDataset(manifest.train, manifest, (spec.height, spec.width), cache="off")
+    dataset = DetectionDataset(manifest.train, manifest, (spec.height, spec.width), how=how, cache="off")
     boxes = box_sizes(dataset)
     if not len(boxes):
         raise InputError(f"{manifest.train}: not one box; there is nothing to fit anchors to")

@@ -1,8 +1,9 @@
-"""Non-maximum suppression by OpenCV, on a bounded number of candidates, in an order that never varies."""
+"""Non-maximum suppression on a bounded number of candidates, in an order that never varies."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -10,7 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.detection.boxes import cxcywh_to_xyxy
+from utils.darknet.spec import Detect
+from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """When two boxes are one: their IoU is too large; or, with a ``power``, IoU - (d² / c²)^power is.
+
+    d is the distance of their centres, c the diagonal of the smallest box round both, each side in shares of the
+    picture; ``pictures`` are (height, width) of each one of a batch in px of the network's image, () where it fills it.
+
+    Source: Zheng et al., Distance-IoU Loss, AAAI 2020, section 4.3 (arXiv 1911.08287); the power: Darknet's box.c.
+    """
+
+    power: float | None = None
+    pictures: Sequence[tuple[int, int]] = ()
+
+
+def suppression_of(heads: Sequence[Detect], pictures: Sequence[tuple[int, int]] = ()) -> Suppression:
+    """What the last head's cfg asks for, which Darknet follows for all of them."""
+    return Suppression(heads[-1].distance_power if heads else None, pictures)
 
 
 def non_max_suppression(
@@ -18,6 +39,7 @@ def non_max_suppression(
     *,
     conf: float,
     iou: float,
+    rule: Suppression | None = None,
     max_candidates: int = 1000,
     max_boxes: int = 300,
     agnostic: bool = False,
@@ -30,6 +52,7 @@ def non_max_suppression(
         decoded: [N, boxes, 5 + classes] from :func:`utils.detection.decode.decode`.
         conf: a candidate's score (objectness * class probability) is above this.
         iou: of two boxes of one class that overlap more than this, the better stays.
+        rule: what overlap is; by default IoU.
         max_candidates: how many go into the suppression, best first; it is quadratic in them.
         max_boxes: how many come out, per image.
         agnostic: boxes of different classes suppress each other too.
@@ -42,11 +65,16 @@ def non_max_suppression(
         equal scores stand in the order of ``decoded``, so the same numbers always give the same list.
     """
     wanted = None if classes is None else torch.tensor(sorted(classes), dtype=torch.long)
-    found = []
-    for image in decoded.detach().float().cpu():
+    rule, found = rule or Suppression(), []
+    for number, image in enumerate(decoded.detach().float().cpu()):
         rows, labels, scores = _candidates(image, conf, multi_label, wanted, max_candidates)
         boxes = cxcywh_to_xyxy(image[rows, :4])
-        keep = _suppress(boxes, scores, labels, iou, agnostic)[:max_boxes]
+        groups = torch.zeros_like(labels) if agnostic else labels
+        if rule.power is None:
+            keep = _suppress(boxes, scores, groups, iou)[:max_boxes]
+        else:
+            picture = rule.pictures[number] if rule.pictures else (1, 1)
+            keep = _suppress_apart(boxes, groups, iou, rule.power, picture)[:max_boxes]
         kept = torch.cat((boxes, scores[:, None], labels[:, None].float()), dim=1)
         found.append(kept[keep])
     return found
@@ -71,16 +99,39 @@ def _candidates(
     return rows[order], labels[order], values[order]
 
 
-def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, agnostic: bool) -> Tensor:
-    """Indices of the boxes that stay, best first; boxes xyxy [n, 4] sorted by score."""
+def _suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """Indices of the boxes that stay, best first; boxes xyxy [n, 4] sorted by score; only those of a group meet."""
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.long)
     corners = boxes.double().numpy()  # doubles: OpenCV's shift of each class then changes no overlap
     rects: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
     values: Any = scores.numpy()  # Any: OpenCV's annotations ask for lists, which are 10 times slower
-    groups: Any = labels.numpy().astype(np.int32)
-    if agnostic:
-        keep = cv2.dnn.NMSBoxes(rects, values, 0.0, iou)
-    else:
-        keep = cv2.dnn.NMSBoxesBatched(rects, values, groups, 0.0, iou)
+    numbers: Any = groups.numpy().astype(np.int32)
+    keep = cv2.dnn.NMSBoxesBatched(rects, values, numbers, 0.0, iou)
     return torch.as_tensor(np.sort(np.asarray(keep, dtype=np.int64).reshape(-1)))
+
+
+def _suppress_apart(boxes: Tensor, groups: Tensor, most: float, power: float, picture: tuple[int, int]) -> Tensor:
+    """As ``_suppress``, but boxes whose centres are apart count as less overlapping (`Suppression`)."""
+    height, width = picture
+    corners = boxes.double() / torch.tensor([width, height, width, height], dtype=torch.float64)
+    stays = torch.ones(len(boxes), dtype=torch.bool)
+    for group in groups.unique():
+        rows = torch.nonzero(groups == group).squeeze(1)
+        over = _overlap_less_distance(corners[rows], power) > most
+        alive = torch.ones(len(rows), dtype=torch.bool)
+        for i in range(len(rows)):
+            if alive[i]:
+                alive[i + 1 :] &= ~over[i, i + 1 :]
+        stays[rows] = alive
+    return torch.nonzero(stays).squeeze(1)
+
+
+def _overlap_less_distance(corners: Tensor, power: float) -> Tensor:
+    """IoU - (d² / c²)^power of boxes xyxy [n, 4] with each other: [n, n]."""
+    centres = (corners[:, :2] + corners[:, 2:]) / 2
+    apart = (centres[:, None] - centres[None]).square().sum(-1)
+    low = torch.minimum(corners[:, None, :2], corners[None, :, :2])
+    high = torch.maximum(corners[:, None, 2:], corners[None, :, 2:])
+    diagonal = (high - low).square().sum(-1)
+    return pairwise_iou(corners, corners) - (apart / diagonal.clamp_min(1e-300)).pow(power)

@@ -21,7 +21,7 @@ from utils.detection.average_precision import RECALLS
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, coco_results
 from utils.detection.label_writer import IDS
-from utils.detection.nms import non_max_suppression
+from utils.detection.nms import non_max_suppression, suppression_of
 from utils.detection.pictures import draw_boxes
 from utils.errors import InputError
 from utils.files import write_text
@@ -73,6 +73,7 @@ def results_of(
     """Raw heads -> the boxes of each picture of the batch, in px of the picture."""
     found = non_max_suppression(
         decode(raw, heads, letterboxes[0].size),
+        rule=suppression_of(heads, [box.scaled for box in letterboxes]),
         conf=thresholds.confidence,
         iou=thresholds.overlap,
         agnostic=thresholds.agnostic,
@@ -89,7 +90,8 @@ def golden_boxes(
     raw: Sequence[Tensor], heads: Sequence[Detect], size: tuple[int, int], names: Sequence[str]
 ) -> GoldenFile:
     """What the heads make of golden accumulators, in floating point, an entry an image."""
-    found = non_max_suppression(decode(raw, heads, size), conf=CONFIDENCE, iou=OVERLAP)
+    rule = suppression_of(heads, [size] * len(raw[0]))
+    found = non_max_suppression(decode(raw, heads, size), conf=CONFIDENCE, iou=OVERLAP, rule=rule)
     contents: list[dict[str, Any]] = []
     for boxes in found:
         rows = [

@@ -16,7 +16,7 @@ from utils.darknet.spec import Detect, ModelSpec
 from utils.data.dataset import Cache, Unreadable
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox
+from utils.data.transforms import Letterbox, Resize
 from utils.detection import results, show
 from utils.detection.augment import Augment
 from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
@@ -108,6 +108,7 @@ class DetectionTask:
         seed: int = 0,
         channels: int = 3,
         grey: bool = False,
+        how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
     ) -> DetectionDataset:
         """The images of a list with their boxes."""
@@ -120,6 +121,7 @@ class DetectionTask:
             seed=seed,
             channels=channels,
             grey=grey,
+            how=how,
             unreadable=unreadable,
         )
 

@@ -16,6 +16,7 @@ from torch import nn
 from utils.data.dataset import Cache
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
+from utils.data.transforms import Resize
 from utils.detection.dataset import BoxBatch, DetectionDataset
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def unlabelled_batches(
     seed: int = 0,
     channels: int = 3,
     grey: bool = False,
+    how: Resize = "letterbox",
     workers: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Loader[BoxBatch]:
@@ -96,6 +98,7 @@ def unlabelled_batches(
             seed=seed + 1,
             channels=channels,
             grey=grey,
+            how=how,
             unreadable="replace",
         )
     log.info("%s: %d unlabelled images, the teacher's alone", place, len(images))

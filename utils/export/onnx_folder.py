@@ -17,6 +17,7 @@ from utils.export.onnx_graph import check, library, save
 from utils.export.onnx_qdq import STRICT, qdq_model
 from utils.export.onnx_quant import quant_model
 from utils.export.package import whole_folder
+from utils.export.readme import RESIZED
 from utils.export.targets import TARGETS
 from utils.quantization.integer import IntegerNetwork
 
@@ -35,12 +36,14 @@ class OnnxOptions:
         form: "onnx" (QDQ) or "qonnx".
         name: of the network, for people.
         git: commit of the program.
+        resize: how pictures are fitted into the network's, "letterbox" or "stretch".
         target: the hardware whose limits were checked, or "".
     """
 
     form: str
     name: str
     git: str | None = None
+    resize: str = "letterbox"
     target: str = ""
 
 
@@ -80,6 +83,7 @@ def export_onnx(
             "target": options.target or None,
             "scheme": network.scheme.to_dict(),
             "image": [images.shape[1], *size],
+            "resize": options.resize,
             "opset": opset,
             "packages": {name: str(module.__version__) for name, module in packages.items() if name != "qonnx"},
             "rule": rule(network, options.form),
@@ -131,6 +135,7 @@ def readme(report: dict[str, Any]) -> str:
         "shape": shape,
         "opset": str(report["opset"]),
         "rule": report["rule"],
+        "resized": RESIZED[report["resize"]],
         "images": str(report["images"]),
         "summary": summary(report),
         "wide": wide,

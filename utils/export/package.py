@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
-from utils.export import c99, rtl, verify
+from utils.export import c99, prepare, rtl, verify
 from utils.export.costs import shapes
 from utils.export.formats import FORMS
 from utils.export.golden import write_golden
@@ -51,6 +51,7 @@ class HandOffOptions:
         tile: (outputs, inputs) of a tile of weights; None for plain files only.
         spiking: with the parameters of integrate-and-fire neurons, their timetable, and golden spike trains.
         git: commit of the program.
+        resize: how pictures are fitted into the network's, "letterbox" or "stretch".
     """
 
     name: str
@@ -58,6 +59,7 @@ class HandOffOptions:
     tile: tuple[int, int] | None = None
     spiking: bool = False
     git: str | None = None
+    resize: str = "letterbox"
 
 
 def export_network(
@@ -130,7 +132,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
 
 def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOffOptions) -> Manifest:
     size = (images.shape[2], images.shape[3])
-    shape, cfg = shapes(network, size), write_cfg(network.spec)
+    shape, cfg = shapes(network, size), write_cfg(network.spec.saying(options.resize))
     target = TensorFiles(folder, options.forms, options.tile)
     count = range(len(network.spec.layers))
     steps = tqdm(count, desc="write layers", leave=False, delay=2, disable=None)
@@ -149,7 +151,7 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOf
         "scheme": network.scheme.to_dict(),
         "rounding": ROUNDING,
         "byte_order": "little",
-        "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1])},
+        "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1]), "resize": options.resize},
         "tile": None if options.tile is None else {"tm": options.tile[0], "tn": options.tile[1]},
         "spiking": None if spiking is None else describe_spikes(spiking),
         "layers": layers,
@@ -160,5 +162,6 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOf
     (folder / "README.md").write_text(readme(manifest, network, images), encoding="utf-8")
     shutil.copyfile(SCHEMA, folder / SCHEMA.name)
     shutil.copyfile(verify.__file__, folder / "verify.py")
+    shutil.copyfile(prepare.__file__, folder / "prepare.py")
     c99.write_c(folder / "c", network, shape, len(images))
     return manifest

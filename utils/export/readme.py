@@ -22,6 +22,10 @@ TILES = """\
   `starts` gives the first element of each tile.
 """
 
+RESIZED = {
+    "letterbox": "letterboxed: scaled with its aspect, put in the middle, the border filled with 114",
+    "stretch": "stretched: each side scaled to the network's, its aspect is not kept",
+}
 SPIKES = """
 ## As spikes
 
@@ -46,6 +50,7 @@ def readme(manifest: dict[str, Any], network: IntegerNetwork, images: Tensor) ->
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=manifest["name"],
         layers=len(manifest["layers"]),
+        resized=RESIZED[manifest["image"]["resize"]],
         image="x".join(map(str, manifest["image"]["shape"])),
         **{key: f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")},
         tiles="" if tile is None else Template(TILES).substitute(tile),

@@ -33,7 +33,7 @@ class MismatchError(Exception):
 
 
 def check(folder: Path | str) -> str:
-    """Check everything in the folder; returns what was checked, in one line.
+    """Check everything in the folder; returns what was checked, in one line, and in another what pictures go through.
 
     Raises:
         MismatchError: the first thing that is wrong.
@@ -54,7 +54,9 @@ def check(folder: Path | str) -> str:
         if k < len(manifest["golden"]["spikes"]):
             check_trains(folder, manifest["golden"]["spikes"][k], levels)
     layers, images = sum(layer["output"] is not None for layer in manifest["layers"]), manifest["golden"]["images"]
-    return f"{len(manifest['files'])} files are whole; {layers} layers x {images} images equal in every element"
+    fitted = "{1}x{2} px, fitted by {resize} (prepare.py)".format(*manifest["image"]["shape"], **manifest["image"])
+    whole = f"{len(manifest['files'])} files are whole; {layers} layers x {images} images equal in every element"
+    return f"{whole}\nthe network takes pictures of {fitted}"
 
 
 def compare(found: Array, golden: Array, name: str, path: str) -> None:
