@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ import torch
 from numpy.typing import NDArray
 from terminaltables import AsciiTable
 
-from models import Loaded, load_model
+from models import Loaded, build, load_model
 from utils.cli import existing_file
+from utils.darknet.fold import BN_EPS
+from utils.darknet.network import Network
 from utils.data import transforms
 from utils.data.images import read_image
 from utils.data.manifest import read_list
@@ -64,6 +66,7 @@ class Variant:
     decode: Decode
     noise: int | None = None  # seed
     plain: bool = False  # suppression by IoU, whatever the cfg says
+    eps: float = BN_EPS  # added to the variance of batch norm
 
 
 def ours(image: Array, size: tuple[int, int]) -> Array:
@@ -130,9 +133,18 @@ def prepared(path: Path, size: tuple[int, int], variant: Variant) -> tuple[Array
     return out, box
 
 
+def with_eps(loaded: Loaded, eps: float) -> Loaded:
+    """The same weights with another eps in batch norm."""
+    network = loaded.network
+    if eps == BN_EPS or network is None:
+        return loaded
+    state = {k: v + (eps - BN_EPS) if k.endswith("running_var") else v for k, v in network.state.items()}
+    return replace(loaded, predictor=build(Network(network.spec, state)))
+
+
 def found_by(loaded: Loaded, images: Sequence[Path], variant: Variant) -> list[Array]:
     """Detections of each image, [n, 6] x1, y1, x2, y2 (0..1 of the picture, not clipped), score, class."""
-    heads, found = heads_of(loaded.spec), []
+    heads, found, loaded = heads_of(loaded.spec), [], with_eps(loaded, variant.eps)
     for path in images:
         pixels, box = prepared(path, loaded.size, variant)
         with torch.inference_mode():
@@ -180,17 +192,27 @@ def darknet_ap(truth: Sequence[Array], found: Sequence[Array], classes: int) -> 
     return result
 
 
+def corners_of(rows: Array) -> Array:
+    """Labels [n, 5] (class, cx, cy, w, h) as (class, x1, y1, x2, y2), float64."""
+    corners = cxcywh_to_xyxy(torch.from_numpy(rows[:, 1:])).numpy()
+    return np.concatenate([rows[:, :1], corners], 1).astype(np.float64)
+
+
+def means(each: Array, truth: Sequence[Array]) -> tuple[float, float]:
+    """The mean AP over all classes, and over those that have a box."""
+    present = np.unique(np.concatenate([known[:, 0] for known in truth])).astype(np.int64)
+    return float(each.mean()), float(each[present].mean())
+
+
 def measured(loaded: Loaded, images: Sequence[Path], truth: Sequence[Array], names: Sequence[str], variant: Variant,
              *, coco: bool = False) -> tuple[float, float]:  # fmt: skip
     """mAP@.5 over all classes and over those that have a box."""
     found = found_by(loaded, images, variant)
-    present = np.unique(np.concatenate([known[:, 0] for known in truth])).astype(np.int64)
-    if coco:
-        clipped = [np.concatenate([seen[:, :4].clip(0, 1), seen[:, 4:]], 1) for seen in found]
-        ap = average_precision(truth, clipped, names).map50
-        return ap * len(present) / len(names), ap
-    each = darknet_ap(truth, found, len(names))
-    return float(each.mean()), float(each[present].mean())
+    if not coco:
+        return means(darknet_ap(truth, found, len(names)), truth)
+    clipped = [np.concatenate([seen[:, :4].clip(0, 1), seen[:, 4:]], 1) for seen in found]
+    scores = average_precision(truth, clipped, names)
+    return means(np.nan_to_num([each.ap50 for each in scores.per_class]), truth)
 
 
 def main() -> None:
@@ -204,10 +226,7 @@ def main() -> None:
     loaded, manifest = load_model(args.weights, args.cfg), open_data(args.data)
     images, names = read_list(manifest.valid), manifest.names
     boxes, _ = read_all(images, manifest, manifest.valid)
-    corners = [cxcywh_to_xyxy(torch.from_numpy(rows[:, 1:])).numpy() for rows in boxes]
-    truth = [
-        np.concatenate([rows[:, :1], each], 1).astype(np.float64) for rows, each in zip(boxes, corners, strict=True)
-    ]
+    truth = [corners_of(rows) for rows in boxes]
     variants: list[tuple[Variant, bool]] = [
         (Variant("ours, letterboxed, COCO's AP", "letterbox", ours, read_image), True),
         (Variant("ours, stretched, COCO's AP", "stretch", ours, read_image), True),
@@ -218,6 +237,7 @@ def main() -> None:
     ]
     if args.stb:
         variants.append((Variant("    and stb's decoder", "stretch", darknet_linear, stb_decoder(args.stb)), False))
+    variants.append((Variant("    or 1e-5 in batch norm", "stretch", darknet_linear, read_image, eps=1e-5), False))
     variants += [
         (
             Variant(f"    or each pixel up to 1 level off, seed {seed}", "stretch", darknet_linear, read_image, seed),
