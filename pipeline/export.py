@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.session import FLOAT, RUNS, Session, how_of, newest, open_session, output_of
+from pipeline.as_trained import how_of
+from pipeline.session import FLOAT, RUNS, Session, newest, open_session, output_of
 from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError

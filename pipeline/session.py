@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
+from pipeline.as_trained import as_trained, how_of
 from pipeline.tasks import task_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
@@ -22,7 +23,6 @@ from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
-from utils.data.transforms import Resize
 from utils.errors import InputError
 from utils.files import alone, hold, holder, take
 from utils.reporting.facts import TaskFacts
@@ -202,30 +202,6 @@ def training_files(name: str) -> dict[str, str]:
     with alone(RUNS):
         best, last = take(WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt")
         return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
-
-
-def as_trained(config: C, *, grey: bool, resize: str) -> C:
-    """``--gray-scale`` and ``--resize`` as the network was trained; otherwise it would score wrong, silently.
-
-    Raises:
-        InputError: --rect, where images are stretched.
-    """
-    if config.resize is None and resize == "stretch":
-        log.info("--resize stretch, as it was trained")
-    elif config.resize not in (None, resize):
-        log.info("--resize %s; it was trained with %s", config.resize, resize)
-    config = replace(config, resize=config.resize or resize)
-    if config.resize == "stretch" and getattr(config, "rect", False):
-        raise InputError("--rect: stretched images have no border to save; leave it away, or add --resize letterbox")
-    if grey and not config.gray_scale:
-        log.info("--gray-scale, as it was trained")
-        return replace(config, gray_scale=True)
-    return config
-
-
-def how_of(config: RunConfig) -> Resize:
-    """How images are fitted, once `as_trained` has looked at the network."""
-    return "stretch" if config.resize == "stretch" else "letterbox"
 
 
 def output_of(record: Record | None, *patterns: str) -> Path | None:

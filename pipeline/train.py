@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import epoch_report
+from pipeline.as_trained import how_of
 from pipeline.quantised_training import checkpoint_of, float_network
-from pipeline.session import WEIGHTS, how_of
+from pipeline.session import WEIGHTS
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.begun import saved_config
 from utils.config.train import TrainConfig

@@ -1,0 +1,39 @@
+"""How a network is shown images where nobody says: as it was when it was trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TypeVar
+
+from utils.config.run import RunConfig
+from utils.data.transforms import Resize
+from utils.errors import InputError
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def as_trained(config: C, *, grey: bool, resize: str) -> C:
+    """``--gray-scale`` and ``--resize`` as the network was trained; otherwise it would score wrong, silently.
+
+    Raises:
+        InputError: --rect, where images are stretched.
+    """
+    if config.resize is None and resize == "stretch":
+        log.info("--resize stretch, as it was trained")
+    elif config.resize not in (None, resize):
+        log.info("--resize %s; it was trained with %s", config.resize, resize)
+    config = replace(config, resize=config.resize or resize)
+    if config.resize == "stretch" and getattr(config, "rect", False):
+        raise InputError("--rect: stretched images have no border to save; leave it away, or add --resize letterbox")
+    if grey and not config.gray_scale:
+        log.info("--gray-scale, as it was trained")
+        return replace(config, gray_scale=True)
+    return config
+
+
+def how_of(config: RunConfig) -> Resize:
+    """How images are fitted, once `as_trained` has looked at the network."""
+    return "stretch" if config.resize == "stretch" else "letterbox"
