@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from models import Loaded, load_model
-from pipeline.as_trained import as_trained, how_of
 from pipeline.session import ANY, RUNS, image_size, newest
 from pipeline.tasks import task_of
+from utils.config.as_trained import as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.data.images import save_picture

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.as_trained import how_of
 from pipeline.session import FLOAT, RUNS, Session, newest, open_session, output_of
+from utils.config.as_trained import how_of
 from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from models import build
-from pipeline.as_trained import how_of
 from pipeline.pruning_planner import PruningPlanner, Strategy
 from pipeline.session import WEIGHTS, Session
+from utils.config.as_trained import how_of
 from utils.config.prune import AUTO, ChannelConfig, PruneConfig
 from utils.darknet.cfg import write_cfg
 from utils.darknet.channel_groups import trace

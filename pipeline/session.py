@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
-from pipeline.as_trained import as_trained, how_of
 from pipeline.tasks import task_of
+from utils.config.as_trained import as_trained, how_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.shapes import granularity

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models import load_model
-from pipeline.as_trained import how_of
+from utils.config.as_trained import how_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import granularity

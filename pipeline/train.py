@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import epoch_report
-from pipeline.as_trained import how_of
 from pipeline.quantised_training import checkpoint_of, float_network
 from pipeline.session import WEIGHTS
 from pipeline.training_run import Run, assemble, next_stage
+from utils.config.as_trained import how_of
 from utils.config.begun import saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from models import build
-from pipeline.as_trained import as_trained
 from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys, with_length
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
 from pipeline.session import batch_size, dataset_of, facts_of, image_size, training_files
 from pipeline.tasks import task_of
 from pipeline.teacher import open_teacher
+from utils.config.as_trained import as_trained
 from utils.config.begun import tell_changes
 from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from utils.config.run import RunConfig
-from utils.data.transforms import Resize
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,6 @@ def as_trained(config: C, *, grey: bool, resize: str) -> C:
     return config
 
 
-def how_of(config: RunConfig) -> Resize:
+def how_of(config: RunConfig) -> Literal["letterbox", "stretch"]:
     """How images are fitted, once `as_trained` has looked at the network."""
     return "stretch" if config.resize == "stretch" else "letterbox"
