@@ -232,7 +232,9 @@ def write_onnx(job: Job) -> Written:
 def write_float(job: Job) -> Written:
     """The form "onnx --float": a folder with the float model and how it compares."""
     session, config = job.session, job.session.config
-    facts = ModelFacts(spec=session.loaded.spec, names=job.names, size=session.size, grey=config.gray_scale)
+    facts = ModelFacts(
+        spec=session.loaded.spec, names=job.names, size=session.size, resize=how_of(config), grey=config.gray_scale
+    )
     options = FloatOptions(name=job.stem, facts=facts, dynamic=config.dynamic, decode=config.decode, git=git_state())
     golden = session.loaded.predictor.eval()
     with torch.no_grad():
@@ -244,7 +246,8 @@ def write_float(job: Job) -> Written:
 
 def write_darknet(job: Job) -> Written:
     """The form "darknet": cfg, weights and names."""
-    files = export_darknet(job.out, job.stem, job.network, job.names)
+    network = Network(job.network.spec.saying(how_of(job.session.config)), job.network.state)
+    files = export_darknet(job.out, job.stem, network, job.names)
     return Written({"bytes": files[1].stat().st_size}, files)
 
 

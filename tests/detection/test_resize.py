@@ -266,6 +266,14 @@ def test_pruned_weights_are_shown_what_their_checkpoint_is(chain, monkeypatch):
     assert load_model(small, cfg).resize == "stretch"
 
 
+def test_darknets_own_files_are_shown_what_their_checkpoint_is(chain, tmp_path, monkeypatch):
+    monkeypatch.chdir(chain)
+    for how in ("stretch", "letterbox"):
+        run(export, "darknet", "--weights", "weights/last.pt", "--resize", how, "--out", str(tmp_path / how))
+        (cfg,), (weights,) = ((tmp_path / how).glob(f"*.{kind}") for kind in ("cfg", "weights"))
+        assert load_model(weights, cfg).resize == how
+
+
 def test_a_handed_off_picture_is_prepared_as_ours_within_a_level(chain, tmp_path):
     from utils.export import prepare
 

@@ -72,6 +72,7 @@ def _head(layer: s.Layer, stride: float) -> dict[str, Any]:
         found |= {"classes": layer.classes, "anchors": _pairs(layer.own_anchors)}
     if isinstance(layer, s.Yolo):
         found |= {"scale_x_y": layer.scale_x_y, "new_coords": layer.new_coords}
+        found |= {"nms_kind": layer.nms_kind, "beta_nms": layer.beta_nms}
     if isinstance(layer, s.Region):
         found["softmax"] = layer.softmax
     return found
