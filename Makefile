@@ -29,7 +29,8 @@ lint: .venv/dev
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/dev: requirements-dev.txt requirements-docs.txt requirements.txt
+.venv/dev: requirements-dev.txt requirements-docs.txt requirements-clients.txt requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-clients.txt
 	touch $@ .venv/runtime

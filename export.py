@@ -8,7 +8,7 @@
   python3 export.py darknet --weights weights/best.pt             cfg, weights and names, for Darknet and OpenCV
   python3 export.py qonnx --weights weights/best.int.pt           thresholds, for FINN
   python3 export.py fpga --weights weights/pow2.int.pt --target vitis-dpu
-  python3 export.py nir --weights weights/best.snn.pt             spikes in NIR's own nodes (requirements-export.txt)
+  python3 export.py nir --weights weights/best.snn.pt             for simulators that read NIR (requirements-export.txt)
   python3 export.py aer --weights weights/best.snn.pt --golden 1  address events of images: t, x, y, c, sign
 
 Leaves export/<name>/ with manifest.json, weights as npy, bin, mem and coe, golden vectors of every layer, c/ with

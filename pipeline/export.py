@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,9 @@ from utils.reporting.record import Record, finish_record, git_state
 from utils.spiking.aer import write_image_events
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.nir_export import write_nir
-from utils.spiking.spike_schedule import encode
+from utils.spiking.nir_if import write_nir_if
+from utils.spiking.nir_report import measure_nir
+from utils.spiking.spike_schedule import SpikingNetwork, encode
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +140,11 @@ def export(session: Session[ExportConfig]) -> ExportResult:
         assert session.loaded.integer is not None
         check_target(session.loaded.integer, config.target)
     most = len(session.valid.dataset)
-    if not 1 <= config.golden <= most:
-        raise InputError(f"--golden: {config.golden} images of {most}; use 1 to {most}")
-    stem = session.loaded.path.name
-    for ending in (".weights", ".pt", ".int", ".snn"):
-        stem = stem.removesuffix(ending)
-    images = session.validation_images(config.golden)
+    count = min(config.images, most) if "golden" not in config.given else config.golden
+    if not 1 <= count <= most:
+        raise InputError(f"--golden: {count} images of {most}; use 1 to {most}")
+    stem = re.sub(r"(\.(weights|pt|int|snn))+$", "", session.loaded.path.name)
+    images = session.validation_images(count)
     with alone(RUNS):
         out = free_folder(config, stem)
         record = session.begin("export")
@@ -252,15 +254,33 @@ def write_darknet(job: Job) -> Written:
 
 
 def write_nir_form(job: Job) -> Written:
-    """The form "nir": one file.
+    """The form "nir": one file; of the dialect "if" with what it makes inexact, measured.
 
     Raises:
         InputError: the network has something that NIR cannot hold; names the layer.
     """
-    network = encode(job.integer)
+    network, config = encode(job.integer), job.session.config
+    if config.dialect == "if":
+        return write_nir_if_form(job, network)
     path = write_nir(job.out / f"{job.stem}.nir", network, *job.session.size)
     log.info("%s: %s; read-outs are settled after %d steps", path, network.describe(), network.latency)
     return Written({"bytes": path.stat().st_size, "steps": network.latency}, [path])
+
+
+def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
+    """The dialect "if": the file, and how far importers are from the integers on some images."""
+    session, dataset = job.session, job.session.valid.dataset
+    steps = session.config.steps or network.window
+    batch = dataset.collate([dataset[i] for i in range(len(job.images))])
+
+    def score(predictor: Any) -> float:
+        return session.headline(session.measured(predictor, [batch]))
+
+    with whole_folder(job.out) as folder:
+        path = write_nir_if(folder / f"{job.stem}.nir", network, *session.size, steps)
+        about = measure_nir(path, network, job.images, steps, session.heading, score)
+    files = [job.out / path.name, job.out / "report.json"]
+    return Written({"bytes": files[0].stat().st_size, **about}, files)
 
 
 def write_aer_form(job: Job) -> Written:

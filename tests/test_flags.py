@@ -82,7 +82,14 @@ LACKING = [  # script, the flags, and what the line says
     ("export", "onnx --dynamic", "^--dynamic: acts only with --float"),
     ("export", "fpga --cfg net.cfg", "^--cfg: integers and spikes carry their structure; leave it away"),
     ("export", "onnx --float --target vitis-dpu", "^--float and --target: its limits are of integers"),
-    ("export", "nir --golden 4", "^nir and --golden: a graph without images; leave it away"),
+    (
+        "export",
+        "nir --dialect exact --golden 4",
+        "^--dialect exact and --golden: a graph without images; leave it away",
+    ),
+    ("export", "darknet --golden 4", "^darknet and --golden: a graph without images"),
+    ("export", "fpga --dialect exact", "^--dialect: acts only with nir; add that"),
+    ("export", "nir --dialect exact --steps 4", "^--dialect exact and --steps: its steps are its timetable's"),
 ]
 TOGETHER = [
     ("train", "-sr --s 0.01 --prune 1 --s-schedule decay"),
@@ -100,6 +107,7 @@ TOGETHER = [
     ("export", "fpga --tile 64x8"),
     ("export", "onnx --float --decode --dynamic --cfg net.cfg --golden 4"),
     ("export", "darknet --cfg net.cfg"),
+    ("export", "nir --golden 4 --steps 30"),
 ]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from utils import cli
 from utils.cli import flag
 from utils.config.run import RunConfig
 from utils.export.choices import TARGET_NAMES
 
 FORMS = ("aer", "c", "darknet", "fpga", "nir", "onnx", "qonnx")
+
+COMPARED = 32  # images that a NIR file is run on: a metric of two says nothing
 
 
 def tile(text: str) -> tuple[int, int]:
@@ -32,10 +35,17 @@ class ExportConfig(RunConfig):
     float_network: bool = flag(False, "onnx: the float network, for tools that quantise by themselves", "--float")
     dynamic: bool = flag(False, "onnx --float: images of any size that the network's strides divide")
     decode: bool = flag(False, "onnx --float: boxes and scores instead of the heads' maps")
-    golden: int = flag(2, "validation images to write golden vectors for", type=int)
+    golden: int = flag(2, "validation images for golden vectors, or to compare on (nir: 32)", type=int)
+    dialect: str = flag("if", "nir: nodes that simulators import, or exact ones", choices=["if", "exact"])
+    steps: int | None = flag(None, "nir: how long an image is shown (default: the window)", type=cli.positive)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
     target: str = flag("", "refuse what this hardware cannot run", choices=TARGET_NAMES)
     out: str = flag("", "the new folder (default: export/ and the network's name)")
+
+    @property
+    def images(self) -> int:
+        """How many validation images an export looks at, where nobody says."""
+        return COMPARED if self.form == "nir" else self.golden
 
     @property
     def takes_floats(self) -> bool:

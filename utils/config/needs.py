@@ -111,7 +111,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "ExportConfig": (
         Rule("--tile", needs="fpga"),
-        Rule("--golden", against="nir | darknet", why="a graph without images; leave it away"),
+        Rule("--golden", against="--dialect exact | darknet", why="a graph without images; leave it away"),
+        Rule("--dialect --steps", needs="nir"),
+        Rule("--steps", against="--dialect exact", why="its steps are its timetable's; leave one of them away"),
         Rule("--float", needs="onnx"),
         Rule("--dynamic --decode", needs="--float"),
         Rule("--cfg", needs="--float | darknet", why="integers and spikes carry their structure; leave it away"),

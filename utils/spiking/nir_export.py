@@ -1,4 +1,4 @@
-"""Layerwise mode in NIR, with nothing but NIR's own nodes: exact, whatever an importer makes of resets.
+"""Layerwise mode in NIR, with nothing but NIR's own nodes (--dialect exact): whatever an importer makes of resets.
 
 NIR (Pedersen et al., Neuromorphic Intermediate Representation, Nature Communications 2024; nir.readthedocs.io) has an
 IF whose membrane falls to ``v_reset``, which loses what was above the threshold: the soft reset would be lost. It is
@@ -48,13 +48,14 @@ Parts = tuple[Part, ...]
 
 
 @dataclass
-class _Graph:
+class NirGraph:
     """Nodes and edges as they come up."""
 
     nodes: dict[str, Any] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, node: Any, *sources: str) -> str:
+        """A node that reads others; returns its name."""
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
         return name
@@ -66,7 +67,7 @@ def write_nir(path: str | Path, network: SpikingNetwork, height: int, width: int
     Raises:
         InputError: the package is missing, or the network has something that NIR cannot hold; names the layer.
     """
-    nir = _package()
+    nir = nir_package()
     graph = to_nir(network, height, width)
     with writing(Path(path)) as temporary:
         nir.write(str(temporary), graph)
@@ -83,10 +84,10 @@ def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:
     Raises:
         InputError: the package is missing, or the network has something that NIR cannot hold; names the layer.
     """
-    nir = _package()
+    nir = nir_package()
     check_nir(network.integer, height, width)
     integer, wide = network.integer, channels(network.spec)
-    graph = _Graph()
+    graph = NirGraph()
     size = sizes(network.spec, height, width)
     graph.add(IMAGE, nir.Input(np.array([wide[-1], height, width])))
     graph.add(START, nir.Input(np.array([1, height, width])))
@@ -109,7 +110,7 @@ def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:
 @dataclass
 class _Builder:
     nir: Any
-    graph: _Graph
+    graph: NirGraph
     network: SpikingNetwork
     size: dict[int, tuple[int, int]]
 
@@ -131,7 +132,7 @@ class _Builder:
         names, at = [], 0
         for k, part in enumerate(given):
             size = self.size[layer.sources[0]]
-            node = self._conv2d(_part_of(weight, layer, part, at), size, layer.stride, layer.pad, layer.dilation)
+            node = self._conv2d(part_weights(weight, layer, part, at), size, layer.stride, layer.pad, layer.dilation)
             names.append(self.graph.add(f"conv_{i}_{k}", node, part.node))
             at += len(part.of)
         bias = op.bias.numpy().astype(np.float64) * gain
@@ -224,7 +225,7 @@ NODES: dict[type[s.Layer], Callable[[_Builder, int, Any, list[Parts]], Parts]] =
     s.Conv: _Builder.conv,
     s.Shortcut: _Builder.shortcut,
     s.MaxPool: _Builder.pool,
-    s.Route: lambda builder, i, layer, given: tuple(part for source in given for part in _slice(source, layer)),
+    s.Route: lambda builder, i, layer, given: tuple(part for source in given for part in slice_parts(source, layer)),
     s.Dropout: lambda builder, i, layer, given: given[0],
     s.Output: lambda builder, i, layer, given: (),
 }
@@ -242,7 +243,7 @@ def _enlarging(layer: s.Upsample) -> str:
     return "upsampling; use a network of one scale, such as yolov2-tiny"
 
 
-def _slice(source: Parts, layer: s.Route) -> Parts:
+def slice_parts(source: Parts, layer: s.Route) -> Parts:
     """The channels that a route takes of one source."""
     flat = [(part, channel) for part in source for channel in part.of]
     share = len(flat) // layer.groups
@@ -255,7 +256,7 @@ def _slice(source: Parts, layer: s.Route) -> Parts:
     return tuple(taken)
 
 
-def _part_of(weight: Array, layer: s.Conv, part: Part, at: int) -> Array:
+def part_weights(weight: Array, layer: s.Conv, part: Part, at: int) -> Array:
     """[O, width of the part's node, k, k]: the weights of a stretch of the input, dense, zeros where none are."""
     out = np.zeros((layer.filters, part.width, layer.size, layer.size))
     each, into = weight.shape[1], layer.filters // layer.groups
@@ -279,14 +280,14 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
         if missing:
             raise InputError(f"{place}: {missing}")
         if i in integer.grids and integer.grids[i].qmin < 0:
-            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; set activation=relu and retrain")
+            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; train.py --act relu, then quantise")
         if i in integer.ops and any(
             -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)
         ):
             raise InputError(f"{place}: its map of {size[i][0]}x{size[i][1]} is no whole part of the image's")
 
 
-def _package() -> Any:
+def nir_package() -> Any:
     try:
         import nir
     except ImportError as error:

@@ -1,0 +1,135 @@
+"""How far a NIR file of the dialect "if" is from the integer network, under what each importer makes of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.integer import IntegerNetwork
+from utils.spiking.nir_export import nir_package
+from utils.spiking.nir_simulator import SEMANTICS, NirSimulator
+from utils.spiking.spike_schedule import SpikingNetwork
+
+log = logging.getLogger(__name__)
+
+EXACT = "integers (--dialect exact)"
+BRANCHES = (
+    "layers {layers} join several inputs: sinabs 3.1 and norse 1.1 load that and run it depth first, without part of "
+    "the sum (nirtorch.load); snnTorch and whoever uses nirtorch.nir_to_torch runs it whole"
+)
+README = """# {name}
+
+`{name}.nir`: Conv2d, IF and SumPool2d, for simulators that read NIR. Show an image [C,H,W], a pixel n as n / 255 and the
+same in every step, for {steps} steps; what the output adds up to over them is the head's map. Every threshold is 1: gains,
+scales and thresholds are in the weights. The reset that is meant is by subtraction (`metadata["reset"]`); NIR's IF has no
+word for it. {notes}
+
+The file, run in the importers' own ways (`report.json`), beside the integer network it was made of, on {images} images:
+
+{table}
+
+`levels that differ`: spike counts that are not the level they stand for. `map`: the largest difference of the head's map as
+a share of its largest value. More steps (`--steps`) settle on the network whose levels are not rounded. sinabs 3.1.3, norse
+1.1.0 and snnTorch 1.0.0 give these very numbers on a chain of layers. With snnTorch 1.0.0 set `init_hidden = True` on each
+of its neurons after loading: else it leaves their states in its outputs.
+"""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one way of running the file gives: ``differing`` and ``worst`` as README says, ``score`` the task's."""
+
+    name: str
+    differing: float
+    worst: float
+    score: float
+
+
+def compare_dialects(
+    graph: Any, integer: IntegerNetwork, images: Tensor, steps: int, window: int, score: Callable[[Any], float]
+) -> list[Dialect]:
+    """The exact network first, then each importer's way.
+
+    Args:
+        graph: read back from its file.
+        integer: what it was made of.
+        images: [N,C,H,W] of n / 255.
+        steps: for which they are shown.
+        window: L, the rate of level n being n / L.
+        score: a predictor's, on the same images.
+    """
+    executor = IntegerExecutor(integer)
+    levels, golden = executor.levels(images), executor(images)[0]
+    found = [Dialect(EXACT, 0.0, 0.0, score(executor))]
+    for name, semantics in SEMANTICS.items():
+        simulator = NirSimulator(graph, semantics, steps)
+        (made,) = simulator(images)
+        off = total = 0
+        for node, counts in simulator.counts.items():
+            wanted = torch.round(levels[int(node.removeprefix("if_"))] * (steps / window))
+            off, total = off + int((counts != wanted).sum()), total + counts.numel()
+        worst = float((made - golden).abs().max() / golden.abs().max().clamp(min=1e-30))
+        found.append(Dialect(name, off / max(total, 1), worst, score(simulator)))
+    return found
+
+
+def measure_nir(
+    path: Path, network: SpikingNetwork, images: Tensor, steps: int, heading: str, score: Callable[[Any], float]
+) -> dict[str, Any]:
+    """Read the file back, run it in every way, print the table; report.json and README.md go beside it.
+
+    Args:
+        path: of the file.
+        network: what it was made of.
+        images: [N,C,H,W] of n / 255.
+        steps: for which they are shown.
+        heading: the word for the score.
+        score: a predictor's, on the same images.
+
+    Returns:
+        Numbers for a record.
+    """
+    graph = nir_package().read(str(path))
+    found = compare_dialects(graph, network.integer, images, steps, network.window, score)
+    joined = branches(graph)
+    notes = [str(graph.metadata["inexact"]), BRANCHES.format(layers=", ".join(joined)) if joined else ""]
+    table = [" | ".join(cells) for cells in rows(found, heading)]
+    log.info("%s, %d images, %d steps each:\n%s", path.name, len(images), steps, "\n".join(table))
+    for note in filter(None, notes):
+        log.warning("%s", note)
+    report = {"steps": steps, "images": len(images), "notes": [*filter(None, notes)]}
+    about = {"dialects": {each.name: asdict(each) for each in found}}
+    (path.parent / "report.json").write_text(json.dumps(report | about, indent=1) + "\n", encoding="utf-8")
+    text = nir_readme(path.stem, steps, len(images), found, heading, notes)
+    (path.parent / "README.md").write_text(text, encoding="utf-8")
+    return {"steps": steps, **about}
+
+
+def rows(found: Sequence[Dialect], heading: str) -> list[list[str]]:
+    """A table of it."""
+    table = [["run as", "levels that differ", "map", heading]]
+    return table + [[each.name, f"{each.differing:.1%}", f"{each.worst:.1%}", f"{each.score:.4f}"] for each in found]
+
+
+def branches(graph: Any) -> list[str]:
+    """Layers with more than one node that feeds their neuron or output."""
+    fed: dict[str, int] = {}
+    for _, target in graph.edges:
+        fed[target] = fed.get(target, 0) + 1
+    return [name.removeprefix("if_") for name, count in fed.items() if count > 1]
+
+
+def nir_readme(name: str, steps: int, images: int, found: Sequence[Dialect], heading: str, notes: Sequence[str]) -> str:
+    """The text beside the file."""
+    head, *body = rows(found, heading)
+    lines = [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *body)]
+    said = " ".join(f"{note[0].upper()}{note[1:]}." for note in notes if note)
+    return README.format(name=name, steps=steps, images=images, table="\n".join(lines), notes=said)
