@@ -19,7 +19,7 @@ from utils.darknet.modules import conv_and_bn
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
-from utils.darknet.shortcuts import source_shares
+from utils.darknet.shortcuts import alike, source_shares
 from utils.darknet.walk import run
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
@@ -69,7 +69,7 @@ class WeightedSum(nn.Module):
     def forward(self, *given: Tensor) -> Tensor:
         """[N, C, H, W] of every source -> the activation of their weighted sum."""
         shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
-        return self.activation(sum(x * share for x, share in zip(given, shares, strict=True)))
+        return self.activation(sum(x * share for x, share in zip(alike(given), shares, strict=True)))
 
 
 class Darknet(nn.Module):

@@ -195,8 +195,16 @@ def words_page() -> str:
     ]
     parts.append(
         "\n".join(
-            ["## Refused", "", "What would change the network and is not computed here is refused by name.", ""]
-            + ["| section | key | may say | otherwise it |", "|---|---|---|---|", *refused, ""]
+            [
+                "## Refused",
+                "",
+                "What would change the network and is not computed here is refused by name.",
+                "",
+                "| section | key | may say | otherwise it |",
+                "|---|---|---|---|",
+                *refused,
+                "",
+            ]
         )
     )
     return "\n".join(parts)

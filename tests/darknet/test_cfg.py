@@ -201,7 +201,7 @@ REFUSED = [
     ("[net]\n[convolutional]\nfilters=8\ngroups=4\n", r"c line 2: groups=4 .* 3 channels in"),
     ("[net]\n" + CONV.format(8) + "[route]\nlayers=61\n", r"c line 10: \[route\] reads layer 61, but only layers 0 to 0"),
     ("[net]\n" + CONV.format(8) + "[route]\nlayers=-2\n", r"c line 10: \[route\] reads layer -1"),
-    ("[net]\n" + CONV.format(8) + CONV.format(4) + "[shortcut]\nfrom=-2\n", r"c line 16: shortcut .* joins 4 and 8 channels"),
+    ("[net]\n" + CONV.format(8) + CONV.format(4) + "[scale_channels]\nfrom=-2\n", r"c line 16: scale_ch.* joins 4 and 8"),
     ("[net]\n" + CONV.format(8) + "[yolo]\nmask=0\nanchors=1,2\nclasses=80\n", r"c line 9: \[yolo\] reads 8 .* filters=85"),
     ("[net]\n" + CONV.format(8) + "[yolo]\nmask=3\nanchors=1,2\nclasses=3\n", r"c line 9: mask=3 picks from 1 anchors"),
     ("[net]\n[convolutional]\nfilters=8\nxnor=1\n", r"c line 4: xnor=1 computes with signs alone, which is not supp"),
@@ -275,7 +275,7 @@ def test_every_word_of_darknets_own_is_read_kept_and_written():
     for kind, own in SECTIONS.items():
         rest = {"net": "", "convolutional": "filters=3\n", "depthwise": "filters=3\n", "yolo": HEAD, "region": HEAD,
                 "transposed_convolutional": "filters=3\n", "route": "layers=0\n", "shortcut": "from=0\n",
-                "scale_channels": "from=0\n"}  # fmt: skip
+                "scale_channels": "from=0\n", "fit": "from=0\nfilters=3\n"}  # fmt: skip
         own = {} if kind == "net" else own | ANYWHERE
         said = "".join(f"{key}=0\n" for key in own)
         front = "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=24\nsize=1\n"

@@ -117,14 +117,16 @@ def test_groups_tell_why_wires_stay_or_go_together():
     assert next(group for group in message if "the image" in group.reasons).locked
 
 
-def test_shortcut_of_unequal_widths_names_the_line():
+def test_shortcut_of_unequal_widths_ties_what_both_have_and_names_the_line():
     layers = (
         s.Conv(sources=(-1,), filters=8, bn=True),
         s.Conv(sources=(0,), filters=4, bn=True),
         s.Shortcut(sources=(1, 0), line=9),
     )
-    with pytest.raises(InputError, match=r"line 9: shortcut of layers 1 and 0 joins 4 and 8"):
-        trace(s.ModelSpec(layers=layers))
+    wires = trace(s.ModelSpec(layers=layers))
+    assert torch.equal(wires.outputs[0][:4], wires.outputs[1])
+    tied = next(reason for reason in wires.reasons if "line 9" in reason.text)
+    assert torch.equal(tied.wires, wires.outputs[1].unique())
 
 
 def test_unknown_layer_has_no_wires():

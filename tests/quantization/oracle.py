@@ -88,6 +88,16 @@ def _move(layer: s.Layer, given: list[np.ndarray], lowest: int) -> np.ndarray:
             return spread
         case s.Upsample():
             return np.kron(given[0], np.ones((1, 1, layer.stride, layer.stride), np.int64))
+        case s.Fitted():
+            n, c, h, w = given[0].shape
+            side = [edge // layer.stride * layer.spread for edge in (h, w)]
+            fitted = np.zeros((n, layer.filters, *side), np.int64)
+            for k in range(min(c, layer.filters)):
+                for y in range(0, side[0], layer.spread):
+                    for x in range(0, side[1], layer.spread):
+                        at = (y // layer.spread * layer.stride, x // layer.spread * layer.stride)
+                        fitted[:, k, y, x] = given[0][:, k, at[0], at[1]]
+            return fitted
         case s.Route():
             return np.concatenate([np.split(x, layer.groups, 1)[layer.group_id] for x in given], 1)
     return given[0]

@@ -241,3 +241,9 @@ def test_a_carried_stream_is_exact_frame_after_frame_and_forgets_on_request():
     carried(frames[:1])
     assert carried.taken[3] == carried.taken[0]
     assert torch.equal(carried(frames[:1, :, :8, :8])[0], golden(frames[:1, :, :8, :8])[0])
+
+
+def test_sums_of_maps_of_other_shapes_settle_to_the_integers():
+    images = random_images(2, side=64)
+    integer = lowered((ROOT / "tests/cfgs/uneven.cfg").read_text(), images, THREE_BITS)
+    assert_streams_exactly(StreamExecutor(encode(integer)), images)

@@ -11,7 +11,7 @@ from pathlib import Path
 from utils.darknet import spec as s
 from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NMS_KINDS, NORMALIZATIONS, WEIGHTS
 from utils.darknet.sections import Section, nearest, split_sections
-from utils.darknet.shapes import channels
+from utils.darknet.shapes import channels, uneven_sums
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 
@@ -69,8 +69,16 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     for key in ("width", "height", "channels", "batch", "subdivisions"):
         net.integer(key, 1, least=1)
     net.integer("letter_box", 0)
-    channels(spec, name)
-    return spec, [note for section in sections for note in section.notes]
+    wide, uneven = channels(spec, name), list(uneven_sums(spec))
+    notes = [note for section in sections for note in section.notes]
+    if uneven:
+        first = spec.layers[uneven[0]]
+        given = " and ".join(str(wide[j]) for j in first.sources)
+        notes.append(
+            f"{name} line {first.line}: a shortcut of maps of other shapes ({given} channels; {len(uneven)} in all) "
+            "adds what both have, as in Darknet"
+        )
+    return spec, notes
 
 
 def _net_channels(net: Section) -> int:
@@ -161,6 +169,15 @@ def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         weights_type=sec.one_of("weights_type", WEIGHTS),
         weights_normalization=sec.one_of("weights_normalization", NORMALIZATIONS),
     )
+
+
+def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    stride, spread = sec.integer("stride", 1, 1), sec.integer("spread", 1, 1)
+    sources = sec.references("from", len(layers))
+    sec.required("filters")
+    if len(sources) != 1 or (stride > 1 and spread > 1):
+        raise InputError(f"{sec.place}: [fit] reads one layer, and has a stride or a spread; this one says otherwise")
+    return s.Fitted(sources=sources, line=sec.line, filters=sec.integer("filters", 1, 1), stride=stride, spread=spread)
 
 
 def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -263,6 +280,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "upsample": _upsample,
     "route": _route,
     "shortcut": _shortcut,
+    "fit": _fit,
     "se": _squeeze_excite,
     "scale_channels": _scale_channels,
     "dropout": _dropout,

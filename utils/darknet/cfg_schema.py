@@ -27,6 +27,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "route": frozenset(["layers", "groups", "group_id"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]),
     "reorg": frozenset(["stride", "reverse"]),
+    "fit": frozenset(["from", "filters", "stride", "spread"]),
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
     "dropout": frozenset(["probability"]),

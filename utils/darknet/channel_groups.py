@@ -17,7 +17,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.ops import facts, rule
 from utils.darknet.patterns import patterns
-from utils.darknet.shapes import channels
+from utils.darknet.shapes import channels, uneven_sums
 from utils.darknet.walk import run
 from utils.errors import InputError
 
@@ -82,6 +82,11 @@ def trace(spec: s.ModelSpec) -> ChannelGroups:
     for i, sources in patterns(spec)[1].items():
         members = torch.cat([out[j] for j in sources])
         links.note(f"cfg line {spec.layers[i].line}: zeros between values meet what fills them", members, locks=True)
+    for i, fits in uneven_sums(spec).items():
+        for j, fit in zip(spec.layers[i].sources, fits, strict=True):
+            if fit and fit.spread > 1:
+                note = f"cfg line {spec.layers[i].line}: zeros between values meet what fills them"
+                links.note(note, out[j][: fit.filters], locks=True)
     readers, kernels, heads = _readers(spec), spec.kernels, set(spec.heads)
     for i, layer in enumerate(spec.layers):
         if i in heads or not readers[i]:
@@ -222,8 +227,21 @@ def _kernel(i: int, layer: s.Kernel, given: list[Tensor], links: _Links) -> Tens
 
 
 def _sum(i: int, layer: s.Shortcut, given: list[Tensor], links: _Links) -> Tensor:
-    links.join(f"cfg line {layer.line}: tied by a shortcut", torch.stack(given))
+    text = f"cfg line {layer.line}: tied by a shortcut"
+    if len({len(part) for part in given}) == 1:
+        links.join(text, torch.stack(given))
+        return given[0]
+    for part in given[1:]:  # what both have goes together, so it is what both have afterwards
+        shared = min(len(part), len(given[0]))
+        links.join(text, torch.stack([given[0][:shared], part[:shared]]))
     return given[0]
+
+
+def _fitted(i: int, layer: s.Fitted, given: list[Tensor], links: _Links) -> Tensor:
+    more = links.fresh(max(0, layer.filters - len(given[0])))
+    out = torch.cat([given[0][: layer.filters], more])
+    links.note(f"cfg line {layer.line}: made to fit a sum", out, locks=True)
+    return out
 
 
 def _gated(i: int, layer: s.ScaleChannels, given: list[Tensor], links: _Links) -> Tensor:
@@ -248,6 +266,7 @@ def _route(i: int, layer: s.Route, given: list[Tensor], links: _Links) -> Tensor
 WIRES: dict[type[s.Layer], Callable[[int, Any, list[Tensor], _Links], Tensor]] = {  # channels that leave a layer
     s.Kernel: _kernel,
     s.Shortcut: _sum,
+    s.Fitted: _fitted,
     s.ScaleChannels: _gated,
     s.Reorg: _reorg,
     s.Route: _route,

@@ -1,4 +1,4 @@
-"""``[se]`` and ``[transposed_convolutional]`` written out, for whoever computes section by section."""
+"""``[se]``, ``[transposed_convolutional]`` and uneven sums written out, for whoever computes section by section."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.kernels import out_first
 from utils.darknet.network import Network, State
-from utils.darknet.shapes import channels
+from utils.darknet.shapes import channels, uneven_sums
 
-WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv)
+WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv, s.Shortcut)
 
 
 def expand(network: Network, kinds: tuple[type[s.Layer], ...] = WRITTEN_OUT) -> tuple[Network, dict[int, int]]:
-    """The same function without ``[se]`` and ``[transposed_convolutional]``.
+    """The same function without ``[se]`` and ``[transposed_convolutional]``, and with sums of maps of one shape.
 
     An ``[se]`` becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels. A transposed convolution becomes
     an upsample with zeros (none for a stride of 1) and a convolution of stride 1, which keeps batch norm and
-    activation. The new sections keep the cfg line of the one they stand for, so that messages point to the file as
-    written. ``kinds`` may be one of the two: the other sections stay.
+    activation. A shortcut reads maps of other shapes through a [fit]. The new sections keep the cfg line of the one
+    they stand for, so that messages point to the file as written. ``kinds`` may be some of the three: the other
+    sections stay.
 
     Returns:
         The network, and old layer number -> new one, that of the section that gives the output. The image stays -1.
     """
-    width = channels(network.spec)
+    width, uneven = channels(network.spec), uneven_sums(network.spec) if s.Shortcut in kinds else {}
     layers: list[s.Layer] = []
     number = {-1: -1}
     for i, layer in enumerate(network.spec.layers):
         layer = replace(layer, sources=tuple(number[j] for j in layer.sources))
-        layers += _written_out(layer, len(layers), width[i]) if isinstance(layer, kinds) else [layer]
+        if i in uneven:
+            layers += _fitted(layer, len(layers), uneven[i])
+        else:
+            layers += _written_out(layer, len(layers), width[i]) if isinstance(layer, kinds) else [layer]
         number[i] = len(layers) - 1
     return Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number, kinds)), number
 
@@ -51,6 +55,18 @@ def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
             spread = s.Upsample(sources=layer.sources, line=layer.line, stride=layer.stride, zeros=True)
             return [*([spread] if layer.stride > 1 else []), _plain(layer, at)]
     return [layer]
+
+
+def _fitted(layer: s.Layer, at: int, fits: tuple[s.Fitted | None, ...]) -> list[s.Layer]:
+    """A [fit] for each source that needs one, the first source once more, then the sum of what is alike."""
+    made: list[s.Layer] = []
+    sources = list(layer.sources)
+    for place, fit in enumerate(fits):
+        if fit:
+            made.append(replace(fit, sources=(sources[place],), line=layer.line))
+            sources[place] = at + len(made) - 1
+    made.append(s.Route(sources=(sources[0],), line=layer.line))
+    return [*made, replace(layer, sources=(at + len(made) - 1, *sources[1:]))]
 
 
 def _plain(layer: s.TransposedConv, at: int) -> s.Conv:

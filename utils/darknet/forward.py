@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.ops import facts, rule
 from utils.darknet.reorder import insert_zeros, reorg
+from utils.darknet.shortcuts import alike, fitted
 
 
 def move(layer: s.Layer, inputs: list[Tensor]) -> Tensor:
@@ -83,8 +84,8 @@ def _route(layer: s.Route, inputs: list[Tensor]) -> Tensor:
 
 
 def _sum(layer: s.Shortcut, inputs: list[Tensor]) -> Tensor:
-    total = inputs[0]
-    for other in inputs[1:]:
+    total, *others = alike(inputs)
+    for other in others:
         total = total + other
     return total
 
@@ -93,6 +94,7 @@ MOVES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.MaxPool: _max_pool,
     s.Upsample: _upsample,
     s.Reorg: lambda layer, inputs: reorg(inputs[0], layer.stride),
+    s.Fitted: lambda layer, inputs: fitted(inputs[0], layer.filters, layer.stride, layer.spread),
     s.Route: _route,
     s.Dropout: lambda layer, inputs: inputs[0],
     s.Output: lambda layer, inputs: inputs[0],

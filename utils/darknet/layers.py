@@ -141,6 +141,10 @@ class Route(Layer):
 class Shortcut(Activated):
     """Sum of the sources (the previous layer first), then the activation.
 
+    The sum has the shape of the first source. Of a source of another width the channels that both have are added; of
+    one k times as large every k-th px in both directions, of a smaller one each px to every k-th (shortcut_cpu in
+    Darknet's blas.c).
+
     ``weights_type`` says whether the sum is weighted: ``none``, ``per_feature`` (a weight a source) or ``per_channel``
     (a weight a source and channel). ``weights_normalization`` brings the weights of a sum to a total of 1: ``none``,
     ``relu`` (what is positive of them, by their sum) or ``softmax``. Darknet itself wants one of the latter two where a
@@ -158,6 +162,19 @@ class Shortcut(Activated):
     def weights_shape(self, channels: int) -> tuple[int, ...]:
         """Shape of its ``weights``: [sources], or [sources, C]; they stand in the order of the sources."""
         return (len(self.sources),) if self.weights_type == "per_feature" else (len(self.sources), channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Layer):
+    """What a shortcut adds of a map of another shape: no cfg of Darknet's has it, `expand` writes it out.
+
+    The first ``filters`` channels, zeros in those that the map lacks; of them every ``stride``-th px, or each px and
+    ``spread`` - 1 zeros behind it, in both directions.
+    """
+
+    filters: int
+    stride: int = 1
+    spread: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,11 +71,11 @@ class OpFacts:
     reads. ``keeps_constants``: a channel that has one value everywhere is the same channel behind it. ``within``: its
     values lie among those it reads, or between 0 and them. ``identity``: at inference it is what it reads.
     ``integrates``: it adds up what it reads, as the charge of a neuron does.
-    ``lists_sources``: a cfg names all it reads; the others read the layer before them first. ``needs_one_size``: it
-    wants maps of one size. ``divides``: by what it wants the sides of its map to divide.
+    ``lists_sources``: a cfg names all it reads; the others read the layer before them first. ``takes`` (size of the
+    first, of another): whether it can read both. ``divides``: by what it wants the sides of its map to divide.
 
-    ``channels`` (layer, widths it reads, place for messages) -> its own. ``size`` and ``stride`` (layer, of what it
-    reads last) -> its own; a stride is input px per output px, 0 behind a global pool. ``density`` (layer, shares of
+    ``channels`` (layer, widths it reads, place for messages) -> its own. ``size`` and ``stride`` (layer, of its
+    first feature) -> its own; a stride is input px per output px, 0 behind a global pool. ``density`` (layer, shares of
     what it reads that are no inserted zeros, widths) -> its own. ``tensors`` (layer, channels in) -> what it holds, in
     the order of the weights file.
     """
@@ -88,7 +88,7 @@ class OpFacts:
     identity: bool = False
     integrates: bool = False
     lists_sources: bool = False
-    needs_one_size: bool = True
+    takes: Callable[[Size, Size], bool] = lambda first, other: first == other
     divides: Callable[[Any], int] = lambda layer: 1
     channels: Callable[[Any, list[int], str], int] = _same_width
     size: Callable[[Any, Size], Size] = _same_size
@@ -152,6 +152,17 @@ def _joined_width(layer: s.Layer, given: list[int], place: str) -> int:
     return given[0]
 
 
+def _first_width(layer: s.Shortcut, given: list[int], place: str) -> int:
+    return given[0]
+
+
+def _whole_ratio(first: Size, other: Size) -> bool:
+    """Whether one map is as many times as large as the other in both directions."""
+    large, small = max(first, other), min(first, other)
+    times = large[0] // small[0] if small[0] else 0
+    return (small[0] * times, small[1] * times) == large
+
+
 def _route_width(layer: s.Route, given: list[int], place: str) -> int:
     for n in given:
         if n % layer.groups:
@@ -187,6 +198,14 @@ def _conv_size(layer: s.Conv, given: Size) -> Size:
 def _pool_size(layer: s.Pool, given: Size) -> Size:
     height, width = ((side + layer.pad - layer.size) // layer.stride + 1 for side in given)
     return height, width
+
+
+def _fitted_size(layer: s.Fitted, given: Size) -> Size:
+    return given[0] // layer.stride * layer.spread, given[1] // layer.stride * layer.spread
+
+
+def _fitted_density(layer: s.Fitted, given: list[Fraction], width: list[int]) -> Fraction:
+    return given[0] * Fraction(min(width[0], layer.filters), layer.filters * layer.spread**2)
 
 
 def _times(layer: s.Upsample | s.TransposedConv, given: Size) -> Size:
@@ -278,9 +297,21 @@ OPS: dict[type[s.Layer], OpFacts] = {
         density=_spread_density,
     ),
     s.Route: OpFacts("route", within=True, lists_sources=True, channels=_route_width, density=_route_density),
-    s.Shortcut: OpFacts("shortcut", computes=True, integrates=True, channels=_joined_width, tensors=_sum_tensors),
+    s.Shortcut: OpFacts(
+        "shortcut", computes=True, integrates=True, takes=_whole_ratio, channels=_first_width, tensors=_sum_tensors
+    ),
+    s.Fitted: OpFacts(
+        "fit",
+        within=True,
+        lists_sources=True,
+        divides=lambda layer: layer.stride,
+        channels=lambda layer, given, place: layer.filters,
+        size=_fitted_size,
+        stride=lambda layer, given: given * layer.stride / layer.spread,
+        density=_fitted_density,
+    ),
     s.SqueezeExcite: OpFacts("se", computes=True, hands_on=True, within=True, tensors=_gate_tensors),
-    s.ScaleChannels: OpFacts("scale_channels", computes=True, needs_one_size=False, channels=_joined_width),
+    s.ScaleChannels: OpFacts("scale_channels", computes=True, takes=lambda first, other: True, channels=_joined_width),
     s.Dropout: OpFacts("dropout", hands_on=True, keeps_constants=True, identity=True, density=_as_dense),
     s.Reorg: OpFacts(
         "reorg",

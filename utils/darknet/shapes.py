@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from utils.darknet.ops import Size, facts
-from utils.darknet.spec import Layer, ModelSpec
+from utils.darknet.spec import Fitted, Layer, ModelSpec, Shortcut
 from utils.darknet.walk import run
 from utils.errors import InputError
 
@@ -27,9 +27,35 @@ def channels(spec: ModelSpec, name: str = "cfg") -> dict[int, int]:
     return run(spec, spec.channels, step)
 
 
+def first_feature(layer: Layer) -> int:
+    """Which of its sources a layer has its shape from: the first, after any gate."""
+    return len(layer.sources) - len(layer.features)
+
+
+def uneven_sums(spec: ModelSpec) -> dict[int, tuple[Fitted | None, ...]]:
+    """The shortcuts that add maps of another shape: layer -> what fits each of its sources, None where none is needed.
+
+    A map counts as larger or smaller by its stride; a global pool's has none, and is taken as it is.
+    """
+    wide, steps, found = channels(spec), strides(spec), {}
+    for i, layer in enumerate(spec.layers):
+        if isinstance(layer, Shortcut):
+            fits = tuple(_fit(j, wide[j], wide[i], steps[j], steps[i]) for j in layer.sources)
+            if any(fits):
+                found[i] = fits
+    return found
+
+
+def _fit(source: int, given: int, wide: int, step: Fraction, own: Fraction) -> Fitted | None:
+    times = own / step if step and own else Fraction(1)
+    if given == wide and times == 1:
+        return None
+    return Fitted(sources=(source,), filters=wide, stride=max(1, int(times)), spread=max(1, int(1 / times)))
+
+
 def strides(spec: ModelSpec) -> dict[int, Fraction]:
     """Input px per output px, vertically, of every layer (-1: the image, 1); 0 from a global pooling on."""
-    return run(spec, Fraction(1), lambda i, layer, given: facts(layer).stride(layer, given[-1]))
+    return run(spec, Fraction(1), lambda i, layer, given: facts(layer).stride(layer, given[first_feature(layer)]))
 
 
 def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]]:
@@ -41,7 +67,7 @@ def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]
 
     def step(i: int, layer: Layer, given: list[Size]) -> Size:
         known = facts(layer)
-        if len(set(given)) > 1 and known.needs_one_size:
+        if not all(known.takes(given[0], other) for other in given[1:]):
             joined = " and ".join(f"{h}x{w}" for h, w in given)
             raise InputError(
                 f"cfg line {layer.line}: layer {i} joins maps of {joined} px at an image of {height}x{width}; "
@@ -53,7 +79,7 @@ def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]
                 f"cfg line {layer.line}: [{known.section}] with stride={parts} cannot part a map of "
                 f"{given[0][0]}x{given[0][1]} px; use --img-size a multiple of {granularity(spec)}"
             )
-        return known.size(layer, given[-1])
+        return known.size(layer, given[first_feature(layer)])
 
     return run(spec, (height, width), step)
 

@@ -133,6 +133,7 @@ SECTIONS: dict[str, Words] = {
     "route": _STREAMS,
     "shortcut": {},
     "reorg": {},
+    "fit": {},
     "se": {},
     "scale_channels": {"scale_wh": "0: a factor a channel"},
     "dropout": {

@@ -86,6 +86,16 @@ def _weighting(layer: s.Shortcut) -> Lines:
     return [("weights_type", layer.weights_type), ("weights_normalization", layer.weights_normalization)]
 
 
+def _fit(layer: s.Fitted, references: str) -> Lines:
+    steps: Lines = [("stride", layer.stride)] if layer.stride > 1 else []
+    return [
+        ("from", references),
+        ("filters", layer.filters),
+        *steps,
+        *([("spread", layer.spread)] * (layer.spread > 1)),
+    ]
+
+
 def _head(layer: s.Detect) -> Lines:
     return [
         ("anchors", ", ".join(f"{_number(w)},{_number(h)}" for w, h in layer.anchors)),
@@ -119,6 +129,7 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.Upsample: lambda layer, references: [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])],
     s.Route: _route,
     s.Shortcut: _shortcut,
+    s.Fitted: _fit,
     s.SqueezeExcite: lambda layer, references: [("squeeze", layer.squeeze)],
     s.ScaleChannels: lambda layer, references: [("from", references), ("activation", layer.activation)],
     s.Dropout: lambda layer, references: [("probability", _number(layer.probability))],

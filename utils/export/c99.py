@@ -220,10 +220,15 @@ def _moved(layer: s.Layer, name: str, source: str, out: str, lowest: int) -> str
     return f"static const struct map map_{name} = {source};\n"
 
 
+def _fit(layer: s.Fitted, name: str, source: str, out: str, lowest: int) -> str:
+    return f"static const struct map map_{name} = {source}, out_{name} = {out};\n"
+
+
 STRUCTS: dict[type[s.Layer], Callable[[Any, str, str, str, int], str]] = {  # of layers that only move levels
     s.MaxPool: _pool,
     s.Upsample: _moved,
     s.Reorg: _moved,
+    s.Fitted: _fit,
     s.Layer: lambda layer, name, source, out, lowest: "",
 }
 
@@ -254,6 +259,10 @@ def _enlarge_call(layer: s.Upsample, name: str, given: list[str], to: str, shape
     return f"    {kind}(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
 
 
+def _fit_call(layer: s.Fitted, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
+    return f"    fit(&map_{name}, &out_{name}, {layer.stride}, {layer.spread}, {given[0]}, {to});\n"
+
+
 def _route_call(layer: s.Route, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
     lines, done = [], 0
     for source, (c, h, w) in zip(given, shapes, strict=True):
@@ -276,6 +285,7 @@ CALLS: dict[type[s.Layer], Call] = {
     s.ScaleChannels: lambda layer, name, given, to, shapes: f"    gate(&gate_{name}, {given[0]}, {given[1]}, {to});\n",
     s.Reorg: lambda layer, name, given, to, shapes: f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n",
     s.Upsample: _enlarge_call,
+    s.Fitted: _fit_call,
     s.Route: _route_call,
     s.Dropout: _copy_call,
 }

@@ -90,6 +90,7 @@ MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds tha
     s.Upsample: lambda layer: {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride},
     s.Reorg: lambda layer: {"kind": "reorg", "stride": layer.stride},
     s.Route: lambda layer: {"kind": "route", "groups": layer.groups, "group_id": layer.group_id},
+    s.Fitted: lambda layer: {"kind": "fit", "stride": layer.stride, "spread": layer.spread},
     s.Dropout: lambda layer: {"kind": "copy"},
     s.Detect: _head,
 }

@@ -54,7 +54,7 @@ def float_model(
     Raises:
         InputError: a layer or activation has no form here, or not at every size; names the layer and its cfg line.
     """
-    network, _ = expand(network, (s.SqueezeExcite,))
+    network, _ = expand(network, (s.SqueezeExcite, s.Shortcut))
     graph, spec = Graph(), network.spec
     if dynamic:
         _check_dynamic(spec)
@@ -96,7 +96,8 @@ def _map_shape(name: str, shape: tuple[int, int, int], dynamic: bool) -> tuple[i
 def _check_dynamic(spec: s.ModelSpec) -> None:
     step = granularity(spec)
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Reorg) or (isinstance(layer, s.Upsample) and layer.zeros):
+        spreads = (isinstance(layer, s.Upsample) and layer.zeros) or (isinstance(layer, s.Fitted) and layer.spread > 1)
+        if isinstance(layer, s.Reorg) or spreads:
             raise InputError(
                 f"--dynamic: {place(i, layer)}: [{facts(layer).section}] is written for one size; leave --dynamic away "
                 f"and export for each --img-size (multiples of {step})"

@@ -14,6 +14,7 @@ from utils.darknet import spec as s
 from utils.darknet.ops import rule
 from utils.errors import InputError
 
+END = 2**62  # of a slice that goes to the end
 OPSET = 13  # the first whose DequantizeLinear has a scale a channel
 IR_VERSION = 8  # read by every onnxruntime since 1.10
 
@@ -174,6 +175,22 @@ def _spread(graph: Graph, stride: int, x: str, shape: tuple[int, int, int], name
     return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
 
 
+def _fit(graph: Graph, layer: s.Fitted, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    (c, h, w), x = shapes[0], given[0]
+    stride, kept = layer.stride, min(c, layer.filters)
+    if kept < c or stride > 1:
+        ends = ([0, 0, 0], [kept, END, END], [1, 2, 3], [1, stride, stride])
+        x = graph.add(
+            "Slice", [x, *(graph.constant(np.array(n, np.int64), f"{name}_at") for n in ends)], f"{name}_first"
+        )
+    if layer.spread > 1:
+        x = _spread(graph, layer.spread, x, (kept, h // stride, w // stride), f"{name}_spread")
+    if kept == layer.filters:
+        return x
+    more = graph.constant(np.array([0, 0, 0, 0, 0, layer.filters - kept, 0, 0], np.int64), f"{name}_more")
+    return graph.add("Pad", [x, more], name)
+
+
 def _reorg(graph: Graph, layer: s.Reorg, given: Sequence[str], shapes: Shapes, name: str) -> str:
     stride, x, (c, h, w) = layer.stride, given[0], shapes[0]  # Darknet's order: see utils/darknet/reorder.py
     parted = np.array([0, c // stride**2, h, stride, w, stride], np.int64)
@@ -192,6 +209,7 @@ MOVES: dict[type[s.Layer], Callable[[Graph, Any, Sequence[str], Shapes, str], st
     s.Upsample: _upsample,
     s.Route: _route,
     s.Reorg: _reorg,
+    s.Fitted: _fit,
     s.Dropout: _as_it_is,
     s.Output: _as_it_is,
 }

@@ -383,6 +383,15 @@ def spread(layer: Entry, given: list[Array]) -> Array:
     return found
 
 
+def fit(layer: Entry, given: list[Array]) -> Array:
+    """The channels that both have, zeros in the others; every ``stride``-th level, or levels ``spread`` apart."""
+    channels, height, width = layer["output"]
+    step, apart, shared = layer["stride"], layer["spread"], min(channels, len(given[0]))
+    found = np.zeros((channels, height, width), given[0].dtype)
+    found[:shared, ::apart, ::apart] = given[0][:shared, ::step, ::step]
+    return found
+
+
 def route(layer: Entry, given: list[Array]) -> Array:
     """Slice ``group_id`` of ``groups`` of each input, one after the other."""
     return np.concatenate([np.split(n, layer["groups"])[layer["group_id"]] for n in given])
@@ -399,6 +408,7 @@ MOVES = {
     "maxpool": max_pool,
     "upsample": upsample,
     "spread": spread,
+    "fit": fit,
     "route": route,
     "reorg": reorg,
     "copy": lambda layer, given: given[0],

@@ -20,7 +20,7 @@ from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.patterns import patterns, share
-from utils.darknet.shortcuts import source_shares
+from utils.darknet.shortcuts import alike_channels, source_shares
 from utils.darknet.walk import run
 from utils.pruning.plan import Plan
 
@@ -122,10 +122,10 @@ def _kernel(state: State, i: int, layer: s.Kernel, given: list[Tensor]) -> Tenso
 
 def _sum(state: State, i: int, layer: s.Shortcut, given: list[Tensor]) -> Tensor:
     if not layer.weighted:
-        return torch.stack(given).sum(0)
+        return alike_channels(given).sum(0)
     weights = state[f"layers.{i}.weights"].detach().cpu().double()
     shares = source_shares(weights, layer.weights_normalization).view(len(given), -1)
-    return (torch.stack(given) * shares).sum(0)
+    return (alike_channels(given) * shares).sum(0)
 
 
 SENDS: dict[type[s.Layer], Callable[[State, int, Any, list[Tensor]], Tensor]] = {  # constants, before the activation

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.ops import activation_of, facts
-from utils.darknet.shapes import channels
+from utils.darknet.shapes import channels, uneven_sums
 from utils.errors import InputError
 
 # activation -> those whose values it leaves as they are
@@ -62,9 +62,10 @@ def blocks(spec: s.ModelSpec) -> tuple[Block, ...]:
 
     No blocks are: a sum without an identity (the branch must read nothing but what it is added to), a branch without
     convolution, a weighted sum (without the branch it would be w·trunk), the image as a trunk (a cfg cannot name it),
-    and a shortcut that nobody reads (its sum is an output).
+    a sum of maps of other shapes (without the branch it would be another map), and a shortcut that nobody reads (its
+    sum is an output).
     """
-    read = {j for layer in spec.layers for j in layer.sources}
+    read = {j for layer in spec.layers for j in layer.sources} - uneven_sums(spec).keys()
     found = (
         _block(spec, i, j)
         for i, layer in enumerate(spec.layers)
@@ -108,7 +109,7 @@ def shorten(spec: s.ModelSpec, gone: Iterable[Block]) -> Shortened:
     layer would have to read something else than its predecessor, which a cfg can only say that way.
     """
     cut = {(block.shortcut, block.source) for block in gone}
-    needed, width = _needed(spec, cut), channels(spec)
+    needed, width, uneven = _needed(spec, cut), channels(spec), uneven_sums(spec)
     layers: list[s.Layer] = []
     carriers: list[int] = []
     number, stands_for = {}, {-1: -1}  # a shortcut that went is read as its trunk
@@ -121,7 +122,7 @@ def shorten(spec: s.ModelSpec, gone: Iterable[Block]) -> Shortened:
             continue
         if lonely:
             layer = _carrier(layer, width[i])
-        sources = _after_predecessor(layers, layer, tuple(stands_for[j] for j in rest))
+        sources = _after_predecessor(layers, layer, tuple(stands_for[j] for j in rest), ordered=i in uneven)
         number[i] = stands_for[i] = len(layers)
         if lonely:
             carriers.append(number[i])
@@ -198,12 +199,14 @@ def _carrier(shortcut: s.Layer, width: int) -> s.Conv:
     )
 
 
-def _after_predecessor(layers: list[s.Layer], layer: s.Layer, sources: tuple[int, ...]) -> tuple[int, ...]:
+def _after_predecessor(
+    layers: list[s.Layer], layer: s.Layer, sources: tuple[int, ...], *, ordered: bool
+) -> tuple[int, ...]:
     """The sources in an order that a cfg can say; appends a route to ``layers`` where there is none."""
     last = len(layers) - 1
     if facts(layer).lists_sources or sources[0] == last:
         return sources
-    if _plain_sum(layer) and last in sources:
+    if _plain_sum(layer) and last in sources and not ordered:
         at = sources.index(last)
         return (last, *sources[:at], *sources[at + 1 :])
     layers.append(s.Route(sources=sources[:1], line=layer.line))

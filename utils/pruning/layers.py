@@ -17,6 +17,7 @@ from utils.darknet.channel_groups import sliced
 from utils.darknet.network import Network, State
 from utils.darknet.ops import activation_of, facts, rule
 from utils.darknet.shapes import channels
+from utils.darknet.shortcuts import alike_channels
 from utils.errors import InputError
 from utils.pruning.absorb import shifted, through_kernel
 from utils.pruning.blocks import blocks, shorten
@@ -156,7 +157,7 @@ def _carried(layer: s.Layer, given: list[Tensor], lost: Tensor) -> Tensor:
 
 
 def _sum(layer: s.Shortcut, given: list[Tensor], lost: Tensor) -> Tensor:
-    return lost if layer.activation != "linear" or layer.weighted else torch.stack(given).sum(0)
+    return lost if layer.activation != "linear" or layer.weighted else alike_channels(given).sum(0)
 
 
 CARRIED: dict[type[s.Layer], Callable[[Any, list[Tensor], Tensor], Tensor]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups
@@ -71,10 +72,16 @@ def _through_route(layer: s.Route, way: Tensor, widths: list[int], gate: Tensor 
     return [_spread(part, layer) for part in way.split([width // layer.groups for width in widths])]
 
 
+def _through_sum(layer: s.Shortcut, way: Tensor, widths: list[int], gate: Tensor | None) -> list[Tensor]:
+    """Of a wider source the channels beyond the sum's have no way on here."""
+    return [F.pad(way[:width], (0, max(0, width - len(way)))) for width in widths]
+
+
 BACK: dict[type[s.Layer], Callable[[Any, Tensor, list[int], Tensor | None], list[Tensor]]] = {
     # the way on from each source through a layer; gate: the layer's own score where it is depthwise
     s.Kernel: _through_kernel,
     s.Route: _through_route,
+    s.Shortcut: _through_sum,
     s.Reorg: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
     s.Layer: lambda layer, way, widths, gate: [way] * len(widths),
 }

@@ -84,6 +84,11 @@ def _summed(layer: s.Shortcut, given: list[Tensor], sets: ChannelSets, locked: l
     return given[0]
 
 
+def _fitted(layer: s.Fitted, given: list[Tensor], sets: ChannelSets, locked: list[Tensor]) -> Tensor:
+    """The channels that it adds are always 0, and may have any scale."""
+    return torch.cat([given[0][: layer.filters], sets.fresh(max(0, layer.filters - len(given[0])))])
+
+
 def _gated(layer: s.ScaleChannels, given: list[Tensor], sets: ChannelSets, locked: list[Tensor]) -> Tensor:
     locked.append(given[0])
     return given[1]
@@ -102,6 +107,7 @@ WIRES: dict[type[s.Layer], Callable[[Any, list[Tensor], ChannelSets, list[Tensor
     s.ScaleChannels: _gated,
     s.Route: lambda layer, given, sets, locked: sliced(layer, given),
     s.Reorg: _mixed,
+    s.Fitted: _fitted,
     s.Layer: lambda layer, given, sets, locked: handed_on(layer, given),
 }
 

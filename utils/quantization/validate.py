@@ -88,7 +88,9 @@ CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # 
     s.Kernel: _check_kernel,
     s.Activated: _check_activation,
     s.LocalAvgPool: _check_window,
-    **dict.fromkeys((s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Output), _fits),
+    **dict.fromkeys(
+        (s.MaxPool, s.AvgPool, s.Upsample, s.Fitted, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Output), _fits
+    ),
 }
 
 

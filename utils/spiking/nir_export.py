@@ -227,14 +227,29 @@ NODES: dict[type[s.Layer], Callable[[_Builder, int, Any, list[Parts]], Parts]] =
     s.MaxPool: _Builder.pool,
     s.Route: lambda builder, i, layer, given: tuple(part for source in given for part in slice_parts(source, layer)),
     s.Dropout: lambda builder, i, layer, given: given[0],
+    s.Fitted: lambda builder, i, layer, given: _first(given[0], layer.filters),
     s.Output: lambda builder, i, layer, given: (),
 }
 MISSING: dict[type[s.Layer], Callable[[Any, bool], str]] = {  # (layer, whether pixels reach it) -> what is in the way
     s.Upsample: lambda layer, lit: f"NIR has no {_enlarging(layer)}",
     s.MaxPool: lambda layer, lit: "pools pixels, which are no spikes; put a convolution before it" if lit else "",
+    s.Fitted: lambda layer, lit: "" if layer.stride == layer.spread == 1 else f"NIR has no {FITTING}",
     s.Reorg: lambda layer, lit: "NIR has no reorg; use a network without passthrough",
     s.Layer: lambda layer, lit: "",
 }
+
+
+def _first(source: Parts, channels: int) -> Parts:
+    """The first channels of a source; those that a sum has beyond them get nothing."""
+    taken: list[Part] = []
+    for part in source:
+        more = part.of[: channels - sum(len(before.of) for before in taken)]
+        if more:
+            taken.append(Part(part.node, more, part.width))
+    return tuple(taken)
+
+
+FITTING = "sum of maps of other sizes; use a network whose [shortcut]s add maps of one size"
 
 
 def _enlarging(layer: s.Upsample) -> str:

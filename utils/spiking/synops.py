@@ -212,11 +212,14 @@ def _pixels(spec: s.ModelSpec, work: Collection[int]) -> dict[int, Tensor]:
 
 
 def _live(spec: s.ModelSpec, work: Collection[int], shapes: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
-    """Edge behind an upsample with zeros -> where it has none, 1 or 0 [C,H,W], float64: zeros are nobody's work."""
+    """Edge behind an upsample with zeros, or a [fit] -> where it has none, 1 or 0 [C,H,W], float64.
+
+    Zeros are nobody's work.
+    """
     live: dict[int, Tensor] = {}
     heads = set(spec.heads)
     for i, layer in enumerate(spec.layers):
-        spreads = isinstance(layer, s.Upsample) and layer.zeros
+        spreads = (isinstance(layer, s.Upsample) and layer.zeros) or isinstance(layer, s.Fitted)
         if i in work or i in heads or not (spreads or any(j in live for j in layer.sources)):
             continue
         given = [live[j] if j in live else torch.ones(*shapes[j], dtype=torch.float64) for j in layer.sources]

@@ -136,6 +136,17 @@ void spread(const struct map *in, int stride, const level_t *from, level_t *to)
                 *to++ = y % stride || x % stride ? 0 : from[((long)c * in->height + y / stride) * in->width + x / stride];
 }
 
+/* The channels that both have, zeros in the others; every stride-th pixel, or pixels with zeros behind them. */
+void fit(const struct map *in, const struct map *out, int stride, int spread, const level_t *from, level_t *to)
+{
+    for (int c = 0; c < out->channels; ++c)
+        for (int y = 0; y < out->height; ++y)
+            for (int x = 0; x < out->width; ++x)
+                *to++ = c >= in->channels || y % spread || x % spread
+                    ? 0
+                    : from[((long)c * in->height + y / spread * stride) * in->width + x / spread * stride];
+}
+
 /* The memory is taken for channels / stride^2 maps of stride times the sides; its pixels of one place go together. */
 void reorg(const struct map *in, int stride, const level_t *from, level_t *to)
 {

@@ -49,6 +49,7 @@ void gate(const struct pointwise *by, const level_t *gates, const level_t *in, l
 void max_pool(const struct pool *by, const level_t *in, level_t *out);
 void upsample(const struct map *in, int stride, const level_t *from, level_t *to);
 void spread(const struct map *in, int stride, const level_t *from, level_t *to);
+void fit(const struct map *in, const struct map *out, int stride, int spread, const level_t *from, level_t *to);
 void reorg(const struct map *in, int stride, const level_t *from, level_t *to);
 void copy(const level_t *from, long count, level_t *to);
 
