@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.activations import ACTIVATIONS, linear
 from utils.darknet.cfg import read_cfg
 from utils.darknet.forward import without_tensors
-from utils.darknet.modules import conv_and_bn
+from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
@@ -28,19 +28,27 @@ from utils.quantization.int_checkpoint import integer_of
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.qat_checkpoint import as_integers
 from utils.spiking.snn_checkpoint import open_spiking
+from utils.temporal.execution import Clock, Memories, Passage, clock_of, initial_gamma
+from utils.temporal.neurons import make_neuron
+from utils.temporal.straight_through import binary_weight, sharpness_at
 
 
 class ConvBlock(nn.Module):
-    """Convolution or transposed one, batch norm where the cfg asks for it, activation."""
+    """Convolution or transposed one, batch norm where the cfg asks for it, activation unless it keeps state."""
 
     def __init__(self, layer: s.Kernel, in_channels: int) -> None:
         super().__init__()
+        self.layer = layer
         self.conv, self.bn = conv_and_bn(layer, in_channels)
-        self.activation = ACTIVATIONS[layer.activation]
+        self.activation = ACTIVATIONS.get(layer.activation, linear)
+        self.sharpness = sharpness_at(0.0)  # of binary weights' gradient; a function of the training's progress
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, H', W']."""
-        x = self.conv(x)
+        if self.layer.weight_quant == "binary":
+            x = convolve(self.layer, x, binary_weight(self.conv.weight, self.sharpness), self.conv.bias)
+        else:
+            x = self.conv(x)
         return self.activation(x if self.bn is None else self.bn(x))
 
 
@@ -64,7 +72,8 @@ class WeightedSum(nn.Module):
     def __init__(self, layer: s.Shortcut, width: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
-        self.normalization, self.activation = layer.weights_normalization, ACTIVATIONS[layer.activation]
+        self.normalization = layer.weights_normalization
+        self.activation = ACTIVATIONS.get(layer.activation, linear)
 
     def forward(self, *given: Tensor) -> Tensor:
         """[N, C, H, W] of every source -> the activation of their weighted sum."""
@@ -72,11 +81,27 @@ class WeightedSum(nn.Module):
         return self.activation(sum(x * share for x, share in zip(alike(given), shares, strict=True)))
 
 
+class Stateless(nn.Module):
+    """What a layer without tensors does before its neurons, which are the module's child."""
+
+    def __init__(self, layer: s.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """[N, C, H, W] of every source -> the same of the layer."""
+        return without_tensors(self.layer, [*given])
+
+
 class Darknet(nn.Module):
     """The network a cfg describes.
 
     ``forward`` takes [N, C, H, W] in 0..1 and returns each head's raw map [N, masks * (5 + classes), h, w], in cfg
     order; decoding is utils/detection's. ``activations`` returns the output of every layer instead.
+
+    With neurons that keep state it runs ``timesteps`` steps from rest, over one image or over frames [N, T, C, H, W],
+    and a head's map is the mean over them; ``advance`` goes on from a state. Its activations are [T * N, C, H, W] from
+    the first neuron on.
     """
 
     def __init__(self, spec: s.ModelSpec) -> None:
@@ -86,17 +111,55 @@ class Darknet(nn.Module):
         self.layers = nn.ModuleDict()
         for i, layer in enumerate(spec.layers):
             module = rule(MODULES, layer, "module")(layer, width[layer.sources[0]])
+            if i in spec.neurons:
+                module = module or Stateless(layer)
+                module.add_module("neuron", make_neuron(spec.neurons[i], width[i]))
             if module is not None:
                 self.layers[str(i)] = module
+        for i in spec.normed:
+            gamma = initial_gamma(spec, i)
+            if gamma is not None:
+                nn.init.constant_(self.layers[str(i)].bn.weight, gamma)  # type: ignore[union-attr, arg-type]
+        self.timesteps = spec.timesteps
+        self.clocks: Mapping[bool, Clock] = {
+            frames: clock_of(spec, frames=frames) for frames in (False, True) if spec.neurons
+        }
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """[N, C, H, W] in 0..1 -> raw head maps."""
+    def forward(self, x: Tensor, memory: Memories | None = None, steps: int = 0) -> Any:
+        """[N, C, H, W] in 0..1, or frames -> raw head maps; with ``steps`` as `advance`, for wrappers of a module."""
+        if steps:
+            return self.advance(x, memory or {}, steps)
+        if self.spec.neurons:
+            return self.advance(x, {}, self.timesteps)[0]
         out = run(self.spec, x, self._step, keep=self.spec.heads)
         return [out[i] for i in self.spec.heads]
 
+    def advance(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories]:
+        """So many steps on: the means of the raw head maps over them, and the state behind them.
+
+        Args:
+            x: [N, C, H, W] in 0..1, shown at every step, or [N, steps, C, H, W].
+            memory: the state before, empty at rest.
+            steps: how many; those of x, where it has some.
+        """
+        passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames)
+        out = self._through_time(passage, self.spec.heads)
+        return [out[i] for i in self.spec.heads], passage.after
+
     def activations(self, x: Tensor) -> dict[int, Tensor]:
         """[N, C, H, W] in 0..1 -> the output of every layer by number, the image itself as -1."""
+        if self.spec.neurons:
+            passage = Passage(self.clocks, x, self.timesteps, {}, frames=self.spec.input_frames)
+            return self._through_time(passage, None)
         return run(self.spec, x, self._step)
+
+    def _through_time(self, passage: Passage, keep: Collection[int] | None) -> dict[int, Tensor]:
+        def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
+            value = self._step(i, layer, passage.given(i, layer, given))
+            neuron = getattr(self.layers[str(i)], "neuron", None) if str(i) in self.layers else None
+            return value if neuron is None else passage.fire(i, layer, neuron, value)
+
+        return run(self.spec, passage.image, step, keep=keep)
 
     def _step(self, i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
         if str(i) in self.layers:

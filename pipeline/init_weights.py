@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models import Darknet
+from pipeline.spiking_training import as_spiking
 from utils.config.run import CFG
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
@@ -19,13 +21,15 @@ from utils.darknet.weights import read_weights
 from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest
 from utils.errors import InputError
+from utils.quantization.dequantise import as_floats
 from utils.quantization.qat_checkpoint import KIND
 from utils.task import Task
 
 log = logging.getLogger(__name__)
 
 # Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
-USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", "letter_box", *FOLLOWED}
+USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", "letter_box", "timesteps", "input", *FOLLOWED}
+QUANTISED = "quantised"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class InitialNetwork:
     new_outputs: bool = False
     grey: bool = False
     resize: str = "letterbox"
+    thresholds: Mapping[int, float] | None = None  # of a quantised network: its highest levels by layer
 
 
 def read_initial(config: TrainConfig) -> InitialNetwork:
@@ -56,8 +61,13 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
     weights = Path(config.weights)
     if weights.suffix == ".pt":
         checkpoint = load_checkpoint(weights)
-        network, grey = _own(checkpoint, weights, config.cfg), bool(checkpoint.meta.get("gray_scale"))
-        return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize_of(checkpoint))
+        grey, resize = bool(checkpoint.meta.get("gray_scale")), resize_of(checkpoint)
+        if config.spiking and checkpoint.kind in (KIND, QUANTISED):
+            made = as_floats(checkpoint, str(weights))
+            network, highest = (checkpoint.network if checkpoint.kind == KIND else made.network), made.highest
+            return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize, thresholds=highest)
+        network = _own(checkpoint, weights, config.cfg)
+        return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize)
     cfg = Path(config.cfg or CFG)
     spec = read_cfg(cfg)
     read = read_weights(weights, spec, partial=config.pretrained)
@@ -76,6 +86,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
     changed = spec != network.spec
     state = _without_outputs(network) if changed and not read.scratch else network.state
+    spec = as_spiking(spec, config, read.thresholds) if config.spiking else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
         return made

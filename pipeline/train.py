@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import epoch_report
 from pipeline.quantised_training import checkpoint_of, float_network
 from pipeline.session import WEIGHTS
+from pipeline.spiking_training import anneal
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.as_trained import how_of
 from utils.config.begun import saved_config
@@ -197,6 +198,7 @@ def _meta(run: Run) -> dict[str, Any]:
 def _learn(run: Run, epoch: int) -> EpochResult:
     mosaic = epoch < run.config.epochs - int(WHOLE * run.config.epochs)
     run.train.set_epoch(epoch, mosaic=mosaic)
+    anneal(run.model, (epoch - run.stage.begin) / (run.stage.end - run.stage.begin))
     mean = run.group.mean if run.group.size > 1 else None
     loader, loss = run.train, run.task.loss(run.model.spec, mean)
     if run.distillation:

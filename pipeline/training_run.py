@@ -16,6 +16,7 @@ from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unu
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
 from pipeline.session import batch_size, dataset_of, facts_of, image_size, training_files
+from pipeline.spiking_training import forward_in_time
 from pipeline.tasks import task_of
 from pipeline.teacher import open_teacher
 from utils.config.as_trained import as_trained
@@ -184,6 +185,7 @@ def update_of(
         nominal=made.spec.batch if made.spec.batch > 1 else NOMINAL_BATCH,
         adam=config.adam,
         ema=config.ema,
+        fptt=forward_in_time(config, made.spec),
         sync_bn=config.sync_bn,
         copied=is_observer,
         cycle=cycle,
@@ -259,7 +261,8 @@ def loaders(
 def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
     start = fitted(read, config, task, manifest)
     tell_unused_keys(start.network.spec)
-    return replace(start, network=initial_gammas(start.network)) if config.sparse and start.scratch else start
+    halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
+    return replace(start, network=initial_gammas(start.network)) if halved else start
 
 
 def _own_seed(run: Run, saved: Sequence[Any] = ()) -> None:

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "detection": {"darknet", "data", "reporting", "task"},
     "distillation": {"darknet", "data", "detection", "task"},
     "pruning": {"darknet"},
+    "temporal": {"darknet"},
     "quantization": {"darknet", "task"},
     "spiking": {"darknet", "quantization"},
     "export": {"darknet", "quantization", "spiking"},
@@ -35,12 +36,13 @@ COMMANDS = {  # modules that are commands -> what they use besides their room's
     "utils/data/__main__.py": {"cli", "detection"},
     "utils/spiking/surgery.py": {"cli"},
 }
-MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking"}
+MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}
 TASK_ROOMS = {"detection"}  # each a task; who may know which there are:
 TASK_USERS = ("utils/distillation/", "pipeline/tasks.py", "utils/data/__main__.py", "data/get.py")
 NAMESPACES = {"utils/data/__main__.py"}  # a command below the scripts, with parsers of its own
-PIPELINE_FILES = 25
+PIPELINE_FILES = 26
 NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
+    "--timesteps": "a network that was trained as spikes needs few steps, a converted one many",
     "--conf-thres": "AP needs the tail of the scores; a person wants what is sure",
     "--iou-thres": "as --conf-thres",
     "--epochs": "the first of three trainings of a chain is shorter than one that stands alone",
@@ -124,7 +126,7 @@ def test_no_arrow_runs_back_up():
         assert not tops(path) & SCRIPTS, f"{path} imports {tops(path) & SCRIPTS}"
 
 
-def test_models_imports_only_the_three_kinds_of_network():
+def test_models_imports_only_the_kinds_of_network():
     assert rooms(ROOT / "models.py") <= MODELS_MAY_IMPORT
     assert not tops(ROOT / "models.py") & (TOPS - {"utils"})
 

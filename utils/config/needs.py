@@ -56,6 +56,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             why="it is the same as --quantized pow2; leave one of them away",
         ),
     ),
+    "SpikingConfig": (
+        Rule("--timesteps", needs="--spiking", why="a cfg says its own; add --spiking lif, or set timesteps= in [net]"),
+        Rule("--levels", needs="--spiking ilif"),
+        Rule("--fptt-k --fptt-alpha --fptt-beta", needs="--trainer fptt"),
+        Rule(
+            "--spiking",
+            against="--act | --quantized | --FPGA",
+            why="both replace the activations; leave one of them away",
+        ),
+    ),
     "TrainConfig": (
         Rule(
             "--t_weights --t_data --t_cfg --kd-weight",

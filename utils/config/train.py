@@ -10,11 +10,14 @@ from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
 from utils.config.run import CFG, RunConfig
 from utils.darknet.choices import GATES, TO_HAVE, parse_act
+from utils.darknet.neuron_spec import NEURONS
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
 from utils.quantization.scheme import STYLES
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
+STEPS_SHOWN = 4
+TRAINERS = ("bptt", "fptt")
 NUMBERED = {"1": "google", "2": "dorefa"}  # --quantized as the reference counts
 
 
@@ -129,7 +132,29 @@ class QuantisedConfig(DenseConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(QuantisedConfig):
+class SpikingConfig(QuantisedConfig):
+    """The flags of networks that are trained as spikes."""
+
+    spiking: str | None = flag(None, "put this neuron in place of hidden activations", choices=NEURONS)
+    timesteps: int | None = flag(
+        None, f"steps an image is shown with --spiking (default: {STEPS_SHOWN}, of ilif 1)", type=cli.positive
+    )
+    levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
+    trainer: str = flag(
+        "bptt", "through all steps at once, or forward in time, a step of the optimizer a segment", choices=TRAINERS
+    )
+    fptt_k: int | None = flag(None, "segments of a batch (default: one a step in time)", type=cli.positive)
+    fptt_alpha: float = flag(0.1, "pull of the weights towards their average", type=cli.above_zero)
+    fptt_beta: float = flag(0.5, "share of the new weights in that average", type=cli.fraction)
+
+    @property
+    def steps(self) -> int:
+        """Steps in time of ``spiking``, T."""
+        return self.timesteps or (1 if self.spiking == "ilif" else STEPS_SHOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(SpikingConfig):
     """All flags of train.py; those of a teacher last."""
 
     t_weights: str = flag(

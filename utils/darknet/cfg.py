@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 
 from utils.darknet import spec as s
-from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NMS_KINDS, NORMALIZATIONS, WEIGHTS
+from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NEURON, NMS_KINDS, NORMALIZATIONS, WEIGHT_QUANTS, WEIGHTS
+from utils.darknet.neuron_cfg import check_net, read_neuron
+from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.sections import Section, nearest, split_sections
 from utils.darknet.shapes import channels, uneven_sums
 from utils.darknet.writer import write_cfg
@@ -65,10 +67,12 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
         section.check_words(KEYS[section.kind])
         layer = READERS[section.kind](section, layers, _net_channels(net))
         layers.append(replace(layer, options=section.passive()))
-    spec = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
+    said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
+    spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
     for key in ("width", "height", "channels", "batch", "subdivisions"):
         net.integer(key, 1, least=1)
     net.integer("letter_box", 0)
+    check_net(net, spec)
     wide, uneven = channels(spec, name), list(uneven_sums(spec))
     notes = [note for section in sections for note in section.notes]
     if uneven:
@@ -91,6 +95,7 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     stride, dilation = sec.integer("stride", 1, 1), sec.integer("dilation", 1, 1)
     pad = size // 2 if sec.integer("pad", 0) else sec.integer("padding", 0)
     groups = filters if sec.kind == "depthwise" else sec.integer("groups", 1, 1)
+    activation = sec.activation("logistic")  # Darknet's default, option_find_str in parser.c
     return s.Conv(
         sources=(len(layers) - 1,),
         line=sec.line,
@@ -101,13 +106,17 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         groups=groups,
         dilation=dilation,
         bn=bool(sec.integer("batch_normalize", 0) or sec.integer("cbn", 0)),
-        activation=sec.activation("logistic"),  # Darknet's default, option_find_str in parser.c
+        activation=activation,
+        neuron=read_neuron(sec, activation),
+        weight_quant=sec.one_of("weight_quant", WEIGHT_QUANTS),
     )
 
 
 def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     sec.required("filters")
-    size, stride = sec.integer("size", 1, 1), sec.integer("stride", 1, 1)
+    size, stride, activation = sec.integer("size", 1, 1), sec.integer("stride", 1, 1), sec.activation("logistic")
+    if activation == "ltc":
+        raise InputError(f"{sec.place}: [{sec.kind}] can not have activation=ltc; use lif, or a [convolutional]")
     layer = s.TransposedConv(
         sources=(len(layers) - 1,),
         line=sec.line,
@@ -117,7 +126,9 @@ def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         pad=size // 2 if sec.integer("pad", 0) else sec.integer("padding", 0),
         groups=sec.integer("groups", 1, 1),
         bn=bool(sec.integer("batch_normalize", 0)),
-        activation=sec.activation("logistic"),
+        activation=activation,
+        neuron=read_neuron(sec, activation),
+        weight_quant=sec.one_of("weight_quant", WEIGHT_QUANTS),
     )
     if not 0 <= layer.output_padding < stride:
         remedy = f"padding={(size - 1) // 2} instead" if stride > 1 or size % 2 else "an odd size and pad=1"
@@ -166,6 +177,7 @@ def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         sources=(len(layers) - 1, *sec.references("from", len(layers))),
         line=sec.line,
         activation=sec.activation("linear"),
+        neuron=read_neuron(sec, sec.activation("linear")),
         weights_type=sec.one_of("weights_type", WEIGHTS),
         weights_normalization=sec.one_of("weights_normalization", NORMALIZATIONS),
     )
@@ -183,8 +195,11 @@ def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     if sec.integer("scale_wh", 0):
         raise InputError(f"{sec.place}: scale_wh=1 is not supported; only scaling by channel is")
+    activation = sec.activation("linear")
+    if activation in NEURONS:
+        raise InputError(f"{sec.place}: [{sec.kind}] can not have activation={activation}; its gate sends no spikes")
     sources = (len(layers) - 1, *sec.references("from", len(layers)))
-    return s.ScaleChannels(sources=sources, line=sec.line, activation=sec.activation("linear"))
+    return s.ScaleChannels(sources=sources, line=sec.line, activation=activation)
 
 
 def _squeeze_excite(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:

@@ -8,6 +8,7 @@ import torch
 
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
+from utils.errors import InputError
 
 BN_EPS = 1e-6  # what OpenCV reads Darknet files with; docs/decisions/001
 
@@ -24,6 +25,11 @@ def fold_bn(network: Network) -> Network:
         if ".bn." not in key:
             state[key] = value
     for i, layer in network.spec.normed.items():
+        if layer.weight_quant != "none":
+            raise InputError(
+                f"cfg line {layer.line}: weight_quant={layer.weight_quant} trains weights of one bit; batch norm can "
+                "not be folded into them. Train without it for what needs folded weights"
+            )
         gamma, beta, mean, var = (
             network.state[f"layers.{i}.bn.{name}"].double()
             for name in ("weight", "bias", "running_mean", "running_var")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from utils.darknet.neuron_spec import NeuronKeys
+
 Options = tuple[tuple[str, str], ...]
 
 
@@ -29,14 +31,18 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Activated(Layer):
-    """A layer that ends in an activation."""
+    """A layer that ends in an activation; ``neuron`` is what its section says of one that keeps state."""
 
     activation: str = "linear"
+    neuron: NeuronKeys = field(default_factory=NeuronKeys)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(Activated):
-    """A layer with a kernel of any kind: the kernel, batch norm, activation. ``pad`` is pixels on every side."""
+    """A layer with a kernel of any kind: the kernel, batch norm, activation. ``pad`` is pixels on every side.
+
+    ``weight_quant``: ``binary`` trains weights of one bit each, ``none`` leaves them alone.
+    """
 
     inputs_first: ClassVar[bool] = False  # on the first axis of the kernel's tensor, not the outputs
     filters: int
@@ -44,6 +50,7 @@ class Kernel(Activated):
     pad: int = 0
     groups: int = 1
     bn: bool = False
+    weight_quant: str = "none"
 
     @property
     def shared_by(self) -> int:

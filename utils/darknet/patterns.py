@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.activations import keeps_zero
 from utils.darknet.ops import activation_of, rule
+from utils.darknet.responses import is_silent_at_zero
 from utils.darknet.shapes import channels
 from utils.darknet.walk import run
 
@@ -60,12 +60,12 @@ def _enlarged(layer: s.Upsample, given: list[Pattern], width: int) -> Found:
 
 
 def _scaled(layer: s.ScaleChannels, given: list[Pattern], width: int) -> Found:
-    kept = not given[0] and keeps_zero(layer.activation)
+    kept = not given[0] and is_silent_at_zero(layer.activation)
     return given[-1], () if kept else _with_pattern(layer, given)
 
 
 def _joined(layer: s.Layer, given: list[Pattern], width: int) -> Found:
-    kept = keeps_zero(activation_of(layer)) and len(set(given)) == 1
+    kept = is_silent_at_zero(activation_of(layer)) and len(set(given)) == 1
     return given[-1], () if kept else _with_pattern(layer, given)
 
 

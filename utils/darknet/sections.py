@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from utils.darknet.activations import ACTIVATIONS, ALIASES
+from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.spec import Options
 from utils.darknet.words import REFUSED, words
 from utils.errors import InputError
@@ -87,9 +88,9 @@ class Section:
     def activation(self, default: str) -> str:
         """The name of a known activation."""
         line, name = self.options.get("activation", (self.line, default))
-        name = ALIASES.get(name, name)
-        if name not in ACTIVATIONS:
-            raise InputError(f"{self.name} line {line}: unknown activation '{name}'{nearest(name, ACTIVATIONS)}")
+        name, known = ALIASES.get(name, name), (*ACTIVATIONS, *NEURONS)
+        if name not in known:
+            raise InputError(f"{self.name} line {line}: unknown activation '{name}'{nearest(name, known)}")
         return name
 
     def one_of(self, key: str, known: dict[str, str]) -> str:

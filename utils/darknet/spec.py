@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from utils.darknet.layers import (
     Activated,
@@ -24,6 +24,7 @@ from utils.darknet.layers import (
     TransposedConv,
     Upsample,
 )
+from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
 from utils.darknet.output_layers import Detect, Output, Region, Yolo
 
 __all__ = [
@@ -57,11 +58,13 @@ __all__ = [
 class ModelSpec:
     """A whole network: the keys of ``[net]`` and the layers.
 
-    ``net`` holds the keys as written, in order; the properties below are the ones that shape the network.
+    ``net`` holds the keys as written, in order; the properties below are the ones that shape the network. ``neuron`` is
+    what ``[net]`` says of all neurons, whose keys ``net`` does not repeat.
     """
 
     layers: tuple[Layer, ...]
     net: Options = ()
+    neuron: NeuronKeys = field(default_factory=NeuronKeys)
 
     def _number(self, key: str, default: int) -> int:
         return int(float(dict(self.net).get(key, default)))
@@ -132,3 +135,23 @@ class ModelSpec:
     def activated(self) -> dict[int, Activated]:
         """The layers that end in an activation by number, in cfg order."""
         return {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, Activated)}
+
+    @property
+    def timesteps(self) -> int:
+        """Steps that a network with neurons runs for one image, T; 1 of others."""
+        return self._number("timesteps", 1)
+
+    @property
+    def input_frames(self) -> bool:
+        """Whether the network is shown T frames, one a step, and not the same image in each."""
+        return dict(self.net).get("input", "repeat") == "frames"
+
+    @property
+    def neurons(self) -> dict[int, NeuronSpec]:
+        """The activations that keep state by layer, in cfg order."""
+        kinds = {i: layer for i, layer in self.activated.items() if layer.activation in NEURONS}
+        return {i: self.neuron_of(layer) for i, layer in kinds.items()}
+
+    def neuron_of(self, layer: Activated) -> NeuronSpec:
+        """A layer's neuron, every choice made."""
+        return neuron_spec(layer.activation, layer.neuron, self.neuron, self.timesteps)

@@ -19,7 +19,7 @@ def write_cfg(spec: s.ModelSpec) -> str:
     Raises:
         ValueError: a layer reads something else than its predecessor where a cfg has no key for that.
     """
-    parts = [_section("net", spec.net)]
+    parts = [_section("net", [*spec.net, *spec.neuron.lines()])]
     for i, layer in enumerate(spec.layers):
         kind, lines = _layer(i, layer)
         parts.append(_section(kind, [*lines, *layer.options]))
@@ -63,7 +63,8 @@ def _kernel(layer: s.Kernel, stride: Lines, dilation: int) -> Lines:
         lines.append(("padding", layer.pad // dilation))
     lines += [("groups", layer.groups)] if layer.groups > 1 else []
     lines += [("dilation", dilation)] if dilation > 1 else []
-    return [*lines, ("activation", layer.activation)]
+    lines += [("weight_quant", layer.weight_quant)] if layer.weight_quant != "none" else []
+    return [*lines, ("activation", layer.activation), *layer.neuron.lines()]
 
 
 def _pool(layer: s.Pool, references: str) -> Lines:
@@ -77,7 +78,7 @@ def _route(layer: s.Route, references: str) -> Lines:
 
 
 def _shortcut(layer: s.Shortcut, references: str) -> Lines:
-    return [("from", references), *_weighting(layer), ("activation", layer.activation)]
+    return [("from", references), *_weighting(layer), ("activation", layer.activation), *layer.neuron.lines()]
 
 
 def _weighting(layer: s.Shortcut) -> Lines:

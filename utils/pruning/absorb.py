@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.channel_groups import ChannelGroups, handed_on, sliced, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
-from utils.darknet.ops import activation_of, rule
+from utils.darknet.ops import rule
 from utils.darknet.patterns import patterns, share
+from utils.darknet.responses import response
 from utils.darknet.shortcuts import alike_channels, source_shares
 from utils.darknet.walk import run
 from utils.pruning.plan import Plan
@@ -87,7 +87,7 @@ def constants(net: Network, keep: Tensor, wires: ChannelGroups | None = None) ->
     groups = wires or trace(net.spec)
 
     def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
-        value = ACTIVATIONS[activation_of(layer)](rule(SENDS, layer, "rule for constants")(net.state, i, layer, given))
+        value = response(net.spec, layer)(rule(SENDS, layer, "rule for constants")(net.state, i, layer, given))
         return value.masked_fill(keep[groups.outputs[i]], 0.0)
 
     return run(net.spec, torch.zeros(net.spec.channels, dtype=torch.float64), step)

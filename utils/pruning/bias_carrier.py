@@ -7,25 +7,26 @@ no bias can replace the channel, but another constant channel can. Of the cut wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS, keeps_zero
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
 from utils.darknet.ops import mixing_tensor
 from utils.darknet.patterns import patterns, share
+from utils.darknet.responses import is_silent_at_zero, response
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
 from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, fill
 from utils.pruning.surgery import cut
 
 FAINTEST = 1e-3  # of the 1 that carriers send by design: less would need weights too large to train or to quantise
+OVER = 1.5  # times the beta from which on a neuron fires at every step: on a threshold rounding would decide
 HIGHEST = 6.0  # beta from which on every activation sends its most, or 1
 
 
@@ -159,7 +160,8 @@ def _levels(net: Network, wires: ChannelGroups, marked: Tensor) -> State:
         mine = marked[wires.outputs[i]].nonzero().flatten()
         if len(mine):
             key = f"layers.{i}.bn.bias" if layer.bn else f"layers.{i}.conv.bias"
-            level = 0.0 if _only_added(net.spec, i, layer) else _beta_of_one(layer.activation)
+            level = 0.0 if _only_added(net.spec, i, layer) else _beta_of_one(response(net.spec, layer))
+            level *= OVER if i in net.spec.neurons else 1.0
             new[key] = net.state[key].index_fill(0, mine.to(net.state[key].device), level)
     return new
 
@@ -167,16 +169,15 @@ def _levels(net: Network, wires: ChannelGroups, marked: Tensor) -> State:
 def _only_added(spec: s.ModelSpec, i: int, layer: s.Kernel) -> bool:
     readers = [reader for reader in spec.layers if i in reader.sources]
     added = (isinstance(r, s.Shortcut) and r.weights_type == "none" and i > min(r.sources) for r in readers)
-    return keeps_zero(layer.activation) and all(added)
+    return is_silent_at_zero(layer.activation) and all(added)
 
 
-@cache
-def _beta_of_one(activation: str) -> float:
+def _beta_of_one(activation: Callable[[Tensor], Tensor]) -> float:
     """The beta for which an activation, growing from 0 on, sends 1; `HIGHEST` where it stays below."""
     low, high = 0.0, HIGHEST
     for _ in range(60):
         middle = torch.tensor([(low + high) / 2], dtype=torch.float64)
-        low, high = (float(middle), high) if ACTIVATIONS[activation](middle) < 1 else (low, float(middle))
+        low, high = (float(middle), high) if activation(middle) < 1 else (low, float(middle))
     return high
 
 

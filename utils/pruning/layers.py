@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import ACTIVATIONS, keeps_zero
 from utils.darknet.channel_groups import sliced
 from utils.darknet.network import Network, State
-from utils.darknet.ops import activation_of, facts, rule
+from utils.darknet.ops import facts, rule
+from utils.darknet.responses import is_silent_at_zero, response
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import alike_channels
 from utils.errors import InputError
@@ -73,7 +73,7 @@ def silence_layers(net: Network, plan: LayerPlan) -> Network:
             continue
         for i in ends:
             layer = net.spec.activated[i]
-            if not keeps_zero(layer.activation):
+            if not is_silent_at_zero(layer.activation):
                 layers[i] = replace(layer, activation="linear")
             if i in kernels:
                 for name in ("bn.weight", "bn.bias") if kernels[i].bn else ("conv.weight", "conv.bias"):
@@ -142,7 +142,7 @@ def _constant(net: Network, j: int, inside: Collection[int]) -> Tensor | None:
         return None
     if j in net.spec.normed:
         gamma, beta = (net.state[f"layers.{j}.bn.{name}"].detach().cpu().double() for name in ("weight", "bias"))
-        values = ACTIVATIONS[activation_of(net.spec.layers[j])](beta[:, None] + gamma[:, None] * NODES)
+        values = response(net.spec, net.spec.layers[j])(beta[:, None] + gamma[:, None] * NODES)
         return values @ PROBABILITIES / PROBABILITIES.sum()
     if not rule(REPEATS, net.spec.layers[j], "rule for what it sends")(net.spec.layers[j]):
         return None

@@ -98,7 +98,7 @@ def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
 def _cut(tensor: Tensor, held: Held, pair: tuple[s.Layer, s.Layer], stay: Tensor, read: Tensor) -> Tensor:
     """A tensor with the channels out that ``stay`` and those in that are still ``read``; the layer before and after."""
     rows = out_first(pair[0], tensor)
-    for axis, left in ((held.out, stay), (held.into, read)):
+    for axis, left in ((held.out, stay), (held.own, stay), (held.into, read)):
         rows = rows if axis is None else _pick(rows, axis, left)
     return as_stored(pair[1], rows)
 

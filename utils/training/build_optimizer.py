@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from utils.training.device import Precision
 from utils.training.distributed import Group, synchronised
 from utils.training.ema import Ema
+from utils.training.fptt import Fptt, FpttOptions
 from utils.training.optim import add_group, make_optimizer
 from utils.training.schedule import Schedule, step_ends
 from utils.training.update import Backprop, Inputs, Teacher, UpdateOptions
@@ -41,6 +43,7 @@ class Learning:
     adam: bool = False
     ema: bool = True
     sync_bn: bool = False
+    fptt: FpttOptions | None = None  # forward through time instead of back; the average of the weights is its own
     copied: Callable[[str], bool] = lambda name: False
     cycle: float = 0.0
     lengthen: int = 2
@@ -48,7 +51,7 @@ class Learning:
     @property
     def accumulate(self) -> int:
         """Batches that an optimizer step sees."""
-        return max(1, min(round(self.nominal / self.batch_size), self.batches // STEPS))
+        return 1 if self.fptt else max(1, min(round(self.nominal / self.batch_size), self.batches // STEPS))
 
     @property
     def schedule(self) -> Schedule:
@@ -81,18 +84,20 @@ def build_update(
     model = precision.place(made)
     schedule = how.schedule
     penalty = penalty_of(model, schedule)
-    return Backprop(
-        model=model,
-        inputs=inputs,
-        schedule=schedule,
-        precision=precision,
-        ema=average(model, schedule.steps, how.copied) if how.ema else None,
-        optimizer=make_optimizer(model, lr=how.lr, adam=how.adam),
-        options=UpdateOptions(
+    parts: dict[str, Any] = {
+        "model": model,
+        "inputs": inputs,
+        "schedule": schedule,
+        "precision": precision,
+        "optimizer": make_optimizer(model, lr=how.lr, adam=how.adam),
+        "options": UpdateOptions(
             accumulate=how.accumulate, penalty=penalty, clip=CLIP, group=group, shared=group.wrap(model)
         ),
-        scaler=precision.scaler(),
-    )
+        "scaler": precision.scaler(),
+    }
+    if how.fptt:
+        return Fptt(**parts, fptt=how.fptt)
+    return Backprop(**parts, ema=average(model, schedule.steps, how.copied) if how.ema else None)
 
 
 def average(model: nn.Module, steps: int, copied: Callable[[str], bool]) -> Ema:

@@ -140,7 +140,7 @@ class Backprop:
         images = self.inputs(batch, self.precision.device)
         inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         with self.precision.autocast(), teacher.watching(inner) if teacher else nullcontext():
-            outputs = _float(model(images))
+            outputs = as_float(model(images))
         terms = loss(outputs, batch)
         if teacher is None:
             return terms
@@ -166,6 +166,7 @@ class Backprop:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         group.add_gradients(teacher.parameters() if teacher else ())  # DDP has left the mean in the network's own
         torch._foreach_div_(gradients, group.total(seen) / group.size)
+        self._regularise()
         norm = nn.utils.get_total_norm(gradients)
         if not self.scaler and not torch.isfinite(norm):  # a scaler expects this now and then, and skips the step
             raise InputError(
@@ -176,8 +177,15 @@ class Backprop:
         if self.options.penalty:
             self.options.penalty(step)
         self._take()
+        self._took()
         if self.ema:
             self.ema.update(self.model)
+
+    def _regularise(self) -> None:
+        """What an update adds to the mean gradient before it is clipped."""
+
+    def _took(self) -> None:
+        """What an update does behind a step of the optimizer."""
 
     def _take(self) -> None:
         if self.scaler:
@@ -201,6 +209,8 @@ class Backprop:
         Raises:
             ValueError: the state is of a run with another choice of --ema or precision.
         """
+        if "fptt" in state and not hasattr(self, "fptt"):
+            raise ValueError("saved with --trainer fptt")
         self.optimizer.load_state_dict(state["optimizer"])
         for part, saved in ((self.ema, state["ema"]), (self.scaler, state["scaler"])):
             if (part is None) != (saved is None):
@@ -209,6 +219,6 @@ class Backprop:
                 part.load_state_dict(saved)
 
 
-def _float(outputs: Any) -> Any:
+def as_float(outputs: Any) -> Any:
     """Outputs in fp32: a loss summed in bf16 would lose small terms."""
-    return outputs.float() if isinstance(outputs, Tensor) else [_float(item) for item in outputs]
+    return outputs.float() if isinstance(outputs, Tensor) else [as_float(item) for item in outputs]

@@ -1,0 +1,209 @@
+"""Neurons: by hand, against autograd's own graph of small steps, step by step, and against another library."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from utils.darknet.firing import after_reset, constant_response, fired
+from utils.darknet.neuron_spec import NeuronKeys, NeuronSpec, neuron_spec
+from utils.temporal.fused import slope_of
+from utils.temporal.neurons import KINDS, make_neuron
+from utils.temporal.straight_through import rounded_membrane
+
+T, SHAPE = 5, (2, 3, 4, 4)
+LIF = NeuronSpec(kind="lif", v_th=0.5, timesteps=T)
+VARIANTS = [
+    LIF,
+    replace(LIF, reset_gradient=True),
+    replace(LIF, reset="soft", surrogate="atan"),
+    replace(LIF, reset="soft", reset_gradient=True, surrogate="triangle"),
+    replace(LIF, kind="plif", surrogate="sigmoid"),
+    replace(LIF, kind="plif", reset="soft", reset_gradient=True, surrogate="multi-gaussian"),
+    NeuronSpec(kind="ilif", v_th=0.7, timesteps=T),
+]
+
+
+def current(seed=0, shape=(T, *SHAPE)):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Small(torch.autograd.Function):
+    """What a neuron sends, with its slope: one small node, so that autograd does the rest."""
+
+    @staticmethod
+    def forward(ctx, u, neuron):
+        ctx.save_for_backward(u)
+        ctx.neuron = neuron
+        return fired(neuron, u, neuron.v_th)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * slope_of(ctx.neuron)(ctx.saved_tensors[0]), None
+
+
+def unrolled(neuron, x, v, decay):
+    """The definition, as a graph of small nodes."""
+    out = []
+    for each in x:
+        u = decay * v + each
+        s = Small.apply(u, neuron)
+        out.append(s)
+        v = after_reset(neuron, u, s if neuron.reset_gradient else s.detach())
+    return torch.stack(out), v
+
+
+def test_a_lif_by_hand():
+    neuron = make_neuron(LIF, 1)
+    sent = neuron(torch.tensor([0.4, 0.4, 0.6, 0.4]).view(4, 1, 1, 1, 1))
+    # 0.4; 0.1 + 0.4 = 0.5, not above; 0.125 + 0.6 = 0.725 fires, back to 0; 0.4
+    assert sent.flatten().tolist() == [0, 0, 1, 0]
+
+
+def test_a_soft_reset_keeps_what_is_above_the_threshold():
+    neuron = make_neuron(replace(LIF, reset="soft", membrane_decay=1.0), 1)
+    assert neuron(torch.full((4, 1, 1, 1, 1), 0.375)).flatten().tolist() == [0, 1, 1, 0]  # .375 .75 .625 .5
+
+
+@pytest.mark.parametrize("choice", VARIANTS, ids=str)
+def test_the_fused_gradient_is_autograds(choice):
+    neuron = make_neuron(choice, 3).double()
+    x, v = current().requires_grad_(), (0.3 * current(1, SHAPE)).requires_grad_()
+    weights, last = current(2), current(3, SHAPE)
+    decay = torch.tensor(neuron.decay().item(), dtype=torch.float64, requires_grad=True)
+    wanted, end = unrolled(choice, x, v, decay)
+    expected = torch.autograd.grad((wanted * weights).sum() + (end * last).sum(), (x, v, decay))
+    sent, (behind,) = neuron.unroll(x, (v,))
+    assert torch.equal(sent, wanted)
+    torch.testing.assert_close(behind, end)
+    ((sent * weights).sum() + (behind * last).sum()).backward()
+    torch.testing.assert_close(x.grad, expected[0])
+    torch.testing.assert_close(v.grad, expected[1])
+    if choice.kind == "plif":
+        d = decay.item()
+        torch.testing.assert_close(neuron.rate.grad[0], expected[2] * d * (1 - d))
+    assert float(x.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("kind", ["lif", "plif", "ilif", "ltc", "li"])
+def test_all_steps_at_once_are_the_steps_one_by_one(kind):
+    torch.manual_seed(0)
+    neuron = make_neuron(neuron_spec(kind, NeuronKeys(), NeuronKeys(), T), 3).double()
+    one, many = current().requires_grad_(), current().requires_grad_()
+    sent = neuron(many)
+    memory, steps = neuron.start(one[0]), []
+    for each in one:
+        out, memory = neuron.step(each, memory)
+        steps.append(out)
+    assert torch.equal(torch.stack(steps), sent)
+    (sent * current(2)).sum().backward()
+    (torch.stack(steps) * current(2)).sum().backward()
+    torch.testing.assert_close(one.grad, many.grad)
+
+
+def test_a_step_that_begins_where_another_ended_goes_on():
+    neuron, x = make_neuron(LIF, 3).double(), current()
+    first, memory = neuron.unroll(x[:2], neuron.start(x[0]))
+    rest, _ = neuron.unroll(x[2:], memory)
+    assert torch.equal(torch.cat((first, rest)), neuron(x))
+
+
+@pytest.mark.parametrize("decay", [0.25, 1.0])
+def test_levels_of_training_are_as_many_binary_steps_at_inference(decay):
+    """An ilif sends n = 0..D times its threshold; an integrate-and-fire neuron that is charged once fires n times."""
+    choice = NeuronSpec(kind="ilif", v_th=0.5, levels=4, membrane_decay=decay, timesteps=T)
+    neuron, x = make_neuron(choice, 3).double(), 2 * current()
+    sent = neuron(x)
+    v, binary = torch.zeros(SHAPE, dtype=torch.float64), []
+    for each in x:
+        u = decay * v + each
+        left = u + choice.v_th / 2  # rounds to the nearest level
+        count = torch.zeros_like(u)
+        for _ in range(choice.levels):
+            spike = (left >= choice.v_th).double()
+            left, count = left - choice.v_th * spike, count + spike
+        v = u - choice.v_th * count
+        binary.append(count)
+    counts = torch.stack(binary)
+    assert torch.equal(sent, counts * choice.v_th)
+    assert counts.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_liquid_neuron_by_hand():
+    choice = NeuronSpec(kind="ltc", v_th=0.5, surrogate="multi-gaussian", reset_gradient=True)
+    neuron = make_neuron(choice, 1).double()
+    for gate in (neuron.tau_m, neuron.tau_adp):
+        torch.nn.init.zeros_(gate.weight)
+        torch.nn.init.zeros_(gate.bias)  # every gate at 1/2
+    sent, (u, b, _) = neuron.unroll(
+        torch.tensor([0.8, 0.8, 0.8, 0.8], dtype=torch.float64).view(4, 1, 1, 1, 1),
+        neuron.start(torch.zeros(1, 1, 1, 1, dtype=torch.float64)),
+    )
+    # u: .4, .6 > .5 fires -> 0; then theta = .5 + 1.8 * .5 = 1.4: .4; theta = .5 + 1.8 * .25 = .95: .6
+    assert sent.flatten().tolist() == [0, 1, 0, 0]
+    assert float(u) == pytest.approx(0.6)
+    assert float(b) == pytest.approx(0.25)
+
+
+def test_a_gate_at_one_forgets_the_membrane():
+    neuron = make_neuron(NeuronSpec(kind="ltc", v_th=0.5, adaptive=False, surrogate="atan"), 1)
+    torch.nn.init.constant_(neuron.tau_m.bias, 50.0)
+    torch.nn.init.zeros_(neuron.tau_m.weight)
+    x = torch.tensor([0.4, 0.6, 0.5, 0.9]).view(4, 1, 1, 1, 1)
+    assert torch.equal(neuron(x), (x > 0.5).float())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_neuron_at_rest_without_current_sends_nothing(kind):
+    neuron = make_neuron(neuron_spec(kind, NeuronKeys(), NeuronKeys(), T), 2)
+    assert not neuron(torch.zeros(T, 1, 2, 3, 3)).any()
+
+
+@pytest.mark.parametrize("choice", [each for each in VARIANTS if each.kind != "plif"], ids=str)
+def test_the_response_to_a_constant_is_the_mean_over_the_steps(choice):
+    values = torch.linspace(-1, 4, 101, dtype=torch.float64)
+    sent = make_neuron(choice, 1).double()(values.expand(T, 1, 1, 1, -1))
+    torch.testing.assert_close(constant_response(choice)(values), sent.mean(0).flatten())
+
+
+def test_a_membrane_of_few_bits_is_on_its_grid_and_its_gradient_that_of_tanh():
+    u = torch.linspace(-2, 2, 401, dtype=torch.float64, requires_grad=True)
+    rounded = rounded_membrane(u, 8)
+    assert float((rounded - torch.tanh(u)).abs().max()) <= 1 / 254 + 1e-12
+    rounded.sum().backward()
+    torch.testing.assert_close(u.grad, 1 - torch.tanh(u.detach()).square())
+    assert rounded_membrane(u, 2).unique().tolist() == [-1, 0, 1]
+    limited = u.detach().requires_grad_()
+    rounded_membrane(limited, 4, limit=0.5).sum().backward()
+    assert torch.equal(limited.grad != 0, torch.tanh(u).abs() <= 0.5)
+
+
+def test_membrane_bits_round_what_is_kept_between_steps():
+    neuron = make_neuron(replace(LIF, membrane_bits=3), 3).double()
+    _, (v,) = neuron.unroll(current(), neuron.start(current()[0]))
+    assert torch.equal((v * 3).round(), v * 3)
+    assert not torch.equal(neuron(current()), make_neuron(LIF, 3).double()(current()))
+
+
+@pytest.mark.parametrize(("reset", "detach"), [("hard", True), ("soft", True), ("hard", False)])
+def test_spikingjelly_computes_the_same(reset, detach):
+    jelly = pytest.importorskip("spikingjelly.activation_based.neuron", reason="spikingjelly is not installed")
+    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    choice = replace(LIF, reset=reset, reset_gradient=not detach, surrogate="sigmoid", membrane_decay=0.5, v_th=1.0)
+    other = jelly.LIFNode(
+        tau=2.0,
+        decay_input=False,
+        v_reset=0.0 if reset == "hard" else None,
+        detach_reset=detach,
+        surrogate_function=surrogate.Sigmoid(alpha=4.0),
+        step_mode="m",
+    )
+    mine, theirs = (2 * current()).requires_grad_(), (2 * current()).requires_grad_()
+    sent, expected = make_neuron(choice, 3).double()(mine), other(theirs)
+    assert torch.equal(sent, expected)
+    assert 0 < float(sent.mean()) < 1
+    for out in (sent, expected):
+        (out * current(2)).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)

@@ -1,0 +1,131 @@
+"""Spiking networks from train.py's command line: begun, resumed, pruned, taught, and started from integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import pipeline.train
+import quantize
+import slim_prune
+import test as measuring
+import train
+from models import load_model
+from tests.scenes import undrawn_runs, write_scenes
+from tests.training.test_train_script import cfg, same, state
+from utils.darknet.network import load_checkpoint
+from utils.errors import InputError
+
+HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
+FPTT = ["--spiking", "ltc", "--trainer", "fptt", "--fptt-k", "2", "--lr", "0.02"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with a data set of eight training and four validation images, two classes, and a cfg for it."""
+    monkeypatch.chdir(tmp_path)
+    undrawn_runs(monkeypatch)
+    write_scenes(tmp_path, train=8, valid=4, shape=(40, 80), cfg=cfg())
+    return tmp_path
+
+
+def run(*words: str):
+    return train.run(train.parser().parse_args([*HERE, *words]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--spiking", "lif", "--timesteps", "2"],
+        ["--spiking", "plif", "-sr", "--s", "0.1", "--adam"],
+        FPTT,
+        [*FPTT, "-sr", "--s", "0.1"],
+    ],
+    ids=lambda words: "-".join(words[1:4:2]),
+)
+@pytest.mark.usefixtures("place")
+def test_a_run_that_was_cut_ends_in_the_weights_of_the_unbroken_one(monkeypatch, words):
+    words = ["--cfg", "net.cfg", "--epochs", "3", "--val-interval", "1", *words]
+    run(*words, "--name", "whole")
+    one_epoch, done = pipeline.train.one_epoch, []
+
+    def interrupted(job, epoch):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(one_epoch(job, epoch))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.train, "one_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(*words, "--name", "cut")
+    begun = state("weights/last_cut.pt")
+    train.run(train.parser().parse_args(["--device", "cpu", "--workers", "0", "--resume", "weights/last_cut.pt"]))
+    assert not same(state("weights/last_cut.pt"), begun)
+    assert same(state("weights/last_cut.pt"), state("weights/last_whole.pt"))
+
+
+@pytest.mark.usefixtures("place")
+def test_what_was_trained_is_measured_pruned_taught_and_trained_on():
+    run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
+    run("--weights", "weights/last_float.pt", "--spiking", "lif", "--epochs", "1", "--name", "spikes",
+        "--t_weights", "weights/last_float.pt", "--KDstr", "3+cwd")  # fmt: skip
+    loaded = load_model("weights/last_spikes.pt")
+    assert [neuron.kind for neuron in loaded.spec.neurons.values()] == ["lif", "lif"]
+    assert loaded.predictor.timesteps == 4
+    record = measuring.run(measuring.parser().parse_args([*HERE, "--weights", "weights/last_spikes.pt"]))
+    assert 0 <= record.metrics["map50"] <= 1
+    slim_prune.run(slim_prune.parser().parse_args([*HERE, "--weights", "weights/last_spikes.pt", "--percent", "0.3"]))
+    pruned = load_checkpoint("weights/slim_prune_0.3.pt").network.spec
+    assert min(layer.filters for layer in pruned.kernels.values()) < 8
+    run("--weights", "weights/slim_prune_0.3.pt", "--epochs", "1", "--name", "tuned")
+    assert load_checkpoint("weights/last_tuned.pt").network.spec == pruned
+
+
+@pytest.mark.usefixtures("place")
+def test_a_quantised_network_is_where_an_ilif_starts():
+    run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
+    quantize.run(quantize.parser().parse_args([*HERE, "--weights", "weights/last_float.pt", "--a-bit", "4"]))
+    quantised = "weights/last_float.int.pt"
+    run("--weights", quantised, "--spiking", "ilif", "--epochs", "1", "--name", "converted", "--lr", "0.000001")
+    spec = load_checkpoint("weights/last_converted.pt").network.spec
+    grids = load_model(quantised).integer.grids
+    for i, neuron in spec.neurons.items():
+        assert neuron.v_th == pytest.approx(grids[i].scale * grids[i].qmax / 4)
+    with pytest.raises(InputError, match="thresholds of a quantised network are those of an ilif"):
+        run("--weights", quantised, "--spiking", "lif")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer", "fptt"], "--trainer fptt: the network has no steps in time; add --spiking"),
+        (["--spiking", "lif", "--trainer", "fptt", "--ema"], "--ema and --trainer fptt: fptt measures an average"),
+        (["--spiking", "lif", "--trainer", "fptt", "--fptt-k", "5"], "--fptt-k: 5 segments of 4 steps; give 1 to 4"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_what_can_not_be_trained_so_is_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        run("--cfg", "net.cfg", *words)
+    assert not list(Path("weights").glob("*.pt"))
+
+
+@pytest.mark.usefixtures("place")
+def test_binary_weights_sharpen_from_epoch_to_epoch(monkeypatch):
+    Path("net.cfg").write_text(
+        Path("net.cfg").read_text().replace("activation=relu", "weight_quant=binary\nactivation=relu")
+    )
+    seen, learn = [], pipeline.train._learn
+
+    def watched(job, epoch):
+        result = learn(job, epoch)
+        seen.append(job.model.layers["0"].sharpness)
+        return result
+
+    monkeypatch.setattr(pipeline.train, "_learn", watched)
+    run("--cfg", "net.cfg", "--spiking", "lif", "--epochs", "2")
+    assert seen == pytest.approx([0.1, 1.0])
+    kernel = load_model("weights/last.pt").predictor.layers["0"]
+    assert torch.isfinite(kernel.conv.weight).all()

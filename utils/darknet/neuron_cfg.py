@@ -1,0 +1,160 @@
+"""What a cfg says of activations that keep state: read, checked, and put in the place of others (``--spiking``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS
+from utils.darknet.cfg_schema import INPUTS, NEURON
+from utils.darknet.neuron_spec import ACTS_FOR, GATES, NEURONS, RESETS, SURROGATES, NeuronKeys
+from utils.darknet.sections import Section
+from utils.errors import InputError
+
+MOST_BITS = 16  # of a membrane; above that rounding is finer than what float32 training shows
+GATES_ANALOG = (s.SqueezeExcite, s.ScaleChannels)
+TIMES = ("timesteps", "input")
+
+
+def read_neuron(sec: Section, activation: str) -> NeuronKeys:
+    """The neuron's keys of a section, checked.
+
+    Raises:
+        InputError: a key that does not act for this activation, or a value that it cannot have.
+    """
+    for key in ACTS_FOR.keys() & sec.options.keys():
+        if sec.kind not in ("net", "network") and activation not in ACTS_FOR[key]:
+            kinds = ", ".join(ACTS_FOR[key])
+            raise InputError(
+                f"{sec.name} line {sec.options[key][0]}: {key}= acts with activation={kinds}, this is {activation}; "
+                "leave it away"
+            )
+    return NeuronKeys(
+        v_th=_number(sec, "v_th", 0.0, float("inf")),
+        membrane_decay=_number(sec, "membrane_decay", -1.0 if activation != "plif" else 0.0, 1.0),
+        reset=_word(sec, "reset", RESETS),
+        reset_gradient=_flag(sec, "reset_gradient"),
+        surrogate=_word(sec, "surrogate", SURROGATES),
+        levels=sec.integer("levels", 1, least=1) if "levels" in sec.options else None,
+        gate=_word(sec, "gate", GATES),
+        adaptive=_flag(sec, "adaptive"),
+        membrane_bits=_bits(sec),
+        replaces=_word(sec, "replaces", tuple(ACTIVATIONS)),
+    )
+
+
+def check_net(net: Section, spec: s.ModelSpec) -> None:
+    """Refuse keys of ``[net]`` that nobody reads, and neurons without a number of steps.
+
+    Raises:
+        InputError: names the line.
+    """
+    kinds = {neuron.kind for neuron in spec.neurons.values()}
+    for key in (NEURON | set(TIMES)) & net.options.keys():
+        wanted = ACTS_FOR.get(key, NEURONS)
+        if not kinds & set(wanted):
+            names = ", ".join(wanted)
+            raise InputError(
+                f"{net.name} line {net.options[key][0]}: {key}= acts with activation={names}, and no layer has one; "
+                "leave it away, or train with --spiking"
+            )
+    net.integer("timesteps", 1, least=1)
+    net.one_of("input", INPUTS)
+    if kinds and "timesteps" not in net.options:
+        raise InputError(f"{net.place}: a network with neurons ({', '.join(sorted(kinds))}) needs timesteps=")
+
+
+def with_neurons(
+    spec: s.ModelSpec,
+    kind: str,
+    timesteps: int,
+    *,
+    levels: int | None = None,
+    thresholds: Mapping[int, float] | None = None,
+) -> s.ModelSpec:
+    """The network with a neuron in the place of every hidden activation; ``linear`` stays, so do outputs.
+
+    Each remembers what it replaces, so that `without_neurons` is the inverse; tensors keep their names.
+
+    Args:
+        spec: a network without neurons.
+        kind: of `NEURONS`.
+        timesteps: T.
+        levels: most spikes of an ilif a step; None: as the kind has it.
+        thresholds: of layers that do not have their kind's.
+
+    Raises:
+        InputError: the network has neurons already, none to replace, or gates, whose values are no spikes.
+    """
+    if spec.neurons:
+        raise InputError(f"--spiking {kind}: the network has neurons of its own; leave --spiking away")
+    for layer in spec.layers:
+        if isinstance(layer, GATES_ANALOG):
+            raise InputError(
+                f"cfg line {layer.line}: a gate scales what it reads, and spikes are scaled by nothing; "
+                f"--spiking {kind} takes networks without [se] and [scale_channels]"
+            )
+    hidden = {i: layer for i, layer in spec.activated.items() if _hidden(spec, i, layer)}
+    if not hidden:
+        raise InputError(f"--spiking {kind}: the network has no hidden activation to replace; leave --spiking away")
+    layers = list(spec.layers)
+    for i, layer in hidden.items():
+        own = NeuronKeys(replaces=layer.activation, levels=levels, v_th=(thresholds or {}).get(i))
+        layers[i] = replace(layer, activation=kind, neuron=own)
+    net = (*spec.net, ("timesteps", str(timesteps)))
+    return replace(spec, layers=tuple(layers), net=net)
+
+
+def without_neurons(spec: s.ModelSpec) -> s.ModelSpec:
+    """The network that `with_neurons` was given: its conventional twin.
+
+    Raises:
+        InputError: a neuron replaces nothing that is known.
+    """
+    layers = list(spec.layers)
+    for i in spec.neurons:
+        layer = spec.activated[i]
+        if layer.neuron.replaces is None:
+            raise InputError(f"cfg line {layer.line}: replaces= does not say what stood here before {layer.activation}")
+        layers[i] = replace(layer, activation=layer.neuron.replaces, neuron=NeuronKeys())
+    net = tuple((key, value) for key, value in spec.net if key not in TIMES)
+    return replace(spec, layers=tuple(layers), net=net, neuron=NeuronKeys())
+
+
+def _hidden(spec: s.ModelSpec, i: int, layer: s.Activated) -> bool:
+    """Whether an activation is inside the network; what an output reads stays as it is."""
+    return layer.activation != "linear" and not any(i in spec.layers[j].sources for j in spec.heads)
+
+
+def _number(sec: Section, key: str, above: float, most: float) -> float | None:
+    """A number above one and up to another; None where it is not set."""
+    if key not in sec.options:
+        return None
+    value = sec.real(key, 0.0)
+    if not max(above, -1e-12) < value <= most or value == float("inf"):
+        least = "0" if above < 0 else "more than 0"
+        end = "" if most == float("inf") else f" to {most:g}"
+        raise InputError(f"{sec.name} line {sec.options[key][0]}: {key}={value:g} must be from {least}{end}")
+    return value
+
+
+def _word(sec: Section, key: str, known: Sequence[str]) -> str | None:
+    return sec.one_of(key, {word: word for word in known}) if key in sec.options else None
+
+
+def _flag(sec: Section, key: str) -> bool | None:
+    return bool(sec.integer(key, 0)) if key in sec.options else None
+
+
+def _bits(sec: Section) -> int | None:
+    if "membrane_bits" not in sec.options:
+        return None
+    bits = sec.integer("membrane_bits", 0)
+    if bits == 1 or bits > MOST_BITS:
+        line = sec.options["membrane_bits"][0]
+        raise InputError(
+            f"{sec.name} line {line}: membrane_bits={bits}: a membrane has 2 to {MOST_BITS} bits, its sign among them; "
+            "0 leaves it alone"
+        )
+    return bits

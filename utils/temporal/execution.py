@@ -1,0 +1,132 @@
+"""A network run through time: which of its edges have steps at all, and one pass over all of them or over one.
+
+*Layer-wise*, all steps go through a layer before the next layer is begun: what has no state sees T N images at once,
+[T * N, C, H, W], and batch norm with them takes its statistics over time as over images (tdBN: Zheng et al., AAAI 2021,
+arXiv 2011.05280). *Step-wise* is the same pass over one step, with the state handed on. What is the same at every step
+is computed once: all that a still image goes through before the first neuron; and outputs, with the linear kernels
+that only they read, see the mean over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.temporal.neurons import Memory, StatefulNeuron
+
+Memories = Mapping[int, Memory]  # of every neuron, by layer
+FRAMES = 5  # axes of an input that has steps of its own
+
+
+@dataclass(frozen=True)
+class Clock:
+    """``timed``: edges whose values differ from step to step. ``averaging``: layers that read the mean over steps."""
+
+    timed: frozenset[int]
+    averaging: frozenset[int]
+
+
+def clock_of(spec: s.ModelSpec, *, frames: bool) -> Clock:
+    """Which edges of a network have an axis of time, if the image has one (``frames``) or has not."""
+    timed: set[int] = {-1} if frames else set()
+    averaging = _read_outs(spec)
+    for i, layer in enumerate(spec.layers):
+        if i in spec.neurons or (i not in averaging and timed & set(layer.sources)):
+            timed.add(i)
+    return Clock(frozenset(timed), averaging)
+
+
+def _read_outs(spec: s.ModelSpec) -> frozenset[int]:
+    """Outputs, and the linear kernels that nobody else reads: of those the mean comes after or before, as one likes."""
+    outputs = set(spec.heads)
+    found = set(outputs)
+    for i, layer in spec.kernels.items():
+        readers = {j for j, other in enumerate(spec.layers) if i in other.sources}
+        if layer.activation == "linear" and not layer.bn and readers and readers <= outputs:
+            found.add(i)
+    return frozenset(found)
+
+
+class Passage:
+    """One pass of a batch through a network with neurons, over ``steps`` steps."""
+
+    def __init__(self, clocks: Mapping[bool, Clock], x: Tensor, steps: int, memory: Memories, *, frames: bool) -> None:
+        """Take a batch in.
+
+        Args:
+            clocks: of `clock_of`, by ``frames``.
+            x: [N, C, H, W], the same image at every step, or [N, T, C, H, W], frames.
+            steps: T; that of the frames, where there are some.
+            memory: the state before the first step; empty: at rest.
+            frames: whether the network is made for frames; a single image is repeated for it.
+        """
+        own = x.dim() == FRAMES
+        self.steps = x.shape[1] if own else steps
+        self.clock = clocks[own or frames]
+        self.image = folded(x) if own else self._repeated(x) if frames else x
+        self.before, self.after = memory, dict[int, Memory]()
+
+    def given(self, i: int, layer: s.Layer, values: list[Tensor]) -> list[Tensor]:
+        """What a layer reads: the mean over time, all steps, or what is the same at each of them."""
+        timed = self.clock.timed
+        if i in self.clock.averaging:
+            pairs = zip(layer.sources, values, strict=True)
+            return [self._unfolded(x).mean(0) if j in timed else x for j, x in pairs]
+        if timed & set(layer.sources):
+            return [x if j in timed else self._repeated(x) for j, x in zip(layer.sources, values, strict=True)]
+        return values
+
+    def fire(self, i: int, layer: s.Layer, neuron: StatefulNeuron, current: Tensor) -> Tensor:
+        """A layer's neurons at all steps; the current may be the same at each."""
+        timed = bool(self.clock.timed & set(layer.sources))
+        over_time = self._unfolded(current) if timed else current.expand(self.steps, *current.shape)
+        sent, self.after[i] = neuron.unroll(over_time, self.before.get(i) or neuron.start(over_time[0]))
+        return sent.flatten(0, 1)
+
+    def _unfolded(self, x: Tensor) -> Tensor:
+        return x.unflatten(0, (self.steps, -1))
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        return x.expand(self.steps, *x.shape).flatten(0, 1)
+
+
+def folded(frames: Tensor) -> Tensor:
+    """[N, T, C, H, W] -> [T * N, C, H, W], channels last."""
+    return frames.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def detached(memory: Memories) -> dict[int, Memory]:
+    """The state without the graph that made it."""
+    return {i: tuple(value.detach() for value in values) for i, values in memory.items()}
+
+
+def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
+    """Where the gammas of a layer's batch norm start in a network that is trained as spikes; None: as usual, at 1.
+
+    The threshold of the neurons that read it, so that their current has that deviation; a fifth of it for the last
+    norm of a residual branch, whose sums would grow with depth. Source: tdBN, section 3.2, and EMS-YOLO.
+    """
+    neurons = spec.neurons
+    if i in neurons:
+        return neurons[i].v_th
+    if not neurons:
+        return None
+    readers = _through(spec, {i})
+    behind = [neurons[j].v_th for j in readers if j in neurons]
+    if any(isinstance(spec.layers[j], s.Shortcut) for j in readers):
+        return RESIDUAL_SHARE * (behind or [next(iter(neurons.values())).v_th])[0]
+    return behind[0] if behind else None
+
+
+def _through(spec: s.ModelSpec, found: Collection[int]) -> set[int]:
+    """The layers that read some edges, directly or through those that move values."""
+    readers = {j for j, layer in enumerate(spec.layers) if set(layer.sources) & set(found)}
+    moves = {j for j in readers if isinstance(spec.layers[j], s.Pool | s.Route | s.Upsample | s.Dropout)}
+    return readers | (_through(spec, moves) if moves else set())
+
+
+RESIDUAL_SHARE = 0.2

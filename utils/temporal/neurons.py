@@ -1,0 +1,155 @@
+"""Neurons with state: charge, fire, reset. Each runs T steps at once or one at a time, with the same result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from utils.darknet.firing import after_reset
+from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
+from utils.temporal.fused import Integrate
+from utils.temporal.straight_through import rounded_membrane
+from utils.temporal.surrogates import SURROGATE, Spike
+
+Memory = tuple[Tensor, ...]  # what a neuron keeps from step to step, each as large as one step's current
+
+
+class StatefulNeuron(nn.Module):
+    """An activation that keeps state; ``neuron`` says how it was chosen."""
+
+    def __init__(self, neuron: NeuronSpec) -> None:
+        super().__init__()
+        self.neuron = neuron
+
+    def start(self, like: Tensor) -> Memory:
+        """State before the first step, zeros: inference never depends on a random generator.
+
+        Args:
+            like: one step's current, [N, C, H, W].
+        """
+        return (torch.zeros_like(like),)
+
+    def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Currents [T, N, C, H, W] and the state before them -> what is sent, alike, and the state behind it."""
+        sent = []
+        for current in x:
+            out, memory = self.step(current, memory)
+            sent.append(out)
+        return torch.stack(sent), memory
+
+    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step of `unroll`: [N, C, H, W]."""
+        sent, memory = self.unroll(x[None], memory)
+        return sent[0], memory
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Currents [T, N, C, H, W] from rest -> what is sent, alike."""
+        return self.unroll(x, self.start(x[0]))[0]
+
+    def extra_repr(self) -> str:
+        """The neuron's choices."""
+        return str(self.neuron)
+
+
+class IntegrateAndFire(StatefulNeuron):
+    """lif, and ilif, which in training sends whole numbers of its threshold."""
+
+    def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """All steps as one node of the graph; with membrane_bits step by step, since rounding comes between."""
+        if self.neuron.membrane_bits:
+            return super().unroll(x, memory)
+        sent, v = Integrate.apply(x, memory[0], self.decay(), self.neuron)
+        return sent, (v,)
+
+    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step."""
+        sent, v = Integrate.apply(x[None], memory[0], self.decay(), self.neuron)
+        bits = self.neuron.membrane_bits
+        return sent[0], (rounded_membrane(v, bits) if bits else v,)
+
+    def decay(self) -> Tensor:
+        """Share of the membrane that is left after a step, a scalar."""
+        return torch.tensor(self.neuron.membrane_decay)
+
+
+class ParametricIntegrateAndFire(IntegrateAndFire):
+    """plif: a lif whose decay is learned, one for a layer, as the sigmoid of ``rate``.
+
+    Source: Fang et al., ICCV 2021 (arXiv 2007.05785), without their factor of 1 - decay on the current.
+    """
+
+    def __init__(self, neuron: NeuronSpec) -> None:
+        super().__init__(neuron)
+        d = min(max(neuron.membrane_decay, 1e-4), 1 - 1e-4)
+        self.rate = nn.Parameter(torch.tensor([math.log(d / (1 - d))]))
+
+    def decay(self) -> Tensor:
+        """The learned one."""
+        return self.rate.sigmoid()[0]
+
+
+class LeakyIntegrator(StatefulNeuron):
+    """li: the membrane itself, leaking and without spikes; a read-out."""
+
+    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """u = d u + x."""
+        u = self.neuron.membrane_decay * memory[0] + x
+        return u, (u,)
+
+
+class LiquidTimeConstant(StatefulNeuron):
+    """ltc: gates decide, for each unit and step, how fast membrane and threshold follow.
+
+        alpha = sigmoid(tau_m * (d + u)),  u += alpha (d - u)
+        rho = sigmoid(tau_adp * (d + b)),  b = rho b + (1 - rho) s,  theta = v_th + 1.8 b
+        s = 1[u > theta],                  u = (1 - s) u
+
+    d is the current, * a convolution by the gate's kernel. Source: Yin, Corradi, Bohte, Accurate online training of
+    dynamical spiking neural networks through Forward Propagation Through Time, 2022 (arXiv 2112.11231), whose gates
+    have batch norm, ours a bias; b starts at 0.
+    """
+
+    def __init__(self, neuron: NeuronSpec, channels: int) -> None:
+        super().__init__(neuron)
+        side = 1 if neuron.gate == "pointwise" else 3
+        groups = channels if neuron.gate == "depthwise" else 1
+        self.tau_m = nn.Conv2d(channels, channels, side, padding=side // 2, groups=groups)
+        self.tau_adp = (
+            nn.Conv2d(channels, channels, side, padding=side // 2, groups=groups) if neuron.adaptive else None
+        )
+        self.slope: Callable[[Tensor], Tensor] = SURROGATE[neuron.surrogate]
+
+    def start(self, like: Tensor) -> Memory:
+        """Membrane, trace of its spikes, spikes of the step before."""
+        return tuple(torch.zeros_like(like) for _ in range(3))
+
+    def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step, as above."""
+        u, b, before = memory
+        theta: Tensor | float = self.neuron.v_th
+        if self.tau_adp is not None:
+            rho = self.tau_adp(x + b).sigmoid()
+            b = rho * b + (1 - rho) * before
+            theta = self.neuron.v_th + ADAPTATION * b
+        u = u + self.tau_m(x + u).sigmoid() * (x - u)
+        s: Tensor = Spike.apply(u - theta, self.slope)
+        u = after_reset(self.neuron, u, s if self.neuron.reset_gradient else s.detach())
+        return s, (u, b, s)
+
+
+def make_neuron(neuron: NeuronSpec, channels: int) -> StatefulNeuron:
+    """The module of a neuron for so many channels."""
+    if neuron.kind == "ltc":
+        return LiquidTimeConstant(neuron, channels)
+    return KINDS[neuron.kind](neuron)
+
+
+KINDS: dict[str, Callable[[NeuronSpec], StatefulNeuron]] = {
+    "lif": IntegrateAndFire,
+    "ilif": IntegrateAndFire,
+    "plif": ParametricIntegrateAndFire,
+    "li": LeakyIntegrator,
+}
