@@ -303,6 +303,11 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
 
 
 def nir_package() -> Any:
+    """The package nir, which is no requirement.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import nir
     except ImportError as error:

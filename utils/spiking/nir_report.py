@@ -40,7 +40,7 @@ The file, run in the importers' own ways (`report.json`), beside the integer net
 a share of its largest value. More steps (`--steps`) settle on the network whose levels are not rounded. sinabs 3.1.3, norse
 1.1.0 and snnTorch 1.0.0 give these very numbers on a chain of layers. With snnTorch 1.0.0 set `init_hidden = True` on each
 of its neurons after loading: else it leaves their states in its outputs.
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
