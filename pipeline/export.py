@@ -19,6 +19,7 @@ from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.export.darknet_files import export_darknet
+from utils.export.engine.target import Engine, read_engine
 from utils.export.formats import FORMS
 from utils.export.onnx_float_folder import MODEL, FloatOptions, export_float
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
@@ -136,9 +137,10 @@ def export(session: Session[ExportConfig]) -> ExportResult:
         InputError: the target cannot run the network, there are too few images, or the hand-off does not verify.
     """
     config = session.config
-    if config.target:
+    if config.target in TARGETS:
         assert session.loaded.integer is not None
         check_target(session.loaded.integer, config.target)
+    engine_of(config)
     most = len(session.valid.dataset)
     count = min(config.images, most) if "golden" not in config.given else config.golden
     if not 1 <= count <= most:
@@ -151,6 +153,20 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     write = write_float if config.float_network else WRITERS[config.form]
     made = write(Job(session, images, stem, out))
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
+
+
+def engine_of(config: ExportConfig) -> Engine | None:
+    """The sizes of the engine that is asked for.
+
+    Raises:
+        InputError: ``--target`` is a file and there is no ``--engine``, or the file says something else.
+    """
+    is_file = bool(config.target) and config.target not in TARGETS
+    if is_file and not config.engine:
+        raise InputError(f"--target {config.target}: sizes of an engine; add --engine integer")
+    if not config.engine:
+        return None
+    return read_engine(Path(config.target)) if is_file else Engine()
 
 
 def free_folder(config: ExportConfig, stem: str) -> Path:
@@ -179,10 +195,11 @@ def write_hand_off(job: Job) -> Written:
         spiking=job.session.loaded.kind == "spiking",
         git=git_state(),
         resize=how_of(config),
+        engine=engine_of(config),
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
-        if config.target:
+        if config.target in TARGETS:
             manifest["target"] = config.target
             with (folder / "README.md").open("a", encoding="utf-8") as text:
                 text.write(TARGETS[config.target].notes)

@@ -49,6 +49,7 @@ NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
     "--percent": "what a strategy cuts without harm on the sample set",
     "--KDstr": "a chain's baseline teaches; train.py has no teacher unless it is given one",
     "--kd": "the same flag",
+    "--engine": "two things: what runs the points of a sweep, and the hardware of a hand-off, of which most need none",
     "--quantized": "train.py trains floats where nothing is said",
 }
 

@@ -96,6 +96,7 @@ LACKING = [  # script, the flags, and what the line says
     ("export", "darknet --golden 4", "^darknet and --golden: a graph without images"),
     ("export", "fpga --dialect exact", "^--dialect: acts only with nir; add that"),
     ("export", "nir --dialect exact --steps 4", "^--dialect exact and --steps: its steps are its timetable's"),
+    ("export", "c --engine integer", "^--engine: acts only with fpga; add that, or leave --engine away"),
 ]
 TOGETHER = [
     ("train", "-sr --s 0.01 --prune 1 --s-schedule decay"),
@@ -115,6 +116,7 @@ TOGETHER = [
     ("export", "onnx --float --decode --dynamic --cfg net.cfg --golden 4"),
     ("export", "darknet --cfg net.cfg"),
     ("export", "nir --golden 4 --steps 30"),
+    ("export", "fpga --engine integer --target engine.json"),
 ]
 
 

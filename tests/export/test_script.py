@@ -100,3 +100,27 @@ def test_a_tile_that_is_none_is_refused(place, capsys):
         with pytest.raises(SystemExit):
             export.parser().parse_args(["--tile", words])
         assert f"argument --tile: must be TMxTN, such as 64x8, got {words}" in capsys.readouterr().err
+
+
+def test_an_engine_is_written_with_its_program_and_sizes_of_a_file_are_its_own(place):
+    Path("small.json").write_text('{"lanes": 4, "input_words": 4096}')
+    typed("fpga", "--weights", "weights/net.int.pt", "--golden", "1", "--engine", "integer", "--target", "small.json")
+    folder = Path("export/net/rtl/engine")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["engine"]["lanes"] == 4 and report["clocks"] == sum(each["clocks"] for each in report["layers"]) + 28
+    assert f"{report['clocks']:,} clocks a frame" in (folder / "README.md").read_text()
+    assert (folder / "program.bin").stat().st_size == 64 * report["descriptors"]
+    assert "rtl/engine/program.bin" in manifest("export/net")["files"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--target", "small.json"), "--target small.json: sizes of an engine; add --engine integer"),
+        (("--engine", "integer", "--target", "small.json"), "--target small.json: No such file"),
+    ],
+)
+def test_sizes_without_an_engine_and_a_missing_file_leave_nothing(words, message, place):
+    with pytest.raises(InputError, match=message):
+        typed("fpga", "--weights", "weights/net.int.pt", *words)
+    assert not Path("export").exists()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.run import RunConfig
-from utils.export.choices import TARGET_NAMES
+from utils.export.choices import ENGINES, TARGET_NAMES
 
 FORMS = ("aer", "c", "darknet", "fpga", "nir", "onnx", "qonnx")
 
@@ -21,6 +21,13 @@ def tile(text: str) -> tuple[int, int]:
     if len(numbers) != 2 or not all(number.isdigit() and int(number) for number in numbers):
         raise argparse.ArgumentTypeError(f"must be TMxTN, such as 64x8, got {text}")
     return int(numbers[0]), int(numbers[1])
+
+
+def target(text: str) -> str:
+    """The name of hardware, or a file of an engine's sizes."""
+    if text not in TARGET_NAMES and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"must be {', '.join(TARGET_NAMES)} or an engine's FILE.json, got {text}")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +46,8 @@ class ExportConfig(RunConfig):
     dialect: str = flag("if", "nir: nodes that simulators import, or exact ones", choices=["if", "exact"])
     steps: int | None = flag(None, "nir: how long an image is shown (default: the window)", type=cli.positive)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
-    target: str = flag("", "refuse what this hardware cannot run", choices=TARGET_NAMES)
+    engine: str = flag("", "with the whole network in SystemVerilog, and its program", choices=ENGINES)
+    target: str = flag("", "refuse what this hardware cannot run: vitis-dpu, or the engine's FILE.json", type=target)
     out: str = flag("", "the new folder (default: export/ and the network's name)")
 
     @property

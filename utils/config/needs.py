@@ -120,7 +120,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "ExportConfig": (
-        Rule("--tile", needs="fpga"),
+        Rule("--tile --engine", needs="fpga"),
         Rule("--golden", against="--dialect exact | darknet", why="a graph without images; leave it away"),
         Rule("--dialect --steps", needs="nir"),
         Rule("--steps", against="--dialect exact", why="its steps are its timetable's; leave one of them away"),

@@ -1,5 +1,6 @@
-"""What export.py --target may say. Nothing here needs torch."""
+"""What export.py --target and --engine may say. Nothing here needs torch."""
 
 from __future__ import annotations
 
 TARGET_NAMES = ("vitis-dpu",)  # `targets.TARGETS`
+ENGINES = ("integer",)

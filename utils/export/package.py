@@ -19,6 +19,9 @@ from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
 from utils.export import c99, prepare, rtl, verify
 from utils.export.costs import shapes
+from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.target import Engine
+from utils.export.engine.write import write_engine
 from utils.export.formats import FORMS
 from utils.export.golden import write_golden
 from utils.export.layers import TensorFiles, describe_grid, describe_layer
@@ -52,6 +55,7 @@ class HandOffOptions:
         spiking: with the parameters of integrate-and-fire neurons, their timetable, and golden spike trains.
         git: commit of the program.
         resize: how pictures are fitted into the network's, "letterbox" or "stretch".
+        engine: with the whole network in hardware of these sizes, in rtl/engine/.
     """
 
     name: str
@@ -60,6 +64,7 @@ class HandOffOptions:
     spiking: bool = False
     git: str | None = None
     resize: str = "letterbox"
+    engine: Engine | None = None
 
 
 def export_network(
@@ -81,9 +86,12 @@ def export_network(
     Raises:
         InputError: ``out`` exists or cannot be written, a layer cannot be exported, or the folder does not verify.
     """
+    program = None if options.engine is None else program_of(network, images, options.engine)
     with whole_folder(out) as folder:
         manifest = _fill(folder, network, images, options)
         clocks = rtl.write_rtl(folder / "rtl", manifest) if "mem" in options.forms else None
+        if program is not None:
+            log.info("%s", write_engine(folder / "rtl/engine", program, manifest))
         if finish is not None:
             finish(folder, manifest)
         seal(folder, manifest)
@@ -98,6 +106,15 @@ def export_network(
         if clocks is not None:
             log.info("%s", rtl.replay(folder / "rtl", clocks))
     return manifest
+
+
+def program_of(network: IntegerNetwork, images: Tensor, engine: Engine) -> Program:
+    """The network compiled for an engine, at the images' size.
+
+    Raises:
+        InputError: a layer is not in the engine, or does not fit it.
+    """
+    return compile_network(network, shapes(network, (images.shape[2], images.shape[3])), engine)
 
 
 @contextmanager

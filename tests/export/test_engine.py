@@ -1,0 +1,267 @@
+"""The whole network in hardware: every layer's map in Verilator, in the clocks that were predicted, and with a memory that stalls."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.export.hand_made import hand_made
+from tests.export.nets import LOW, QUICK, chance, lowered, small
+from tests.quantization.random_nets import cfg_text, random_images
+from utils.errors import InputError
+from utils.export.costs import shapes
+from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.constants import scaling
+from utils.export.engine.isa import CHECK, Compute, encode
+from utils.export.engine.memory import Life, allocate
+from utils.export.engine.target import Engine, read_engine
+from utils.export.engine.tiles import Window, tiles
+from utils.export.engine.write import top, write_engine
+from utils.export.golden import write_golden
+from utils.export.layers import TensorFiles, describe_layer
+from utils.quantization.integer import IntegerNetwork, Requantiser, requantise
+
+needs_verilator = pytest.mark.skipif(
+    not (shutil.which("verilator") and shutil.which("make") and shutil.which("c++")), reason="needs verilator"
+)
+SMALL = Engine(lanes=8, input_words=2048, weight_rows=128)  # so that layers are cut into tiles
+WIDEST = {"level_bits": 9, "weight_bits": 8, "acc_bits": 32, "gain_bits": 32, "factor_bits": 18}
+
+
+def compiled(network: IntegerNetwork, images, engine: Engine = SMALL) -> Program:
+    return compile_network(network, shapes(network, tuple(images.shape[2:])), engine)
+
+
+def write(folder: Path, network: IntegerNetwork, images, engine: Engine = SMALL) -> Program:
+    """A folder with golden/ and rtl/engine/, and nothing else."""
+    shape, target = shapes(network, tuple(images.shape[2:])), TensorFiles(folder, ("npy",))
+    manifest = {
+        "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
+        "golden": write_golden(folder, network, images[:1], ["npy"], None),
+    }
+    program = compiled(network, images, engine)
+    write_engine(folder / "rtl/engine", program, manifest)
+    return program
+
+
+def build(folder: Path) -> Path:
+    subprocess.run(["make", "-s", "-C", folder, "build/sim"], check=True, capture_output=True)
+    return folder / "build/sim"
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory) -> Path:
+    """The engine as wide as any network needs, built once."""
+    folder = tmp_path_factory.mktemp("engine")
+    program = write(folder, *small("tests/cfgs/grey.cfg"))
+    wide = replace(program, engine=replace(program.engine, **WIDEST))
+    (folder / "rtl/engine/top.sv").write_text(top(wide))
+    return build(folder / "rtl/engine")
+
+
+def run(simulator: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [simulator, "map.txt", "../../golden/0", *flags]
+    return subprocess.run(command, cwd=folder / "rtl/engine", capture_output=True, text=True)
+
+
+def check(simulator: Path, folder: Path, network: IntegerNetwork, images) -> Program:
+    """Every map equal, with and without stalls; in the predicted clocks without."""
+    program = write(folder, network, images)
+    layers = len([i for i in program.plan.edges if i >= 0])
+    plain, stalled = run(simulator, folder), run(simulator, folder, "--stall", "40", "--seed", "5")
+    for done in (plain, stalled):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"engine: {layers} layers, ")
+    clocks, predicted = map(int, re.search(r"; (\d+) clocks \((\d+) predicted\)", plain.stdout).groups())
+    assert clocks == predicted < int(re.search(r"; (\d+) clocks", stalled.stdout)[1])
+    return program
+
+
+@needs_verilator
+@pytest.mark.parametrize("scheme", [QUICK, LOW], ids=["8-bit", "low"])
+@pytest.mark.parametrize("name", ["gates", "slices", "transposed"])
+def test_every_layer_is_equal_in_the_predicted_clocks_and_with_stalls(name, scheme, simulator, tmp_path):
+    check(simulator, tmp_path, *small(f"tests/cfgs/{name}.cfg", scheme))
+
+
+@needs_verilator
+@pytest.mark.parametrize("name", ["averages", "depthwise", "ghost", "grouped", "residual", "spp", "weighted"])
+def test_every_operation_is_equal_in_the_predicted_clocks_and_with_stalls(name, simulator, tmp_path):
+    check(simulator, tmp_path, *small(f"tests/cfgs/{name}.cfg"))
+
+
+@needs_verilator
+@pytest.mark.parametrize("seed", range(3))
+def test_random_networks_are_equal(seed, simulator, tmp_path):
+    check(simulator, tmp_path, *chance(seed))
+
+
+@needs_verilator
+def test_an_engine_of_four_lanes_as_narrow_as_its_network_is_equal(tmp_path):
+    network, images = small("tests/cfgs/csp.cfg", LOW)
+    program = write(tmp_path, network, images, Engine(lanes=4, input_words=1024, weight_rows=256))
+    assert program.engine.weight_bits < 8 and program.engine.acc_bits < 32
+    done = run(build(tmp_path / "rtl/engine"), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_verilator
+def test_one_pixel_changed_is_noticed(simulator, tmp_path):
+    write(tmp_path, *small("tests/cfgs/plain.cfg"))
+    done = run(simulator, tmp_path, "--flip")
+    assert done.returncode == 1
+    assert re.match(r"layer 0: 000_out\.npy: element \d+ is -?\d+, but the engine gives", done.stderr)
+
+
+@needs_verilator
+def test_a_flipped_bit_of_the_program_stops_the_engine_at_its_descriptor(simulator, tmp_path):
+    write(tmp_path, *small("tests/cfgs/plain.cfg"))
+    path = tmp_path / "rtl/engine/program.bin"
+    for number, byte in ((0, 17), (3, 3), (5, 60)):
+        content = bytearray(path.read_bytes())
+        content[64 * number + byte] ^= 1 << byte % 8
+        path.write_bytes(content)
+        done = run(simulator, tmp_path)
+        assert done.stderr == f"error register: descriptor {number}, code 1 (it is damaged)\n"
+        content[64 * number + byte] ^= 1 << byte % 8
+        path.write_bytes(content)
+    assert run(simulator, tmp_path).returncode == 0
+
+
+@needs_verilator
+def test_a_flipped_bit_of_the_weights_is_named_with_its_layer(simulator, tmp_path):
+    program = write(tmp_path, *small("tests/cfgs/plain.cfg"))
+    path = tmp_path / "rtl/engine/constants.bin"
+    content = bytearray(path.read_bytes())
+    content[8 * 12 + 7 * 8 * 8] ^= 0x40  # a weight of layer 0, the eighth tap, of output and input channel 0
+    path.write_bytes(content)
+    assert program.descriptors[0].layer == 0
+    assert run(simulator, tmp_path).stderr.startswith("layer 0: 000_out.npy: element ")
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("verilator", "iverilog", "yosys"))), reason="needs verilator, iverilog, yosys"
+)
+def test_verilator_icarus_and_yosys_read_the_engine_without_a_warning(lanes, tmp_path):
+    network, images = small("tests/cfgs/residual.cfg", LOW)
+    write(tmp_path, network, images, Engine(lanes=lanes, input_words=1024))
+    done = subprocess.run(["make", "-s", "-C", tmp_path / "rtl/engine", "lint"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_descriptor_carries_its_check():
+    words = encode(compiled(*small("tests/cfgs/gates.cfg")).descriptors)
+    assert set(np.bitwise_xor.reduce(words.view(np.uint16), axis=1).tolist()) == {CHECK}
+
+
+def test_the_array_has_a_tap_for_every_multiplication_of_a_dense_network():
+    """Of channels in multiples of the lanes: MACs / L^2 clocks, and no fewer."""
+    conv = {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "relu"}
+    images = random_images(1)
+    network = lowered(cfg_text(("convolutional", conv), ("convolutional", conv | {"filters": 16})), images)
+    taps = {1: 0}
+    for one in compiled(network, images).descriptors:
+        if isinstance(one, Compute):
+            taps[one.layer] = taps.get(one.layer, 0) + one.taps
+    side = images.shape[2]
+    assert taps[1] == 16 * 8 * 9 * side * side // 64
+
+
+@pytest.mark.parametrize("f", [-3, 0, 1, 20])
+def test_gains_for_a_shift_from_one_up_give_the_same_levels(f):
+    by = Requantiser(multiplier=torch.tensor([3, 7]), multiplier_neg=torch.tensor([1, 2]), shift=f, qmin=-128, qmax=127)
+    acc = torch.arange(-40, 41).double() * (2**20 / 7 if f == 20 else 1)
+    acc = acc.floor().expand(1, 2, 1, -1)
+    made = scaling(by, np.zeros(1, np.int64))
+    assert made.f >= 1
+    m = np.where(acc.numpy() < 0, made.m_neg[None, :, None, None], made.m[None, :, None, None])
+    level = (acc.numpy().astype(np.int64) * m + (1 << (made.f - 1))) >> made.f
+    np.testing.assert_array_equal(level.clip(-128, 127), requantise(acc, by).numpy())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_maps_that_are_alive_together_never_share_a_word(seed):
+    random = np.random.default_rng(seed)
+    firsts = random.integers(0, 20, 15)
+    lives = {
+        k: Life(int(random.integers(1, 500)), int(t), int(t + random.integers(0, 8))) for k, t in enumerate(firsts)
+    }
+    place, words = allocate(lives)
+    for t in range(30):
+        taken = sorted((place[k], place[k] + life.words) for k, life in lives.items() if life.first <= t <= life.last)
+        assert all(end <= start for (_, end), (start, _) in pairwise(taken))
+        assert all(end <= words for _, end in taken)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tiles_cover_every_output_once_and_fit(seed):
+    random = np.random.default_rng(seed)
+    kernel, step, dilation, high = (int(n) for n in random.integers(1, [6, 4, 3, 40]))
+    before = int(random.integers(0, kernel * dilation))
+    out = (high + 2 * before - dilation * (kernel - 1) - 1) // step + 1
+    if out < 1:
+        return
+    window = Window(kernel=(kernel, kernel), step=(step, step), before=before, dilation=dilation)
+    room = int(random.integers(1, 12 * high))
+    found = tiles(window, high, out, 4, room)
+    if found is None:
+        assert min(dilation * (kernel - 1) + 1, high) * 4 > room
+        return
+    rows = []
+    for tile in found:
+        rows += range(tile.first, tile.end)
+        needed = {y * step - before + k * dilation for y in range(tile.first, tile.end) for k in range(kernel)}
+        assert all(tile.low <= y < tile.high for y in needed if 0 <= y < high)
+        assert tile.top == tile.first * step - before - tile.low and (tile.high - tile.low) * 4 <= room
+    assert rows == list(range(out))
+
+
+REFUSED = [
+    (lambda: (hand_made(), random_images(1)), SMALL, r"layer 1 \(cfg line \d+\): \[reorg\] is not in the engine"),
+    (lambda: small("tests/cfgs/residual.cfg", replace(QUICK, a_bit=16)), SMALL, r"levels .*, the engine has bytes"),
+    (lambda: small("tests/cfgs/residual.cfg", replace(QUICK, w_bit=16)), SMALL, r"weights of 16 bits, the engine has 8"),
+    (lambda: small("tests/cfgs/tiny.cfg"), replace(SMALL, weight_rows=16), r"\d+ rows of weights, the engine has 16"),
+    (lambda: small("tests/cfgs/tiny.cfg"), replace(SMALL, input_words=64), r"needs more than the 64 words of the input"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "engine", "message"), REFUSED, ids=["reorg", "levels", "weights", "rows", "words"])
+def test_what_is_not_in_the_engine_is_refused_by_name(made, engine, message):
+    with pytest.raises(InputError, match=message) as caught:
+        compiled(*made(), engine)
+    assert str(caught.value).startswith("--engine integer: layer ") and "\n" not in str(caught.value)
+
+
+BAD = [
+    ("[]", "no object is not among lanes"),
+    ('{"lanes": 6}', "lanes is 6; use a power of two from 4 to 32"),
+    ('{"lanes": true}', "lanes is True"),
+    ('{"clock": 1}', "clock is not among lanes, input_words, weight_rows"),
+    ("{", "Expecting property name"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD)
+def test_a_file_of_sizes_that_no_engine_has_is_refused(text, message, tmp_path):
+    path = tmp_path / "engine.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_engine(path)
+    with pytest.raises(InputError, match="No such file"):
+        read_engine(tmp_path / "none.json")
+
+
+def test_a_file_of_sizes_is_taken_and_the_rest_is_usual(tmp_path):
+    path = tmp_path / "engine.json"
+    path.write_text(json.dumps({"lanes": 16}))
+    assert read_engine(path) == Engine(lanes=16)

@@ -1,0 +1,181 @@
+"""From the integer network to the program: a layer at a time, in tiles that fit the buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from utils.darknet import spec as s
+from utils.errors import InputError
+from utils.export.costs import Shape, table_of
+from utils.export.engine.constants import (
+    ConstantStore,
+    Scaling,
+    gain_rows,
+    identity_row,
+    scaling,
+    table_bytes,
+)
+from utils.export.engine.edges import Edge, LaneBlock
+from utils.export.engine.emit import Emitter, placed
+from utils.export.engine.isa import Descriptor, Load, Mode, Op, Plain
+from utils.export.engine.plan import MemoryPlan, engine_for, plan
+from utils.export.engine.target import Engine
+from utils.export.engine.tiles import Window
+from utils.quantization.activation_qparams import QParams
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the engine is given, and what is known of it. Words are of L bytes, counted from the base."""
+
+    engine: Engine
+    descriptors: tuple[Descriptor, ...]
+    constants: bytes
+    activations: int  # first word of the maps
+    start: int  # of the program
+    plan: MemoryPlan
+
+    @property
+    def words(self) -> int:
+        """Of everything."""
+        return self.start + len(self.descriptors) * 64 // self.engine.lanes
+
+    def address(self, block: LaneBlock) -> int:
+        """First word of a block."""
+        return self.activations + self.plan.place[block.buffer] + block.offset
+
+
+class Compiler(Emitter):
+    """What every kind of layer becomes."""
+
+    def scaled(self, i: int, by: Scaling, op: IntegerOp) -> dict[str, Any]:
+        """The fields of a requantisation; the table is loaded on the way."""
+        assert op.requantiser is not None
+        table = table_of(op)
+        if table is not None:
+            address, length = self.constants.place(table_bytes(table.numpy()))
+            self.program.append(Load(op=Op.LOAD_TABLE, layer=i, address=address, length=length))
+        return {"f": by.f, "lo": op.requantiser.qmin, "hi": op.requantiser.qmax, "tabled": table is not None}
+
+    def conv(self, i: int, op: IntConv, source: Edge, out: Edge) -> None:
+        """Every kind of convolution: blocks of outputs with the blocks of inputs that they need."""
+        layer, _ = self.network.conv(i)
+        size, before = layer.size, layer.pad
+        down, right = layer.stride
+        window = Window(kernel=(size, size), step=(down, right), before=before, dilation=layer.dilation)
+        by = scaling(op.requantiser, op.bias.numpy().astype(np.int64))
+        fields = {"raw": True} if op.requantiser is None else self.scaled(i, by, op)
+        weight = op.weight.numpy()
+        self.products(i, window, source, out, by, weight, layer.groups, fields)
+
+    def reorder(self, i: int, source: Edge, made: Edge, grid: QParams) -> None:
+        """A map in plain order: a 1 x 1 convolution by 0 and 1, whose levels pass as they are."""
+        channels = source.shape[0]
+        one = Scaling(np.zeros(1, np.int64), np.full(1, 2), np.full(1, 2), 1)
+        fields = {"f": 1, "lo": grid.qmin, "hi": grid.qmax}
+        weight = np.eye(channels, dtype=np.int8)[:, :, None, None]
+        self.products(i, Window(), source, made, one, weight, 1, fields)
+
+    def sources_as_they_are(self, i: int) -> list[Edge]:
+        """What a layer reads."""
+        return [self.plan.edges[j] for j in self.network.spec.layers[i].sources]
+
+    def sources(self, i: int) -> list[Edge]:
+        """What a layer reads, in one order of channels."""
+        found = []
+        for j in self.network.spec.layers[i].sources:
+            made = self.plan.reordered.get((i, j))
+            if made is not None:
+                self.reorder(i, self.plan.edges[j], made, self.network.grids[j])
+            found.append(made or self.plan.edges[j])
+        return found
+
+    def shortcut(self, i: int, op: IntShortcut, out: Edge) -> None:
+        """A source a tap, with a gain each."""
+        if len({edge.shape[0] for edge in self.sources_as_they_are(i)}) > 1:
+            raise InputError(
+                f"--engine integer: {self.network.place(i)}: adds maps of different channels, "
+                "which is not in the engine; use a cfg without it"
+            )
+        given = self.sources(i)
+        by = scaling(op.requantiser, np.zeros(1, np.int64))
+        fields = self.scaled(i, by, op) | {"mode": Mode.GAINS}
+        self.elements(
+            i, given, out, fields, lambda lanes: by.block(lanes) + gain_rows(op.gains.numpy().astype(np.int64), lanes)
+        )
+
+    def gate(self, i: int, op: IntGate, out: Edge) -> None:
+        """Levels times the level of their channel's gate."""
+        gate, feature = self.sources(i)
+        by = scaling(op.requantiser, np.zeros(1, np.int64))
+        fields = self.scaled(i, by, op) | {"mode": Mode.GATE}
+        self.elements(i, [feature], out, fields, by.block, gate)
+
+    def average(self, i: int, op: IntPool, source: Edge, out: Edge) -> None:
+        """The whole map of a block as one window."""
+        _, high, wide = source.shape
+        if max(high, wide) > 256:
+            raise InputError(
+                f"--engine integer: {self.network.place(i)}: averages {high}x{wide} px, "
+                "the engine at most 256x256; use a smaller image"
+            )
+        window, by = Window(kernel=(high, wide)), scaling(op.requantiser, np.zeros(1, np.int64))
+        fields = self.scaled(i, by, op) | {"hold": True}
+        self.blockwise(
+            i, window, source, out, fields, lambda lanes: by.block(lanes) + identity_row(len(lanes)).tobytes()
+        )
+
+    def move(self, i: int, layer: s.Layer, source: Edge, out: Edge, grid: QParams) -> None:
+        """Max pool, upsample, zeros between."""
+        fields: dict[str, Any] = {"mode": Mode.LARGEST, "plain": True, "lo": grid.qmin}
+        if isinstance(layer, s.MaxPool):
+            window = Window(kernel=(layer.size, layer.size), step=(layer.stride, layer.stride), before=layer.pad // 2)
+        else:
+            assert isinstance(layer, s.Upsample)
+            window = Window(up=layer.stride)
+            fields["spread"] = layer.zeros
+        self.blockwise(i, window, source, out, fields)
+
+    def layer(self, i: int) -> None:
+        """The descriptors of layer ``i``; at least one, so that its map is looked at."""
+        layer, op, out = self.network.spec.layers[i], self.network.ops.get(i), self.plan.edges[i]
+        source, grid = self.plan.edges[layer.sources[0]], self.network.grids[layer.sources[0]]
+        match op:
+            case IntConv():
+                self.conv(i, op, source, out)
+            case IntShortcut():
+                self.shortcut(i, op, out)
+            case IntGate():
+                self.gate(i, op, out)
+            case IntPool():
+                self.average(i, op, source, out)
+            case _ if isinstance(layer, s.MaxPool | s.Upsample):
+                self.move(i, layer, source, out, grid)
+            case _:
+                self.program.append(Plain(Op.MARK, i))
+
+
+def compile_network(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Program:
+    """The program of a network for an engine.
+
+    Args:
+        network: of bytes; ``shape`` (C, H, W) of its layers, -1 is the image.
+        engine: lanes and buffers; the other widths become those that the network needs.
+
+    Raises:
+        InputError: a layer is not in the engine, or does not fit it; names the layer.
+    """
+    engine = engine_for(network, engine)
+    compiler = Compiler(network, engine, plan(network, shape, engine), ConstantStore(engine.lanes))
+    for i in range(len(network.spec.layers)):
+        if i not in network.spec.heads:
+            compiler.layer(i)
+    page = 4096 // engine.lanes
+    activations = -(-len(compiler.constants.data) // engine.lanes // page) * page
+    start = -(-(activations + compiler.plan.words) // page) * page
+    made = [*(placed(one, activations) for one in compiler.program), Plain(Op.END)]
+    return Program(engine, tuple(made), bytes(compiler.constants.data), activations, start, compiler.plan)

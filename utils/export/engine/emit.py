@@ -1,0 +1,235 @@
+"""Descriptors of one layer at a time: loads, tiles, and the three ways in which a layer walks over its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.export.engine.clocks import clocks
+from utils.export.engine.constants import PARAMETERS, ConstantStore, Scaling, weight_rows
+from utils.export.engine.edges import Edge, LaneBlock, signs
+from utils.export.engine.isa import Compute, Descriptor, Load, Op
+from utils.export.engine.plan import MemoryPlan
+from utils.export.engine.target import Engine
+from utils.export.engine.tiles import Tile, Window, tiles
+from utils.quantization.integer import IntegerNetwork
+
+LEAST_RAW = 4  # clocks of an output that is stored as an accumulator: it takes four words
+
+
+class _Maps(Load):
+    """A load whose address counts from the first map."""
+
+
+class _Stores(Compute):
+    """A computation, which stores into a map."""
+
+
+@dataclass
+class Emitter:
+    """ConstantStore and program so far. Maps are counted from 0 until ``placed`` puts them behind the constants."""
+
+    network: IntegerNetwork
+    engine: Engine
+    plan: MemoryPlan
+    constants: ConstantStore
+    program: list[Descriptor] = field(default_factory=list)
+
+    def at(self, block: LaneBlock) -> int:
+        """First word of a block; maps are counted from 0 until all constants are known."""
+        return self.plan.place[block.buffer] + block.offset
+
+    def load_input(self, i: int, blocks: Sequence[LaneBlock], low: int, length: int) -> list[Descriptor]:
+        """``length`` words from word ``low`` of each block, one block after the other."""
+        if length > 0xFFFF:
+            raise InputError(f"--engine integer: {self.network.place(i)}: {length} words at once; use a smaller buffer")
+        found: list[Descriptor] = []
+        starts, into = [self.at(block) + low for block in blocks], 0
+        while starts:
+            count, stride = 1, starts[1] - starts[0] if len(starts) > 1 else 0
+            while count < len(starts) and starts[count] - starts[count - 1] == stride:
+                count += 1
+            found.append(
+                _Maps(op=Op.LOAD_INPUT, layer=i, address=starts[0], length=length, rows=count, stride=stride, into=into)
+            )
+            into += count * length
+            starts = starts[count:]
+        return found
+
+    def signs(self, i: int, blocks: Sequence[LaneBlock]) -> int:
+        """Which blocks have signed levels."""
+        try:
+            return signs(blocks)
+        except ValueError as error:
+            raise InputError(f"--engine integer: {self.network.place(i)}: {error}; prune it") from None
+
+    def load_weights(self, i: int, content: bytes) -> Load:
+        """Parameters and rows."""
+        words = (len(content) - PARAMETERS * self.engine.lanes) // self.engine.lanes**2
+        if words > self.engine.weight_rows:
+            raise InputError(
+                f"--engine integer: {self.network.place(i)}: {words} rows of weights, the engine has "
+                f"{self.engine.weight_rows}; give it more (weight_rows of --target)"
+            )
+        address, length = self.constants.place(content)
+        return Load(op=Op.LOAD_WEIGHTS, layer=i, address=address, length=length)
+
+    def tiled(self, i: int, window: Window, source: Edge, out: Edge, blocks: int) -> list[Tile]:
+        """The tiles of a layer."""
+        (_, high, wide), out_high = source.shape, out.shape[1]
+        found = tiles(window, high, out_high, wide * blocks, self.engine.input_words)
+        if found is None:
+            raise InputError(
+                f"--engine integer: {self.network.place(i)}: one row of outputs needs more than the "
+                f"{self.engine.input_words} words of the input buffer; give it more (input_words of --target)"
+            )
+        return list(found)
+
+    def compute(
+        self,
+        i: int,
+        tile: Tile,
+        window: Window,
+        source: Edge,
+        out: Edge,
+        block: LaneBlock,
+        *,
+        raw: bool = False,
+        **rest: Any,
+    ) -> Compute:
+        """One tile of one block."""
+        wide, rows, left = source.shape[2], tile.high - tile.low, -window.before
+        of_output = 4 if raw else 1  # words
+        word = (block.offset + tile.first * out.shape[2]) * of_output
+        first = rest.pop("first", 0)
+        return _Stores(
+            layer=i,
+            address=self.plan.place[block.buffer] + word,
+            size=(tile.end - tile.first, out.shape[2]),
+            wide=wide,
+            high=rows,
+            base=(first * rows * wide + tile.top * wide + left) % self.engine.input_words,
+            left=left,
+            top=tile.top,
+            kernel=window.kernel,
+            block=rows * wide,
+            step=window.step,
+            dilation=window.dilation,
+            up=window.up,
+            raw=raw,
+            **rest,
+        )
+
+    def products(
+        self, i: int, window: Window, source: Edge, out: Edge, by: Scaling, weight: np.ndarray, groups: int,
+        fields: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Weights times windows, in the cheaper order: tiles outside, or blocks of outputs outside."""
+        for (low, end), blocks in _jobs(source, out, weight, groups):
+            read = source.blocks[low:end]
+            fields = fields | {"signed": self.signs(i, read)}
+            contents = []
+            count = end - low
+            least = -(-LEAST_RAW // int(np.prod(window.kernel))) if fields.get("raw") else 1
+            for block in blocks:
+                rows = weight_rows(weight, block.lanes, [each.lanes for each in read], groups)
+                if count < least:
+                    rows = np.concatenate(
+                        [rows, np.zeros(((least - count) * rows.shape[0] // count, *rows.shape[1:]), np.int8)]
+                    )
+                contents.append(by.block(block.lanes) + rows.tobytes())
+            made = self.tiled(i, window, source, out, count)
+            loads = {
+                tile: self.load_input(i, read, tile.low * source.shape[2], (tile.high - tile.low) * source.shape[2])
+                for tile in made
+            }
+            weights = [self.load_weights(i, content) for content in contents]
+            outer_tiles: list[Descriptor] = []
+            outer_blocks: list[Descriptor] = []
+            for tile in made:
+                outer_tiles += loads[tile]
+                for k, block in enumerate(blocks):
+                    if len(made) > 1 or len(blocks) > 1 or tile is made[0]:
+                        outer_tiles.append(weights[k])
+                    outer_tiles.append(
+                        self.compute(i, tile, window, source, out, block, blocks=max(count, least), **fields)
+                    )
+            for k, block in enumerate(blocks):
+                outer_blocks.append(weights[k])
+                for tile in made:
+                    if len(made) > 1 or k == 0:
+                        outer_blocks += loads[tile]
+                    outer_blocks.append(
+                        self.compute(i, tile, window, source, out, block, blocks=max(count, least), **fields)
+                    )
+            lanes = self.engine.lanes
+            self.program += min(outer_tiles, outer_blocks, key=lambda each: clocks(each, lanes))
+
+    def elements(
+        self, i: int, given: Sequence[Edge], out: Edge, fields: dict[str, Any],
+        content: Callable[[tuple[int, ...]], bytes], gate: Edge | None = None,
+    ) -> None:  # fmt: skip
+        """Element by element, as many words at a time as fit with all sources in the buffer."""
+        room, loaded = min(self.engine.input_words // len(given), 0x8000), b""
+        for b, block in enumerate(out.blocks):
+            wanted = content(block.lanes)
+            if wanted != loaded:
+                self.program.append(self.load_weights(i, wanted))
+                loaded = wanted
+            if gate is not None:
+                self.program.append(_Maps(op=Op.LOAD_GATE, layer=i, address=self.at(gate.blocks[b]), length=1))
+            for low in range(0, out.pixels, room):
+                words = min(room, out.pixels - low)
+                read = [edge.blocks[b] for edge in given]
+                self.program += self.load_input(i, read, low, words)
+                self.program.append(
+                    _Stores(
+                        layer=i, address=self.at(block) + low, size=(1, words), wide=words, high=1, base=0,
+                        blocks=len(given), block=words, signed=self.signs(i, read),
+                        gate_signed=gate is not None and gate.blocks[b].signed, **fields,
+                    )
+                )  # fmt: skip
+
+    def blockwise(
+        self, i: int, window: Window, source: Edge, out: Edge, fields: dict[str, Any],
+        content: Callable[[tuple[int, ...]], bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """LaneBlock by block, each from the same block of the input: pools, averages, moves."""
+        made, loaded = self.tiled(i, window, source, out, 1), b""
+        for given, block in zip(source.blocks, out.blocks, strict=True):
+            if content is not None and content(block.lanes) != loaded:
+                loaded = content(block.lanes)
+                self.program.append(self.load_weights(i, loaded))
+            for tile in made:
+                self.program += self.load_input(
+                    i, [given], tile.low * source.shape[2], (tile.high - tile.low) * source.shape[2]
+                )
+                self.program.append(
+                    self.compute(i, tile, window, source, out, block, signed=self.signs(i, [given]), **fields)
+                )
+
+
+def placed(one: Descriptor, by: int) -> Descriptor:
+    """The descriptor with maps that begin at word ``by``."""
+    if isinstance(one, _Maps | _Stores):
+        kind = Load if isinstance(one, _Maps) else Compute
+        return kind(**{**vars(one), "address": one.address + by})
+    return one
+
+
+def _jobs(
+    source: Edge, out: Edge, weight: np.ndarray, groups: int
+) -> Iterator[tuple[tuple[int, int], list[LaneBlock]]]:
+    """Blocks of outputs that read the same blocks of inputs, first to end."""
+    place = source.place()
+    each_out, each_in = weight.shape[0] // groups, weight.shape[1]
+    found: dict[tuple[int, int], list[LaneBlock]] = {}
+    for block in out.blocks:
+        of_groups = {o // each_out for o in block.lanes if o >= 0}
+        read = [place[c][0] for g in of_groups for c in range(g * each_in, (g + 1) * each_in)]
+        found.setdefault((min(read), max(read) + 1), []).append(block)
+    yield from found.items()

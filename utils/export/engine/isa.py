@@ -1,0 +1,172 @@
+"""Descriptors: what the sequencer reads, 16 words of 32 bits each. `sv/engine.sv` has the other half of this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+import numpy as np
+
+CHECK = 0xC0DE  # the XOR of a descriptor's 32 halves
+BYTES = 64
+
+
+class Op(IntEnum):
+    """What a descriptor has done."""
+
+    END = 0
+    LOAD_INPUT = 1
+    LOAD_WEIGHTS = 2
+    LOAD_TABLE = 3
+    LOAD_GATE = 4
+    COMPUTE = 5
+    MARK = 6
+
+
+class Mode(IntEnum):
+    """What COMPUTE makes of a tap."""
+
+    ARRAY = 0
+    LARGEST = 1
+    GAINS = 2
+    GATE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """``rows`` rows of ``length`` words, ``stride`` words apart in memory, one after the other into a buffer."""
+
+    op: Op
+    layer: int
+    address: int
+    length: int
+    rows: int = 1
+    stride: int = 0
+    into: int = 0
+
+    @property
+    def words(self) -> int:
+        """How many words it moves."""
+        return self.length * self.rows
+
+    def encode(self) -> np.ndarray:
+        """uint32 [16]."""
+        words = [int(self.op), self.layer, self.address, _pair(self.length, self.rows), self.stride, self.into]
+        return _sealed(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A tile of outputs of one block of channels: a walk over taps, and where the words go.
+
+    ``wide`` x ``high``: what is in the buffer; ``left``, ``top``: where the first tap of the first output lies in it,
+    negative in the padding; ``base`` its word, modulo the buffer.
+    """
+
+    layer: int
+    address: int
+    size: tuple[int, int]  # outputs, high and wide
+    wide: int
+    high: int
+    base: int
+    left: int = 0
+    top: int = 0
+    kernel: tuple[int, int] = (1, 1)
+    blocks: int = 1
+    block: int = 0  # words from one block of the buffer to the next
+    step: tuple[int, int] = (1, 1)
+    dilation: int = 1
+    up: int = 1
+    mode: Mode = Mode.ARRAY
+    signed: int = 0  # a bit a block of input channels, modulo 64
+    gate_signed: bool = False
+    spread: bool = False
+    tabled: bool = False
+    raw: bool = False
+    plain: bool = False
+    hold: bool = False
+    f: int = 1
+    lo: int = 0
+    hi: int = 0
+
+    @property
+    def taps(self) -> int:
+        """Clocks of the array."""
+        return int(np.prod(self.size)) * self.blocks * int(np.prod(self.kernel))
+
+    @property
+    def words(self) -> int:
+        """How many words it stores."""
+        return int(np.prod(self.size)) * (4 if self.raw else 1)
+
+    def encode(self) -> np.ndarray:
+        """uint32 [16]."""
+        flags = sum(
+            bit << at
+            for bit, at in (
+                (self.spread, 5), (self.tabled, 6), (self.raw, 7), (int(self.mode), 8),
+                (self.plain, 10), (self.hold, 12), (self.gate_signed, 13), (self.f, 16), (self.up - 1, 24),
+            )
+        )  # fmt: skip
+        return _sealed(
+            [
+                int(Op.COMPUTE) | flags,
+                self.layer,
+                self.address,
+                self.words,
+                0,
+                self.base,
+                self.block,
+                _pair(self.size[1] - 1, self.size[0] - 1),
+                self.kernel[1] - 1 | self.kernel[0] - 1 << 8 | self.blocks - 1 << 16,
+                _pair(self.wide, self.high),
+                self.step[1] | self.step[0] << 8 | self.dilation << 16,
+                _pair(self.left, self.top),
+                _pair(self.dilation * self.wide, self.step[0] * self.wide),
+                _pair(self.lo, self.hi),
+                self.signed & 0xFFFFFFFF,
+                self.signed >> 32,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Plain:
+    """END, or MARK: nothing is moved."""
+
+    op: Op
+    layer: int = 0
+    words: int = 0
+
+    def encode(self) -> np.ndarray:
+        """uint32 [16]."""
+        return _sealed([int(self.op), self.layer])
+
+
+Descriptor = Load | Compute | Plain
+
+
+def encode(program: Sequence[Descriptor]) -> np.ndarray:
+    """uint32 [descriptors,16]; the last descriptor of a layer carries the mark that its map is in memory."""
+    words = np.stack([each.encode() for each in program])
+    for i, (one, after) in enumerate(pairwise(program)):
+        if after.layer != one.layer or (isinstance(after, Plain) and after.op is Op.END):
+            words[i] = _sealed([int(words[i, 0]) | 1 << 11, one.layer, *words[i, 2:].tolist()])
+    return words
+
+
+def _pair(low: int, high: int) -> int:
+    assert -(2**15) <= low < 2**16 and -(2**15) <= high < 2**16, f"{low}, {high}: beyond 16 bits"
+    return (low & 0xFFFF) | (high & 0xFFFF) << 16
+
+
+def _sealed(words: list[int]) -> np.ndarray:
+    """16 words; the upper half of word 1 is what makes the XOR of all halves ``CHECK``."""
+    full = np.zeros(16, np.uint32)
+    full[: len(words)] = [word & 0xFFFFFFFF for word in words]
+    full[1] &= 0xFFFF
+    sum_of = int(np.bitwise_xor.reduce(full.view(np.uint16)))
+    full[1] |= (sum_of ^ CHECK) << 16
+    return full

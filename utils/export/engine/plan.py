@@ -1,0 +1,132 @@
+"""Before a descriptor is made: what every layer gives, where it lies, and whether the engine has all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from utils.darknet import spec as s
+from utils.errors import InputError
+from utils.export.costs import Shape
+from utils.export.engine.edges import Edge, dense, fresh, joined
+from utils.export.engine.memory import Life, allocate
+from utils.export.engine.target import Engine
+from utils.export.layers import acc_bits
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntShortcut
+
+IMAGE = -1
+SCRATCH = 10_000  # buffers of sources put into another order are numbered from here on
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Edges by layer (-1: the image), the first word of each buffer, and how many words there are."""
+
+    edges: dict[int, Edge]
+    reordered: dict[tuple[int, int], Edge]  # (layer, source) -> that source in plain order
+    place: dict[int, int]
+    words: int
+    largest: int  # words that must be there at once, whatever the map
+
+
+def engine_for(network: IntegerNetwork, engine: Engine) -> Engine:
+    """The engine as wide as this network needs, and no wider.
+
+    Raises:
+        InputError: a layer needs more than it has; names the layer.
+    """
+    faults = list(_faults(network))
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise InputError(f"--engine integer: {faults[0]}{more}")
+    gains, factors, accs, weights = [2], [2], [2], [2]
+    for i, op in network.ops.items():
+        accs.append(acc_bits(network, i))
+        if op.requantiser is not None:
+            gains.append(op.requantiser.gain_bits + max(0, 1 - op.requantiser.shift) + 1)
+        if isinstance(op, IntConv):
+            weights.append(op.w_bit)
+        if isinstance(op, IntShortcut):
+            factors.append(int(op.gains.abs().max()).bit_length() + 1)
+        if isinstance(op, IntGate):
+            factors.append(9)
+    levels = [grid.reach.bit_length() + 1 for grid in network.grids.values()]
+    before = [
+        max(abs(op.requantiser.qmin), op.requantiser.qmax).bit_length() + 1
+        for op in network.ops.values()
+        if op.requantiser
+    ]
+    return replace(
+        engine,
+        level_bits=max(levels + before),
+        weight_bits=max(weights),
+        acc_bits=max(max(accs), *levels),
+        gain_bits=max(gains),
+        factor_bits=max(factors),
+    )
+
+
+def _faults(network: IntegerNetwork) -> Iterator[str]:
+    for i, layer in enumerate(network.spec.layers):
+        where, op, grid = network.place(i), network.ops.get(i), network.grids.get(i)
+        if isinstance(layer, s.Reorg):
+            yield f"{where}: [reorg] is not in the engine; use a cfg without it"
+        if op is None and not isinstance(
+            layer, s.MaxPool | s.Upsample | s.Reorg | s.Route | s.Dropout | s.Detect | s.Output
+        ):
+            yield f"{where}: {type(layer).__name__} is not in the engine; use a cfg without it"
+        if isinstance(op, IntConv) and op.w_bit > 8:
+            yield f"{where}: weights of {op.w_bit} bits, the engine has 8; quantise with --w-bit 8"
+        moved = op is None and i in network.grids  # a route may join signed and unsigned bytes
+        if grid is not None and (grid.qmin < -128 or grid.qmax > 255 or (not moved and grid.qmax - grid.qmin > 255)):
+            yield f"{where}: levels {grid.qmin}..{grid.qmax}, the engine has bytes; quantise with --a-bit 8"
+        if op is not None and acc_bits(network, i) > 32:
+            yield f"{where}: sums of {acc_bits(network, i)} bits, the engine has 32; quantise to fewer bits"
+
+
+def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> MemoryPlan:
+    """Edges and the memory map."""
+    layers = network.spec.layers
+    image = dense(shape[IMAGE][0], engine.lanes)
+    edges = {IMAGE: fresh(IMAGE, shape[IMAGE], image, [False] * len(image))}
+    reordered: dict[tuple[int, int], Edge] = {}
+    lives = {IMAGE: Life(len(image) * edges[IMAGE].pixels, IMAGE, 0)}
+    for i, layer in enumerate(layers):
+        if i in network.spec.heads:
+            continue
+        given = [edges[j] for j in layer.sources]
+        for buffer in {block.buffer for edge in given for block in edge.blocks}:
+            lives[buffer] = replace(lives[buffer], last=max(i, lives[buffer].last))
+        if isinstance(layer, s.Route):
+            edges[i] = joined(given, layer.groups, layer.group_id)
+        elif isinstance(layer, s.Dropout | s.Output):
+            edges[i] = given[0]
+        else:
+            edges[i] = _made(network, i, shape[i], given, engine.lanes)
+            for j, edge in zip(layer.sources, given, strict=True):
+                if (
+                    not isinstance(network.ops.get(i), IntConv)
+                    and edge.lanes != edges[i].lanes
+                    and edge.shape[0] == shape[i][0]
+                ):
+                    buffer = SCRATCH + len(reordered)
+                    lanes = edges[i].lanes
+                    reordered[i, j] = fresh(buffer, edge.shape, lanes, [network.grids[j].qmin < 0] * len(lanes))
+                    lives[buffer] = Life(len(lanes) * edge.pixels, i, i)
+            raw = 1 if i in network.grids else 4
+            ends = any(i in layers[k].sources for k in network.spec.heads)
+            lives[i] = Life(raw * len(edges[i].blocks) * edges[i].pixels, i, len(layers) if ends else i)
+    place, words = allocate(lives)
+    moments = range(-1, len(layers))
+    largest = max(sum(life.words for life in lives.values() if life.first <= t <= life.last) for t in moments)
+    return MemoryPlan(edges, reordered, place, words, largest)
+
+
+def _made(network: IntegerNetwork, i: int, shape: Shape, given: list[Edge], wide: int) -> Edge:
+    """The map that layer ``i`` writes: in the order of its sources where they agree, else in plain order."""
+    lanes, op, grid = tuple(dense(shape[0], wide)), network.ops.get(i), network.grids.get(i)
+    if not isinstance(op, IntConv) and all(edge.lanes == given[0].lanes for edge in given):
+        lanes = given[0].lanes
+    if op is None:  # moved levels keep their signs
+        return fresh(i, shape, lanes, [block.signed for block in given[0].blocks])
+    return fresh(i, shape, lanes, [grid is not None and grid.qmin < 0] * len(lanes))

@@ -1,0 +1,70 @@
+"""report.json and the README's table: clocks of every layer, how busy the array is, bytes moved and on the chip."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from utils.export.engine.clocks import clocks_of
+from utils.export.engine.compiler import Program
+from utils.export.engine.isa import BYTES, Compute, Descriptor, Load
+
+CLOCK = 100e6  # Hz at which frames a second are stated
+
+
+def report(program: Program) -> dict[str, Any]:
+    """Everything that is known before a simulation."""
+    engine, lanes = program.engine, program.engine.lanes
+    of_layer: dict[int, list[Descriptor]] = defaultdict(list)
+    for one in program.descriptors[:-1]:  # END belongs to none
+        of_layer[one.layer].append(one)
+    layers = [{"layer": i, **costs(each, lanes)} for i, each in sorted(of_layer.items())]
+    total = costs(program.descriptors, lanes)
+    return {
+        "engine": engine.to_dict(),
+        "array": [lanes, lanes],
+        **total,
+        "frames_per_second_at_100_mhz": round(CLOCK / total["clocks"], 3),
+        "on_chip_bytes": {
+            "input_buffer": engine.input_words * lanes,
+            "weight_buffer": engine.weight_rows * lanes**2,
+        },
+        "memory_bytes": {
+            "constants": len(program.constants),
+            "activations": program.plan.words * lanes,
+            "activations_least": program.plan.largest * lanes,
+            "program": len(program.descriptors) * BYTES,
+            "all": program.words * lanes,
+        },
+        "layers": layers,
+    }
+
+
+def costs(descriptors: Iterable[Descriptor], lanes: int) -> dict[str, Any]:
+    """Clocks, those in which the array has a tap, descriptors, bytes read and written."""
+    kept = list(descriptors)
+    loads = [one for one in kept if isinstance(one, Load)]
+    computed = [one for one in kept if isinstance(one, Compute)]
+    clocks, taps = sum(clocks_of(one, lanes) for one in kept), sum(one.taps for one in computed)
+    return {
+        "clocks": clocks,
+        "array_busy": round(taps / clocks, 4),
+        "descriptors": len(kept),
+        "bytes_read": sum(one.words for one in loads) * lanes + BYTES * len(kept),
+        "bytes_written": sum(one.words for one in computed) * lanes,
+    }
+
+
+def table(found: dict[str, Any], kinds: dict[int, str]) -> str:
+    """The layers as a Markdown table."""
+    rows = [
+        "| layer | kind | clocks | array busy | bytes read | bytes written | descriptors |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in found["layers"]:
+        rows.append(
+            f"| {each['layer']} | {kinds[each['layer']]} | {each['clocks']:,} | {each['array_busy']:.0%} | "
+            f"{each['bytes_read']:,} | {each['bytes_written']:,} | {each['descriptors']} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,111 @@
+"""rtl/engine/: sources, the top for this network, its program, the memory map, and a Makefile that proves all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from utils.export.engine.clocks import clocks_of
+from utils.export.engine.compiler import Program
+from utils.export.engine.edges import Edge
+from utils.export.engine.isa import encode
+from utils.export.engine.plan import IMAGE
+from utils.export.engine.report import report, table
+
+FILES = Path(__file__).with_name("files")
+
+
+def write_engine(folder: Path, program: Program, manifest: dict[str, Any]) -> str:
+    """Write the folder, which does not exist yet; returns what it is, in one line."""
+    shutil.copytree(FILES, folder)
+    (folder / "top.sv").write_text(top(program))
+    (folder / "constants.bin").write_bytes(program.constants)
+    (folder / "program.bin").write_bytes(encode(program.descriptors).astype("<u4").tobytes())
+    (folder / "map.txt").write_text(memory_map(program, manifest))
+    found = report(program)
+    (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    kinds = {each["layer"]: each["kind"] for each in manifest["layers"]}
+    words = Template((FILES / "README.md").read_text(encoding="utf-8"))
+    (folder / "README.md").write_text(
+        words.substitute(numbers(program, found), table=table(found, kinds)), encoding="utf-8"
+    )
+    fps = f"{found['frames_per_second_at_100_mhz']:.1f} frames a second at 100 MHz"
+    busy = f"the array busy in {found['array_busy']:.0%}"
+    return f"RTL engine: {found['clocks']:,} clocks a frame, {fps}, {busy}; make lint sim in rtl/engine/"
+
+
+def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
+    """What the README says of this network."""
+    kept = {f"{part}_{key}": value for part in ("memory_bytes", "on_chip_bytes") for key, value in found[part].items()}
+    shown = {key: f"{found[key]:,}" for key in ("clocks", "bytes_read", "bytes_written", "descriptors")}
+    return (
+        {key: f"{value:,}" for key, value in kept.items()}
+        | shown
+        | {
+            "lanes": str(program.engine.lanes),
+            "program_word": str(program.start),
+            "busy": f"{found['array_busy']:.1%}",
+            "fps": f"{found['frames_per_second_at_100_mhz']:.2f}",
+        }
+    )
+
+
+def layer_clocks(program: Program) -> Counter[int]:
+    """Predicted clocks of every layer."""
+    found: Counter[int] = Counter()
+    for one in program.descriptors:
+        found[one.layer] += clocks_of(one, program.engine.lanes)
+    return found
+
+
+def memory_map(program: Program, manifest: dict[str, Any]) -> str:
+    """What the bench and a driver need: files, and for every map the byte address of each channel."""
+    lanes, golden = program.engine.lanes, manifest["golden"]["tensors"][0]
+    per_layer = layer_clocks(program)
+    lines = [
+        f"lanes {lanes}",
+        f"words {program.words}",
+        "constants constants.bin",
+        f"program {program.start} program.bin",
+        f"predicted {sum(per_layer.values())}",
+    ]
+    raw = {each["layer"] for each in manifest["layers"] if each.get("read_out")}
+    for i, edge in sorted(program.plan.edges.items()):
+        name = Path(golden[str(i)]["files"]["npy"]).name
+        size = 4 if i in raw else 1
+        numbers = [edge.shape[0], edge.pixels, size, size * lanes, per_layer[i] if i != IMAGE else 0]
+        lines.append(" ".join(map(str, ["map", i, name, *numbers, *addresses(program, edge, size)])))
+    return "\n".join(lines) + "\n"
+
+
+def addresses(program: Program, edge: Edge, size: int) -> list[str]:
+    """Byte address of every channel's first pixel, from the base, behind `s` where its levels have a sign, else `u`."""
+    lanes, place = program.engine.lanes, edge.place()
+    found = []
+    for c in range(edge.shape[0]):
+        b, k = place[c]
+        block = edge.blocks[b]
+        start = program.activations + program.plan.place[block.buffer]
+        found.append(("s" if block.signed else "u") + str((start + block.offset * size) * lanes + k * size))
+    return found
+
+
+def top(program: Program) -> str:
+    """top.sv: the engine with this network's numbers, same ports."""
+    source = (FILES / "src/engine.sv").read_text()
+    ports = re.search(r"\) \((.*?)\n\);", source, re.DOTALL)
+    assert ports is not None
+    numbers = program.engine.parameters
+    body = ports[1].replace("L-1:0", f"{numbers['L']}-1:0").replace("8*L", f"8*{numbers['L']}")
+    names = re.findall(r"(\w+)(?:,|$)", re.sub(r"/\*.*?\*/|//.*", "", body), re.MULTILINE)
+    settings = ", ".join(f".{name}({value})" for name, value in numbers.items())
+    wires = ",\n        ".join(f".{name}({name})" for name in names)
+    return (
+        "// The engine with the widths of this network; generated.\n"
+        f"module top ({body}\n);\n    engine #({settings}) network (\n        {wires}\n    );\nendmodule\n"
+    )
