@@ -157,7 +157,8 @@ def cost_numbers(cost: SpikeCost) -> dict[str, float]:
 
 def pictures(session: Session[ConvertConfig], shown: dict[str, Metrics], cost: SpikeCost, folder: Path) -> list[Path]:
     """Answers side by side, spikes of each layer, energy."""
-    sheet = session.task.comparison(folder / "detections.jpg", session.valid.dataset, shown, session.manifest.names)
+    place = folder / f"{session.task.pictures}.jpg"
+    sheet = session.task.comparison(place, session.valid.dataset, shown, session.manifest.names)
     spikes = {f"layer {i}": layer.spikes / max(1, layer.neurons) for i, layer in cost.layers.items() if layer.spikes}
     e = cost.energy
     joules = {

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from models import Loaded, load_model
 from pipeline.session import ANY, RUNS, image_size, newest
-from pipeline.tasks import task_of
+from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
@@ -124,6 +124,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
         InputError: ``--img-size``, ``--data`` or ``--carry`` does not fit it.
     """
     task, device = task_of(loaded.spec, str(loaded.path)), select_device(config.device)
+    check_idle(task, config.given)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     known = task.classes(loaded.spec)

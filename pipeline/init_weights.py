@@ -102,12 +102,12 @@ def fill(spec: ModelSpec, state: State, task: Task) -> Network:
     return Network(spec, {**own, **fresh, **state})
 
 
-def tell_unused_keys(spec: ModelSpec) -> None:
+def tell_unused_keys(spec: ModelSpec, task: Task) -> None:
     """Name, in one line each, the keys of [net] and the words of its layers that train.py does not follow."""
     layers = unused_words(spec, frozenset(USED_KEYS))
     if layers:
         log.info("cfg layers: %s steer Darknet's own training or display; kept, not followed", ", ".join(layers))
-    unused = [key for key, _ in spec.net if key not in USED_KEYS]
+    unused = [key for key, _ in spec.net if key not in USED_KEYS | task.net_keys]
     if unused:
         log.info("cfg [net]: %s not used; train.py's own flags and defaults apply", ", ".join(unused))
 

@@ -208,7 +208,7 @@ def _data_fingerprint(task: Task, manifest: Manifest) -> str:
     for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
         labels = task.label_file(image, manifest)
         message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
-        message.append(sha256(labels) if labels.is_file() else "")
+        message.append(sha256(labels) if labels.is_file() else labels.name if labels.is_dir() else "")
     return _fingerprint([], message)
 
 

@@ -158,7 +158,9 @@ def _measured(session: Session[Q], record: Record, integer: IntegerNetwork, path
     log.info(comparison_table(f"quantised to {bits_of(integer)}", rows, session.task))
     log.info(_size_table(sizes, rows))
     row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
-    session.task.comparison(record.folder / "detections.jpg", session.valid.dataset, {"quantised": metrics}, names)
+    session.task.comparison(
+        record.folder / f"{session.task.pictures}.jpg", session.valid.dataset, {"quantised": metrics}, names
+    )
     log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
     pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
     return QuantiseResult(integer, path, metrics, finish_record(record, metrics=rows, outputs=[path, *pictures]))

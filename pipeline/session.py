@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
-from pipeline.tasks import task_of
+from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, how_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
-from utils.darknet.shapes import granularity
-from utils.darknet.spec import ModelSpec
+from utils.darknet.shapes import granularity, sizes
+from utils.darknet.spec import Classify, ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
@@ -174,6 +174,7 @@ def open_session(
     weights = Path(given) if given else newest(scripts, sparse=sparse)
     loaded = load_model(weights, getattr(config, "cfg", None))
     task = task_of(loaded.spec, str(loaded.path))
+    check_idle(task, config.given)
     manifest = task.open_data(config.data)
     manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
@@ -287,6 +288,9 @@ def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int,
     if given and len(given) > 2:
         raise InputError(f"--img-size: {len(given)} numbers; give one side, or height and width")
     height, width = (given[0], given[-1]) if given else default or (spec.height, spec.width)
+    if any(isinstance(layer, Classify) for layer in spec.layers):
+        sizes(spec, height, width)  # whole maps are averaged or connected: no cell has to lie whole in the image
+        return height, width
     step = granularity(spec)
     if height % step or width % step:
         raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from utils.classification.task import ClassificationTask
 from utils.darknet.spec import ModelSpec
 from utils.detection.task import DetectionTask
+from utils.errors import InputError
 from utils.task import Task, task_name
 
-TASKS: dict[str, Task] = {"detection": DetectionTask()}
+TASKS: dict[str, Task] = {"classification": ClassificationTask(), "detection": DetectionTask()}
 
 
 def task_of(spec: ModelSpec, place: str = "cfg") -> Task:
@@ -16,3 +20,19 @@ def task_of(spec: ModelSpec, place: str = "cfg") -> Task:
         InputError: it has no output that a task knows.
     """
     return TASKS[task_name(spec, place)]
+
+
+def check_idle(task: Task, given: Collection[str]) -> None:
+    """Refuse what somebody said and this task has no use for.
+
+    Args:
+        task: of the network.
+        given: names of a config's fields.
+
+    Raises:
+        InputError: such a flag was given.
+    """
+    for name in sorted(given):
+        if name in task.idle:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag}: cannot act in {task.name}: {task.idle[name]}; leave it away")

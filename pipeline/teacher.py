@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from models import load_model
 from utils.config.as_trained import how_of
 from utils.config.train import TrainConfig
@@ -17,9 +19,11 @@ from utils.data.loader import Loader
 from utils.data.manifest import Manifest
 from utils.distillation.context import DistillationContext
 from utils.distillation.distiller import Distiller
+from utils.distillation.soft import SoftDistiller
 from utils.distillation.strategies import terms_of
 from utils.distillation.unlabelled import unlabelled_batches
 from utils.errors import InputError
+from utils.task import task_name
 from utils.training.device import Precision
 from utils.training.distributed import Group
 
@@ -56,20 +60,33 @@ def open_teacher(
     _check_sizes(config, student, loaded.spec, size)
     if loaded.resize != how_of(config):
         log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
-    distiller = Distiller(
-        student,
-        precision.place(loaded.predictor),
-        loaded.spec,
-        terms,
-        weight=config.kd_weight,
-        autocast=precision.autocast,
-        mean=group.mean,
-    )
+    distiller = _distiller(config, student, precision.place(loaded.predictor), loaded.spec, precision, group)
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, config.kd, ", ".join(distiller.terms), distiller.message)
     files = (path, *([Path(config.t_cfg)] if config.t_cfg else []))
     extra = _unlabelled(config, manifest, size, student, batch_size, group)
     return config, DistillationContext(distiller, files, extra)
+
+
+def _distiller(
+    config: TrainConfig,
+    student: ModelSpec,
+    teacher: nn.Module,
+    structure: ModelSpec,
+    precision: Precision,
+    group: Group,
+) -> Distiller | SoftDistiller:
+    """What compares the two: boxes and features of detectors, scores of anything else."""
+    names = {task_name(spec) for spec in (student, structure)}
+    if len(names) > 1:
+        raise InputError(
+            f"teacher: is for {task_name(structure)}, the student for {task_name(student)}; choose another"
+        )
+    if names != {"detection"}:
+        weight, autocast = config.kd_weight, precision.autocast
+        return SoftDistiller(student, teacher, structure, config.kd, weight=weight, autocast=autocast)
+    terms, weight = terms_of(config.kd), config.kd_weight
+    return Distiller(student, teacher, structure, terms, weight=weight, autocast=precision.autocast, mean=group.mean)
 
 
 def _origin(weights: str, kd: str) -> str:

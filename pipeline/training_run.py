@@ -17,7 +17,7 @@ from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
 from pipeline.session import batch_size, dataset_of, facts_of, image_size, training_files
 from pipeline.spiking_training import forward_in_time
-from pipeline.tasks import task_of
+from pipeline.tasks import check_idle, task_of
 from pipeline.teacher import open_teacher
 from utils.config.as_trained import as_trained
 from utils.config.begun import tell_changes
@@ -117,6 +117,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     group = group or Group()
     read = InitialNetwork(saved.network, (), scratch=False) if saved else read_initial(config)
     task = task_of(read.network.spec, str(read.files[0]) if read.files else "cfg")
+    check_idle(task, config.given)
     main_first(group, lambda: task.open_data(config.data))
     manifest = task.open_data(config.data)
     seed_all(config.seed)
@@ -260,7 +261,7 @@ def loaders(
 
 def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
     start = fitted(read, config, task, manifest)
-    tell_unused_keys(start.network.spec)
+    tell_unused_keys(start.network.spec, task)
     halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
     return replace(start, network=initial_gammas(start.network)) if halved else start
 

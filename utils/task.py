@@ -7,21 +7,23 @@ its numbers and for the words beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.darknet.network import State
-from utils.darknet.spec import Detect, ModelSpec, Output
+from utils.darknet.spec import Classify, Detect, ModelSpec, Output
 from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
-from utils.reporting.facts import Column, TaskChart
+from utils.reporting.facts import Column, TaskChart, TaskFacts
 from utils.thresholds import Thresholds
 
 Predictor = Callable[[Tensor], Sequence[Tensor]]  # [N, C, H, W] -> the raw map of every output layer, in cfg order
@@ -35,6 +37,32 @@ class Timing:
     forward: float
     nms: float
     total: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], images: int) -> Timing:
+        """From the seconds that all images took: the network, what is made of its maps."""
+        forward, after = (float(each) * 1000 / max(1, images) for each in seconds)
+        return cls(forward, after, forward + after)
+
+
+@contextmanager
+def eval_mode(predictor: Predictor) -> Iterator[None]:
+    """A module that is being trained must not evaluate with the batch's own statistics."""
+    training = isinstance(predictor, nn.Module) and predictor.training
+    if isinstance(predictor, nn.Module):
+        predictor.eval()
+    try:
+        yield
+    finally:
+        if isinstance(predictor, nn.Module):
+            predictor.train(training)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,8 @@ class Task(Protocol):
     ``--bits auto``, searches and curves go by. Both are names of ``columns``, and more is better. ``losses``
     are the terms of its loss, "total" first; ``charts`` draw what ``tables`` writes. ``pictures`` is what
     ``comparison`` and ``separate`` write to: a file and a folder of that name. ``answers`` and ``postprocessing`` are
-    words: for what is counted in a picture, and for what follows the network.
+    words: for what is counted in a picture, and for what follows the network. ``idle`` are fields of a script's config
+    that cannot act for this task, and why. ``net_keys`` are keys of a cfg's [net] that its loss reads.
     """
 
     name: str
@@ -91,6 +120,8 @@ class Task(Protocol):
     pictures: str
     answers: str
     postprocessing: str
+    idle: Mapping[str, str]
+    net_keys: frozenset[str]
 
     # data
 
@@ -102,7 +133,7 @@ class Task(Protocol):
         """
 
     def label_file(self, image: Path, manifest: Manifest) -> Path:
-        """The file that says what is to be learned of an image, whether it is there or not."""
+        """The file, or folder, that says what is to be learned of an image, whether it is there or not."""
 
     def classes(self, spec: ModelSpec) -> int:
         """How many classes its outputs tell apart."""
@@ -220,6 +251,16 @@ def task_name(spec: ModelSpec, place: str = "cfg") -> str:
     outputs = [layer for layer in spec.layers if isinstance(layer, Output)]
     if not outputs:
         raise InputError(f"{place}: no [yolo] or [region] layer, so nothing says what it is for; add its heads")
-    if all(isinstance(layer, Detect) for layer in outputs):
-        return "detection"
-    raise InputError(f"{place}: [{type(outputs[-1]).__name__.lower()}] is not an output that a task knows")
+    for kind, name in TASK_OF.items():
+        if all(isinstance(layer, kind) for layer in outputs):
+            return name
+    kinds = sorted({f"[{type(layer).__name__.lower()}]" for layer in outputs})
+    raise InputError(f"{place}: {' and '.join(kinds)} are no outputs of one task that is known; keep those of one")
+
+
+def main_columns(task: Task) -> tuple[Column, ...]:
+    """The columns that a table has where there is room for two: the headline's and the primary's."""
+    return TaskFacts.of(task).main
+
+
+TASK_OF: dict[type[Output], str] = {Detect: "detection", Classify: "classification"}

@@ -32,9 +32,10 @@ MOST_PLACES = 120
 
 
 def kinds(base: type = s.Layer) -> list[type]:
-    """Every kind that a cfg can have: those without subclasses."""
+    """Every kind that a cfg can have: those without subclasses, and Conv, of which Connected is one."""
     below = [kind for kind in base.__subclasses__() if kind.__module__.startswith("utils.")]
-    return [leaf for kind in below for leaf in (kinds(kind) or [kind])]
+    alone = [s.Conv] if base is s.Conv else []
+    return alone + [leaf for kind in below for leaf in (kinds(kind) or [kind])]
 
 
 def named(node: ast.expr, known: set[str]) -> list[str]:
@@ -100,7 +101,7 @@ def test_rows_say_where_the_values_of_a_kind_come_from():
     for kind, known in OPS.items():
         table = VALUES if known.computes else MOVES
         own = any(k in table for k in kind.__mro__)
-        assert own or kind in (s.Conv, s.TransposedConv, s.SqueezeExcite), kind
+        assert own or kind in (s.Conv, s.Connected, s.TransposedConv, s.SqueezeExcite), kind
 
 
 def test_a_kind_nobody_knows_is_refused_by_name_everywhere():

@@ -13,7 +13,7 @@ def run(network: IntegerNetwork, pixels: np.ndarray) -> tuple[dict[int, np.ndarr
     levels = {-1: pixels.astype(np.int64)}
     accumulators: dict[int, np.ndarray] = {}
     for i, layer in enumerate(network.spec.layers):
-        if isinstance(layer, s.Detect):
+        if isinstance(layer, s.Output):
             continue
         given = [levels[j] for j in layer.sources]
         op = network.ops.get(i)

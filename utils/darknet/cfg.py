@@ -13,7 +13,7 @@ from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NEURON, NMS_KINDS, NORM
 from utils.darknet.neuron_cfg import check_net, read_neuron
 from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.sections import Section, nearest, split_sections
-from utils.darknet.shapes import channels, uneven_sums
+from utils.darknet.shapes import channels, sizes, uneven_sums
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 
@@ -65,7 +65,11 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
         if section.kind not in READERS:
             raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
         section.check_words(KEYS[section.kind])
+        if section.kind == "cost":
+            _skip_cost(section, last=section is sections[-1])
+            continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
+        layer = _as_large_as_given(layer, layers, net) if isinstance(layer, s.Connected | s.Crop) else layer
         layers.append(replace(layer, options=section.passive()))
     said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
     spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
@@ -89,6 +93,31 @@ def _net_channels(net: Section) -> int:
     return net.integer("channels", 3, least=1)
 
 
+def _skip_cost(sec: Section, *, last: bool) -> None:
+    """Darknet's loss; ours is the task's, so it is no layer."""
+    if not last:
+        raise InputError(f"{sec.place}: [cost] is read as the last section only; delete it, the loss is the task's own")
+    sec.notes.append(f"{sec.place}: [cost] is not used; the loss is that of the network's task")
+
+
+def _as_large_as_given(layer: s.Connected | s.Crop, layers: list[s.Layer], net: Section) -> s.Layer:
+    """A layer that is made for one size of map, with the size that it reads in this network."""
+    before = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
+    channels(before, net.name)
+    given = sizes(before, before.height, before.width)[layer.sources[0]]
+    place = f"{net.name} line {layer.line}"
+    if isinstance(layer, s.Crop):
+        if layer.kept[0] > given[0] or layer.kept[1] > given[1]:
+            raise InputError(f"{place}: [crop] keeps {layer.kept[0]}x{layer.kept[1]} px of {given[0]}x{given[1]}")
+        return replace(layer, given=given)
+    if given[0] != given[1] or given[0] < 1:
+        raise InputError(
+            f"{place}: [connected] reads a map of {given[0]}x{given[1]} px; it takes a square one, "
+            "put an [avgpool] before it or make [net] width and height equal"
+        )
+    return replace(layer, size=given[0])
+
+
 def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     sec.required("filters")
     size, filters = sec.integer("size", 1, 1), sec.integer("filters", 1, 1)
@@ -109,6 +138,44 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         activation=activation,
         neuron=read_neuron(sec, activation),
         weight_quant=sec.one_of("weight_quant", WEIGHT_QUANTS),
+    )
+
+
+def _connected(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sec.required("output")
+    return s.Connected(
+        sources=(len(layers) - 1,),
+        line=sec.line,
+        filters=sec.integer("output", 1, 1),
+        bn=bool(sec.integer("batch_normalize", 0)),
+        activation=sec.activation("logistic"),  # parse_connected in parser.c
+    )
+
+
+def _crop(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    if layers:
+        raise InputError(f"{sec.place}: [crop] takes the image; make it the first section")
+    for key in ("crop_height", "crop_width"):
+        sec.required(key)
+    kept = (sec.integer("crop_height", 1, 1), sec.integer("crop_width", 1, 1))
+    noadjust = bool(sec.integer("noadjust", 0))
+    return s.Crop(sources=(-1,), line=sec.line, options=sec.passive(), given=kept, kept=kept, noadjust=noadjust)
+
+
+def _softmax(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    if "tree" in sec.options:
+        raise InputError(f"{sec.place}: tree= (a hierarchy of classes) is not supported; delete it for plain classes")
+    if sec.integer("spatial", 0):
+        raise InputError(f"{sec.place}: spatial=1 is not supported; delete it, and put an [avgpool] before the softmax")
+    temperature = sec.real("temperature", 1.0)
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"{sec.place}: temperature={sec.text('temperature', '')} must be above 0")
+    return s.Softmax(
+        sources=(len(layers) - 1,),
+        line=sec.line,
+        options=sec.passive(),
+        groups=sec.integer("groups", 1, 1),
+        temperature=temperature,
     )
 
 
@@ -279,6 +346,10 @@ def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return _pool(s.LocalAvgPool, sec, layers, (size, sec.integer("stride", size, 1), sec.integer("padding", 0)))
 
 
+def _no_layer(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    raise AssertionError(sec.place)
+
+
 def _dropout(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Dropout(sources=(len(layers) - 1,), line=sec.line, probability=sec.real("probability", 0.5))
 
@@ -302,4 +373,8 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "reorg": _reorg,
     "region": _region,
     "yolo": _yolo,
+    "connected": _connected,
+    "crop": _crop,
+    "softmax": _softmax,
+    "cost": _no_layer,
 }

@@ -44,6 +44,10 @@ SHAPING: dict[str, frozenset[str]] = {
     "dropout": frozenset(["probability"]),
     "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
     "region": frozenset(["anchors", "num", "classes", "coords", "softmax"]),
+    "connected": frozenset(["output", "activation", "batch_normalize"]),
+    "crop": frozenset(["crop_height", "crop_width", "noadjust"]),
+    "softmax": frozenset(["groups", "temperature", "tree", "spatial"]),
+    "cost": frozenset(),
 }
 
 KEYS = {kind: keys | words(kind) | frozenset(REFUSED.get(kind, ())) for kind, keys in SHAPING.items()}

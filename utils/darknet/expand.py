@@ -1,4 +1,4 @@
-"""``[se]``, ``[transposed_convolutional]`` and uneven sums written out, for whoever computes section by section."""
+"""Sections that stand for simpler ones written out, for whoever computes section by section."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.kernels import out_first
 from utils.darknet.network import Network, State
+from utils.darknet.read_outs import plain, with_read_outs
 from utils.darknet.shapes import channels, uneven_sums
+from utils.errors import InputError
 
-WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv, s.Shortcut)
+WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv, s.Connected, s.Crop, s.Shortcut)
 
 
 def expand(network: Network, kinds: tuple[type[s.Layer], ...] = WRITTEN_OUT) -> tuple[Network, dict[int, int]]:
-    """The same function without ``[se]`` and ``[transposed_convolutional]``, and with sums of maps of one shape.
+    """The same function without ``[se]``, ``[transposed_convolutional]``, ``[connected]``, ``[crop]``, uneven sums.
 
     An ``[se]`` becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels. A transposed convolution becomes
     an upsample with zeros (none for a stride of 1) and a convolution of stride 1, which keeps batch norm and
-    activation. A shortcut reads maps of other shapes through a [fit]. The new sections keep the cfg line of the one
-    they stand for, so that messages point to the file as written. ``kinds`` may be some of the three: the other
-    sections stay.
+    activation. A ``[connected]`` becomes the convolution that it is, a ``[crop]`` one with a single weight a channel.
+    A shortcut reads maps of other shapes through a [fit]. Classes are read out of a convolution, see read_outs.py. The
+    new sections keep the cfg line of the one they stand for, so that messages point to the file as written. ``kinds``
+    may be some of these: the other sections stay, and what classes are read out of.
 
     Returns:
         The network, and old layer number -> new one, that of the section that gives the output. The image stays -1.
     """
+    everything = {i: i for i in range(-1, len(network.spec.layers))}
+    network, first = with_read_outs(network) if kinds == WRITTEN_OUT else (network, everything)
     width, uneven = channels(network.spec), uneven_sums(network.spec) if s.Shortcut in kinds else {}
     layers: list[s.Layer] = []
     number = {-1: -1}
@@ -38,7 +43,8 @@ def expand(network: Network, kinds: tuple[type[s.Layer], ...] = WRITTEN_OUT) -> 
         else:
             layers += _written_out(layer, len(layers), width[i]) if isinstance(layer, kinds) else [layer]
         number[i] = len(layers) - 1
-    return Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number, kinds)), number
+    made = Network(replace(network.spec, layers=tuple(layers)), _renamed(network, number, kinds))
+    return made, {i: number[j] for i, j in first.items()}
 
 
 def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
@@ -54,6 +60,10 @@ def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
         case s.TransposedConv():
             spread = s.Upsample(sources=layer.sources, line=layer.line, stride=layer.stride, zeros=True)
             return [*([spread] if layer.stride > 1 else []), _plain(layer, at)]
+        case s.Connected():
+            return [plain(layer)]
+        case s.Crop():
+            return [_window(layer, width)]
     return [layer]
 
 
@@ -84,6 +94,25 @@ def _plain(layer: s.TransposedConv, at: int) -> s.Conv:
     )
 
 
+def _window(layer: s.Crop, width: int) -> s.Conv:
+    """The convolution without padding that keeps the middle: as much larger than 1x1 as there are pixels left out."""
+    down, right = (given - kept for given, kept in zip(layer.given, layer.kept, strict=True))
+    if down != right:
+        raise InputError(
+            f"cfg line {layer.line}: [crop] leaves out {down} rows and {right} columns; in integers it takes as many "
+            "of both, or give the network the image that is left and delete the [crop]"
+        )
+    return s.Conv(sources=layer.sources, line=layer.line, filters=width, size=down + 1, groups=width)
+
+
+def _window_tensors(layer: s.Crop, width: int) -> tuple[Tensor, Tensor]:
+    """Weight [C, 1, k, k] and bias [C] of that convolution."""
+    size = layer.given[0] - layer.kept[0] + 1
+    weight = torch.zeros(width, 1, size, size)
+    weight[:, :, (size - 1) // 2, (size - 1) // 2] = 1 if layer.noadjust else 2
+    return weight, torch.zeros(width) if layer.noadjust else -torch.ones(width)
+
+
 def _uneven(layer: s.TransposedConv) -> int:
     """Pixels of padding that it needs more in front than behind."""
     return layer.size - 1 - 2 * layer.pad
@@ -98,6 +127,10 @@ def _plain_weight(layer: s.TransposedConv, weight: Tensor) -> Tensor:
 def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer], ...]) -> State:
     """The tensors under their new layers' names; the matrices of an ``[se]`` become 1x1 kernels with biases of 0."""
     state: State = {}
+    for n, crop in enumerate(network.spec.layers):
+        if isinstance(crop, s.Crop) and s.Crop in kinds:
+            weight, bias = _window_tensors(crop, network.spec.channels)
+            state |= {f"layers.{number[n]}.conv.weight": weight, f"layers.{number[n]}.conv.bias": bias}
     for key, value in network.state.items():
         _, i, rest = key.split(".", 2)
         layer, new = network.spec.layers[int(i)], number[int(i)]

@@ -61,6 +61,13 @@ def _max_pool(layer: s.MaxPool, inputs: list[Tensor]) -> Tensor:
     return F.max_pool2d(F.pad(x, (before, after, before, after), value=float("-inf")), layer.size, layer.stride)
 
 
+def _crop(layer: s.Crop, inputs: list[Tensor]) -> Tensor:
+    """Darknet's at inference: the middle, times 2 less 1 (forward_crop_layer in crop_layer.c)."""
+    top, left = ((given - kept) // 2 for given, kept in zip(layer.given, layer.kept, strict=True))
+    middle = inputs[0][:, :, top : top + layer.kept[0], left : left + layer.kept[1]]
+    return middle if layer.noadjust else middle * 2 - 1
+
+
 def _local_mean(layer: s.LocalAvgPool, inputs: list[Tensor]) -> Tensor:
     """Darknet's: each sum is divided by how many values it has (forward_local_avgpool_layer in maxpool_layer.c)."""
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
@@ -104,4 +111,5 @@ VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.ScaleChannels: lambda layer, inputs: inputs[1] * inputs[0],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),
     s.LocalAvgPool: _local_mean,
+    s.Crop: _crop,
 }

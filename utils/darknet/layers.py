@@ -74,6 +74,27 @@ class Conv(Kernel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Connected(Conv):
+    """``[connected]``: every value of the map that it reads to every output; a kernel as large as that map.
+
+    ``size`` is the side of that map, which must be square. Darknet's matrix [out, C * size * size] is the kernel
+    [out, C, size, size] as it lies in memory.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop(Layer):
+    """``[crop]``: the middle of the image, brought from 0..1 to -1..1 unless ``noadjust``.
+
+    ``given`` and ``kept`` are (height, width) px of what it reads and of what it gives.
+    """
+
+    given: tuple[int, int]
+    kept: tuple[int, int]
+    noadjust: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransposedConv(Kernel):
     """Transposed convolution; its map is exactly ``stride`` times as large as the one it reads, in both directions.
 

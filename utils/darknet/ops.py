@@ -180,6 +180,12 @@ def _reorg_width(layer: s.Reorg, given: list[int], place: str) -> int:
     return given[0] * layer.stride**2
 
 
+def _groups_width(layer: s.Softmax, given: list[int], place: str) -> int:
+    if given[0] % layer.groups:
+        raise InputError(f"{place}: [softmax] parts {given[0]} classes into groups={layer.groups}")
+    return given[0]
+
+
 def _detect_width(layer: s.Detect, given: list[int], place: str) -> int:
     if given[0] != layer.filters:
         kind, needed, count = facts(layer).section, layer.filters, len(layer.own_anchors)
@@ -194,6 +200,24 @@ def _conv_size(layer: s.Conv, given: Size) -> Size:
     reach = layer.dilation * (layer.size - 1) + 1
     down, right = layer.stride
     return (given[0] + 2 * layer.pad - reach) // down + 1, (given[1] + 2 * layer.pad - reach) // right + 1
+
+
+def _connected_size(layer: s.Connected, given: Size) -> Size:
+    if given != (layer.size, layer.size):
+        raise InputError(
+            f"cfg line {layer.line}: [connected] was made for a map of {layer.size}x{layer.size} px and reads "
+            f"{given[0]}x{given[1]}; use the --img-size that [net] says"
+        )
+    return 1, 1
+
+
+def _crop_size(layer: s.Crop, given: Size) -> Size:
+    if given != layer.given:
+        raise InputError(
+            f"cfg line {layer.line}: [crop] was made for an image of {layer.given[0]}x{layer.given[1]} px and reads "
+            f"{given[0]}x{given[1]}; use the --img-size that [net] says"
+        )
+    return layer.kept
 
 
 def _pool_size(layer: s.Pool, given: Size) -> Size:
@@ -255,6 +279,12 @@ def neuron_tensors(layer: s.Activated, channels: int | None = None) -> tuple[Hel
     )
 
 
+def _connected_tensors(layer: s.Connected, given: int) -> tuple[Held, ...]:
+    """Bias (beta with batch norm), weights, then gamma, mean, variance (load_connected_weights in parser.c)."""
+    first, *norms, weight = _kernel_tensors(layer, given)
+    return (first, weight, *norms)
+
+
 def _gate_tensors(layer: s.SqueezeExcite, given: int) -> tuple[Held, ...]:
     return Held("fc1.weight", (layer.squeeze, given), into=1), Held("fc2.weight", (given, layer.squeeze), out=0)
 
@@ -275,6 +305,15 @@ OPS: dict[type[s.Layer], OpFacts] = {
         stride=lambda layer, given: given * layer.stride[0],
         tensors=_kernel_tensors,
     ),
+    s.Connected: OpFacts(
+        "connected",
+        computes=True,
+        integrates=True,
+        channels=_kernel_width,
+        size=_connected_size,
+        tensors=_connected_tensors,
+    ),
+    s.Crop: OpFacts("crop", computes=True, hands_on=True, keeps_constants=True, size=_crop_size),
     s.TransposedConv: OpFacts(
         "transposed_convolutional",
         computes=True,
@@ -345,4 +384,5 @@ OPS: dict[type[s.Layer], OpFacts] = {
     ),
     s.Yolo: OpFacts("yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Region: OpFacts("region", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
+    s.Softmax: OpFacts("softmax", hands_on=True, identity=True, channels=_groups_width, density=_as_dense),
 }

@@ -101,3 +101,16 @@ class Region(Detect):
     """
 
     softmax: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Output):
+    """One class for a picture: a score a channel, the mean over the map where that is larger than 1x1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Classify):
+    """``[softmax]``: scores over ``temperature`` as probabilities, whose sum is 1 in each of ``groups`` equal parts."""
+
+    groups: int = 1
+    temperature: float = 1.0

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from utils.darknet.layers import (
     Activated,
     AvgPool,
+    Connected,
     Conv,
+    Crop,
     Dropout,
     Fitted,
     Kernel,
@@ -25,12 +27,15 @@ from utils.darknet.layers import (
     Upsample,
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
-from utils.darknet.output_layers import Detect, Output, Region, Yolo
+from utils.darknet.output_layers import Classify, Detect, Output, Region, Softmax, Yolo
 
 __all__ = [
     "Activated",
     "AvgPool",
+    "Classify",
+    "Connected",
     "Conv",
+    "Crop",
     "Detect",
     "Dropout",
     "Fitted",
@@ -47,6 +52,7 @@ __all__ = [
     "Route",
     "ScaleChannels",
     "Shortcut",
+    "Softmax",
     "SqueezeExcite",
     "TransposedConv",
     "Upsample",

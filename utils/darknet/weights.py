@@ -1,7 +1,8 @@
 """Darknet's binary ``.weights``: a header, then every convolution's float32 in cfg order.
 
 Per convolution: with batch norm beta, gamma, mean, variance, else the bias; then the weight [out, in / groups, k, k],
-of a transposed one [in, out / groups, k, k].
+of a transposed one [in, out / groups, k, k]. Per ``[connected]``: beta or the bias, the weights [out, in], and with
+batch norm gamma, mean, variance.
 ``[se]``: its two matrices. A weighted ``[shortcut]``: its weights, source by source. The header is major, minor,
 revision (int32) and the number of images seen, int64 from version 0.2 on and int32 before (parser.c,
 load_weights_upto).
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.heads import head_convolutions, rehead
+from utils.darknet.heads import class_count, head_convolutions, rehead
 from utils.darknet.integrity import check_state
 from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
@@ -149,7 +150,7 @@ def _partial(path: Path, spec: s.ModelSpec, header: Header, floats: np.ndarray) 
     classes = _classes_of(spec, len(floats))
     if classes is not None:
         state, _ = _fill(rehead(spec, classes), floats)
-        if classes == spec.layers[spec.heads[0]].classes:  # type: ignore[attr-defined]
+        if classes == class_count(spec):
             return Weights(state, header)
         heads = set(head_convolutions(spec).values())
         kept = {key: value for key, value in state.items() if int(key.split(".")[1]) not in heads}

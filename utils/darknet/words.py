@@ -136,6 +136,23 @@ SECTIONS: dict[str, Words] = {
     "fit": {},
     "se": {},
     "scale_channels": {"scale_wh": "0: a factor a channel"},
+    "connected": {},
+    "cost": {
+        "noobj": "weight of values without an object (type=masked)",
+        "ratio": "share of the differences that count",
+        "scale": "factor of the loss",
+        "smooth": "label smoothing",
+        "thresh": "largest difference that counts not",
+        "type": "kind of the loss: sse, masked, smooth, L1, seg, wgan",
+    },
+    "crop": {
+        "angle": "largest rotation in augmentation, degrees",
+        "exposure": "change of exposure in augmentation",
+        "flip": "flips images in augmentation",
+        "saturation": "change of saturation in augmentation",
+        "shift": "shifts colours in augmentation",
+    },
+    "softmax": {"noloss": "no loss of its own in training"},
     "dropout": {
         "dropblock": "drops squares instead of values, in training",
         "dropblock_size_abs": "side of the squares, px",

@@ -50,6 +50,21 @@ def _conv(layer: s.Conv, references: str) -> Lines:
     return _kernel(layer, stride, layer.dilation)
 
 
+def _connected(layer: s.Connected, references: str) -> Lines:
+    normed: Lines = [("batch_normalize", 1)] if layer.bn else []
+    return [*normed, ("output", layer.filters), ("activation", layer.activation)]
+
+
+def _crop(layer: s.Crop, references: str) -> Lines:
+    lines: Lines = [("crop_height", layer.kept[0]), ("crop_width", layer.kept[1])]
+    return lines + ([("noadjust", 1)] if layer.noadjust else [])
+
+
+def _softmax(layer: s.Softmax, references: str) -> Lines:
+    lines: Lines = [("groups", layer.groups)]
+    return lines + ([("temperature", _number(layer.temperature))] if layer.temperature != 1 else [])
+
+
 def _transposed(layer: s.TransposedConv, references: str) -> Lines:
     return _kernel(layer, [("stride", layer.stride)], 1)
 
@@ -136,5 +151,8 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.Dropout: lambda layer, references: [("probability", _number(layer.probability))],
     s.Reorg: lambda layer, references: [("stride", layer.stride)],
     s.Yolo: _yolo,
+    s.Connected: _connected,
+    s.Crop: _crop,
+    s.Softmax: _softmax,
     s.Region: _region,
 }

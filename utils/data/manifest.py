@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
+
+log = logging.getLogger(__name__)
 
 KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale")
 IGNORED = (
@@ -202,3 +205,27 @@ def read_names(path: Path) -> tuple[str, ...]:
         if STRANGE in name:
             raise InputError(f"{path}: the class '{name}' is not UTF-8; iconv -f GB18030 -t UTF-8 converts the file")
     return names
+
+
+def in_order(manifest: Manifest, names: Sequence[str], place: str) -> Manifest:
+    """The data with its classes in the order of a network's ``names``, found by name.
+
+    Raises:
+        InputError: a class has no such name in the network of ``place``.
+    """
+    ours, theirs = [plain_name(name) for name in manifest.names], [plain_name(name) for name in names]
+    if ours == theirs:
+        return manifest
+    strange = next((name for name, plain in zip(manifest.names, ours, strict=True) if plain not in theirs), None)
+    if strange is not None or len(set(ours)) < len(ours):
+        raise InputError(
+            f"{place}: knows {', '.join(names)[:80]}, {manifest.path} has '{strange or manifest.names[0]}'; "
+            f"call the classes alike in its file of names, or train it for these: train.py -pt --weights {place}"
+        )
+    log.warning("%s: its classes are in another order than those of %s; mapped by name", manifest.path, place)
+    return replace(manifest, names=tuple(names), numbers=tuple(theirs.index(name) for name in ours))
+
+
+def plain_name(name: str) -> str:
+    """A name without what people write one way or another."""
+    return name.casefold().replace("_", " ").replace("-", " ")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from utils.darknet.spec import Detect
-from utils.detection.average_precision import Array, Scores, average_precision
+from utils.detection.average_precision import Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
 from utils.detection.nms import non_max_suppression, suppression_of
-from utils.task import Predictor, Timing
+from utils.task import Predictor, Timing, clock, eval_mode
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,14 @@ def evaluate(
     device = torch.device(device)
     seconds = np.zeros(2)
     collected: list[Detections] = []
-    with _eval_mode(predictor), torch.no_grad():
+    with eval_mode(predictor), torch.no_grad():
         for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
             size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
-            began = _now(device)
+            began = clock(device)
             images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
             with torch.inference_mode(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 raw = predictor(images)
-            between = _now(device)
+            between = clock(device)
             found = non_max_suppression(
                 decode(raw, heads, size),
                 conf=conf,
@@ -98,9 +96,9 @@ def evaluate(
                 max_boxes=max_boxes,
                 multi_label=True,
             )
-            seconds += between - began, _now(device) - between
+            seconds += between - began, clock(device) - between
             collected += _collect(batch, found, size)
-    return measure(collected, names, timing=_timing(seconds, len(collected)))
+    return measure(collected, names, timing=Timing.of(seconds.tolist(), len(collected)))
 
 
 def measure(detections: Sequence[Detections], names: Sequence[str], *, timing: Timing) -> DetectionMetrics:
@@ -171,19 +169,6 @@ def coco_results(
     return rows
 
 
-@contextmanager
-def _eval_mode(predictor: Predictor) -> Iterator[None]:
-    """A module that is being trained must not evaluate with the batch's own statistics."""
-    training = isinstance(predictor, nn.Module) and predictor.training
-    if isinstance(predictor, nn.Module):
-        predictor.eval()
-    try:
-        yield
-    finally:
-        if isinstance(predictor, nn.Module):
-            predictor.train(training)
-
-
 def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Detections]:
     """Put detections and truth of a batch together, image by image; no box reaches into the letterbox's border."""
     targets = batch.targets.float().cpu()
@@ -197,15 +182,3 @@ def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Det
         boxes[:, 1:4:2].clamp_(top, top + height)
         collected.append(Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox))
     return collected
-
-
-def _now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _timing(seconds: Array, images: int) -> Timing:
-    forward, nms = (float(s) * 1000 / max(1, images) for s in seconds)
-    return Timing(forward, nms, forward + nms)

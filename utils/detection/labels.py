@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,30 +88,6 @@ def clip_to_image(rows: np.ndarray) -> np.ndarray:
         low, high = low[out].clip(0, 1), high[out].clip(0, 1)
         rows[out, 1:3], rows[out, 3:5] = (low + high) / 2, high - low
     return rows
-
-
-def in_order(manifest: Manifest, names: Sequence[str], place: str) -> Manifest:
-    """The data with its classes in the order of a network's ``names``, found by name.
-
-    Raises:
-        InputError: a class has no such name in the network of ``place``.
-    """
-    ours, theirs = [_plain(name) for name in manifest.names], [_plain(name) for name in names]
-    if ours == theirs:
-        return manifest
-    strange = next((name for name, plain in zip(manifest.names, ours, strict=True) if plain not in theirs), None)
-    if strange is not None or len(set(ours)) < len(ours):
-        raise InputError(
-            f"{place}: knows {', '.join(names)[:80]}, {manifest.path} has '{strange or manifest.names[0]}'; "
-            f"call the classes alike in its file of names, or train it for these: train.py -pt --weights {place}"
-        )
-    log.warning("%s: its classes are in another order than those of %s; mapped by name", manifest.path, place)
-    return replace(manifest, names=tuple(names), numbers=tuple(theirs.index(name) for name in ours))
-
-
-def _plain(name: str) -> str:
-    """A name without what people write one way or another."""
-    return name.casefold().replace("_", " ").replace("-", " ")
 
 
 def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[list[np.ndarray], int]:

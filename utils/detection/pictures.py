@@ -9,44 +9,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.data.images import save_picture
+from utils.data.pictures import FONT, INK, Picture, as_picture, colour, sheet
 from utils.detection.boxes import cxcywh_to_xyxy
 
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEGIBLE = 512  # px; the longer side of a smaller image is enlarged to about this, else the labels would hide it
-PAPER = (255, 255, 255)
-INK = (32, 32, 32)
-
-
-def as_picture(image: Tensor | Picture) -> Picture:
-    """A network image [C, H, W] (uint8, or float 0..1; grey or RGB) or a picture [H, W, 3] as RGB [H, W, 3]."""
-    if isinstance(image, np.ndarray):
-        return image
-    values = image.detach().cpu()
-    if values.is_floating_point():
-        values = (values.clamp(0, 1) * 255).round()
-    return np.ascontiguousarray(values.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
 def truth_as_boxes(truth: Tensor) -> Tensor:
     """Truth [n, 5] (class, x1, y1, x2, y2) in the form of detections [n, 6], its scores NaN: drawn without one."""
     unknown = torch.full((len(truth), 1), math.nan, dtype=truth.dtype)
     return torch.cat((truth[:, 1:5], unknown, truth[:, :1]), dim=1)
-
-
-def colour(label: int) -> tuple[int, int, int]:
-    """RGB of a class; neighbours differ as much as hues can (golden angle), in three shades."""
-    hsv = np.array(
-        [[[int(label * 111.246) % 180, (230, 150, 255)[label // 8 % 3], (255, 235, 190)[label % 3]]]], np.uint8
-    )
-    r, g, b = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()
-    return r, g, b
 
 
 def draw_boxes(image: Tensor | Picture, boxes: Tensor, names: Sequence[str], *, least: int = LEGIBLE) -> Picture:
@@ -133,7 +110,7 @@ def batch_mosaic(images: Tensor, targets: Tensor, names: Sequence[str], *, most:
         truth = torch.cat((own[:, 1:2], cxcywh_to_xyxy(own[:, 2:6] * size)), dim=1)
         cells.append(draw_boxes(images[i], truth_as_boxes(truth), names))
     across = math.ceil(math.sqrt(count))
-    return _sheet([cells[i : i + across] for i in range(0, count, across)])
+    return sheet([cells[i : i + across] for i in range(0, count, across)])
 
 
 def comparison_grid(
@@ -149,26 +126,4 @@ def comparison_grid(
         path: the picture's file; its suffix chooses the format.
     """
     cells = [[draw_boxes(image, boxes[i], names) for boxes in columns.values()] for i, image in enumerate(images)]
-    save_picture(path, _sheet(cells, tuple(columns)))
-
-
-def _sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap: int = 8) -> Picture:
-    """Pictures in rows and columns on white, under their headings."""
-    high = max(cell.shape[0] for row in cells for cell in row)
-    wide = max(cell.shape[1] for row in cells for cell in row)
-    across = max(len(row) for row in cells)
-    top = (24 + wide // 20) if headings else 0
-    shape = (top + gap + len(cells) * (high + gap), gap + across * (wide + gap), 3)
-    sheet = np.full(shape, PAPER, dtype=np.uint8)
-    for i, row in enumerate(cells):
-        for j, cell in enumerate(row):
-            y, x = top + gap + i * (high + gap), gap + j * (wide + gap)
-            sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
-    for j, text in enumerate(headings):
-        scale = max(0.7, wide / 450)
-        while cv2.getTextSize(text, FONT, scale, 2)[0][0] > wide and scale > 0.35:
-            scale -= 0.05
-        length = cv2.getTextSize(text, FONT, scale, 2)[0][0]
-        place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
-        cv2.putText(sheet, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
-    return sheet
+    save_picture(path, sheet(cells, tuple(columns)))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data.pictures import colour
 from utils.detection.average_precision import RECALLS, Scores
-from utils.detection.pictures import colour
 from utils.files import writing
+from utils.reporting import confusion
 
 NAMED = 12  # classes that a legend can name before it covers the plot
-NUMBERED = 20  # classes whose confusion matrix can carry its numbers
 
 
 def plot_pr_curves(scores: Scores, path: Path) -> None:
@@ -38,22 +38,9 @@ def plot_pr_curves(scores: Scores, path: Path) -> None:
 
 
 def plot_confusion(table: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
-    """Confusion matrix: rows predicted, columns true, shaded by the share of the true class; numbers are counts."""
-    labels = [*names, "background"]
-    side = min(16.0, 3.0 + 0.42 * len(labels))
-    figure, axes = _figure(side + 1.0, side)
-    share = table / np.maximum(1, table.sum(axis=0, keepdims=True))
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    small = 8 if len(labels) <= NUMBERED else 5
-    axes.set_xticks(range(len(labels)), labels, rotation=90 if len(labels) > 6 else 0, fontsize=small + 1)
-    axes.set_yticks(range(len(labels)), labels, fontsize=small + 1)
-    if len(labels) <= NUMBERED + 1:
-        for i, j in np.argwhere(table > 0):
-            shade = "white" if share[i, j] > 0.5 else "black"
-            axes.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=small, color=shade)
-    axes.set(xlabel="true class (background: nothing there)", ylabel="predicted (background: missed)")
-    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
-    _save(figure, path)
+    """Confusion matrix: rows predicted, columns true, the last of both background."""
+    axes = ("true class (background: nothing there)", "predicted (background: missed)")
+    confusion.plot_confusion(table, [*names, "background"], path, axes=axes)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec
 from utils.data.dataset import Cache, Unreadable
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest
+from utils.data.manifest import Manifest, in_order
 from utils.data.transforms import Letterbox, Resize
 from utils.detection import results, show
 from utils.detection.augment import Augment
@@ -23,7 +23,7 @@ from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
 from utils.detection.dataset import BoxBatch, DetectionDataset
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, Detections, evaluate, measure
-from utils.detection.labels import in_order, label_path
+from utils.detection.labels import label_path
 from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.open_data import open_data
 from utils.detection.plots import plot_confusion, plot_pr_curves
@@ -74,6 +74,8 @@ class DetectionTask:
     pictures = "detections"
     answers = "boxes"
     postprocessing = "decode and NMS"
+    idle: Mapping[str, str] = {}
+    net_keys: frozenset[str] = frozenset()
 
     def open_data(self, place: str | Path) -> Manifest:
         """A ``.data`` file; or a folder: of a Pascal VOC set, or with images/train, images/val and labels/."""
@@ -147,8 +149,6 @@ class DetectionTask:
     def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
         """The network for the data's classes; ``fresh`` lets it have new heads where it is for others."""
         classes = {head.classes for head in heads_of(spec)}
-        if not classes:
-            raise InputError(f"{place}: no [yolo] or [region] layer; train.py trains detectors")
         if classes == {manifest.classes}:
             return spec
         message = " and ".join(str(number) for number in sorted(classes))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from utils.data.loader import Loader
 from utils.detection.dataset import BoxBatch
 from utils.distillation.distiller import Distiller
+from utils.distillation.soft import SoftDistiller
 from utils.distillation.unlabelled import JoinedBatches, MixedBatch
 from utils.errors import InputError
 from utils.task import Loss
@@ -22,7 +23,7 @@ from utils.task import Loss
 class DistillationContext:
     """The teacher as the training loop calls it, the files it came from, and batches of unlabelled images."""
 
-    distiller: Distiller
+    distiller: Distiller | SoftDistiller
     files: tuple[Path, ...]
     extra: Loader[BoxBatch] | None = None
 
@@ -32,6 +33,8 @@ class DistillationContext:
 
     def __call__(self, images: Tensor, outputs: Sequence[Tensor], batch: BoxBatch) -> Mapping[str, Tensor]:
         """The teacher's terms of a batch."""
+        if isinstance(self.distiller, SoftDistiller):
+            return self.distiller(images, outputs)
         labelled = batch.labelled if isinstance(batch, MixedBatch) else None
         return self.distiller(images, outputs, batch.targets, labelled)
 

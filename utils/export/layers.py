@@ -85,6 +85,12 @@ def _head(layer: s.Detect) -> dict[str, Any]:
     return {"kind": "head", "head": facts(layer).section, "anchors": anchors, "classes": layer.classes}
 
 
+def _classes(layer: s.Softmax) -> dict[str, Any]:
+    """The mean of the accumulators over the map is a class's score; ``groups`` and ``temperature`` of the softmax."""
+    numbers = {"groups": layer.groups, "temperature": layer.temperature}
+    return {"kind": "head", "head": facts(layer).section, "averages": True, **numbers}
+
+
 MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds that compute nothing
     s.MaxPool: _max_pool,
     s.Upsample: lambda layer: {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride},
@@ -93,6 +99,7 @@ MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds tha
     s.Fitted: lambda layer: {"kind": "fit", "stride": layer.stride, "spread": layer.spread},
     s.Dropout: lambda layer: {"kind": "copy"},
     s.Detect: _head,
+    s.Softmax: _classes,
 }
 
 

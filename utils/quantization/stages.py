@@ -12,7 +12,7 @@ from utils.errors import InputError
 from utils.files import free_path, shown
 from utils.quantization.lower import ACC_BITS
 from utils.quantization.scheme import BITS, Scheme
-from utils.task import Task
+from utils.task import Task, main_columns
 
 STAGES = (8, 4, 3, 2)
 
@@ -130,7 +130,7 @@ def stage_results(
 
 def stage_rows(results: Sequence[Mapping[str, Any]], task: Task) -> list[list[str]]:
     """The same as the rows of a table, the heading first."""
-    told = [column for column in task.columns if column.name in (task.headline, task.primary)]
+    told = main_columns(task)
     rows = [["stage", "weights", "activations", "epochs", *(column.heading for column in told), "checkpoint"]]
     for n, row in enumerate(results):
         bits = (row["w_bit"], row["a_bit"], row["epochs"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.ops import rule
+from utils.darknet.read_outs import written_out
 from utils.darknet.shapes import channels, strides
 from utils.errors import InputError
 
@@ -45,6 +46,7 @@ def check_supported(spec: s.ModelSpec) -> None:
     Raises:
         InputError: names the layer, its cfg line and what to change.
     """
+    spec = written_out(spec)[0]
     if spec.channels not in (1, 3):
         raise InputError(f"[net] channels={spec.channels}: the image must have 1 or 3 channels of 8 bits")
     read_out, across, kernels = set(readouts(spec)), strides(spec), spec.kernels
@@ -89,7 +91,8 @@ CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # 
     s.Activated: _check_activation,
     s.LocalAvgPool: _check_window,
     **dict.fromkeys(
-        (s.MaxPool, s.AvgPool, s.Upsample, s.Fitted, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Output), _fits
+        (s.MaxPool, s.AvgPool, s.Upsample, s.Fitted, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Crop, s.Output),
+        _fits,
     ),
 }
 

@@ -1,0 +1,163 @@
+"""Sections of networks that classify: read, written, run, cut and turned into integers."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models import Darknet, build, network_of
+from tests.conftest import ROOT
+from tests.pruning.nets import random_network
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.counts import count
+from utils.darknet.expand import expand
+from utils.darknet.fold import fold_bn
+from utils.darknet.heads import class_count, rehead
+from utils.darknet.read_outs import written_out
+from utils.darknet.weights import read_weights, write_weights
+from utils.errors import InputError
+from utils.task import task_name
+
+NET = "[net]\nwidth=16\nheight=16\nchannels=3\n"
+CONV = "[convolutional]\nfilters=4\nsize=3\npad=1\nactivation={}\n"
+LAST = "[convolutional]\nfilters=5\nsize=1\nactivation={}\n"
+TAILS = {
+    "average first": "[avgpool]\n" + LAST.format("linear"),
+    "average last": LAST.format("linear") + "[avgpool]\n",
+    "connected behind an average": "[avgpool]\n[dropout]\nprobability=.5\n[connected]\noutput=5\nactivation=linear\n",
+    "bent before the average": LAST.format("leaky") + "[avgpool]\n",
+    "bent behind it": "[avgpool]\n" + LAST.format("leaky"),
+    "connected": "[maxpool]\nsize=2\nstride=2\n[connected]\noutput=5\nactivation=linear\n",
+    "no convolution last": "[maxpool]\nsize=16\nstride=16\n",
+}
+
+
+def network(tail: str, size: int = 16):
+    text = NET.replace("16", str(size)) + CONV.format("relu") + tail + "[softmax]\ngroups=1\n"
+    return random_network(parse_cfg(text))
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_scores_written_out_are_the_mean_of_a_convolution_that_only_the_output_reads(tail):
+    given, x = network(tail), torch.rand(2, 3, 16, 16)
+    made, number = expand(fold_bn(given))
+    assert number[len(given.spec.layers) - 1] == len(made.spec.layers) - 1
+    (head,) = made.spec.heads
+    source = made.spec.layers[head].sources[0]
+    assert isinstance(made.spec.layers[source], s.Conv)
+    assert sum(source in layer.sources for layer in made.spec.layers) == 1
+    (before,), (after,) = build(given)(x), build(made)(x)
+    torch.testing.assert_close(after.mean((2, 3)), before.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    assert parse_cfg(write_cfg(made.spec)) == made.spec
+
+
+def test_an_average_beside_the_last_convolution_is_left_to_the_output_and_any_other_is_not():
+    for tail, kept in (
+        ("average first", 0),
+        ("average last", 0),
+        ("bent before the average", 0),
+        ("bent behind it", 1),
+    ):
+        spec, _, _ = written_out(network(TAILS[tail]).spec)
+        assert sum(isinstance(layer, s.AvgPool) for layer in spec.layers) == kept, tail
+
+
+def test_a_detector_is_written_out_as_it_is():
+    spec = read_cfg(ROOT / "tests/cfgs/plain.cfg")
+    assert written_out(spec)[0] is spec
+
+
+def test_a_connected_layer_is_torchs_linear_layer_and_its_file_darknets():
+    """Bias, the matrix [out, C * H * W], and with batch norm gamma, mean, variance behind it."""
+    tail = "[connected]\nbatch_normalize=1\noutput=6\nactivation=relu\n[connected]\noutput=5\nactivation=linear\n"
+    given, x = network(tail), torch.rand(2, 3, 16, 16)
+    state = given.state
+    map_ = F.relu(F.conv2d(x, state["layers.0.conv.weight"], state["layers.0.conv.bias"], padding=1)).flatten(1)
+    hidden = F.linear(map_, state["layers.1.conv.weight"].flatten(1))
+    norm = [state[f"layers.1.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+    hidden = F.relu(F.batch_norm(hidden, *norm, eps=1e-6))
+    expected = F.linear(hidden, state["layers.2.conv.weight"].flatten(1), state["layers.2.conv.bias"])
+    torch.testing.assert_close(build(given)(x)[0].flatten(1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_file_of_a_connected_layer_is_in_darknets_order(tmp_path):
+    tail = "[connected]\nbatch_normalize=1\noutput=6\nactivation=relu\n[connected]\noutput=5\nactivation=linear\n"
+    given = network(tail)
+    path = write_weights(tmp_path / "net.weights", given)
+    floats = np.frombuffer(path.read_bytes()[struct.calcsize("<3iq") :], "<f4")
+    names = ["bn.bias", "conv.weight", "bn.weight", "bn.running_mean", "bn.running_var"]
+    order = ["layers.0.conv.bias", "layers.0.conv.weight", *(f"layers.1.{name}" for name in names)]
+    order += ["layers.2.conv.bias", "layers.2.conv.weight"]
+    np.testing.assert_array_equal(floats, np.concatenate([given.state[key].numpy().ravel() for key in order]))
+    again = read_weights(path, given.spec).state
+    assert all(torch.equal(again[key], given.state[key]) for key in order)
+
+
+def test_a_crop_is_the_middle_of_the_image_from_minus_1_to_1():
+    crop = "[crop]\ncrop_height=12\ncrop_width=12\nflip=1\n"
+    spec = parse_cfg(NET + crop + CONV.format("relu") + TAILS["average first"] + "[softmax]\n[cost]\ntype=sse\n")
+    assert parse_cfg(write_cfg(spec)) == spec and len(spec.layers) == 5
+    x = torch.rand(2, 3, 16, 16)
+    model = Darknet(spec).eval()
+    assert torch.equal(model.activations(x)[0], x[:, :, 2:14, 2:14] * 2 - 1)
+    made, _ = expand(network_of(model))
+    torch.testing.assert_close(build(made)(x)[0].mean((2, 3)), model(x)[0].flatten(1), rtol=1e-4, atol=1e-5)
+    plain = parse_cfg(write_cfg(spec).replace("crop_width=12\n", "crop_width=12\nnoadjust=1\n"))
+    assert torch.equal(Darknet(plain).activations(x)[0], x[:, :, 2:14, 2:14])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            CONV.format("relu") + "[softmax]\ntree=9k.tree\n",
+            "tree= .a hierarchy of classes. is not supported; delete it",
+        ),
+        (CONV.format("relu") + "[softmax]\nspatial=1\n", "spatial=1 is not supported"),
+        (CONV.format("relu") + "[softmax]\ntemperature=0\n", "temperature=0 must be above 0"),
+        (CONV.format("relu") + "[softmax]\ngroups=3\n", r"parts 4 classes into groups=3"),
+        (CONV.format("relu") + "[crop]\ncrop_height=8\ncrop_width=8\n", "takes the image; make it the first section"),
+        ("[crop]\ncrop_height=18\ncrop_width=8\n", "keeps 18x8 px of 16x16"),
+        ("[cost]\ntype=sse\n" + CONV.format("relu"), "read as the last section only; delete it"),
+        ("[connected]\nactivation=linear\n", r"\[connected\] needs output="),
+    ],
+)
+def test_what_classifiers_cannot_have_is_refused_with_its_line(text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_cfg(NET + text)
+    assert "cfg line" in str(caught.value)
+
+
+def test_a_connected_layer_on_a_map_that_is_not_square_is_refused():
+    with pytest.raises(InputError, match=r"reads a map of 16x24 px; it takes a square one"):
+        parse_cfg(NET.replace("width=16", "width=24") + "[connected]\noutput=4\nactivation=linear\n")
+
+
+def test_outputs_of_two_tasks_in_one_network_are_refused():
+    text = (ROOT / "tests/cfgs/plain.cfg").read_text() + "[route]\nlayers=-2\n[avgpool]\n[softmax]\n"
+    with pytest.raises(InputError, match=r"\[softmax\] and \[yolo\] are no outputs of one task"):
+        task_name(parse_cfg(text))
+
+
+@pytest.mark.parametrize("tail", [TAILS[name] for name in ("average first", "average last", "connected")])
+def test_a_network_gets_another_number_of_classes(tail):
+    given = network(tail).spec
+    assert (class_count(given), class_count(rehead(given, 9))) == (5, 9)
+
+
+def test_weights_for_other_classes_leave_the_last_layer_out(tmp_path):
+    given = network(TAILS["connected"])
+    path = write_weights(tmp_path / "net.weights", given)
+    found = read_weights(path, rehead(given.spec, 9), partial=True)
+    assert set(found.state) == {"layers.0.conv.weight", "layers.0.conv.bias"}
+    assert "heads for 5 classes: left out" in found.left_out[0]
+
+
+def test_parameters_equal_the_published_ones():
+    """He et al., CVPR 2016, give 0.27 M of ResNet-20; with projections it has 272,474."""
+    assert count(read_cfg(ROOT / "cfg/cifar-resnet20.cfg")).params == 272_474

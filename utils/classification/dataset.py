@@ -1,0 +1,161 @@
+"""Images and the class of each; a sample depends on (seed, epoch, index) and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.classification.open_data import labels_of
+from utils.data import transforms
+from utils.data.dataset import Cache, ImageFiles, SampleRequest, Unreadable
+from utils.data.loader import Batch
+from utils.data.manifest import Manifest
+from utils.data.transforms import GREY, Letterbox, Resize
+
+SMALL = 64  # px; images up to this side are shifted by some pixels, larger ones cut out and scaled
+RATIO = (3 / 4, 4 / 3)  # width to height of what is cut out (Szegedy et al., CVPR 2015)
+
+
+@dataclass(frozen=True)
+class ClassAugment:
+    """How strongly training images are changed.
+
+    ``flip``: share mirrored left to right. ``shift``: of small images, at most, as a share of the side (4 px of 32: He
+    et al., CVPR 2016). ``least``: of larger ones, the least share of their area that is cut out (0.08 there; small
+    networks, which underfit, learn better of more).
+    """
+
+    flip: float = 0.5
+    shift: float = 0.125
+    least: float = 0.25
+
+    @classmethod
+    def off(cls) -> ClassAugment:
+        """Nothing changes: a letterboxed image."""
+        return cls(flip=0.0, shift=0.0, least=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSample:
+    """``image`` uint8 [C, H, W], its class, its number in the dataset."""
+
+    image: Tensor
+    label: int
+    index: int
+    letterbox: Letterbox
+    gaps: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBatch(Batch):
+    """Images with classes: ``labels`` int64 [N]."""
+
+    labels: Tensor
+
+
+class ClassDataset(ImageFiles):
+    """The images of a list or folder, with the class of each; the arguments are those of ``ImageFiles``.
+
+    Attributes:
+        labels: the class of each image.
+
+    Raises:
+        InputError: a list or (when cached) an image is missing or wrong, or an image tells no class.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        manifest: Manifest,
+        size: tuple[int, int],
+        *,
+        augment: bool | ClassAugment = False,
+        cache: Cache = "auto",
+        seed: int = 0,
+        channels: int = 3,
+        grey: bool = False,
+        how: Resize = "letterbox",
+        unreadable: Unreadable = "stop",
+    ) -> None:
+        super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
+        self.labels = labels_of(self.images, manifest, images)
+        if images.is_dir():  # sorted by class: the first so many must be of all
+            order = in_turn(self.labels)
+            self.images, self.labels = [self.images[i] for i in order], [self.labels[i] for i in order]
+        if isinstance(augment, bool):
+            augment = ClassAugment(flip=manifest.flip) if augment else ClassAugment.off()
+        self.augment = augment
+        self.keep(cache)
+
+    def __getitem__(self, request: int | SampleRequest) -> ClassSample:
+        """The sample of an index, or of the loader's request."""
+        if not isinstance(request, SampleRequest):
+            request = SampleRequest(int(request), self.epoch)
+        size = request.size or self.size
+        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        gaps: dict[int, str] = {}
+        index, image, original = self.fetch(request.index, gaps)
+        box = transforms.fit(original, size, self.how)
+        image = changed(image, box, self.augment, rng)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)
+        return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()))
+
+    def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
+        """One batch of samples, at least one."""
+        return ClassBatch(
+            images=transforms.stack([sample.image for sample in samples]),
+            labels=torch.tensor([sample.label for sample in samples]),
+            indices=tuple(sample.index for sample in samples),
+            gaps=tuple(gap for sample in samples for gap in sample.gaps),
+        )
+
+
+def in_turn(labels: Sequence[int]) -> list[int]:
+    """Numbers of images, one of every class, then the next of every class, and so on."""
+    seen: Counter[int] = Counter()
+    places = []
+    for number, label in enumerate(labels):
+        places.append((seen[label], label, number))
+        seen[label] += 1
+    return [number for *_, number in sorted(places)]
+
+
+def changed(image: np.ndarray, box: Letterbox, strength: ClassAugment, rng: np.random.Generator) -> np.ndarray:
+    """The image as training sees it: uint8 [*box.size, C]."""
+    size, small = box.size, max(box.size) <= SMALL
+    if small or strength.least >= 1:
+        out = transforms.letterbox(image, box)
+        out = shifted(out, strength.shift, rng) if strength.shift and small else out
+    else:
+        out = transforms.resize(cut_out(image, strength.least, rng), size)
+    return out[:, ::-1] if strength.flip and rng.random() < strength.flip else out
+
+
+def shifted(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Moved by whole pixels, at most ``share`` of its sides; grey comes in at the border."""
+    height, width = image.shape[:2]
+    down, right = (round(share * side) for side in (height, width))
+    y, x = int(rng.integers(-down, down + 1)), int(rng.integers(-right, right + 1))
+    out = np.full_like(image, GREY)
+    out[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)] = image[
+        max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)
+    ]
+    return out
+
+
+def cut_out(image: np.ndarray, least: float, rng: np.random.Generator) -> np.ndarray:
+    """A random part of at least ``least`` of the area, of a ratio in ``RATIO`` where it fits."""
+    height, width = image.shape[:2]
+    area = float(rng.uniform(least, 1)) * height * width
+    ratio = math.exp(float(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1]))))
+    high, wide = (max(1, round(math.sqrt(each))) for each in (area / ratio, area * ratio))
+    high, wide = min(high, height), min(wide, width)
+    y, x = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+    return image[y : y + high, x : x + wide]

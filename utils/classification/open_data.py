@@ -1,0 +1,98 @@
+"""What ``--data`` may name for classes: a folder with a folder a class, or a ``.data`` file of Darknet's kind.
+
+    mine/train/cat/1.jpg                  ImageNet's layout; test, val and valid are names for the other part
+    mine/val/dog/7.jpg
+
+In a ``.data`` file ``labels`` is Darknet's file of the words by which a path tells its class (default: ``names``).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from utils.data import manifest as files
+from utils.data.manifest import IMAGE_SUFFIXES, Manifest, plain_name, read_names
+from utils.errors import InputError
+
+VALID = ("val", "valid", "validation", "test")
+
+
+def open_data(place: Path | str) -> Manifest:
+    """Read a folder or a ``.data`` file.
+
+    Raises:
+        InputError: something in it is missing or contradicts itself; the message says what and the remedy.
+    """
+    path = Path(place)
+    return _folder(path.absolute()) if path.is_dir() else files.read_manifest(path)
+
+
+def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[int]:
+    """The class of each image: its folder's, or else that of the one word that its path contains.
+
+    Args:
+        images: their files.
+        manifest: says the classes.
+        place: the list or the folder they are of; of a folder, its own folders are the classes.
+
+    Raises:
+        InputError: an image tells no class, or more than one.
+    """
+    index = {plain_name(name): number for number, name in enumerate(manifest.names)}
+    words = _words(manifest)
+    folder = place if place.is_dir() else None
+    found = []
+    for image in images:
+        name = image.relative_to(folder).parts[0] if folder else image.parent.name
+        label = index.get(plain_name(name))
+        found.append(_by_word(image, words, place) if label is None else label)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _folder(folder: Path) -> Manifest:
+    train, valid = folder / "train", [folder / name for name in VALID if (folder / name).is_dir()]
+    if not train.is_dir() or not valid:
+        raise InputError(
+            f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test); "
+            "make them, or write a .data file"
+        )
+    names = _classes(train)
+    other = _classes(valid[0])
+    if not set(other) <= set(names):
+        strange = sorted(set(other) - set(names))[0]
+        raise InputError(f"{valid[0] / strange}: {train} has no such class; rename the folder or take it away")
+    return Manifest(folder, len(names), names, train, valid[0])
+
+
+def _classes(part: Path) -> tuple[str, ...]:
+    found = sorted(path for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise InputError(f"{part}: holds no folder of a class; put images into {part.name}/CLASS/")
+    loose = next((path for path in part.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    if loose is not None:
+        raise InputError(f"{loose}: an image beside the folders of classes; put it into one of them")
+    return tuple(path.name for path in found)
+
+
+def _words(manifest: Manifest) -> dict[str, int]:
+    """What Darknet looks for in paths (fill_truth in data.c), with the class that it stands for."""
+    if manifest.labels is None:
+        return {name: number for number, name in enumerate(manifest.names)}
+    words = read_names(manifest.labels)
+    if len(words) != manifest.classes:
+        raise InputError(
+            f"{manifest.labels}: {len(words)} labels for {manifest.classes} classes of {manifest.path}; "
+            "write one a class, in their order"
+        )
+    return {word: manifest.numbers[n] if manifest.numbers else n for n, word in enumerate(words)}
+
+
+def _by_word(image: Path, words: Mapping[str, int], place: Path) -> int:
+    found = [word for word in words if word in str(image)]
+    if len(found) != 1:
+        fact = f"more than one class: {', '.join(found[:3])}" if found else "no class"
+        raise InputError(f"{place}: {image} tells {fact}; put it into a folder that is named as its class")
+    return words[found[0]]

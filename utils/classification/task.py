@@ -1,0 +1,280 @@
+"""One class for a whole picture: the task of a cfg that ends in a [softmax] layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.classification import results, show
+from utils.classification.dataset import ClassAugment, ClassBatch, ClassDataset
+from utils.classification.metrics import (
+    TOP,
+    ClassAnswers,
+    ClassificationMetrics,
+    evaluate,
+    joined,
+    measure,
+    probabilities,
+    scores_of,
+)
+from utils.classification.open_data import open_data
+from utils.darknet.heads import class_count, rehead
+from utils.darknet.network import State
+from utils.darknet.spec import ModelSpec, Softmax
+from utils.data.dataset import Cache, Unreadable
+from utils.data.loader import Batch
+from utils.data.manifest import Manifest, in_order
+from utils.data.transforms import Letterbox, Resize
+from utils.errors import InputError
+from utils.reporting.confusion import plot_confusion
+from utils.reporting.facts import Column, TaskChart
+from utils.reporting.results import write_rows
+from utils.task import GoldenFile, Loss, Predictor, Result
+from utils.thresholds import Thresholds
+
+log = logging.getLogger(__name__)
+
+LARGEST_TABLE = 200  # classes whose confusion matrix is written and drawn
+
+
+class ClassificationTask:
+    """Classification, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
+
+    name = "classification"
+    primary = "top1"
+    headline = "top1"
+    columns: tuple[Column, ...] = (
+        Column("top1", "top-1", "top-1 accuracy"),
+        Column("top5", "top-5", "top-5 accuracy"),
+        Column("balanced", "per class", "mean accuracy of the classes", brief=False),
+    )
+    losses: tuple[str, ...] = ("total",)
+    charts: tuple[TaskChart, ...] = (
+        TaskChart(
+            table="classes",
+            kind="bars",
+            title="Accuracy of each class",
+            x="class",
+            y="share of its images that are known",
+            absent="The classes' accuracy is",
+            count="images",
+        ),
+    )
+    pictures = "classes"
+    answers = "classes"
+    postprocessing = "softmax"
+    idle: Mapping[str, str] = {
+        "iou_thres": "classes do not overlap",
+        "agnostic_nms": "classes do not overlap",
+        "mosaic": "an image of four pictures is of no one class",
+        "rect": "every picture is fitted into the network's image",
+        "t_data": "a teacher of classes judges the labelled pictures",
+        "multi_scale": "training cuts out parts of many sizes already",
+    }
+    net_keys = frozenset(["label_smooth_eps"])
+
+    def open_data(self, place: str | Path) -> Manifest:
+        """A folder with train/CLASS/ and val/CLASS/, or a ``.data`` file whose lists tell classes by their paths."""
+        return open_data(place)
+
+    def label_file(self, image: Path, manifest: Manifest) -> Path:
+        """The image's folder, which names its class."""
+        return image.parent
+
+    def classes(self, spec: ModelSpec) -> int:
+        """How many classes the output tells apart."""
+        return class_count(spec)
+
+    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
+        """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
+        known = class_count(spec)
+        if known != manifest.classes:
+            raise InputError(
+                f"{place}: tells {known} classes apart, {manifest.path} has {manifest.classes}; "
+                f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
+            )
+        return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
+
+    def dataset(
+        self,
+        manifest: Manifest,
+        images: Path,
+        size: tuple[int, int],
+        *,
+        augment: bool | ClassAugment = False,
+        cache: str = "auto",
+        seed: int = 0,
+        channels: int = 3,
+        grey: bool = False,
+        how: Resize = "letterbox",
+        unreadable: Unreadable = "stop",
+    ) -> ClassDataset:
+        """The images of a list or folder with their classes."""
+        return ClassDataset(
+            images,
+            manifest,
+            size,
+            augment=augment,
+            cache=cast(Cache, cache),
+            seed=seed,
+            channels=channels,
+            grey=grey,
+            how=how,
+            unreadable=unreadable,
+        )
+
+    def augmentation(self, manifest: Manifest, mosaic: float | None) -> ClassAugment:
+        """The usual strengths, with the share of mirrored images that the manifest says they stand."""
+        return ClassAugment(flip=manifest.flip)
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        """Images in 0..1: float32 [N, C, H, W], channels last, on the device."""
+        images = batch.images.to(device, non_blocking=True)
+        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+    def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
+        """Cross entropy, with the smoothing of labels that [net] label_smooth_eps says (0 without)."""
+        output = output_of(spec)
+        if output.groups > 1:
+            raise InputError(
+                f"cfg line {output.line}: [softmax] with groups={output.groups} cannot be trained, an image has one "
+                "class; set groups=1"
+            )
+        smooth = float(dict(spec.net).get("label_smooth_eps", 0))
+        if not 0 <= smooth < 1:
+            raise InputError(f"cfg [net]: label_smooth_eps={smooth:g} must be from 0 to below 1; correct it")
+
+        def terms(raw: Sequence[Tensor], batch: ClassBatch) -> Mapping[str, Tensor]:
+            scores = scores_of(raw, output)
+            return {"total": F.cross_entropy(scores, batch.labels.to(scores.device), label_smoothing=smooth)}
+
+        return terms
+
+    def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
+        """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
+        known = class_count(spec)
+        if known == manifest.classes:
+            return spec
+        if not fresh:
+            raise InputError(
+                f"{place}: an output for {known} classes, {manifest.path.name} has {manifest.classes}; "
+                f"add -pt to give it a fresh last layer for {manifest.classes}, or change the cfg's last filters"
+            )
+        log.info(
+            "%s: the last layer for %d classes replaced by a fresh one for %d (-pt)", place, known, manifest.classes
+        )
+        return rehead(spec, manifest.classes)
+
+    def initial_state(self, spec: ModelSpec) -> State:
+        """Nothing: a last layer starts as torch starts it."""
+        return {}
+
+    def evaluate(
+        self,
+        predictor: Predictor,
+        loader: Iterable[Any],
+        spec: ModelSpec,
+        names: Sequence[str],
+        *,
+        thresholds: Thresholds | None = None,
+        device: str | torch.device = "cpu",
+        progress: bool = True,
+    ) -> ClassificationMetrics:
+        """Top-1, top-5, the confusion matrix, and how long it takes."""
+        return evaluate(predictor, loader, output_of(spec), names, device=device, progress=progress)
+
+    def merged(
+        self,
+        found: ClassificationMetrics,
+        names: Sequence[str],
+        gather: Callable[[Sequence[ClassAnswers]], list[ClassAnswers]],
+    ) -> ClassificationMetrics:
+        """The metrics of all processes' images, in the order of the data set."""
+        return measure(joined(gather([found.answers])), names, timing=found.timing)
+
+    def distance(
+        self, spec: ModelSpec, size: tuple[int, int], base: Sequence[Tensor]
+    ) -> Callable[[Sequence[Tensor]], float]:
+        """The divergence of Kullback and Leibler of the probabilities from those of ``base``, nats an image."""
+        output = output_of(spec)
+        wanted = probabilities(base, output).double()
+
+        def far(raw: Sequence[Tensor]) -> float:
+            made = probabilities(raw, output).double().clamp_min(1e-12)
+            return float(F.kl_div(made.log(), wanted, reduction="batchmean"))
+
+        return far
+
+    def postprocess(
+        self, raw: Sequence[Tensor], spec: ModelSpec, letterboxes: Sequence[Letterbox], thresholds: Thresholds
+    ) -> list[Result]:
+        """The likeliest classes of each picture."""
+        return [*results.results_of(probabilities(raw, output_of(spec)).cpu(), thresholds)]
+
+    def golden(self, raw: Sequence[Tensor], spec: ModelSpec, size: tuple[int, int], names: Sequence[str]) -> GoldenFile:
+        """classes.json: the five likeliest classes by the golden accumulators, in floating point."""
+        found = results.results_of(probabilities(raw, output_of(spec)).cpu(), Thresholds(confidence=0.0))
+        return GoldenFile("classes.json", tuple({"most": TOP, "classes": each.rows(names)} for each in found))
+
+    def training_picture(self, path: Path, dataset: ClassDataset, names: Sequence[str]) -> Path:
+        """Images as the first epoch changes them, with their classes."""
+        return show.training_sheet(path, dataset, names)
+
+    def validation_picture(
+        self, path: Path, dataset: ClassDataset, found: ClassificationMetrics, names: Sequence[str], title: str
+    ) -> Path:
+        """Validation images with what they are taken for."""
+        return show.validation_sheet(path, dataset, found, names, title)
+
+    def comparison(
+        self, path: Path, dataset: ClassDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str]
+    ) -> Path:
+        """A sheet of validation images: the truth, then each network's answer."""
+        return show.compare(path, dataset, measured, names)
+
+    def separate(
+        self, folder: Path, dataset: ClassDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str]
+    ) -> list[Path]:
+        """What ``comparison`` shows, each picture in a file of its own."""
+        return show.separate(folder, dataset, measured, names)
+
+    def class_table(self, found: ClassificationMetrics) -> str:
+        """A row a class: images, precision, recall, what it is taken for; all classes first."""
+        return results.class_table(found)
+
+    def plots(self, folder: Path, measured: Mapping[str, ClassificationMetrics], names: Sequence[str]) -> list[Path]:
+        """The confusion matrix of the first network, drawn and as numbers, where it is not too large."""
+        first = next(iter(measured.values()))
+        if len(names) > LARGEST_TABLE:
+            log.info("no confusion matrix: %d classes, at most %d are drawn", len(names), LARGEST_TABLE)
+            return []
+        rows = write_rows(folder / "confusion.csv", results.confusion_rows(first))
+        return [plot_confusion(first.confusion, names, folder / "confusion.png"), rows]
+
+    def tables(self, measured: Mapping[str, ClassificationMetrics]) -> dict[str, list[dict[str, Any]]]:
+        """classes.csv."""
+        return {"classes.csv": results.class_rows(measured)}
+
+    def results_json(
+        self, path: Path, found: ClassificationMetrics, images: Sequence[Path], manifest: Manifest | None = None
+    ) -> Path:
+        """A row an image: its file, its class, the likeliest classes."""
+        return results.save_results(path, found, images)
+
+
+def output_of(spec: ModelSpec) -> Softmax:
+    """The one output of a network that classifies.
+
+    Raises:
+        InputError: there are several.
+    """
+    found = [layer for layer in spec.layers if isinstance(layer, Softmax)]
+    if len(found) != 1:
+        raise InputError(f"cfg line {found[-1].line}: {len(found)} [softmax] layers; keep one, a picture has one class")
+    return found[0]

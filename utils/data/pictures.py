@@ -1,0 +1,58 @@
+"""What pictures of every task are made with: an image as RGB, a colour for a class, sheets under headings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PAPER = (255, 255, 255)
+INK = (32, 32, 32)
+
+
+def as_picture(image: Tensor | Picture) -> Picture:
+    """A network image [C, H, W] (uint8, or float 0..1; grey or RGB) or a picture [H, W, 3] as RGB [H, W, 3]."""
+    if isinstance(image, np.ndarray):
+        return image
+    values = image.detach().cpu()
+    if values.is_floating_point():
+        values = (values.clamp(0, 1) * 255).round()
+    return np.ascontiguousarray(values.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """RGB of a class; neighbours differ as much as hues can (golden angle), in three shades."""
+    hsv = np.array(
+        [[[int(label * 111.246) % 180, (230, 150, 255)[label // 8 % 3], (255, 235, 190)[label % 3]]]], np.uint8
+    )
+    r, g, b = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return r, g, b
+
+
+def sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap: int = 8) -> Picture:
+    """Pictures in rows and columns on white, under their headings."""
+    high = max(cell.shape[0] for row in cells for cell in row)
+    wide = max(cell.shape[1] for row in cells for cell in row)
+    across = max(len(row) for row in cells)
+    top = (24 + wide // 20) if headings else 0
+    shape = (top + gap + len(cells) * (high + gap), gap + across * (wide + gap), 3)
+    page = np.full(shape, PAPER, dtype=np.uint8)
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            y, x = top + gap + i * (high + gap), gap + j * (wide + gap)
+            page[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+    for j, text in enumerate(headings):
+        scale = max(0.7, wide / 450)
+        while cv2.getTextSize(text, FONT, scale, 2)[0][0] > wide and scale > 0.35:
+            scale -= 0.05
+        length = cv2.getTextSize(text, FONT, scale, 2)[0][0]
+        place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
+        cv2.putText(page, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
+    return page
