@@ -91,6 +91,28 @@ def test_a_fused_convolution_is_convolution_then_requantisation(shift, exponents
         assert torch.equal(levels_of(fast.levels(kept), zero), requantise(acc, rule))
 
 
+@pytest.mark.parametrize("shift", [1, 8, 14, 15, 16, 17, 20, 22])
+@pytest.mark.parametrize("slope", [1.0, 0.125])
+@pytest.mark.parametrize("grid", [(0, 255), (-128, 127)])
+def test_bits_far_behind_the_point_are_never_rounded_away(shift, slope, grid):
+    """Gains that are powers of two take the narrow path, unless a byte and so many bits do not fit float32."""
+    rule, bound, zero = by([8, 16], shift + 3, slope, *grid), 2**23 - 1, 128 if grid[0] < 0 else 0
+    acc = around_thresholds(rule, bound)
+    made = ByteRequantiser(rule, zero, bound)(acc.float().contiguous(memory_format=LAST))
+    assert torch.equal(levels_of(made, zero), requantise(acc, rule))
+    if slope != 1 or not has_int8_units():
+        return
+    values = acc[0, 0, 0].to(torch.int32)  # each the bias of a channel of its own, over a black pixel
+    layer = s.Conv(sources=(-1,), filters=len(values), size=1)
+    weight = torch.ones(len(values), 1, 1, 1, dtype=torch.int8)
+    rule = by([8] * len(values), shift + 3, 1.0, *grid)
+    op = IntConv(weight=weight, bias=values - 128 * (zero > 0), w_bit=8, acc_bits=32, requantiser=rule)
+    black = torch.full((1, 1, 1, 1), 128 if zero else 0, dtype=torch.uint8).contiguous(memory_format=LAST)
+    fast = int8_conv(layer, op, 0, 0, zero)
+    if fast is not None and fast.fused is not None:
+        assert torch.equal(levels_of(fast.levels(black), zero), requantise(fast.accumulators(black), rule))
+
+
 @needs_units
 @settings(max_examples=25, deadline=None)
 @given(
