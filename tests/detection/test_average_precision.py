@@ -52,7 +52,34 @@ def test_ap_equals_the_official_loop_to_the_last_digit(tmp_path, seed):
     assert 0.05 < ours.map < ours.map50 < 0.95
     per_class = run.eval["precision"][:, :, :, 0, 2].mean(axis=(0, 1))
     assert [c.ap for c in ours.per_class] == pytest.approx(per_class.tolist(), abs=1e-15)
-    np.testing.assert_array_equal(ours.curves, run.eval["precision"][0, :, :, 0, 2].T)
+    # pycocotools divides by tp + fp + 2e-16: a unit in the last place
+    np.testing.assert_allclose(ours.curves, run.eval["precision"][0, :, :, 0, 2].T, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crowds_on_a_grid_are_matched_as_pycocotools_matches_them(tmp_path, seed):
+    """Boxes of few sizes on few places: equal overlaps, equal scores, more detections than count, rivals for a box."""
+    make = np.random.default_rng(seed)
+
+    def boxes(n):
+        corner, side = make.integers(0, 5, (n, 2)) * 4.0, make.integers(2, 5, (n, 2)) * 4.0
+        return np.concatenate((corner, corner + side), 1)
+
+    truth = [np.column_stack((make.integers(0, 3, n), boxes(n))) for n in make.integers(0, 12, 20)]
+    found = [
+        np.column_stack((boxes(n), make.integers(1, 9, n) / 8.0, make.integers(0, 4, n)))
+        for n in make.integers(0, 300, 20)
+    ]
+    run = official(tmp_path, truth, found)
+    ours = average_precision(truth, found, NAMES)
+    assert (ours.map, ours.map50) == pytest.approx(tuple(run.stats[:2]), abs=1e-15)
+    for k, one in enumerate(ours.per_class[:3]):
+        cells = run.evalImgs[k * 4 * 20 : k * 4 * 20 + 20]  # of area "all"
+        cells = [cell for cell in cells if cell is not None]
+        taken = [score >= ours.confidence for cell in cells for score in cell["dtScores"]]
+        right = [match > 0 for cell in cells for match in cell["dtMatches"][0]]
+        hits = sum(a and b for a, b in zip(taken, right, strict=True))
+        assert one.recall == hits / one.truth and one.precision == pytest.approx(hits / sum(taken))
 
 
 def test_a_class_without_truth_counts_in_no_mean():

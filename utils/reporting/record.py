@@ -22,7 +22,7 @@ from utils.files import free_path, shown, write_text
 from utils.reporting.facts import Described, TaskFacts
 from utils.reporting.files import stamps
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "matplotlib", "pycocotools")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "matplotlib", "faster-coco-eval")
 FILE = "record.json"
 
 
