@@ -1,12 +1,14 @@
-"""Batch-1 latency on the CPU: torch fp32, onnxruntime fp32 and onnxruntime int8 (QDQ), the same network, the same run.
+"""Latency on the CPU: torch fp32, onnxruntime fp32 and int8 (QDQ), our integers and spikes: one network, one run.
 
   python3 benchmarks/onnx_latency.py
   python3 benchmarks/onnx_latency.py --weights weights/best.pt --img-size 128
+  python3 benchmarks/onnx_latency.py --cfg mine.cfg --weights mine.weights --batch 16 --threads 2
 
 yolov3-tiny at 320 px with random weights, as its cfg has it (leaky) and with every leaky a ReLU; or a float network of
 yours, likewise. int8 is the file that export.py onnx writes, calibrated here on random images: google scales, and
 powers of two. Predictors take turns, so that a machine whose speed drifts slows all alike; printed are medians, the
-middle half of all turns, and the ratio to torch, of each turn's medians. A leaky bends between convolution and
+middle half of all turns, the ratio to torch, and of what is ours the ratio to onnxruntime's int8 of the same scales,
+each of a turn's medians. A leaky bends between convolution and
 QuantizeLinear, so onnxruntime computes such a layer in float; with ReLU it is an integer kernel.
 """
 
@@ -17,7 +19,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +37,21 @@ from utils.cli import positive
 from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
+from utils.errors import InputError
 from utils.export.onnx_check import session
 from utils.export.onnx_float import float_model
 from utils.export.onnx_graph import Model, check
 from utils.export.onnx_qdq import qdq_model
 from utils.quantization.calibrate import calibrate
+from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
+from utils.spiking.layerwise import LayerwiseExecutor
+from utils.spiking.spike_schedule import encode
 
 Size = tuple[int, int]
 Runner = Callable[[], Any]
+INT8 = "onnxruntime int8, "
 
 
 def with_relu(network: Network) -> Network:
@@ -54,16 +63,20 @@ def with_relu(network: Network) -> Network:
     return Network(replace(network.spec, layers=layers), network.state)
 
 
-def runners(network: Network, size: Size, threads: int) -> dict[str, Runner]:
+def runners(network: Network, size: Size, threads: int, batch: int) -> dict[str, Runner]:
     """Name -> a function that runs the network once."""
-    image = torch.rand(1, network.spec.channels, *size).mul_(255).round_().div_(255)
+    image = torch.rand(batch, network.spec.channels, *size).mul_(255).round_().div_(255)
     folded, layout = fold_bn(network), torch.channels_last
     module, x = build(folded).to(memory_format=layout), image.to(memory_format=layout)  # type: ignore[call-overload]
     found: dict[str, Runner] = {"torch fp32": lambda: module(x)}
     models: dict[str, Model] = {"onnxruntime fp32": float_model(folded, size)}
     for style in ("google", "pow2"):
         scheme = Scheme(style=style, a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
-        models[f"onnxruntime int8, {style}"] = qdq_model(lower(calibrate(folded, [image], scheme)), size)
+        integer = lower(calibrate(folded, [image], scheme))
+        models[INT8 + style] = qdq_model(integer, size)
+        found[f"our integers, {style}"] = partial(IntegerExecutor(integer), x)
+        with suppress(InputError):  # some activations have no spikes
+            found[f"our spikes, {style}"] = partial(LayerwiseExecutor(encode(integer)), x)
     for name, model in models.items():
         check(model)
         found[name] = with_onnxruntime(session(model, threads), image)
@@ -86,39 +99,48 @@ def turn(run: Runner, repeats: int) -> float:
     return statistics.median(times)
 
 
-def measure(network: Network, size: Size, threads: int, turns: int, repeats: int) -> list[list[str]]:
+def measure(network: Network, size: Size, threads: int, args: argparse.Namespace) -> list[list[str]]:
     """Rows of the table."""
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        each = runners(network, size, threads)
-        seen = [{name: turn(run, repeats) for name, run in each.items()} for _ in range(turns + 2)][2:]  # two warm up
+        each = runners(network, size, threads, args.batch)
+        turns = range(args.turns + 2)
+        seen = [{name: turn(run, args.repeats) for name, run in each.items()} for _ in turns][2:]  # two warm up
     rows = []
     for name in each:
         low, middle, high = statistics.quantiles([one[name] for one in seen], n=4, method="inclusive")
-        ratios = [one["torch fp32"] / one[name] for one in seen]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([name, f"{threads}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", ratio])
+        theirs = INT8 + name.rpartition(", ")[2]
+        against = ratio([one[name] / one[theirs] for one in seen]) if name.startswith("our") else "-"
+        faster = ratio([one["torch fp32"] / one[name] for one in seen])
+        rows.append([name, f"{threads}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", faster, against])
     return rows
+
+
+def ratio(values: list[float]) -> str:
+    """The median, and the ends."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:
     """Print a table for the network as it is, and one with ReLU."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--cfg", default="cfg/yolov3-tiny.cfg")
-    flags.add_argument("--weights", default="", help="a float network of yours, instead of --cfg")
+    flags.add_argument("--weights", default="", help="a float network of yours, of Darknet with its --cfg")
+    flags.add_argument("--batch", type=positive, default=1)
     flags.add_argument("--img-size", type=positive, default=320)
     flags.add_argument("--turns", type=positive, default=15)
     flags.add_argument("--repeats", type=positive, default=5, help="runs of one predictor in one turn")
     flags.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
     args = flags.parse_args()
-    network = load_model(args.weights).network if args.weights else random_network(args.cfg)
+    cfg = args.cfg if args.weights.endswith(".weights") else None
+    network = load_model(args.weights, cfg).network if args.weights else random_network(args.cfg)
     if network is None:
         flags.error(f"{args.weights}: is no float network")
     size = (args.img_size, args.img_size)
     for title, one in (("as it is", network), ("leaky as ReLU", with_relu(network))):
-        rows = [row for n in args.threads for row in measure(one, size, n, args.turns, args.repeats)]
-        head = ["predictor", "threads", "ms", "middle half", "torch / it"]
-        print(f"{args.weights or args.cfg}, {args.img_size} px, batch 1, {title}")
+        rows = [row for n in args.threads for row in measure(one, size, n, args)]
+        head = ["predictor", "threads", "ms", "middle half", "torch / it", "it / int8 of onnxruntime"]
+        print(f"{args.weights or args.cfg}, {args.img_size} px, batch {args.batch}, {title}")
         print(AsciiTable([head, *rows]).table)
 
 

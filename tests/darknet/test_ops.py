@@ -21,7 +21,7 @@ from utils.darknet.forward import MOVES, VALUES
 from utils.darknet.network import Network
 from utils.darknet.ops import OPS, facts, is_identity, mixing_tensor, rule
 from utils.darknet.shapes import channels, densities, sizes, strides
-from utils.darknet.walk import last_readers, run, walk
+from utils.darknet.walk import run, walk
 from utils.darknet.weights import tensors
 from utils.errors import InputError
 from utils.quantization.activation_qparams import trace_edges
@@ -184,7 +184,7 @@ def test_the_walk_hands_each_layer_what_its_sources_gave():
 
 
 def test_the_walk_keeps_what_is_asked_for_and_lets_go_of_the_rest():
-    assert last_readers(CHAIN) == {-1: 0, 0: 3, 1: 2, 2: 3, 3: 4}
+    assert CHAIN.last_readers == {-1: 0, 0: 3, 1: 2, 2: 3, 3: 4}
     alive: list[tuple[int, set[int]]] = []
     made: dict[int, weakref.ref] = {}
 

@@ -15,7 +15,6 @@ from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, QUICK, chance, export, rich, shipped, small
 from tests.export.test_numpy_executor import SHIPPED, SMALL
 from tests.quantization.random_nets import random_images
-from utils.darknet.walk import last_readers
 from utils.errors import InputError
 from utils.export.c99 import compile_and_check, plan_arena, write_c
 from utils.export.costs import shapes
@@ -90,7 +89,7 @@ def test_the_c_code_uses_no_library_no_heap_and_no_float():
 def test_edges_that_live_together_do_not_overlap_in_the_arena(name):
     network, _ = small(f"tests/cfgs/{name}.cfg")
     shape = shapes(network, (64, 64))
-    arena, last = plan_arena(network, shape), last_readers(network.spec)
+    arena, last = plan_arena(network, shape), network.spec.last_readers
     spans = {i: (start, start + int(np.prod(shape[i]))) for i, start in arena.start.items()}
     for i, (a, b) in spans.items():
         for j, (c, d) in spans.items():

@@ -14,7 +14,7 @@ from utils.darknet.forward import move
 from utils.quantization.byte_levels import ByteRequantiser, levels_of, move_bytes, stored, zero_of
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
-from utils.quantization.int8 import has_int8_units, int8_conv
+from utils.quantization.int8 import Int8Conv, SlicedInt8Conv, has_int8_units, int8_conv
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser, requantise
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
@@ -143,14 +143,26 @@ def test_spikes_on_int8_units_equal_the_integers_in_floating_point(style):
 
 
 @needs_units
-def test_sums_that_float32_cannot_hold_stay_in_floating_point():
+@pytest.mark.parametrize("width", [50, 100, 300])
+@pytest.mark.parametrize("zero", [0, 128])
+def test_the_largest_sums_are_exact_in_as_many_slices_as_float32_needs(width, zero):
+    layer = s.Conv(sources=(-1,), filters=2, size=3, pad=1)
+    weight = torch.full((2, width, 3, 3), 127, dtype=torch.int8)
+    op = IntConv(weight=weight, bias=torch.tensor([-12345, 99999], dtype=torch.int32), w_bit=8, acc_bits=32)
+    fast = int8_conv(layer, op, 255, zero, None)
+    assert isinstance(fast, Int8Conv if width == 50 else SlicedInt8Conv)
+    kept = torch.randint(200, 256, (1, width, 5, 5), dtype=torch.uint8).contiguous(memory_format=LAST)
+    acc = F.conv2d(levels_of(kept, zero).double(), weight.double(), op.bias.double(), padding=1)
+    assert torch.equal(fast.accumulators(kept).double(), acc)
+
+
+def test_sums_of_too_many_slices_and_levels_that_are_no_bytes_stay_in_floating_point():
     layer = s.Conv(sources=(-1,), filters=2, size=3, pad=1)
     weight = torch.full((2, 700, 3, 3), 127, dtype=torch.int8)
     op = IntConv(weight=weight, bias=torch.zeros(2, dtype=torch.int32), w_bit=8, acc_bits=32)
     assert int8_conv(layer, op, 255, 0, None) is None
     narrow = IntConv(weight=weight[:, :50], bias=op.bias, w_bit=8, acc_bits=32)
-    assert int8_conv(layer, narrow, 255, 0, None) is not None
-    assert int8_conv(layer, narrow, 255, None, None) is None  # nor does what is no byte
+    assert int8_conv(layer, narrow, 255, None, None) is None
 
 
 @pytest.mark.parametrize("side", [9, 300])

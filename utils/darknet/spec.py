@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from utils.darknet.layers import (
     Activated,
@@ -65,7 +66,8 @@ class ModelSpec:
     """A whole network: the keys of ``[net]`` and the layers.
 
     ``net`` holds the keys as written, in order; the properties below are the ones that shape the network. ``neuron`` is
-    what ``[net]`` says of all neurons, whose keys ``net`` does not repeat.
+    what ``[net]`` says of all neurons, whose keys ``net`` does not repeat. Properties that search the layers do so once,
+    and are read at every forward pass: change none of what they return.
     """
 
     layers: tuple[Layer, ...]
@@ -117,27 +119,27 @@ class ModelSpec:
         """Darknet's parts of a batch; a mini-batch is batch / subdivisions images."""
         return max(1, self._number("subdivisions", 1))
 
-    @property
+    @cached_property
     def heads(self) -> tuple[int, ...]:
         """Layer numbers of the output layers, in cfg order."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Output))
 
-    @property
+    @cached_property
     def kernels(self) -> dict[int, Kernel]:
         """The layers with a kernel by number, in cfg order."""
         return {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, Kernel)}
 
-    @property
+    @cached_property
     def convs(self) -> dict[int, Conv]:
         """Those of ``kernels`` that are no transposed ones: all of them where these are written out (`expand`)."""
         return {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, Conv)}
 
-    @property
+    @cached_property
     def normed(self) -> dict[int, Kernel]:
         """Those of ``kernels`` that have batch norm."""
         return {i: layer for i, layer in self.kernels.items() if layer.bn}
 
-    @property
+    @cached_property
     def activated(self) -> dict[int, Activated]:
         """The layers that end in an activation by number, in cfg order."""
         return {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, Activated)}
@@ -161,3 +163,8 @@ class ModelSpec:
     def neuron_of(self, layer: Activated) -> NeuronSpec:
         """A layer's neuron, every choice made."""
         return neuron_spec(layer.activation, layer.neuron, self.neuron, self.timesteps)
+
+    @cached_property
+    def last_readers(self) -> dict[int, int]:
+        """Edge -> the last layer that reads it; after that layer the edge's value can go."""
+        return {j: i for i, layer in enumerate(self.layers) for j in layer.sources}

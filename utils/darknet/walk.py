@@ -11,11 +11,6 @@ T = TypeVar("T")
 Step = Callable[[int, Layer, list[T]], T]
 
 
-def last_readers(spec: ModelSpec) -> dict[int, int]:
-    """Edge -> the last layer that reads it; after that layer the edge's value can go."""
-    return {j: i for i, layer in enumerate(spec.layers) for j in layer.sources}
-
-
 def walk(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | None = ()) -> Iterator[tuple[int, T]]:
     """Layer by layer: (number, what it gives), the image as -1 first.
 
@@ -25,7 +20,7 @@ def walk(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | No
         step: number, layer, what its sources gave -> what it gives.
         keep: edges that are held to the end, None: all of them. Any other goes after its last reader.
     """
-    last, out = last_readers(spec), {-1: image}
+    last, out = spec.last_readers, {-1: image}
     yield -1, image
     for i, layer in enumerate(spec.layers):
         out[i] = step(i, layer, [out[j] for j in layer.sources])

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.ops import rule
-from utils.darknet.walk import last_readers
 from utils.export.costs import Shape, table_of
 from utils.export.layers import bent
 from utils.export.make import run_make
@@ -59,7 +58,7 @@ class Arena:
 
 def plan_arena(network: IntegerNetwork, shape: dict[int, Shape]) -> Arena:
     """First fit: an edge takes the lowest free stretch from the layer that makes it to the last that reads it."""
-    last, top = last_readers(network.spec), 0
+    last, top = network.spec.last_readers, 0
     start: dict[int, int] = {}
     live: dict[int, int] = {}  # edge -> its levels
     for i in range(-1, len(network.spec.layers)):

@@ -142,7 +142,8 @@ def max_pool(layer: s.MaxPool, kept: Tensor) -> Tensor:
     Padding is 0, the lowest byte, so never the maximum.
     """
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
-    kept = F.pad(kept, (before, after, before, after)) if layer.pad else kept
+    if before or any((side + after - layer.size) % layer.stride < after for side in kept.shape[2:]):
+        kept = F.pad(kept, (before, after, before, after))  # else no window reaches it, and the floor below is the same
     for axis in (2, 3):
         count = (kept.shape[axis] - layer.size) // layer.stride + 1
         parts = [_every(kept, axis, at, layer.stride, count) for at in range(layer.size)]

@@ -29,7 +29,7 @@ class ExactConv(nn.Module):
         bounds = accumulator_bounds(weight, bias, reach)
         assert int(bounds.max()) < FLOAT64_EXACT
         self.fits = int(bounds.max()) < FLOAT32_EXACT
-        self.slices = _slices(weight, reach, layer.groups)
+        self.slices = exact_slices(weight, reach, layer.groups)
         self.register_buffer("weight", weight.float().contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("bias", bias.double().view(1, -1, 1, 1), persistent=False)
         self.weight: Tensor
@@ -65,7 +65,7 @@ def width_of(bounds: Tensor) -> int:
     return int(bounds.max()).bit_length() + 1
 
 
-def _slices(weight: Tensor, reach: int, groups: int) -> list[slice]:
+def exact_slices(weight: Tensor, reach: int, groups: int) -> list[slice]:
     """Slices of input channels, each safe in float32; none if it takes more than ``MAX_SLICES`` or there are groups."""
     if groups > 1:
         return []

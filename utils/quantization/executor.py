@@ -12,7 +12,7 @@ from utils.darknet import spec as s
 from utils.darknet.walk import run
 from utils.quantization.byte_levels import ByteRequantiser, ByteSum, levels_of, move_bytes, stored, zero_of
 from utils.quantization.exact_conv import ExactConv, accumulator_bounds
-from utils.quantization.int8 import Int8Conv, has_int8_units, int8_conv
+from utils.quantization.int8 import Int8Conv, SlicedInt8Conv, has_int8_units, int8_conv
 from utils.quantization.integer import (
     IntConv,
     IntegerNetwork,
@@ -65,7 +65,7 @@ class Executor(nn.Module):
         self.eval()
 
     @cached_property
-    def _fast(self) -> dict[int, Int8Conv]:
+    def _fast(self) -> dict[int, Int8Conv | SlicedInt8Conv]:
         """The convolutions that int8 units compute without an error."""
         found = {}
         for i, op in self.network.ops.items():
@@ -116,14 +116,14 @@ class Executor(nn.Module):
 
         def step(i: int, layer: s.Layer, inputs: list[Tensor | None]) -> Tensor | None:
             given = [n for n in inputs if n is not None]
-            with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers
-                level, acc = self._step(i, layer, given, zeros, traced=kept is not None)
+            level, acc = self._step(i, layer, given, zeros, traced=kept is not None)
             if acc is not None and (kept is not None or i in self._readouts):
                 accumulators[i] = acc
             return level
 
-        image: Tensor | None = stored(image_levels(x).contiguous(memory_format=torch.channels_last), zeros[-1])
-        edges = run(self.network.spec, image, step, keep=() if kept is None else None)
+        with torch.autocast(x.device.type, enabled=False):  # a caller's bf16 would round the integers
+            image: Tensor | None = stored(image_levels(x).contiguous(memory_format=torch.channels_last), zeros[-1])
+            edges = run(self.network.spec, image, step, keep=() if kept is None else None)
         if kept is not None:
             kept.update((i, levels_of(n, zeros[i])) for i, n in edges.items() if n is not None)
         return accumulators
@@ -138,7 +138,7 @@ class Executor(nn.Module):
         if not isinstance(op, IntConv):
             return self._without_kernel(i, op, inputs, given, zeros[i]), None
         fast = self._fast.get(i) if given[0] is not None else None
-        fused = None if fast is None else self._fused(fast, inputs[0])
+        fused = None if not isinstance(fast, Int8Conv) else self._fused(fast, inputs[0])
         if fused is not None and not traced:
             return fused, None
         acc = self.convs[str(i)](levels_of(inputs[0], given[0])) if fast is None else fast.accumulators(inputs[0])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.quantization.byte_levels import BYTE, BYTE_BITS, FLOAT32_BITS, bent, fraction_bits, powers_of_two
-from utils.quantization.exact_conv import FLOAT32_EXACT, accumulator_bounds
+from utils.quantization.exact_conv import FLOAT32_EXACT, accumulator_bounds, exact_slices
 from utils.quantization.integer import IntConv, Requantiser
 
 INT32_BOUND = 2**31
@@ -67,16 +67,21 @@ class Int8Conv:
         weight: int8 [O, I / groups, k, k].
         bias: integers [O].
         zero: of the bytes that it reads.
+        fused: the requantisation, where it can be done in the same call.
     """
 
-    def __init__(self, layer: s.Conv, weight: Tensor, bias: Tensor, zero: int) -> None:
+    def __init__(self, layer: s.Conv, weight: Tensor, bias: Tensor, zero: int, fused: Fused | None = None) -> None:
         pad, dilation = [layer.pad, layer.pad], [layer.dilation, layer.dilation]
         self.zero = zero
         self.geometry = ([*layer.stride], pad, dilation, layer.groups)
         self.ones, self.zeros = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int32)
         self.bias = bias.float()
         self.packed = torch.ops.onednn.qconv_prepack(weight.contiguous(), self.ones, 1.0, zero, *self.geometry)
-        self.fused: Fused | None = None
+        self.fused = fused
+
+    def __deepcopy__(self, memo: object) -> Int8Conv:
+        """Itself: nothing in it changes, and packed weights cannot be copied."""
+        return self
 
     def accumulators(self, kept: Tensor) -> Tensor:
         """Bytes [N,I,H,W] -> accumulators [N,O,H',W'], integers in float32, channels last."""
@@ -119,7 +124,27 @@ class Int8Conv:
         return out
 
 
-def int8_conv(layer: s.Conv, op: IntConv, reach: int, zero: int | None, out_zero: int | None) -> Int8Conv | None:
+class SlicedInt8Conv:
+    """A convolution whose sums float32 cannot hold: of slices of its inputs that it can, added up in float64."""
+
+    fused = None
+
+    def __init__(self, layer: s.Conv, op: IntConv, slices: list[slice], zero: int) -> None:
+        nothing = torch.zeros_like(op.bias)
+        self.parts = [(part, Int8Conv(layer, op.weight[:, part], nothing, zero)) for part in slices]
+        self.bias = op.bias.double().view(1, -1, 1, 1)
+
+    def accumulators(self, kept: Tensor) -> Tensor:
+        """Bytes [N,I,H,W] -> accumulators [N,O,H',W'], integers in float64, channels last."""
+        total = self.bias
+        for part, conv in self.parts:
+            total = total + conv.accumulators(kept[:, part].contiguous(memory_format=torch.channels_last))
+        return total
+
+
+def int8_conv(
+    layer: s.Conv, op: IntConv, reach: int, zero: int | None, out_zero: int | None
+) -> Int8Conv | SlicedInt8Conv | None:
     """A layer on int8 units, with its requantisation fused where both are proved exact; None where they are not.
 
     Args:
@@ -131,12 +156,15 @@ def int8_conv(layer: s.Conv, op: IntConv, reach: int, zero: int | None, out_zero
     """
     bound = int(accumulator_bounds(op.weight, op.bias, reach).max())
     widest = int(accumulator_bounds(op.weight, op.bias, BYTE - 1).max())  # before the zero is taken off again
-    if zero is None or op.weight.dtype != torch.int8 or bound >= FLOAT32_EXACT or widest >= INT32_BOUND:
+    if zero is None or op.weight.dtype != torch.int8 or widest >= INT32_BOUND:
         return None
-    conv = Int8Conv(layer, op.weight, op.bias, zero)
+    if bound >= FLOAT32_EXACT:
+        slices = exact_slices(op.weight, reach, layer.groups)
+        return SlicedInt8Conv(layer, op, slices, zero) if slices else None
+    fused = None
     if out_zero is not None and op.requantiser is not None and 2 * bound < FLOAT32_EXACT:
-        conv.fused = fuse(op.bias, op.requantiser, out_zero)
-    return conv
+        fused = fuse(op.bias, op.requantiser, out_zero)
+    return Int8Conv(layer, op.weight, op.bias, zero, fused)
 
 
 def fuse(bias: Tensor, by: Requantiser, zero: int) -> Fused | None:

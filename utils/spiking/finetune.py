@@ -22,7 +22,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.modules import convolve
 from utils.darknet.ops import facts
-from utils.darknet.walk import last_readers, run
+from utils.darknet.walk import run
 from utils.quantization.exact_conv import ExactConv, accumulator_bits
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.gains import PRODUCT_BITS
@@ -90,7 +90,7 @@ def finetune_stream(
     assert executor.steps is not None, "settled streams are exact"
     network, spec = executor.spiking.integer, executor.spiking.spec
     golden, state = IntegerExecutor(network).to(images.device).trace(images), executor.begin(images)
-    last, pixels, ops = last_readers(spec), pixel_edges(spec), dict(network.ops)
+    last, pixels, ops = spec.last_readers, pixel_edges(spec), dict(network.ops)
     trains: dict[int, Train] = {-1: [None] * executor.steps}
     for i, layer in enumerate(spec.layers):
         if i in spec.heads:

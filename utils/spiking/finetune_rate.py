@@ -12,7 +12,6 @@ from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
-from utils.darknet.walk import last_readers
 from utils.quantization.histogram import float_edges
 from utils.quantization.validate import readouts
 from utils.spiking.finetune import Progress, Train, TunedLayer, drop, pixel_edges, summed, tune, unbiased
@@ -34,7 +33,7 @@ def finetune_rate(
         progress: is told each layer that is done.
     """
     spec, made, state = rate.spec, dict(rate.network.state), RateState(rate, images)
-    last, pixels, read, convs = last_readers(spec), pixel_edges(spec), set(readouts(spec)), spec.convs
+    last, pixels, read, convs = spec.last_readers, pixel_edges(spec), set(readouts(spec)), spec.convs
     trains: dict[int, Train] = {-1: [state.x] * rate.timesteps}
     for i, exact in float_edges(expand(fold_bn(network))[0], images):
         if i < 0 or i in spec.heads:
