@@ -66,8 +66,8 @@ class ModelSpec:
     """A whole network: the keys of ``[net]`` and the layers.
 
     ``net`` holds the keys as written, in order; the properties below are the ones that shape the network. ``neuron`` is
-    what ``[net]`` says of all neurons, whose keys ``net`` does not repeat. Properties that search the layers do so once,
-    and are read at every forward pass: change none of what they return.
+    what ``[net]`` says of all neurons, whose keys ``net`` does not repeat. Properties that search the layers do so
+    once, and are read at every forward pass: change none of what they return.
     """
 
     layers: tuple[Layer, ...]
