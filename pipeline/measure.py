@@ -8,16 +8,22 @@ from typing import Any
 
 import torch
 
+from models import Darknet
+from pipeline.conversion_result import cost_lines, cost_numbers, operations_table
 from pipeline.session import ANY, Session, dataset_of, open_session
 from utils.config.measure import TestConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
+from utils.errors import InputError
 from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table, plain_table
+from utils.spiking.direct import measure_direct
+from utils.spiking.synops import SpikeCost
 
 log = logging.getLogger(__name__)
 
+COUNTED = 64  # validation images that spikes are counted on
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
 
@@ -38,8 +44,13 @@ def measure_once(session: Session[TestConfig]) -> Record:
     row = session.numbers(loaded.predictor, metrics, loaded.spec, loaded.path)
     if loaded.kind != "float":
         row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
+    cost = spikes_of(session)
+    row |= numbers_of(cost) if cost else {}
     log.info(task.class_table(metrics))
     log.info(comparison_table(f"{loaded.path.name} ({loaded.kind})", {"value": row}, task=task))
+    if cost:
+        log.info(operations_table(f"spikes of {loaded.spec.timesteps} steps", cost))
+        log.info("\n".join(cost_lines(cost)))
     time = metrics.timing
     log.info(
         "%.1f ms forward, %.1f ms %s, %.1f ms in all an image, %d threads",
@@ -55,6 +66,24 @@ def measure_once(session: Session[TestConfig]) -> Record:
         outputs.append(task.results_json(folder / f"{task.pictures}.json", metrics, dataset.images, session.manifest))
     timing = {"forward_ms": time.forward, "nms_ms": time.nms, "total_ms": time.total}
     return finish_record(record, metrics={**row, **timing}, outputs=outputs)
+
+
+def spikes_of(session: Session[TestConfig]) -> SpikeCost | None:
+    """What a network that was trained as spikes costs on the first validation images; None for any other."""
+    model = session.loaded.predictor
+    if not isinstance(model, Darknet) or not session.loaded.spec.neurons:
+        return None
+    images = session.validation_images(min(COUNTED, len(session.valid.dataset)))
+    try:
+        return measure_direct(model.to("cpu"), images.split(session.valid.batch_size))
+    except InputError as error:
+        log.info("%s", error)
+        return None
+
+
+def numbers_of(cost: SpikeCost) -> dict[str, float]:
+    """A record's numbers of them; the energy is that of floats, in which the network was trained and runs."""
+    return {**cost_numbers(cost), "energy_pj": cost.energy.spiking_fp32}
 
 
 def benchmark(session: Session[TestConfig]) -> Record:

@@ -116,7 +116,7 @@ class Session(Generic[C]):
             "macs": counts.macs,
             "bytes": file_bytes(path) if path else None,
             "latency_ms": latency.median,
-            "energy_pj": counts.macs * FP32.mac,
+            "energy_pj": None if spec.neurons else counts.macs * FP32.mac,  # of spikes it depends on how many there are
         }
 
     def begin(self, script: str) -> Record:

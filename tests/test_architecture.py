@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "pruning": {"darknet"},
     "temporal": {"darknet"},
     "quantization": {"darknet", "task"},
-    "spiking": {"darknet", "quantization"},
+    "spiking": {"darknet", "quantization", "temporal"},
     "export": {"darknet", "quantization", "spiking"},
     "config": {"cli", "darknet", "distillation", "export", "pruning", "quantization", "spiking", "task"},
 }

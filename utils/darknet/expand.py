@@ -91,6 +91,8 @@ def _plain(layer: s.TransposedConv, at: int) -> s.Conv:
         groups=layer.groups,
         bn=layer.bn,
         activation=layer.activation,
+        neuron=layer.neuron,
+        weight_quant=layer.weight_quant,
     )
 
 

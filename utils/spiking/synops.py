@@ -135,6 +135,8 @@ def cost_of(
     *,
     state_bytes: int,
     weight_bytes: int,
+    neurons: Collection[int] | None = None,
+    analog: Mapping[int, Tensor] | None = None,
 ) -> SpikeCost:
     """Costs from spikes counted elsewhere.
 
@@ -145,15 +147,17 @@ def cost_of(
             image's own shape, whose values do not matter.
         state_bytes: of one image.
         weight_bytes: of the network.
+        neurons: the layers that fire; None: all that compute but the read-outs.
+        analog: edge -> bool [C], the channels whose values are multiplied; None: those that carry pixels.
 
     Raises:
         ValueError: there are no images.
     """
-    neurons = [i for i in work if i not in readouts(spec)]
-    spikes, sops, frames = dict.fromkeys(neurons, 0.0), dict.fromkeys(work, 0.0), 0
+    firing = [i for i in work if i not in readouts(spec)] if neurons is None else [*neurons]
+    spikes, sops, frames = dict.fromkeys(firing, 0.0), dict.fromkeys(work, 0.0), 0
     tally: _Tally | None = None
     for images, counts in counted:
-        tally = tally or _Tally(spec, work, counts)
+        tally = tally or _Tally(spec, work, counts, analog)
         frames += images
         for i in spikes:
             spikes[i] += float(counts[i].abs().sum(dtype=torch.float64))
@@ -163,7 +167,7 @@ def cost_of(
         raise ValueError("no images to measure on")
     layers = {
         i: LayerCost(
-            neurons=tally.neurons(i),
+            neurons=tally.neurons(i) if neurons is None or i in neurons else 0,
             spikes=spikes.get(i, 0.0) / frames,
             sops=sops[i] / frames,
             macs=tally.macs(i),
@@ -230,10 +234,16 @@ def _live(spec: s.ModelSpec, work: Collection[int], shapes: Mapping[int, Sequenc
 class _Tally:
     """Fan-out of every layer for one image size."""
 
-    def __init__(self, spec: s.ModelSpec, work: Mapping[int, Tensor | None], counts: dict[int, Tensor]) -> None:
+    def __init__(
+        self,
+        spec: s.ModelSpec,
+        work: Mapping[int, Tensor | None],
+        counts: dict[int, Tensor],
+        analog: Mapping[int, Tensor] | None,
+    ) -> None:
         self.spec = spec
         self.shapes = {i: count.shape[1:] for i, count in counts.items()}
-        self.pixels = _pixels(spec, work)
+        self.pixels = _pixels(spec, work) if analog is None else analog
         self.fans: dict[int, Tensor] = {}
         live, convs = _live(spec, work, self.shapes), spec.convs
         for i, weight in work.items():
