@@ -29,7 +29,7 @@ from utils.export.targets import TARGETS, check_target
 from utils.files import alone, holder, names_kept, take
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.reporting.plots import plot_bars
+from utils.reporting.cost_plots import plot_costs
 from utils.reporting.record import Record, finish_record, git_state
 from utils.spiking.aer import write_image_events
 from utils.spiking.choices import LAYERWISE, RATE
@@ -97,11 +97,9 @@ def open_network(config: ExportConfig) -> Session[ExportConfig]:
         return open_integers(config)
     session = open_session(config, scripts=FLOAT)
     if session.loaded.network is None:
-        form = f"{config.form} --float" if config.float_network else config.form
-        raise InputError(
-            f"{session.loaded.path}: has integers, and export.py {form} takes floats; give the float network it was "
-            "made of"
-        )
+        what = f"{config.form} --float" if config.float_network else config.form
+        path = session.loaded.path
+        raise InputError(f"{path}: has integers, and export.py {what} takes floats; give the network it was made of")
     return session
 
 
@@ -139,7 +137,7 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     config = session.config
     if config.target in TARGETS:
         assert session.loaded.integer is not None
-        check_target(session.loaded.integer, config.target)
+        check_target(session.loaded.integer, config.target, session.size, config.form)
     engine_of(config)
     most = len(session.valid.dataset)
     count = min(config.images, most) if "golden" not in config.given else config.golden
@@ -201,9 +199,8 @@ def write_hand_off(job: Job) -> Written:
     def finish(folder: Path, manifest: Manifest) -> None:
         if config.target in TARGETS:
             manifest["target"] = config.target
-            with (folder / "README.md").open("a", encoding="utf-8") as text:
-                text.write(TARGETS[config.target].notes)
-        draw_costs(folder, manifest)
+            note_target(folder, config.target)
+        plot_costs(folder / "costs", manifest["layers"])
         write_answers(job, folder)
 
     manifest = export_network(out, job.integer, job.images, options, finish)
@@ -215,16 +212,11 @@ def write_hand_off(job: Job) -> Written:
     return Written(numbers, [out / "manifest.json", out / "verify.py"])
 
 
-def draw_costs(folder: Path, manifest: Manifest) -> None:
-    """Bars of MACs, bit operations and bytes on the chip, a layer each."""
-    for key, title, unit, each_unit in (
-        ("macs", "Multiply-accumulates of each layer", "million MACs an image", 1e6),
-        ("bops", "Bit operations of each layer: MACs x weight bits x input bits", "millions an image", 1e6),
-        ("on_chip_bytes", "On the chip for each layer: weights and row buffer", "KiB", 1024),
-    ):
-        bars = {f"layer {each['layer']}": each["cost"][key] / each_unit for each in manifest["layers"]}
-        shown = {name: value for name, value in bars.items() if value}
-        plot_bars(folder / "costs" / f"{key}.png", shown, title=title, unit=unit)
+def note_target(folder: Path, target: str) -> None:
+    """What was checked for it, behind the README; nothing without one."""
+    if target in TARGETS:
+        with (folder / "README.md").open("a", encoding="utf-8") as text:
+            text.write(TARGETS[target].notes)
 
 
 def write_answers(job: Job, folder: Path) -> None:
@@ -296,6 +288,7 @@ def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
     with whole_folder(job.out) as folder:
         path = write_nir_if(folder / f"{job.stem}.nir", network, *session.size, steps)
         about = measure_nir(path, network, job.images, steps, session.heading, score)
+        note_target(folder, session.config.target)
     files = [job.out / path.name, job.out / "report.json"]
     return Written({"bytes": files[0].stat().st_size, **about}, files)
 
@@ -308,6 +301,7 @@ def write_aer_form(job: Job) -> Written:
     """
     with whole_folder(job.out) as folder:
         names, total = write_image_events(folder, job.integer, job.images)
+        note_target(folder, job.session.config.target)
     log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
     return Written({"events": total}, [job.out / name for name in names])
 

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-TARGET_NAMES = ("vitis-dpu",)  # `targets.TARGETS`
+TARGET_NAMES = ("speck", "vitis-dpu")  # `targets.TARGETS`
 ENGINES = ("integer",)

@@ -18,6 +18,7 @@ from utils.darknet.ops import is_identity, rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.export.onnx_graph import place
+from utils.export.speck import SPECK_NOTES, speck_faults
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
 
 PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
@@ -37,23 +38,29 @@ of layers in its own way. Compile, then compare with the golden vectors.
 
 @dataclass(frozen=True)
 class Target:
-    """A check, which yields what does not fit, and what the README says."""
+    """A check (network, size), which yields what does not fit; what the README says; forms it is for, or all."""
 
-    faults: Callable[[IntegerNetwork], Iterator[str]]
+    faults: Callable[[IntegerNetwork, tuple[int, int]], Iterator[str]]
     notes: str
+    forms: tuple[str, ...] = ()
 
 
-def check_target(network: IntegerNetwork, name: str) -> None:
+def check_target(network: IntegerNetwork, name: str, size: tuple[int, int] | None = None, form: str = "") -> None:
     """Refuse a network that a target cannot run.
 
     Args:
         network: the integer network.
         name: a key of ``TARGETS``.
+        size: (height, width) px of the image; by default the cfg's.
+        form: what is to be written; "" asks for the network alone.
 
     Raises:
         InputError: names the first layer that does not fit, and how many more there are, and what to retrain.
     """
-    faults = list(TARGETS[name].faults(network))
+    target = TARGETS[name]
+    if form and target.forms and form not in target.forms:
+        raise InputError(f"--target {name}: reads {' and '.join(target.forms)}, not {form}; export one of those")
+    faults = list(target.faults(network, size or (network.spec.height, network.spec.width)))
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise InputError(f"--target {name}: {faults[0]}{more}")
@@ -64,7 +71,7 @@ def shifts(by: Requantiser) -> bool:
     return all(m & (m - 1) == 0 for m in by.multiplier.tolist())
 
 
-def dpu_faults(network: IntegerNetwork) -> Iterator[str]:
+def dpu_faults(network: IntegerNetwork, size: tuple[int, int]) -> Iterator[str]:
     """What a DPUCZDX8G cannot run, one sentence each."""
     style = network.scheme.style
     if style != "pow2":
@@ -148,4 +155,7 @@ FAULTS: dict[type[s.Layer], Callable[[Any, int], Iterator[str]]] = {  # (layer, 
     s.Output: lambda layer, given: iter(()),
     s.Layer: _unknown,
 }
-TARGETS = {"vitis-dpu": Target(dpu_faults, DPU_NOTES)}
+TARGETS = {
+    "vitis-dpu": Target(dpu_faults, DPU_NOTES),
+    "speck": Target(speck_faults, SPECK_NOTES, forms=("nir", "aer")),
+}

@@ -147,7 +147,7 @@ class _IfBuilder:
         return self._fire(i, names)
 
     def pool(self, i: int, layer: s.MaxPool, sources: list[Parts]) -> Parts:
-        """The sum of the window, whose readers divide; a convolution of ones where a window hangs over the border."""
+        """The sum of the window, whose readers divide; as a convolution where a window hangs over the border."""
         before, inner = layer.pad // 2, self.size[layer.sources[0]]
         hangs = before > 0 or any(
             (out - 1) * layer.stride + layer.size > side for out, side in zip(self.size[i], inner, strict=True)
