@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from terminaltables import AsciiTable
 
 from models import Loaded, build, load_model
-from utils.cli import existing_file
 from utils.darknet.fold import BN_EPS
 from utils.darknet.network import Network
 from utils.data import transforms
@@ -218,8 +217,8 @@ def measured(loaded: Loaded, images: Sequence[Path], truth: Sequence[Array], nam
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=existing_file, required=True)
-    parser.add_argument("--cfg", type=existing_file, default=None)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--cfg", type=Path, default=None)
     parser.add_argument("--data", required=True)
     parser.add_argument("--stb", type=Path, default=None, help="folder of stb_image.h")
     args = parser.parse_args()

@@ -63,7 +63,7 @@ def ap(truth: COCO, results: Path) -> float:
 
 def test_results_have_the_ids_of_the_json_that_the_set_was_made_of(tmp_path):
     path = write(tmp_path, content(12))  # ids 500, 499 …; categories 3, 18, 90
-    convert([path], [tmp_path / "pictures"], tmp_path / "out", valid=0.4)
+    convert([path], [tmp_path / "pictures"], tmp_path / "out", valid=0.4, seed=4)
     manifest = read_manifest(tmp_path / "out.data")
     dataset = DetectionDataset(manifest.valid, manifest, (128, 128), cache="off")
     found = perfect(dataset, manifest.names)

@@ -17,6 +17,7 @@ from tests.detection.test_voc import voc
 from utils.data.manifest import Manifest, read_list
 from utils.detection.open_data import open_data, read_manifest
 from utils.detection.overlaps import leaks, shared_labels
+from utils.detection.split_lists import set_apart
 from utils.detection.voc import convert
 from utils.errors import InputError
 
@@ -79,8 +80,31 @@ def test_list_to_train_on_alone_is_split_and_nothing_else_is_touched(voc, tmp_pa
 
 def test_set_without_lists_is_split_as_ever_and_says_so(voc, tmp_path):
     found = convert(voc, tmp_path / "out")
-    assert parts(tmp_path / "out") == (list("01235789"), list("46"))
+    assert parts(tmp_path / "out") == (list("012345689"), list("7"))
     assert "split: no list, so 20% by seed 0" in str(found)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_image_that_is_taken_away_moves_no_other(seed):
+    names = [f"raccoon-{i}.jpg" for i in range(200)]
+    train, valid = ({names[i] for i in part} for part in set_apart(names, 0.2, seed))
+    assert train | valid == set(names) and not train & valid
+    for gone in names:
+        left = [name for name in reversed(names) if name != gone]  # in another order, too
+        now = [{left[i] for i in part} for part in set_apart(left, 0.2, seed)]
+        assert now == [train - {gone}, valid - {gone}]
+    assert set_apart(names, 0.2, seed) != set_apart(names, 0.2, seed + 1)
+    assert set_apart([f"elsewhere/{name}" for name in names], 0.2, seed) == set_apart(names, 0.2, seed)
+
+
+def test_about_the_share_is_set_apart_and_neither_part_is_ever_empty():
+    names = [f"{i}.png" for i in range(200)]
+    counts = [len(set_apart(names, 0.2, seed)[1]) for seed in range(100)]
+    assert np.mean(counts) == pytest.approx(40, abs=2) and np.std(counts) < 8
+    for count in (2, 3, 10):
+        for seed in range(50):
+            train, valid = set_apart(names[:count], 0.01 if seed % 2 else 0.99, seed)
+            assert train and valid and sorted(train + valid) == list(range(count))
 
 
 def test_lists_that_leave_nothing_to_train_on_are_refused(voc, tmp_path):
@@ -108,10 +132,10 @@ def test_folder_without_a_split_gets_a_seeded_one_that_is_kept(tmp_path, monkeyp
     folder = yolo_folder(tmp_path / "mine", where=where, labels=labels)
     with caplog.at_level(logging.WARNING):
         first = open_data(folder)
-    assert "8 images to train on, 2 to validate on, split: no list, so 20% by seed 0" in caplog.text
+    assert "9 images to train on, 1 to validate on, split: no list, so 20% by seed 0" in caplog.text
     assert (first.path, first.names) == (tmp_path / "runs/data/mine.data", ("cat", "dog"))
     train, valid = read_list(first.train), read_list(first.valid)
-    assert {p.stem for p in [*train, *valid]} == EVERY and (len(train), len(valid)) == (8, 2)
+    assert {p.stem for p in [*train, *valid]} == EVERY and (len(train), len(valid)) == (9, 1)
     before = {p: p.read_bytes() for p in (tmp_path / "runs/data").rglob("*") if p.is_file()}
     caplog.clear()
     assert open_data(folder) == first and not caplog.text

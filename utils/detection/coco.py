@@ -20,7 +20,7 @@ from utils.data.manifest import path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
 from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
-from utils.detection.split_lists import random_split
+from utils.detection.split_lists import set_apart
 from utils.errors import InputError
 
 Row = dict[str, Any]
@@ -70,7 +70,7 @@ def convert(
             raise InputError(
                 f"{annotations[0]}: {len(items)} images; at least two are needed, to train and validate on"
             )
-        train, val = random_split(len(items), valid, seed)
+        train, val = set_apart([item.image.name for item in items], valid, seed)
         splits = {"train": [items[i] for i in train], "val": [items[i] for i in val]}
     names = class_names(splits, classes, annotations[0], known)
     write_set(out, splits, names, found, mark=", ".join(str(path.resolve()) for path in annotations))

@@ -2,17 +2,16 @@
 
 ``train.txt`` and ``val.txt`` are what they say. ``trainval.txt`` trains, without what is validated on. Where there is
 no list to validate on, ``test.txt`` is; where only that is there, everything else trains. With no list but one to
-train on, or none at all, a seeded share is set apart.
+train on, or none at all, a seeded share is set apart, each image by its own name.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from utils.errors import InputError
 
@@ -31,11 +30,25 @@ class Split(Generic[T]):
     told: str
 
 
-def random_split(count: int, valid: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers 0 to count - 1, the share ``valid`` of them (at least one, not all) apart; both in order."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(count).tolist()
-    apart = min(count - 1, max(1, round(valid * count)))
-    return sorted(order[apart:]), sorted(order[:apart])
+def set_apart(names: Sequence[str], valid: float, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the names that train and of those that validate, in order: about the share ``valid`` of them.
+
+    A name decides for itself, by a hash of it and the seed, so that an image that is added or removed moves no other.
+    Only where that would leave one part empty, the name nearest to it goes over.
+    """
+    marks = [_mark(name, seed) for name in names]
+    apart = {i for i, mark in enumerate(marks) if mark < valid}
+    if not apart:
+        apart = {marks.index(min(marks))}
+    elif len(apart) == len(names):
+        apart.remove(marks.index(max(marks)))
+    return [i for i in range(len(names)) if i not in apart], sorted(apart)
+
+
+def _mark(name: str, seed: int) -> float:
+    """A number of 0..1 that a name and a seed have."""
+    digest = hashlib.sha256(f"{seed}:{Path(name).name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def lists_in(folder: Path) -> dict[str, Path]:
@@ -83,6 +96,6 @@ def _apart(folder: Path, items: Sequence[T], source: str, valid: float, seed: in
     """A seeded share of the images set apart."""
     if len(items) < 2:
         raise InputError(f"{folder}: {len(items)} annotations; at least two are needed, to train and to validate on")
-    train, apart = random_split(len(items), valid, seed)
+    train, apart = set_apart([str(item) for item in items], valid, seed)
     told = f"split: {source}, so {valid:.0%} by seed {seed} to validate on"
     return Split([items[i] for i in train], [items[i] for i in apart], told)
