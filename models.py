@@ -204,7 +204,7 @@ class Loaded:
     pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
     None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
     width) in px it was made for; ``grey`` says that it was trained on grey images in three channels; ``resize``, how
-    images were fitted into its own: "letterbox" or "stretch".
+    images were fitted into its own: "letterbox" or "stretch"; ``data``, what ``--data`` was, "" where nobody knows.
     """
 
     predictor: nn.Module
@@ -217,6 +217,7 @@ class Loaded:
     integer: IntegerNetwork | None = None
     grey: bool = False
     resize: str = "letterbox"
+    data: str = ""
     cfg: Path | None = None  # the file of its structure, where that is another one
 
 
@@ -233,6 +234,7 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     common: dict[str, Any] = {"names": checkpoint.names, "size": (height, width), "path": path}
     common["cfg"] = None if cfg is None else Path(cfg)
     common["resize"] = resize_of(checkpoint) if path.suffix == ".pt" else spec.resize
+    common["data"] = str(checkpoint.meta.get("data", ""))
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
         model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ import json
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,11 +20,12 @@ from tqdm import tqdm
 from models import Loaded, load_model
 from pipeline.session import ANY, RUNS, image_size, newest
 from pipeline.tasks import check_idle, task_of
-from utils.config.as_trained import as_trained, how_of
+from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.data.images import save_picture
 from utils.data.loader import Batch
+from utils.data.manifest import read_list
 from utils.data.sources import Frame, load_images
 from utils.data.transforms import Resize, fit, letterbox
 from utils.errors import InputError
@@ -37,6 +38,8 @@ from utils.thresholds import Thresholds
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
+
+FEW = 10  # validation images that are looked at where no --source is given
 
 
 @dataclass
@@ -140,11 +143,12 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
 
 def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
     """The source's frames, at most ``--frames`` of them."""
+    chosen: Sequence[str | Path] = config.source
     if config.source == (SOURCE,):
-        detector.task.open_data(DATA)  # composes the sample set where it is not there yet
-    sources = [
-        load_images(source, detector.channels) for source in config.source
-    ]  # a missing one is told before any is read
+        data = data_as_trained(config, detector.loaded.data, detector.loaded.path).data
+        manifest = detector.task.open_data(data)  # composes the sample set where it is not there yet
+        chosen = config.source if data == DATA else read_list(manifest.valid)[:FEW]
+    sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told before any is read
     for number, frame in enumerate(chain.from_iterable(sources)):
         if number == config.frames:
             return
@@ -159,8 +163,8 @@ def detect(config: DetectConfig) -> Record:
     """
     weights = Path(config.weights) if config.weights else newest(ANY)
     loaded = load_model(weights, config.cfg)
-    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     detector = open_detector(config, loaded)
+    config = replace(config, resize=detector.how, gray_scale=config.gray_scale or loaded.grey)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
     frames = frames_of(config, detector)
     if (first := next(frames, None)) is None:
@@ -207,10 +211,10 @@ def names_of(loaded: Loaded, task: Task, data: str) -> tuple[str, ...]:
     """The classes' names: the checkpoint's own, else those of ``--data``, else numbers.
 
     Raises:
-        InputError: ``--data`` names another number of classes.
+        InputError: ``--data`` has other classes.
     """
     classes = task.classes(loaded.spec)
-    if len(loaded.names) == classes:
+    if len(loaded.names) == classes and data == DATA:
         return loaded.names
     if data != DATA:
         manifest = task.open_data(data)
@@ -219,5 +223,5 @@ def names_of(loaded: Loaded, task: Task, data: str) -> tuple[str, ...]:
                 f"{loaded.path}: detects {classes} classes, {data} has {manifest.classes}; "
                 "give the --data it was trained on, or none"
             )
-        return manifest.names
+        return task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names).names
     return tuple(str(i) for i in range(classes))

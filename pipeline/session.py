@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import Loaded, load_model
 from pipeline.tasks import check_idle, task_of
-from utils.config.as_trained import as_trained, how_of
+from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.shapes import granularity, sizes
@@ -62,7 +62,8 @@ class Session(Generic[C]):
     @property
     def meta(self) -> dict[str, Any]:
         """What a network made of this one remembers of it."""
-        meta = {"from": str(self.loaded.path), "size": list(self.size), "resize": how_of(self.config)}
+        shown = {"size": list(self.size), "resize": how_of(self.config), "data": self.config.data}
+        meta = {"from": str(self.loaded.path), **shown}
         return meta | ({"gray_scale": True} if self.config.gray_scale else {})
 
     def score(self, predictor: nn.Module) -> Metrics:
@@ -175,6 +176,7 @@ def open_session(
     loaded = load_model(weights, getattr(config, "cfg", None))
     task = task_of(loaded.spec, str(loaded.path))
     check_idle(task, config.given)
+    config = data_as_trained(config, loaded.data, loaded.path)
     manifest = task.open_data(config.data)
     manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)

@@ -190,7 +190,7 @@ def _integers(run: Run, last: Path, *, again: bool = False) -> list[Path]:
 
 def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
-    meta["resize"] = how_of(run.config)
+    meta |= {"resize": how_of(run.config), "data": run.config.data}
     meta |= {"gray_scale": True} if run.config.gray_scale else {}
     return meta | (run.metrics.record() if run.metrics else {})
 

@@ -1,12 +1,13 @@
-"""How a network is shown images where nobody says: as it was when it was trained."""
+"""What a network is shown where nobody says: the data it was trained on, fitted and coloured as they were then."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
-from utils.config.run import RunConfig
+from utils.config.run import DATA, RunConfig
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,20 @@ def as_trained(config: C, *, grey: bool, resize: str) -> C:
         log.info("--gray-scale, as it was trained")
         return replace(config, gray_scale=True)
     return config
+
+
+def data_as_trained(config: C, remembered: str, network: object) -> C:
+    """``--data`` as the network of a checkpoint was trained on, where nobody says another.
+
+    Raises:
+        InputError: that set is not there any more.
+    """
+    if "data" in config.given or config.data != DATA or remembered in ("", DATA):
+        return config
+    if not Path(remembered).exists():
+        raise InputError(f"{network}: was trained on {remembered}, which is not here; give --data")
+    log.info("--data %s, which it was trained on", remembered)
+    return replace(config, data=remembered)
 
 
 def how_of(config: RunConfig) -> Literal["letterbox", "stretch"]:
