@@ -82,6 +82,9 @@ def _move(layer: s.Layer, given: list[np.ndarray], lowest: int) -> np.ndarray:
             return windows[:, :, :: layer.stride, :: layer.stride].max((4, 5))
         case s.Reorg():
             return np.stack([_reorg_cpu(x, layer.stride) for x in given[0]])
+        case s.Reorg3d():
+            k = layer.stride
+            return np.concatenate([given[0][:, :, y::k, x::k] for y in range(k) for x in range(k)], 1)
         case s.Upsample() if layer.zeros:
             spread = np.zeros((*given[0].shape[:2], *(side * layer.stride for side in given[0].shape[2:])), np.int64)
             spread[:, :, :: layer.stride, :: layer.stride] = given[0]

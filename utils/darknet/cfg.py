@@ -9,7 +9,17 @@ from functools import cache
 from pathlib import Path
 
 from utils.darknet import spec as s
-from utils.darknet.cfg_schema import KEYS, NET_SECTIONS, NEURON, NMS_KINDS, NORMALIZATIONS, WEIGHT_QUANTS, WEIGHTS
+from utils.darknet.cfg_heads import region, yolo
+from utils.darknet.cfg_schema import (
+    KEYS,
+    NET_SECTIONS,
+    NEURON,
+    NO_PLACE,
+    NORMALIZATIONS,
+    SECOND_NAMES,
+    WEIGHT_QUANTS,
+    WEIGHTS,
+)
 from utils.darknet.neuron_cfg import check_net, read_neuron
 from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.sections import Section, nearest, split_sections
@@ -18,8 +28,6 @@ from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
-
-UNSAID_ANCHOR = 0.5  # width and height of an anchor that num= counts and anchors= does not list (make_yolo_layer)
 
 
 def read_cfg(path: str | Path) -> s.ModelSpec:
@@ -62,6 +70,9 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     net.check_words(KEYS["net"])
     layers: list[s.Layer] = []
     for section in sections[1:]:
+        section.kind = SECOND_NAMES.get(section.kind, section.kind)
+        if section.kind in NO_PLACE:
+            raise InputError(f"{section.place}: [{section.kind}] {NO_PLACE[section.kind]}")
         if section.kind not in READERS:
             raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
         section.check_words(KEYS[section.kind])
@@ -269,6 +280,24 @@ def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.ScaleChannels(sources=sources, line=sec.line, activation=activation)
 
 
+def _product(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sources = (len(layers) - 1, *sec.references("from", len(layers)))
+    if len(sources) != 2:
+        raise InputError(f"{sec.place}: [sam] multiplies two maps; from= names {len(sources) - 1} layers beside it")
+    return s.Product(sources=sources, line=sec.line, activation=sec.activation("linear"))
+
+
+def _left_half(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    """The first half of each source: written as the [route] with groups=2 that it is."""
+    return s.Route(sources=sec.references("layers", len(layers)), line=sec.line, groups=2)
+
+
+def _reorg3d(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    if sec.integer("reverse", 0):
+        raise InputError(f"{sec.place}: reverse=1 is not supported; use [upsample]")
+    return s.Reorg3d(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 1, 1))
+
+
 def _squeeze_excite(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     width = channels(s.ModelSpec(layers=tuple(layers), net=(("channels", str(image)),)), sec.name)[len(layers) - 1]
     squeeze = sec.integer("squeeze", max(1, width // sec.integer("reduction", 4, 1)), 1)
@@ -279,57 +308,6 @@ def _reorg(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     if sec.integer("reverse", 0):
         raise InputError(f"{sec.place}: reverse=1 is not supported; use [upsample]")
     return s.Reorg(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 1, 1))
-
-
-def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
-    sec.required("anchors")
-    sec.required("classes")
-    flat = sec.numbers("anchors", float)
-    if len(flat) % 2 or not flat:
-        raise InputError(f"{sec.place}: anchors= lists {len(flat)} numbers; each anchor is a width and a height")
-    anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
-    num = sec.integer("num", len(anchors), 1)
-    if num != len(anchors):
-        said = f"{sec.place}: num={num} beside {len(anchors)} anchors; as in Darknet "
-        missing = num - len(anchors)
-        sec.notes.append(
-            said + (f"the {missing} missing ones are 0.5, 0.5" if missing > 0 else f"the first {num} count")
-        )
-        anchors = (*anchors, *((UNSAID_ANCHOR, UNSAID_ANCHOR),) * missing)[:num]
-    return anchors
-
-
-def _region(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    if sec.integer("coords", 4) != 4:
-        raise InputError(f"{sec.place}: coords={sec.text('coords', '')} is not supported; a box has 4 (x, y, w, h)")
-    return s.Region(
-        sources=(len(layers) - 1,),
-        line=sec.line,
-        anchors=_anchors(sec),
-        classes=sec.integer("classes", 20, 1),
-        softmax=bool(sec.integer("softmax", 0)),
-    )
-
-
-def _yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    anchors = _anchors(sec)
-    mask = tuple(sec.integers("mask")) or tuple(range(len(anchors)))
-    if max(mask, default=0) >= len(anchors) or min(mask, default=0) < 0:
-        raise InputError(f"{sec.place}: mask={sec.text('mask', '')} picks from {len(anchors)} anchors; make them fit")
-    beta = sec.real("beta_nms", 0.6)
-    if not 0 < beta < float("inf"):
-        raise InputError(f"{sec.place}: beta_nms={sec.text('beta_nms', '')} must be above 0; Darknet's usual is 0.6")
-    return s.Yolo(
-        sources=(len(layers) - 1,),
-        line=sec.line,
-        mask=mask,
-        anchors=anchors,
-        classes=sec.integer("classes", 20, 1),
-        scale_x_y=sec.real("scale_x_y", 1.0),
-        new_coords=bool(sec.integer("new_coords", 0)),
-        nms_kind=sec.one_of("nms_kind", NMS_KINDS),
-        beta_nms=beta,
-    )
 
 
 def _upsample(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
@@ -371,10 +349,14 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "scale_channels": _scale_channels,
     "dropout": _dropout,
     "reorg": _reorg,
-    "region": _region,
-    "yolo": _yolo,
     "connected": _connected,
     "crop": _crop,
     "softmax": _softmax,
     "cost": _no_layer,
+    "reorg3d": _reorg3d,
+    "route_lhalf": _left_half,
+    "sam": _product,
+    "region": region,
+    "yolo": yolo,
+    "Gaussian_yolo": yolo,
 }

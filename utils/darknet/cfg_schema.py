@@ -36,13 +36,17 @@ SHAPING: dict[str, frozenset[str]] = {
     "local_avgpool": frozenset(["size", "stride", "stride_x", "stride_y", "padding"]),
     "upsample": frozenset(["stride", "zeros"]),
     "route": frozenset(["layers", "groups", "group_id"]),
+    "route_lhalf": frozenset(["layers"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]) | OWN_NEURON,
     "reorg": frozenset(["stride", "reverse"]),
     "fit": frozenset(["from", "filters", "stride", "spread"]),
+    "reorg3d": frozenset(["stride", "reverse"]),
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
+    "sam": frozenset(["from", "activation"]),
     "dropout": frozenset(["probability"]),
     "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
+    "Gaussian_yolo": frozenset("""mask anchors num classes scale_x_y nms_kind beta_nms""".split()),
     "region": frozenset(["anchors", "num", "classes", "coords", "softmax"]),
     "connected": frozenset(["output", "activation", "batch_normalize"]),
     "crop": frozenset(["crop_height", "crop_width", "noadjust"]),
@@ -58,3 +62,21 @@ NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax":
 """What a weighted shortcut's keys may say, Darknet's second names included."""
 WEIGHT_QUANTS = {"none": "none", "binary": "binary"}
 INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] input=; "none" where it is not set
+
+SECOND_NAMES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "local_avg": "local_avgpool"}
+"""Darknet's other names of sections."""
+
+NO_PLACE = {  # sections that are known and refused -> why
+    **dict.fromkeys(
+        ("rnn", "gru", "lstm", "crnn", "conv_lstm", "history"),
+        "keeps a state from one image to the next, and a network here sees each image alone",
+    ),
+    "detection": "is the head of YOLOv1, which reads a vector for the whole image; use YOLOv2 or later",
+    "local": "has other kernels at every px, which no later network has",
+    "normalization": "normalises over channels, as networks did before batch norm",
+    "contrastive": "learns embeddings for Darknet's tracking and gives no boxes; take it and what it alone reads out",
+    **dict.fromkeys(
+        ("implicit_add", "implicit_mul", "implicit_cat", "shift_channels", "control_channels", "alternate_channels"),
+        "is YOLOR's, whose weights are no .weights file; multiply it into the convolution beside it",
+    ),
+}

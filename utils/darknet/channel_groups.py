@@ -244,6 +244,11 @@ def _fitted(i: int, layer: s.Fitted, given: list[Tensor], links: _Links) -> Tens
     return out
 
 
+def _multiplied(i: int, layer: s.Product, given: list[Tensor], links: _Links) -> Tensor:
+    links.join(f"cfg line {layer.line}: tied to what multiplies it", torch.stack(given))
+    return given[0]
+
+
 def _gated(i: int, layer: s.ScaleChannels, given: list[Tensor], links: _Links) -> Tensor:
     links.join(f"cfg line {layer.line}: tied to the gate that scales it", torch.stack(given))
     return given[0]
@@ -268,7 +273,9 @@ WIRES: dict[type[s.Layer], Callable[[int, Any, list[Tensor], _Links], Tensor]] =
     s.Shortcut: _sum,
     s.Fitted: _fitted,
     s.ScaleChannels: _gated,
+    s.Product: _multiplied,
     s.Reorg: _reorg,
+    s.Reorg3d: lambda i, layer, given, links: given[0].repeat(layer.stride**2),
     s.Route: _route,
     s.Layer: lambda i, layer, given, links: handed_on(layer, given),
 }

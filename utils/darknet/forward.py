@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.ops import facts, rule
-from utils.darknet.reorder import insert_zeros, reorg
+from utils.darknet.reorder import insert_zeros, reorg, space_to_depth
 from utils.darknet.shortcuts import alike, fitted
 
 
@@ -101,6 +101,7 @@ MOVES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.MaxPool: _max_pool,
     s.Upsample: _upsample,
     s.Reorg: lambda layer, inputs: reorg(inputs[0], layer.stride),
+    s.Reorg3d: lambda layer, inputs: space_to_depth(inputs[0], layer.stride),
     s.Fitted: lambda layer, inputs: fitted(inputs[0], layer.filters, layer.stride, layer.spread),
     s.Route: _route,
     s.Dropout: lambda layer, inputs: inputs[0],
@@ -109,6 +110,7 @@ MOVES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
 VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.Shortcut: _sum,
     s.ScaleChannels: lambda layer, inputs: inputs[1] * inputs[0],
+    s.Product: lambda layer, inputs: inputs[0] * inputs[1],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),
     s.LocalAvgPool: _local_mean,
     s.Crop: _crop,

@@ -223,6 +223,14 @@ class ScaleChannels(Activated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Product(Activated):
+    """``[sam]``: the product of two maps of one shape, the previous layer first, then the activation.
+
+    Source: spatial attention of Bochkovskiy et al., YOLOv4, figure 5 (arXiv 2004.10934).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dropout(Layer):
     """Active in training only."""
 
@@ -235,6 +243,16 @@ class Reorg(Layer):
 
     That order takes ``stride``^2 channels for one image of ``stride`` times the sides (reorg_cpu in blas.c, called with
     the input's sizes), so it is space-to-depth only for neighbours in memory, not for neighbours in the picture.
+    """
+
+    stride: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reorg3d(Layer):
+    """``[reorg3d]``: space to depth, [N, C, H, W] -> [N, C * stride^2, H / stride, W / stride], [dy][dx][C] outside.
+
+    What neighbours of a px are become channels of it (reorg_cpu in Darknet's blas.c, called with the output's sizes).
     """
 
     stride: int = 2

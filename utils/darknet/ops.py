@@ -191,7 +191,8 @@ def _detect_width(layer: s.Detect, given: list[int], place: str) -> int:
         kind, needed, count = facts(layer).section, layer.filters, len(layer.own_anchors)
         raise InputError(
             f"{place}: [{kind}] reads {given[0]} channels but needs {needed} = {count} {layer.count_word} x "
-            f"({layer.classes} classes + 5); set filters={needed} in the convolution before it"
+            f"({layer.classes} classes + {layer.each - layer.classes}); "
+            f"set filters={needed} in the convolution before it"
         )
     return given[0]
 
@@ -237,7 +238,7 @@ def _times(layer: s.Upsample | s.TransposedConv, given: Size) -> Size:
     return given[0] * layer.stride, given[1] * layer.stride
 
 
-def _parted(layer: s.Reorg, given: Size) -> Size:
+def _parted(layer: s.Reorg | s.Reorg3d, given: Size) -> Size:
     return given[0] // layer.stride, given[1] // layer.stride
 
 
@@ -374,6 +375,15 @@ OPS: dict[type[s.Layer], OpFacts] = {
     ),
     s.SqueezeExcite: OpFacts("se", computes=True, hands_on=True, within=True, tensors=_gate_tensors),
     s.ScaleChannels: OpFacts("scale_channels", computes=True, takes=lambda first, other: True, channels=_joined_width),
+    s.Product: OpFacts("sam", computes=True, channels=_joined_width),
+    s.Reorg3d: OpFacts(
+        "reorg3d",
+        divides=lambda layer: layer.stride,
+        within=True,
+        channels=lambda layer, given, place: given[0] * layer.stride**2,
+        size=_parted,
+        stride=lambda layer, given: given * layer.stride,
+    ),
     s.Dropout: OpFacts("dropout", hands_on=True, keeps_constants=True, identity=True, density=_as_dense),
     s.Reorg: OpFacts(
         "reorg",
@@ -383,6 +393,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         stride=lambda layer, given: given * layer.stride,
     ),
     s.Yolo: OpFacts("yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
+    s.GaussianYolo: OpFacts("Gaussian_yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Region: OpFacts("region", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Softmax: OpFacts("softmax", hands_on=True, identity=True, channels=_groups_width, density=_as_dense),
 }

@@ -36,9 +36,14 @@ class Detect(Output):
         return self.anchors
 
     @property
+    def each(self) -> int:
+        """Numbers of one anchor in one cell: x, y, w, h, objectness, classes."""
+        return 5 + self.classes
+
+    @property
     def filters(self) -> int:
         """Channels its source must have."""
-        return len(self.own_anchors) * (5 + self.classes)
+        return len(self.own_anchors) * self.each
 
     @property
     def count_word(self) -> str:
@@ -91,6 +96,22 @@ class Yolo(Detect):
         Source: diounms_sort and box_diou of Darknet's box.c.
         """
         return {"greedynms": GREEDY_POWER, "diounms": self.beta_nms}.get(self.nms_kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianYolo(Yolo):
+    """``[Gaussian_yolo]``: each of x, y, w, h is a mean with a spread behind it.
+
+    Numbers of an anchor: x, sx, y, sy, w, sw, h, sh, objectness, classes. The logistic of a spread's number is a
+    standard deviation, and a score is less by the mean of the four.
+
+    Source: Choi et al., Gaussian YOLOv3, section 3 (arXiv 1904.04620); Darknet's gaussian_yolo_layer.c.
+    """
+
+    @property
+    def each(self) -> int:
+        """Numbers of one anchor in one cell: four with their spreads, objectness, classes."""
+        return 9 + self.classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,13 @@ def reorg(x: Tensor, stride: int) -> Tensor:
     return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
 
 
+def space_to_depth(x: Tensor, stride: int) -> Tensor:
+    """[N, C, H, W] -> [N, stride^2 * C, H / stride, W / stride]: px of a square become channels, [dy][dx][C]."""
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c, h // stride, stride, w // stride, stride)
+    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * stride**2, h // stride, w // stride)
+
+
 def insert_zeros(x: Tensor, stride: int) -> Tensor:
     """[..., H, W] -> [..., H * stride, W * stride]: each value, and ``stride`` - 1 zeros behind it, in both axes."""
     *front, height, width = x.shape

@@ -67,7 +67,7 @@ def rewrite_activations(network: Network, act: str) -> Rewritten:
 def _hidden(spec: s.ModelSpec) -> dict[int, str]:
     """Layers that end in an activation which is neither linear nor read out -> what ``--act`` calls it."""
     read_out = {spec.layers[i].sources[0] for i in spec.heads} or {len(spec.layers) - 1}
-    gates = {_origin(spec, layer.sources[0]) for layer in spec.layers if isinstance(layer, s.ScaleChannels)}
+    gates = {_origin(spec, layer.sources[0]) for layer in spec.layers if isinstance(layer, s.ScaleChannels | s.Product)}
     return {
         i: GATES if i in gates else layer.activation
         for i, layer in spec.activated.items()

@@ -19,7 +19,9 @@ from utils.darknet.layers import (
     MaxPool,
     Options,
     Pool,
+    Product,
     Reorg,
+    Reorg3d,
     Route,
     ScaleChannels,
     Shortcut,
@@ -28,7 +30,7 @@ from utils.darknet.layers import (
     Upsample,
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
-from utils.darknet.output_layers import Classify, Detect, Output, Region, Softmax, Yolo
+from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Softmax, Yolo
 
 __all__ = [
     "Activated",
@@ -40,6 +42,7 @@ __all__ = [
     "Detect",
     "Dropout",
     "Fitted",
+    "GaussianYolo",
     "Kernel",
     "Layer",
     "LocalAvgPool",
@@ -48,8 +51,10 @@ __all__ = [
     "Options",
     "Output",
     "Pool",
+    "Product",
     "Region",
     "Reorg",
+    "Reorg3d",
     "Route",
     "ScaleChannels",
     "Shortcut",

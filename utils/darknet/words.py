@@ -45,8 +45,6 @@ _DETECTION: Words = {
     "random": "another image size every ten iterations",
     "resize": "how far images are scaled in augmentation",
     "truth_thresh": "predictions above this IoU learn the object too",
-    "uc_normalizer": "weight of the loss of uncertainty",
-    "yolo_point": "which point of the box the head predicts in training",
 }
 
 SECTIONS: dict[str, Words] = {
@@ -153,6 +151,9 @@ SECTIONS: dict[str, Words] = {
         "shift": "shifts colours in augmentation",
     },
     "softmax": {"noloss": "no loss of its own in training"},
+    "sam": {},
+    "reorg3d": {},
+    "route_lhalf": {},
     "dropout": {
         "dropblock": "drops squares instead of values, in training",
         "dropblock_size_abs": "side of the squares, px",
@@ -169,6 +170,7 @@ SECTIONS: dict[str, Words] = {
         "track_ciou_norm": "weight of the box in tracking",
         "track_history_size": "frames that tracking looks back",
     },
+    "Gaussian_yolo": {**_DETECTION, "uc_normalizer": "weight of the loss of uncertainty"},
     "region": {
         "absolute": "boxes in px of the image in training",
         "bias_match": "matches anchors by shape alone in training",
@@ -213,6 +215,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "maxpool_zero_nonmax": ("0", "keeps the largest value where it stands"),
         "out_channels": ("1", "takes the largest over channels"),
     },
+    "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }
 

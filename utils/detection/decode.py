@@ -7,22 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.darknet.spec import Detect, Region, Yolo
+from utils.darknet.spec import Detect, GaussianYolo, Region, Yolo
 from utils.errors import InputError
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
 
 def split(raw: Tensor, head: Detect) -> Tensor:
-    """Raw head [N, A * (5 + classes), H, W] as [N, A, H, W, 5 + classes]; channel = anchor * (5 + classes) + k."""
+    """Raw head [N, A * each, H, W] as [N, A, H, W, 5 + classes]; channel = anchor * each + k.
+
+    Of a [Gaussian_yolo] the four spreads follow: x, y, w, h, objectness, classes, sx, sy, sw, sh.
+    """
     n, channels, height, width = raw.shape
-    each = 5 + head.classes
+    each = head.each
     anchors = len(head.own_anchors)
     if channels != head.filters:
         raise ValueError(
             f"head has {channels} channels, {anchors} anchors of {head.classes} classes need {head.filters}"
         )
-    return raw.view(n, anchors, each, height, width).permute(0, 1, 3, 4, 2)
+    values = raw.view(n, anchors, each, height, width).permute(0, 1, 3, 4, 2)
+    return values[..., order(head)] if isinstance(head, GaussianYolo) else values
+
+
+def order(head: GaussianYolo) -> list[int]:
+    """Where in a cell's numbers x, y, w, h, objectness, classes and then the spreads stand."""
+    return [0, 2, 4, 6, *range(8, head.each), 1, 3, 5, 7]
 
 
 def strides(raw: Tensor, input_size: tuple[int, int]) -> tuple[float, float]:
@@ -45,9 +54,16 @@ def anchors_px(head: Detect, stride: Tensor) -> Tensor:
 
 
 def scores(values: Tensor, head: Detect) -> Tensor:
-    """Objectness and class probabilities of raw ones, [..., 1 + classes]."""
+    """Objectness and class probabilities of raw ones, [..., 1 + classes]; spreads behind them lessen the objectness.
+
+    Of a [Gaussian_yolo] a score is objectness * class * (1 - mean spread), as in get_gaussian_yolo_detections.
+    """
     if is_decoded(head):
         return values
+    if isinstance(head, GaussianYolo):
+        found, spreads = values[..., : 1 + head.classes].sigmoid(), values[..., 1 + head.classes :].sigmoid()
+        sure = 1 - spreads.mean(-1, keepdim=True)
+        return torch.cat((found[..., :1] * sure, found[..., 1:]), dim=-1)
     if isinstance(head, Region) and head.softmax:
         return torch.cat((values[..., :1].sigmoid(), values[..., 1:].softmax(-1)), dim=-1)
     return values.sigmoid()
@@ -101,7 +117,7 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
             raise InputError(f"head {number}: its map is not finite; the network diverged, use an earlier checkpoint")
     for tensor, head in zip(raw, heads, strict=True):
         values = split(tensor.float(), head)  # [N, A, H, W, 5 + classes]
-        n, anchors, height, width, each = values.shape
+        n, anchors, height, width, _ = values.shape
         device = values.device
         rows, columns = torch.meshgrid(
             torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
@@ -110,5 +126,5 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
         stride = torch.tensor(strides(tensor, input_size), device=device)
         sizes = anchors_px(head, stride).view(1, anchors, 1, 1, 2)
         boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
-        parts.append(torch.cat((boxes, scores(values[..., 4:], head)), dim=-1).reshape(n, -1, each))
+        parts.append(torch.cat((boxes, scores(values[..., 4:], head)), dim=-1).reshape(n, -1, 5 + head.classes))
     return torch.cat(parts, dim=1)

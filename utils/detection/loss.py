@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.darknet.spec import Detect, Region
+from utils.darknet.spec import Detect, GaussianYolo, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
-from utils.detection.decode import anchors_px, boxes_px, is_decoded, split, strides
+from utils.detection.decode import anchors_px, boxes_px, is_decoded, order, split, strides
+
+LEAST_SPREAD = 1e-2  # of a [Gaussian_yolo]: nothing is surer than a hundredth of a cell
+DENSITY_EPSILON = 1e-9  # Darknet's, so that a box far off costs no infinity
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class LossWeights:
     objectness: float = 0.5  # of BCE, mean over a head's cells: the few coarse ones weigh as much as the many fine ones
     classification: float = 0.3  # of BCE, mean over the matches, sum over classes: more classes never learn slower
     ratio: float = 2.5  # an anchor matches when no side of the target is this many times longer or shorter
+    uncertainty: float = 0.05  # of a [Gaussian_yolo]'s spreads: a tenth of its boxes' share, times uc_normalizer
     overlap: str = "ciou"  # a name in boxes.OVERLAPS
     overlap_share: float = 1.0  # objectness aims at (1 - share) + share * overlap: its score then ranks by fit
     balance: tuple[float, ...] | None = None  # gain of each head's objectness; None: 1
@@ -103,7 +107,11 @@ class YoloLoss:
             hit = values[matched.image, matched.anchor, matched.row, matched.column]  # [M, 5 + classes]
             overlap = OVERLAPS[weights.overlap](*_box_pairs(hit, matched, head, tensor, targets, input_size))
             box = box + (1 - overlap).sum()
-            classification = classification + _class_loss(hit[:, 5:], targets[matched.target, 1], head)
+            if isinstance(head, GaussianYolo):
+                gain = weights.uncertainty / weights.box
+                box = box + gain * spread_loss(hit, matched, head, tensor, targets, input_size)
+            kinds = hit[:, 5 : 5 + head.classes]
+            classification = classification + _class_loss(kinds, targets[matched.target, 1], head)
             gain = (weights.balance[i] if weights.balance else 1.0) / cells[i]
             objectness = objectness + gain * self._objectness(values[..., 4], overlap.detach(), matched, head)
         box = weights.box / total_matches * box
@@ -180,6 +188,31 @@ def _box_pairs(
     return cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(true)
 
 
+def spread_loss(
+    hit: Tensor, matched: Matches, head: GaussianYolo, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
+) -> Tensor:
+    """Sum over matches and coordinates of -log of the normal density of the truth, whose deviation is what learns.
+
+    The means learn from the overlap; here they are held, as in Darknet with any iou_loss but mse. Coordinates are those
+    of the head: x and y in cells, w and h as logarithms of anchors.
+
+    Source: Choi et al., Gaussian YOLOv3, equation 5 (arXiv 1904.04620); delta_gaussian_yolo_box.
+    """
+    own = hit[:, :4].detach()
+    grid = targets.new_tensor([tensor.shape[3], tensor.shape[2]])
+    cells = torch.stack((matched.column, matched.row), dim=1).float()
+    anchors = anchors_px(head, hit.new_tensor(strides(tensor, input_size)))[matched.anchor]
+    true = targets[matched.target, 2:6]
+    size = hit.new_tensor([input_size[1], input_size[0]])
+    centre = own[:, :2].sigmoid() * head.scale_x_y - head.reach - (true[:, :2] * grid - cells)
+    extent = own[:, 2:] - (true[:, 2:] * size / anchors).clamp(min=1e-6).log()
+    deviation = hit[:, -4:].sigmoid().clamp(min=LEAST_SPREAD)
+    apart = torch.cat((centre, extent), dim=1) / deviation
+    density = torch.exp(-apart.square() / 2) / (deviation * math.sqrt(2 * math.pi))
+    gain = float(dict(head.options).get("uc_normalizer", 1.0))
+    return -gain * torch.log(density + DENSITY_EPSILON).sum()
+
+
 def _class_loss(values: Tensor, labels: Tensor, head: Detect) -> Tensor:
     """Sum over matches and classes of the BCE; of a [region] with softmax, sum over matches of the cross entropy.
 
@@ -206,12 +239,14 @@ def prior_biases(head: Detect, *, objectness: float = 0.01) -> Tensor:
         objectness: share of cells that hold an object; without it the first steps are spent on unlearning a half.
 
     Returns:
-        [anchors * (5 + classes)] float32, logits.
+        [anchors * each] float32, logits.
 
     Source: Lin et al., Focal Loss, ICCV 2017, section 4.1 (arXiv 1708.02002).
     """
-    own = torch.zeros(len(head.own_anchors), 5 + head.classes)
+    own = torch.zeros(len(head.own_anchors), head.each)
     own[:, 4] = math.log(objectness / (1 - objectness))
     chance = 0.6 / head.classes
-    own[:, 5:] = math.log(chance / (1 - chance))
+    own[:, 5 : 5 + head.classes] = math.log(chance / (1 - chance))
+    if isinstance(head, GaussianYolo):
+        own[:, order(head)] = own.clone()
     return own.flatten()

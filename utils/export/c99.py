@@ -227,6 +227,7 @@ STRUCTS: dict[type[s.Layer], Callable[[Any, str, str, str, int], str]] = {  # of
     s.MaxPool: _pool,
     s.Upsample: _moved,
     s.Reorg: _moved,
+    s.Reorg3d: _moved,
     s.Fitted: _fit,
     s.Layer: lambda layer, name, source, out, lowest: "",
 }
@@ -262,6 +263,10 @@ def _fit_call(layer: s.Fitted, name: str, given: list[str], to: str, shapes: lis
     return f"    fit(&map_{name}, &out_{name}, {layer.stride}, {layer.spread}, {given[0]}, {to});\n"
 
 
+def _parted_call(layer: s.Reorg3d, name: str, given: list[str], to: str) -> str:
+    return f"    space_to_depth(&map_{name}, {layer.stride}, {given[0]}, {to});\n"
+
+
 def _route_call(layer: s.Route, name: str, given: list[str], to: str, shapes: list[Shape]) -> str:
     lines, done = [], 0
     for source, (c, h, w) in zip(given, shapes, strict=True):
@@ -283,6 +288,7 @@ CALLS: dict[type[s.Layer], Call] = {
     s.AvgPool: lambda layer, name, given, to, shapes: f"    average(&mean_{name}, {given[0]}, {to});\n",
     s.ScaleChannels: lambda layer, name, given, to, shapes: f"    gate(&gate_{name}, {given[0]}, {given[1]}, {to});\n",
     s.Reorg: lambda layer, name, given, to, shapes: f"    reorg(&map_{name}, {layer.stride}, {given[0]}, {to});\n",
+    s.Reorg3d: lambda layer, name, given, to, shapes: _parted_call(layer, name, given, to),
     s.Upsample: _enlarge_call,
     s.Fitted: _fit_call,
     s.Route: _route_call,

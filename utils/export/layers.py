@@ -94,6 +94,7 @@ def _classes(layer: s.Softmax) -> dict[str, Any]:
 MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds that compute nothing
     s.MaxPool: _max_pool,
     s.Upsample: lambda layer: {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride},
+    s.Reorg3d: lambda layer: {"kind": "space_to_depth", "stride": layer.stride},
     s.Reorg: lambda layer: {"kind": "reorg", "stride": layer.stride},
     s.Route: lambda layer: {"kind": "route", "groups": layer.groups, "group_id": layer.group_id},
     s.Fitted: lambda layer: {"kind": "fit", "stride": layer.stride, "spread": layer.spread},

@@ -53,6 +53,8 @@ def decode_heads(graph: Graph, spec: s.ModelSpec, grid: Grid) -> Decoded:
         head, j = spec.layers[i], spec.layers[i].sources[0]
         if not isinstance(head, s.Detect):
             raise InputError(f"--decode: {place(i, head)}: is no detection head; leave --decode away")
+        if isinstance(head, s.GaussianYolo):
+            raise InputError(f"--decode: {place(i, head)}: [Gaussian_yolo] is decoded in Python; leave --decode away")
         h, w = grid.extent[j]
         count, classes = count + len(head.own_anchors) * h * w, classes | {head.classes}
         name = f"head{i:03d}"

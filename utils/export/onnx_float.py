@@ -97,7 +97,7 @@ def _check_dynamic(spec: s.ModelSpec) -> None:
     step = granularity(spec)
     for i, layer in enumerate(spec.layers):
         spreads = (isinstance(layer, s.Upsample) and layer.zeros) or (isinstance(layer, s.Fitted) and layer.spread > 1)
-        if isinstance(layer, s.Reorg) or spreads:
+        if isinstance(layer, s.Reorg | s.Reorg3d) or spreads:
             raise InputError(
                 f"--dynamic: {place(i, layer)}: [{facts(layer).section}] is written for one size; leave --dynamic away "
                 f"and export for each --img-size (multiples of {step})"
@@ -128,6 +128,7 @@ SUMS: dict[type[s.Layer], Callable[[FloatGraph, Any, list[str], str], str]] = {
     s.Shortcut: _sum,
     s.LocalAvgPool: _window,
     s.AvgPool: lambda on, layer, given, name: on.graph.add("GlobalAveragePool", given, name),
+    s.Product: lambda on, layer, given, name: on.graph.add("Mul", given, f"{name}_product"),
     s.ScaleChannels: lambda on, layer, given, name: on.graph.add("Mul", given[::-1], f"{name}_scaled"),
 }
 

@@ -200,6 +200,15 @@ def _reorg(graph: Graph, layer: s.Reorg, given: Sequence[str], shapes: Shapes, n
     return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
 
 
+def _reorg3d(graph: Graph, layer: s.Reorg3d, given: Sequence[str], shapes: Shapes, name: str) -> str:
+    stride, x, (c, h, w) = layer.stride, given[0], shapes[0]
+    parted = np.array([0, c, h // stride, stride, w // stride, stride], np.int64)
+    whole = np.array([0, c * stride**2, h // stride, w // stride], np.int64)
+    x = graph.add("Reshape", [x, graph.constant(parted, f"{name}_parted")], f"{name}_six")
+    x = graph.add("Transpose", [x], f"{name}_turned", perm=[0, 3, 5, 1, 2, 4])
+    return graph.add("Reshape", [x, graph.constant(whole, f"{name}_whole")], name)
+
+
 def _as_it_is(graph: Graph, layer: s.Layer, given: Sequence[str], shapes: Shapes, name: str) -> str:
     return given[0]
 
@@ -209,6 +218,7 @@ MOVES: dict[type[s.Layer], Callable[[Graph, Any, Sequence[str], Shapes, str], st
     s.Upsample: _upsample,
     s.Route: _route,
     s.Reorg: _reorg,
+    s.Reorg3d: _reorg3d,
     s.Fitted: _fit,
     s.Dropout: _as_it_is,
     s.Output: _as_it_is,

@@ -404,6 +404,12 @@ def reorg(layer: Entry, given: list[Array]) -> Array:
     return parts.transpose(2, 4, 0, 1, 3).reshape(c * step**2, h // step, w // step)
 
 
+def space_to_depth(layer: Entry, given: list[Array]) -> Array:
+    """The levels of each square as channels: [dy][dx][c] outside."""
+    step = layer["stride"]
+    return np.concatenate([given[0][:, dy::step, dx::step] for dy in range(step) for dx in range(step)])
+
+
 MOVES = {
     "maxpool": max_pool,
     "upsample": upsample,
@@ -411,6 +417,7 @@ MOVES = {
     "fit": fit,
     "route": route,
     "reorg": reorg,
+    "space_to_depth": space_to_depth,
     "copy": lambda layer, given: given[0],
 }
 SUMS = {"shortcut": weighted_sum, "avgpool": average, "gate": gate}

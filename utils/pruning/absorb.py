@@ -133,6 +133,8 @@ SENDS: dict[type[s.Layer], Callable[[State, int, Any, list[Tensor]], Tensor]] = 
     s.Shortcut: _sum,
     # exact where the map's height is a multiple of stride^2; elsewhere rows of a block's channels mix
     s.Reorg: lambda state, i, layer, given: given[0].repeat(layer.stride**2),
+    s.Reorg3d: lambda state, i, layer, given: given[0].repeat(layer.stride**2),
+    s.Product: lambda state, i, layer, given: given[0] * given[1],
     s.ScaleChannels: lambda state, i, layer, given: given[0] * given[1],
     s.SqueezeExcite: lambda state, i, layer, given: given[0] * MIDDLE_GATE,
     s.Route: lambda state, i, layer, given: sliced(layer, given),

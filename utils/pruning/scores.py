@@ -83,6 +83,7 @@ BACK: dict[type[s.Layer], Callable[[Any, Tensor, list[int], Tensor | None], list
     s.Route: _through_route,
     s.Shortcut: _through_sum,
     s.Reorg: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
+    s.Reorg3d: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
     s.Layer: lambda layer, way, widths, gate: [way] * len(widths),
 }
 

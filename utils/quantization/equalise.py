@@ -107,6 +107,7 @@ WIRES: dict[type[s.Layer], Callable[[Any, list[Tensor], ChannelSets, list[Tensor
     s.ScaleChannels: _gated,
     s.Route: lambda layer, given, sets, locked: sliced(layer, given),
     s.Reorg: _mixed,
+    s.Reorg3d: lambda layer, given, sets, locked: given[0].repeat(layer.stride**2),
     s.Fitted: _fitted,
     s.Layer: lambda layer, given, sets, locked: handed_on(layer, given),
 }

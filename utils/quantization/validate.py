@@ -82,6 +82,13 @@ def _check_window(layer: s.LocalAvgPool, place: str, allowed: tuple[str, ...]) -
         )
 
 
+def _check_product(layer: s.Product, place: str, allowed: tuple[str, ...]) -> None:
+    raise InputError(
+        f"{place}: [sam] multiplies two whole maps, which has no form in integers or spikes; take the [sam] out, with "
+        "the convolutions that it alone reads, and retrain"
+    )
+
+
 def _fits(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
     """Nothing to object."""
 
@@ -90,8 +97,21 @@ CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # 
     s.Kernel: _check_kernel,
     s.Activated: _check_activation,
     s.LocalAvgPool: _check_window,
+    s.Product: _check_product,
     **dict.fromkeys(
-        (s.MaxPool, s.AvgPool, s.Upsample, s.Fitted, s.Route, s.SqueezeExcite, s.Dropout, s.Reorg, s.Crop, s.Output),
+        (
+            s.MaxPool,
+            s.AvgPool,
+            s.Upsample,
+            s.Fitted,
+            s.Route,
+            s.SqueezeExcite,
+            s.Dropout,
+            s.Reorg,
+            s.Reorg3d,
+            s.Crop,
+            s.Output,
+        ),
         _fits,
     ),
 }

@@ -234,6 +234,7 @@ MISSING: dict[type[s.Layer], Callable[[Any, bool], str]] = {  # (layer, whether 
     s.Upsample: lambda layer, lit: f"NIR has no {_enlarging(layer)}",
     s.MaxPool: lambda layer, lit: "pools pixels, which are no spikes; put a convolution before it" if lit else "",
     s.Fitted: lambda layer, lit: "" if layer.stride == layer.spread == 1 else f"NIR has no {FITTING}",
+    s.Reorg3d: lambda layer, lit: "NIR has no space to depth; use a network without [reorg3d]",
     s.Reorg: lambda layer, lit: "NIR has no reorg; use a network without passthrough",
     s.Layer: lambda layer, lit: "",
 }

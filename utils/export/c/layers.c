@@ -159,6 +159,17 @@ void reorg(const struct map *in, int stride, const level_t *from, level_t *to)
                         *to++ = from[((((long)c * in->height + y) * stride + dy) * in->width + x) * stride + dx];
 }
 
+/* The pixels of a square become channels: [dy][dx][channel]. */
+void space_to_depth(const struct map *in, int stride, const level_t *from, level_t *to)
+{
+    for (int dy = 0; dy < stride; ++dy)
+        for (int dx = 0; dx < stride; ++dx)
+            for (int c = 0; c < in->channels; ++c)
+                for (int y = dy; y < in->height; y += stride)
+                    for (int x = dx; x < in->width; x += stride)
+                        *to++ = from[((long)c * in->height + y) * in->width + x];
+}
+
 void copy(const level_t *from, long count, level_t *to)
 {
     for (long at = 0; at < count; ++at)

@@ -51,6 +51,7 @@ void upsample(const struct map *in, int stride, const level_t *from, level_t *to
 void spread(const struct map *in, int stride, const level_t *from, level_t *to);
 void fit(const struct map *in, const struct map *out, int stride, int spread, const level_t *from, level_t *to);
 void reorg(const struct map *in, int stride, const level_t *from, level_t *to);
+void space_to_depth(const struct map *in, int stride, const level_t *from, level_t *to);
 void copy(const level_t *from, long count, level_t *to);
 
 #endif

@@ -1,0 +1,198 @@
+"""Which cfgs are read, and what can be done with them.
+
+  python3 benchmarks/cfgs.py cfg                       all that we ship
+  python3 benchmarks/cfgs.py ~/darknet/cfg ~/others    those of other projects, at any depth
+  python3 benchmarks/cfgs.py cfg --check               each one written and read again, beside OpenCV, pruned, quantised
+
+Without --check every cfg below the folders is read; those refused stand in groups of one reason. With it a network of
+random weights (an eighth of the channels, the smallest image) goes through every room; a cell says ok, what OpenCV's
+heads differ by, or the reason of a refusal, whose lines follow the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import utils  # noqa: F401, I001  # before torch: how its threads wait
+import cv2
+import torch
+
+from benchmarks.random_network import narrow, random_network
+from models import build
+from pipeline.prune import STRATEGIES
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.heads import head_convolutions
+from utils.darknet.network import Network
+from utils.darknet.shapes import granularity
+from utils.darknet.weights import write_weights
+from utils.errors import InputError
+from utils.pruning.bias_carrier import settle_and_cut
+from utils.pruning.blocks import blocks
+from utils.pruning.choices import Beta
+from utils.pruning.layer_plan import plan_layers
+from utils.pruning.layers import drop
+from utils.pruning.plan import plan_channels
+from utils.quantization.calibrate import calibrate
+from utils.quantization.lower import lower
+from utils.quantization.scheme import Scheme
+from utils.spiking.spike_schedule import encode
+
+KNOWN_TO_OPENCV = (s.Conv, s.Shortcut, s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.ScaleChannels, s.Dropout, s.Output)
+OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic"}
+LEAST = 64  # px of a side; OpenCV's depthwise convolutions are wrong by 1e-3 on maps one px high
+SAME = 1e-3  # of the largest value of a head
+PERCENT = 0.5
+
+
+def read_all(folders: list[Path]) -> dict[Path, s.ModelSpec | str]:
+    """Every cfg below the folders, or the reason of its refusal."""
+    paths = [p for folder in folders for p in ([folder] if folder.is_file() else sorted(folder.rglob("*.cfg")))]
+    found: dict[Path, s.ModelSpec | str] = {}
+    for path in paths:
+        try:
+            found[path] = read_cfg(path)
+        except InputError as error:
+            found[path] = str(error)
+    return found
+
+
+def reason(message: str) -> str:
+    """A refusal without its place: what many cfgs share."""
+    return re.sub(r"^.*? line \d+: ", "", message)
+
+
+def written(net: Network) -> str:
+    """Whether reading what is written gives the same layers."""
+    if parse_cfg(write_cfg(net.spec)) != net.spec:
+        raise InputError("what was written is read as something else; please report this cfg")
+    return "ok"
+
+
+def beside_opencv(net: Network) -> str:
+    """The largest difference of OpenCV's raw heads from ours, as a share of the largest value."""
+    unknown = next((layer for layer in net.spec.layers if not _opencv_knows(layer)), None)
+    if unknown is not None:
+        return f"no {type(unknown).__name__}"
+    x = image(net.spec)
+    size = {"height": str(x.shape[2]), "width": str(x.shape[3])}
+    spec = replace(net.spec, net=tuple((dict(net.spec.net) | size).items()))
+    with tempfile.TemporaryDirectory() as place, torch.no_grad():
+        cfg, weights = Path(place) / "net.cfg", Path(place) / "net.weights"
+        cfg.write_text(write_cfg(spec))
+        write_weights(weights, net)
+        reader = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+        reader.setInput(x.numpy())
+        theirs = reader.forward([f"conv_{i}" for i in head_convolutions(spec).values()])
+        ours = build(net)(x)
+    apart = max(float((a - torch.from_numpy(b)).abs().max() / a.abs().max()) for a, b in zip(ours, theirs, strict=True))
+    if apart > SAME:
+        raise InputError(f"OpenCV's heads differ by {apart:.1e} of the largest value; please report this cfg")
+    return f"{apart:.0e}"
+
+
+def pruned(net: Network, name: str) -> str:
+    """A strategy's cut, written and read, beside OpenCV where it knows the sections."""
+    script, small = STRATEGIES[name], net
+    config = script.parser().parse_args([]) if hasattr(script, "parser") else None
+    del config
+    if script.tie is not None:
+        multiple = 8 if name == "regular" else 1
+        plan = plan_channels(net, percent=PERCENT, tie=script.tie, floor=0.1, multiple=multiple)
+        small, _ = settle_and_cut(net, plan, Beta.CARRIER)
+    if name in ("layer", "layer_channel"):
+        if not blocks(small.spec):
+            return "no block"
+        small = drop(small, plan_layers(small, n=1))
+    written(small)
+    beside_opencv(small)
+    return "ok"
+
+
+def quantised(net: Network) -> str:
+    """Integers of 8 bits."""
+    scheme = Scheme(a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
+    lower(calibrate(net, [image(net.spec)], scheme))
+    return "ok"
+
+
+def converted(net: Network) -> str:
+    """Spikes that are those integers."""
+    scheme = Scheme(a_bit=4, equalise=False, correct_bias=False, ranges="minmax")
+    encode(lower(calibrate(net, [image(net.spec)], scheme)))
+    return "ok"
+
+
+CHECKS: dict[str, Callable[[Network], str]] = {
+    "written": written,
+    "OpenCV": beside_opencv,
+    **{name: (lambda net, name=name: pruned(net, name)) for name in STRATEGIES},  # type: ignore[misc]
+    "integers": quantised,
+    "spikes": converted,
+}
+
+
+def image(spec: s.ModelSpec) -> torch.Tensor:
+    """One of n / 255, as small as the strides allow."""
+    side = -(-LEAST // granularity(spec)) * granularity(spec)
+    x = torch.randint(0, 256, (1, spec.channels, side, side), generator=torch.Generator().manual_seed(1))
+    return x.float() / 255
+
+
+def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
+    """A cell a check, and the refusals in full."""
+    net, cells, told = random_network(narrow(spec)), {}, []
+    for name, one in CHECKS.items():
+        try:
+            cells[name] = one(net)
+        except InputError as error:
+            cells[name] = "refused"
+            told.append(f"{name}: {error}")
+    return cells, told
+
+
+def _opencv_knows(layer: s.Layer) -> bool:
+    if isinstance(layer, s.Conv):
+        return layer.activation in OPENCV_ACTIVATIONS
+    if isinstance(layer, s.Shortcut):
+        return not layer.weighted and len(layer.sources) == 2
+    return isinstance(layer, KNOWN_TO_OPENCV)
+
+
+def main() -> int:
+    """Print what is read and what is refused; exit with 1 where something is refused, or a check fails."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("folders", type=Path, nargs="*", default=[Path("cfg")], help="cfgs, or folders of them")
+    flags.add_argument("--check", action="store_true", help="take a random network of each through every room")
+    args = flags.parse_args()
+    found = read_all(args.folders)
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path, spec in found.items():
+        if isinstance(spec, str):
+            groups[reason(spec)].append(path)
+    for why, paths in sorted(groups.items(), key=lambda group: -len(group[1])):
+        print(f"refused {len(paths)}: {why}\n    {', '.join(map(str, paths))}")
+    good = {path: spec for path, spec in found.items() if not isinstance(spec, str)}
+    print(f"read {len(good)} of {len(found)} cfgs")
+    if args.check:
+        print("| cfg | " + " | ".join(CHECKS) + " |\n|---" * 1 + "|---" * len(CHECKS) + "|")
+    refusals = []
+    for path, spec in good.items() if args.check else ():
+        cells, told = check(spec)
+        print(f"| {path} | " + " | ".join(cells.values()) + " |", flush=True)
+        refusals += [f"{path}: {line}" for line in told]
+    print("\n".join(refusals))
+    return int(bool(groups))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

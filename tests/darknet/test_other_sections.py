@@ -1,0 +1,98 @@
+"""[sam], [reorg3d], [route_lhalf], Darknet's second names, and the sections that are refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models import Darknet, build
+from tests.conftest import ROOT
+from tests.darknet.opencv import opencv_outputs
+from tests.pruning.nets import random_network
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.cfg_schema import NO_PLACE, SECOND_NAMES
+from utils.darknet.fold import fold_bn
+from utils.errors import InputError
+from utils.export.onnx_check import run, session
+from utils.export.onnx_float import float_model
+from utils.pruning.absorb import zeroed
+from utils.pruning.bias_carrier import settle_and_cut
+from utils.pruning.choices import Beta
+from utils.pruning.plan import ShortcutRule, plan_channels
+from utils.quantization.calibrate import calibrate
+
+CONV = "[convolutional]\nbatch_normalize=1\nfilters=12\nsize=3\npad=1\nactivation={}\n"
+SAM = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n"
+    + CONV.format("leaky")
+    + CONV.format("logistic")
+    + "[sam]\nfrom=-2\nactivation=linear\n"
+    + CONV.format("leaky")
+    + "[convolutional]\nfilters=7\nsize=1\nactivation=linear\n[yolo]\nmask=0\nanchors=6,8\nclasses=2\nnum=1\n"
+)
+
+
+def test_sam_is_the_product_of_two_maps_and_opencv_agrees(tmp_path):
+    net = random_network(parse_cfg(SAM))
+    x = torch.rand(1, 3, 32, 32)
+    ours = build(net).activations(x)
+    torch.testing.assert_close(ours[2], ours[1] * ours[0])
+    theirs = opencv_outputs(net, x, tmp_path, ["conv_4"])[0]
+    torch.testing.assert_close(theirs, ours[4].detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_with_sam_is_cut_as_the_one_with_gammas_at_zero():
+    net = random_network(parse_cfg(SAM))
+    plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY)
+    small, plan = settle_and_cut(net, plan, Beta.CARRIER)
+    assert small.spec.kernels[0].filters == small.spec.kernels[1].filters < 12
+    assert parse_cfg(write_cfg(small.spec)) == small.spec
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(build(small)(x), build(zeroed(net, plan))(x), rtol=1e-3, atol=1e-4)
+
+
+def test_sam_has_a_float_onnx_form_and_none_in_integers():
+    net = fold_bn(random_network(parse_cfg(SAM)))
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        ours = build(net)(x)
+    found = run(session(float_model(net, (32, 32))), {"image": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(next(iter(found.values()))), ours[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        InputError, match=r"layer 2 \(cfg line 17\): \[sam\] multiplies two whole maps.*take the \[sam\] out"
+    ):
+        calibrate(net, [x])
+
+
+def test_reorg3d_takes_neighbours_for_channels():
+    spec = parse_cfg("[net]\nwidth=6\nheight=9\nchannels=2\n[reorg3d]\nstride=3\n")
+    x = torch.rand(1, 2, 9, 6)
+    found, given = Darknet(spec).activations(x)[0][0].numpy(), x[0].numpy()
+    want = np.zeros((18, 3, 2), np.float32)
+    for k in range(18):  # the loop of the definition
+        for j in range(3):
+            for i in range(2):
+                want[k, j, i] = given[k % 2, j * 3 + k // 2 // 3, i * 3 + k // 2 % 3]
+    assert np.array_equal(found, want)
+
+
+def test_route_lhalf_is_the_first_half_and_is_written_as_a_route():
+    spec = read_cfg(ROOT / "tests" / "cfgs" / "space.cfg")
+    assert spec.layers[3] == s.Route(sources=(2,), groups=2, group_id=0)
+    assert "[route_lhalf]" not in write_cfg(spec) and parse_cfg(write_cfg(spec)) == spec
+
+
+def test_darknets_second_names_are_the_same_sections():
+    keys = {"convolutional": "filters=3\n"}
+    for second, first in SECOND_NAMES.items():
+        texts = (f"[net]\n[{kind}]\n{keys.get(first, '')}" for kind in (second, first))
+        assert len({parse_cfg(text) for text in texts}) == 1
+
+
+@pytest.mark.parametrize("kind", NO_PLACE)
+def test_a_section_without_a_place_is_refused_by_name_and_with_the_reason(kind):
+    with pytest.raises(InputError, match=rf"c line 2: \[{kind}\] (is|has|keeps|normalises|learns) \S+ .*"):
+        parse_cfg(f"[net]\n[{kind}]\n", "c")

@@ -1,0 +1,64 @@
+"""The sections of detection heads as layers."""
+
+from __future__ import annotations
+
+from utils.darknet import spec as s
+from utils.darknet.cfg_schema import NMS_KINDS
+from utils.darknet.sections import Section
+from utils.errors import InputError
+
+UNSAID_ANCHOR = 0.5  # width and height of an anchor that num= counts and anchors= does not list (make_yolo_layer)
+
+
+def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
+    sec.required("anchors")
+    sec.required("classes")
+    flat = sec.numbers("anchors", float)
+    if len(flat) % 2 or not flat:
+        raise InputError(f"{sec.place}: anchors= lists {len(flat)} numbers; each anchor is a width and a height")
+    anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
+    num = sec.integer("num", len(anchors), 1)
+    if num != len(anchors):
+        said = f"{sec.place}: num={num} beside {len(anchors)} anchors; as in Darknet "
+        missing = num - len(anchors)
+        sec.notes.append(
+            said + (f"the {missing} missing ones are 0.5, 0.5" if missing > 0 else f"the first {num} count")
+        )
+        anchors = (*anchors, *((UNSAID_ANCHOR, UNSAID_ANCHOR),) * missing)[:num]
+    return anchors
+
+
+def region(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    """``[region]``."""
+    if sec.integer("coords", 4) != 4:
+        raise InputError(f"{sec.place}: coords={sec.text('coords', '')} is not supported; a box has 4 (x, y, w, h)")
+    return s.Region(
+        sources=(len(layers) - 1,),
+        line=sec.line,
+        anchors=_anchors(sec),
+        classes=sec.integer("classes", 20, 1),
+        softmax=bool(sec.integer("softmax", 0)),
+    )
+
+
+def yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    """``[yolo]`` and ``[Gaussian_yolo]``."""
+    anchors = _anchors(sec)
+    mask = tuple(sec.integers("mask")) or tuple(range(len(anchors)))
+    if max(mask, default=0) >= len(anchors) or min(mask, default=0) < 0:
+        raise InputError(f"{sec.place}: mask={sec.text('mask', '')} picks from {len(anchors)} anchors; make them fit")
+    beta = sec.real("beta_nms", 0.6)
+    if not 0 < beta < float("inf"):
+        raise InputError(f"{sec.place}: beta_nms={sec.text('beta_nms', '')} must be above 0; Darknet's usual is 0.6")
+    kind = s.GaussianYolo if sec.kind == "Gaussian_yolo" else s.Yolo
+    return kind(
+        sources=(len(layers) - 1,),
+        line=sec.line,
+        mask=mask,
+        anchors=anchors,
+        classes=sec.integer("classes", 20, 1),
+        scale_x_y=sec.real("scale_x_y", 1.0),
+        new_coords=bool(sec.integer("new_coords", 0)),
+        nms_kind=sec.one_of("nms_kind", NMS_KINDS),
+        beta_nms=beta,
+    )
