@@ -269,6 +269,7 @@ def dataset_of(
         how=how_of(config),
         augment=augment,
         unreadable=unreadable,
+        frames=spec.timesteps if spec.input_frames else 0,
     )
 
 

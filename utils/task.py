@@ -158,8 +158,12 @@ class Task(Protocol):
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
+        frames: int = 0,
     ) -> Any:
-        """The images of a list with what is to be learned of them, for the loader."""
+        """The images of a list with what is to be learned of them, for the loader.
+
+        ``frames``: bins of a recording, where the network takes frames (input=frames); 0 where it takes images.
+        """
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> Any:
         """What ``dataset(augment=)`` takes for a training run: the manifest's strengths, ``--mosaic`` where given."""

@@ -16,6 +16,7 @@ from utils.darknet.spec import Softmax
 from utils.task import Predictor, Timing, clock, eval_mode
 
 TOP = 5
+IMAGE_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def probabilities(raw: Sequence[Tensor], output: Softmax) -> Tensor:
     return scores_of(raw, output).unflatten(1, (output.groups, -1)).softmax(-1).flatten(1)
 
 
+def as_inputs(images: Tensor, device: torch.device) -> Tensor:
+    """Bytes [N, C, H, W], or frames [N, T, C, H, W], in 0..1: float32, images channels last, on the device."""
+    layout = torch.channels_last if images.dim() == IMAGE_AXES else torch.contiguous_format
+    return images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).div_(255)
+
+
 def evaluate(
     predictor: Predictor,
     loader: Iterable[Any],
@@ -73,7 +80,7 @@ def evaluate(
     with eval_mode(predictor), torch.no_grad():
         for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
             began = clock(device)
-            images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
+            images = as_inputs(batch.images, device)
             with torch.inference_mode():
                 raw = predictor(images)
             between = clock(device)

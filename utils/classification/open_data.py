@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.data import manifest as files
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, plain_name, read_names
+from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES, Manifest, plain_name, read_list, read_names
 from utils.errors import InputError
 
 VALID = ("val", "valid", "validation", "test")
@@ -53,8 +53,9 @@ def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[i
 
 @functools.lru_cache(maxsize=16)
 def _folder(folder: Path) -> Manifest:
-    train, valid = folder / "train", [folder / name for name in VALID if (folder / name).is_dir()]
-    if not train.is_dir() or not valid:
+    parts = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
+    train, valid = parts.get("train"), [parts[name] for name in VALID if name in parts]
+    if train is None or not valid:
         raise InputError(
             f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test); "
             "make them, or write a .data file"
@@ -64,7 +65,14 @@ def _folder(folder: Path) -> Manifest:
     if not set(other) <= set(names):
         strange = sorted(set(other) - set(names))[0]
         raise InputError(f"{valid[0] / strange}: {train} has no such class; rename the folder or take it away")
+    if holds_recordings(train):
+        return Manifest(folder, len(names), names, train, valid[0], flip=0.0)
     return Manifest(folder, len(names), names, train, valid[0])
+
+
+def holds_recordings(place: Path) -> bool:
+    """Whether a list or folder is of recordings of events, and not of images."""
+    return read_list(place)[0].suffix.lower() in EVENT_SUFFIXES
 
 
 def _classes(part: Path) -> tuple[str, ...]:

@@ -17,13 +17,15 @@ from utils.classification.metrics import (
     TOP,
     ClassAnswers,
     ClassificationMetrics,
+    as_inputs,
     evaluate,
     joined,
     measure,
     probabilities,
     scores_of,
 )
-from utils.classification.open_data import open_data
+from utils.classification.open_data import holds_recordings, open_data
+from utils.classification.recordings import EventDataset
 from utils.darknet.heads import class_count, rehead
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Softmax
@@ -114,8 +116,23 @@ class ClassificationTask:
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
-    ) -> ClassDataset:
-        """The images of a list or folder with their classes."""
+        frames: int = 0,
+    ) -> ClassDataset | EventDataset:
+        """The images of a list or folder with their classes, or recordings of events with theirs."""
+        if holds_recordings(images):
+            return EventDataset(
+                images,
+                manifest,
+                size,
+                frames=frames,
+                augment=bool(augment),
+                cache=cache,
+                seed=seed,
+                channels=channels,
+                unreadable=unreadable,
+            )
+        if frames:
+            raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")
         return ClassDataset(
             images,
             manifest,
@@ -134,9 +151,8 @@ class ClassificationTask:
         return ClassAugment(flip=manifest.flip)
 
     def inputs(self, batch: Batch, device: torch.device) -> Tensor:
-        """Images in 0..1: float32 [N, C, H, W], channels last, on the device."""
-        images = batch.images.to(device, non_blocking=True)
-        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        """Images in 0..1: float32 [N, C, H, W], channels last, on the device; or frames [N, T, C, H, W]."""
+        return as_inputs(batch.images, device)
 
     def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
         """Cross entropy, with the smoothing of labels that [net] label_smooth_eps says (0 without)."""

@@ -39,6 +39,7 @@ IGNORED = (
     "tree",
 )  # Darknet knows them; nothing here asks for them
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EVENT_SUFFIXES = (".bin", ".dat")  # recordings of event cameras; in a folder, where there are no images
 LONGEST = 255  # bytes of one part of a path, on the file systems there are
 
 
@@ -105,7 +106,8 @@ def read_list(path: Path) -> list[Path]:
         InputError: there is no such list, or nothing in it.
     """
     if path.is_dir():
-        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES + EVENT_SUFFIXES)
+        images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES] or files
         if not images:
             raise InputError(f"{path}: no image in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
         list_text(images)

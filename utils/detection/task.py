@@ -112,8 +112,11 @@ class DetectionTask:
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
+        frames: int = 0,
     ) -> DetectionDataset:
         """The images of a list with their boxes."""
+        if frames:
+            raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")
         return DetectionDataset(
             images,
             manifest,
