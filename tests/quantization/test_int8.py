@@ -182,6 +182,8 @@ def test_bytes_of_unlike_zeros_meet_in_a_route_as_levels():
     signed, plain = torch.tensor([-5.0, 7.0]).view(1, 1, 1, 2), torch.tensor([3.0, 100.0]).view(1, 1, 1, 2)
     joined = move_bytes(layer, [stored(signed, 128), stored(plain, 0)], [128, 0], 128)
     assert torch.equal(levels_of(joined, 128), torch.cat((signed, plain), 1))
+    back = move_bytes(layer, [stored(plain, 128), stored(plain, 0)], [128, 0], 0)
+    assert torch.equal(levels_of(back, 0), torch.cat((plain, plain), 1))
 
 
 def test_zeros_between_values_are_levels_of_zero():

@@ -130,10 +130,13 @@ def in_pixels(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def move_bytes(layer: s.Layer, given: Sequence[Tensor], zeros: Sequence[int | None], zero: int | None) -> Tensor:
-    """`move` for stored levels: as bytes where all are stored alike, through floats elsewhere."""
-    if zero is None or any(at != zero for at in zeros) or (zero and isinstance(layer, s.Upsample) and layer.zeros):
+    """`move` for stored levels: as bytes, all stored as the result is; through floats where there are none."""
+    known = [at for at in zeros if at is not None]
+    if zero is None or len(known) < len(zeros) or (zero and isinstance(layer, s.Upsample) and layer.zeros):
         return stored(move(layer, [levels_of(x, at) for x, at in zip(given, zeros, strict=True)]), zero)
-    return max_pool(layer, given[0]) if isinstance(layer, s.MaxPool) else move(layer, [*given])
+    # a level that both can store is the difference of the zeros away, whatever a byte carries over
+    alike = [x if at == zero else x + (zero - at) % BYTE for x, at in zip(given, known, strict=True)]
+    return max_pool(layer, alike[0]) if isinstance(layer, s.MaxPool) else move(layer, alike)
 
 
 def max_pool(layer: s.MaxPool, kept: Tensor) -> Tensor:
