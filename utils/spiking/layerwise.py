@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from utils.quantization.byte_levels import in_pixels
 from utils.quantization.executor import Executor
-from utils.quantization.integer import Requantiser, in_chunks
+from utils.quantization.integer import IntConv, IntegerOp, Requantiser, in_chunks
 from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork
 
@@ -26,6 +28,17 @@ class LayerwiseExecutor(Executor):
         """Charge, then the closed form of a window of firing."""
         neuron = Neuron.of(by, acc.device)
         return in_chunks(acc, lambda part: neuron.count(neuron.charge(part)))
+
+    def respond(self, i: int, op: IntegerOp, acc: Tensor, zero: int | None) -> Tensor:
+        """The same into bytes, some pixels at a time, where no table stands between."""
+        if zero is None or op.requantiser is None or not isinstance(op, IntConv) or op.table is not None:
+            return super().respond(i, op, acc, zero)
+        neuron = Neuron.of(op.requantiser, acc.device)
+        out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
+        for part, place in zip(in_pixels(acc), in_pixels(out), strict=True):
+            fired = neuron.count(neuron.charge(part[..., None, None]))
+            place.copy_(fired.add_(zero).to(torch.int32)[..., 0, 0])  # through int32, which torch vectorises
+        return out
 
     def counts(self, x: Tensor) -> dict[int, Tensor]:
         """Spikes each neuron fired for an image, signed, int32 [N,C,H,W]; the image's entry is its pixel levels."""
