@@ -26,7 +26,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 import cv2
 import torch
 
-from benchmarks.random_network import narrow, random_network
+from random_network import narrow, random_network  # beside this file
 from models import build
 from pipeline.prune import STRATEGIES
 from utils.darknet import spec as s
@@ -37,7 +37,7 @@ from utils.darknet.shapes import granularity
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.pruning.bias_carrier import settle_and_cut
-from utils.pruning.blocks import blocks
+from utils.pruning.blocks import blocks, some_blocks
 from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import plan_layers
 from utils.pruning.layers import drop
@@ -47,18 +47,21 @@ from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 from utils.spiking.spike_schedule import encode
 
-KNOWN_TO_OPENCV = (s.Conv, s.Shortcut, s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.ScaleChannels, s.Dropout, s.Output)
+MOVERS = (s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.ScaleChannels, s.Product, s.Dropout, s.Yolo, s.Region)
 OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic"}
 LEAST = 64  # px of a side; OpenCV's depthwise convolutions are wrong by 1e-3 on maps one px high
 SAME = 1e-3  # of the largest value of a head
 PERCENT = 0.5
+NET = re.compile(r"^\s*\[net(work)?\]", re.MULTILINE)
 
 
 def read_all(folders: list[Path]) -> dict[Path, s.ModelSpec | str]:
-    """Every cfg below the folders, or the reason of its refusal."""
-    paths = [p for folder in folders for p in ([folder] if folder.is_file() else sorted(folder.rglob("*.cfg")))]
+    """Every cfg of Darknet's below the folders, or the reason of its refusal."""
     found: dict[Path, s.ModelSpec | str] = {}
+    paths = [p for folder in folders for p in ([folder] if folder.is_file() else sorted(folder.rglob("*.cfg")))]
     for path in paths:
+        if not NET.search(path.read_text(errors="replace")):
+            continue  # a setup.cfg, say
         try:
             found[path] = read_cfg(path)
         except InputError as error:
@@ -100,19 +103,28 @@ def beside_opencv(net: Network) -> str:
     return f"{apart:.0e}"
 
 
-def pruned(net: Network, name: str) -> str:
-    """A strategy's cut, written and read, beside OpenCV where it knows the sections."""
+def prune(net: Network, name: str, percent: float = PERCENT) -> Network:
+    """What a strategy leaves: ``percent`` of the channels it judges are under its threshold, one block goes.
+
+    Raises:
+        InputError: there is nothing for the strategy to take out.
+    """
     script, small = STRATEGIES[name], net
-    config = script.parser().parse_args([]) if hasattr(script, "parser") else None
-    del config
     if script.tie is not None:
         multiple = 8 if name == "regular" else 1
-        plan = plan_channels(net, percent=PERCENT, tie=script.tie, floor=0.1, multiple=multiple)
+        plan = plan_channels(net, percent=percent, tie=script.tie, floor=0.1, multiple=multiple)
         small, _ = settle_and_cut(net, plan, Beta.CARRIER)
     if name in ("layer", "layer_channel"):
-        if not blocks(small.spec):
-            return "no block"
+        some_blocks(small.spec)
         small = drop(small, plan_layers(small, n=1))
+    return small
+
+
+def pruned(net: Network, name: str) -> str:
+    """A strategy's cut, written and read, beside OpenCV where it knows the sections."""
+    if name in ("layer", "layer_channel") and not blocks(net.spec):
+        return "no block"
+    small = prune(net, name)
     written(small)
     beside_opencv(small)
     return "ok"
@@ -165,7 +177,7 @@ def _opencv_knows(layer: s.Layer) -> bool:
         return layer.activation in OPENCV_ACTIVATIONS
     if isinstance(layer, s.Shortcut):
         return not layer.weighted and len(layer.sources) == 2
-    return isinstance(layer, KNOWN_TO_OPENCV)
+    return isinstance(layer, MOVERS) and not isinstance(layer, s.GaussianYolo)
 
 
 def main() -> int:

@@ -94,5 +94,5 @@ def test_darknets_second_names_are_the_same_sections():
 
 @pytest.mark.parametrize("kind", NO_PLACE)
 def test_a_section_without_a_place_is_refused_by_name_and_with_the_reason(kind):
-    with pytest.raises(InputError, match=rf"c line 2: \[{kind}\] (is|has|keeps|normalises|learns) \S+ .*"):
+    with pytest.raises(InputError, match=rf"c line 2: \[{kind}\] (is|has|keeps|normalises|learns|predicts) \S+ .*"):
         parse_cfg(f"[net]\n[{kind}]\n", "c")

@@ -72,6 +72,7 @@ NO_PLACE = {  # sections that are known and refused -> why
         "keeps a state from one image to the next, and a network here sees each image alone",
     ),
     "detection": "is the head of YOLOv1, which reads a vector for the whole image; use YOLOv2 or later",
+    "yolo_bdp": "predicts boxes with directions, and a box here has none",
     "local": "has other kernels at every px, which no later network has",
     "normalization": "normalises over channels, as networks did before batch norm",
     "contrastive": "learns embeddings for Darknet's tracking and gives no boxes; take it and what it alone reads out",

@@ -26,6 +26,7 @@ _STREAMS: Words = {
     "wait_stream": "CUDA stream that the layer waits for",
 }
 _DETECTION: Words = {
+    "beta1": "a number of an older suppression of boxes, which neither fork reads any more",
     "cls_normalizer": "weight of the loss of classes",
     "counters_per_class": "objects of each class, for weights that balance them",
     "delta_normalizer": "factor of all gradients of the head",
@@ -44,6 +45,7 @@ _DETECTION: Words = {
     "objectness_smooth": "objectness learns the IoU instead of 1",
     "random": "another image size every ten iterations",
     "resize": "how far images are scaled in augmentation",
+    "uc_normalizer": "weight of the loss of uncertainty, of a [Gaussian_yolo]",
     "truth_thresh": "predictions above this IoU learn the object too",
 }
 
@@ -170,7 +172,7 @@ SECTIONS: dict[str, Words] = {
         "track_ciou_norm": "weight of the box in tracking",
         "track_history_size": "frames that tracking looks back",
     },
-    "Gaussian_yolo": {**_DETECTION, "uc_normalizer": "weight of the loss of uncertainty"},
+    "Gaussian_yolo": _DETECTION,
     "region": {
         "absolute": "boxes in px of the image in training",
         "bias_match": "matches anchors by shape alone in training",
