@@ -26,7 +26,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 import cv2
 import torch
 
-from random_network import narrow, random_network  # beside this file
+from benchmarks.random_network import narrow, random_network
 from models import build
 from pipeline.prune import STRATEGIES
 from utils.darknet import spec as s

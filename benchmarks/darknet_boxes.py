@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfgs import prune  # beside this file
+from benchmarks.cfgs import prune
 from models import build
 from pipeline.prune import STRATEGIES
 from utils.cli import fraction

@@ -1,0 +1,102 @@
+"""benchmarks/cfgs.py and benchmarks/darknet_boxes.py: what is read, what is done with it, and whose boxes are whose."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+
+import pytest
+import torch
+
+from benchmarks import cfgs, darknet_boxes
+from benchmarks.random_network import narrow, random_network
+from tests.conftest import ROOT
+from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.weights import write_weights
+from utils.errors import InputError
+
+SHIPPED = ROOT / "cfg"
+
+
+def test_every_shipped_cfg_is_read(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cfgs.py", str(SHIPPED)])
+    assert cfgs.main() == 0
+    count = len(list(SHIPPED.rglob("*.cfg")))
+    assert f"read {count} of {count} cfgs" in capsys.readouterr().out
+
+
+def test_refusals_of_one_reason_stand_together_and_foreign_files_are_left_out(tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.cfg").write_text("[net]\n[convolutional]\nfilters=3\nxnor=1\n")
+    (tmp_path / "c.cfg").write_text("[net]\n\n[gru]\n")
+    (tmp_path / "setup.cfg").write_text("[metadata]\nname=x\n")
+    monkeypatch.setattr(sys, "argv", ["cfgs.py", str(tmp_path)])
+    assert cfgs.main() == 1
+    out = capsys.readouterr().out
+    assert "refused 2: xnor=1 computes with signs alone" in out and "a.cfg, " in out
+    assert "refused 1: [gru] keeps a state" in out and "read 0 of 3 cfgs" in out
+
+
+@pytest.mark.parametrize("name", ["uneven", "residual"])
+def test_a_network_goes_through_every_room(name):
+    cells, told = cfgs.check(read_cfg(ROOT / "tests" / "cfgs" / f"{name}.cfg"))
+    unread = "uneven" in name  # OpenCV joins two maps of one size at most
+    assert {key: cell for key, cell in cells.items() if key != "OpenCV"} == dict.fromkeys(set(cells) - {"OpenCV"}, "ok")
+    assert not told and (cells["OpenCV"] == "no Shortcut" or not unread)
+
+
+def tiny(tmp_path):
+    net = random_network(narrow(read_cfg(SHIPPED / "yolov3-tiny-digits.cfg"), 4))
+    cfg, weights = tmp_path / "net.cfg", tmp_path / "net.weights"
+    cfg.write_text(write_cfg(net.spec))
+    write_weights(weights, net)
+    pictures = [(torch.rand(96, 96, net.spec.channels) * 255).byte().numpy() for _ in range(2)]
+    return net, cfg, weights, pictures
+
+
+def test_the_boxes_of_opencv_are_ours(tmp_path):
+    net, cfg, weights, pictures = tiny(tmp_path)
+    classes = net.spec.layers[net.spec.heads[0]].classes
+    conf = 0.2
+    mine = darknet_boxes.ours(net, pictures, conf)
+    found = darknet_boxes.compare(mine, darknet_boxes.by_opencv(cfg, weights, pictures, classes, conf), conf, 1e-3)
+    assert found.pairs > 10 and found.alone == found.near
+    assert found.least_iou > 0.999 and found.score < 1e-4
+
+
+def test_a_box_that_is_moved_lost_or_of_another_class_is_seen():
+    box = torch.tensor([[0, 0, 10, 10, 0.9, 1], [50, 50, 60, 60, 0.8, 1]])
+    moved, lost, other = box.clone(), box[:1].clone(), box.clone()
+    moved[0, 0], other[1, 5] = 1.0, 2
+    assert darknet_boxes.compare([box.clone()], [moved], 0.2, 0).least_iou == pytest.approx(0.9)
+    assert darknet_boxes.compare([box.clone()], [lost], 0.2, 0).alone == 1
+    assert darknet_boxes.compare([box.clone()], [other], 0.2, 0).alone == 2
+
+
+def test_the_program_is_asked_as_darknet_is_and_its_boxes_are_read(tmp_path):
+    """A stand-in that answers every listed image with one box, as ``detector test ... -out`` writes it."""
+    _, cfg, weights, pictures = tiny(tmp_path)
+    box = {"center_x": 0.5, "center_y": 0.25, "width": 0.1, "height": 0.2}
+    answer = json.dumps({"objects": [{"class_id": 3, "relative_coordinates": box, "confidence": 0.5}]})
+    program = tmp_path / "darknet"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\narguments = sys.argv[1:]\nassert arguments[:2] == ['detector', 'test']\n"
+        "paths = sys.stdin.read().split()\nout = open(arguments[arguments.index('-out') + 1], 'w')\n"
+        f"out.write('[' + ', '.join([{answer!r}] * len(paths)) + ']')\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    found = darknet_boxes.by_darknet(program, cfg, weights, pictures, 10, 0.2)
+    assert len(found) == 2
+    torch.testing.assert_close(found[0], torch.tensor([[43.2, 14.4, 52.8, 33.6, 0.5, 3.0]]))
+
+
+def test_a_program_that_leaves_no_boxes_is_one_line(tmp_path):
+    _, cfg, weights, pictures = tiny(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be run .*check --darknet"):
+        darknet_boxes.by_darknet(tmp_path / "none", cfg, weights, pictures, 10, 0.2)
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\necho no such layer >&2\n")
+    silent.chmod(0o755)
+    with pytest.raises(InputError, match="left no boxes: no such layer; run it once by hand"):
+        darknet_boxes.by_darknet(silent, cfg, weights, pictures, 10, 0.2)
