@@ -37,6 +37,7 @@ from utils.detection.augment import Augment
 from utils.detection.dataset import DetectionDataset
 from utils.detection.open_data import read_manifest
 from utils.errors import InputError
+from utils.spiking.stateful_video import CarriedStream
 
 SIZE = (64, 64)
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
@@ -233,13 +234,14 @@ def chain(tmp_path_factory) -> Iterator[Path]:
         run(slim_prune, "--weights", "weights/last.pt", "--percent", "0.1", "--force", "--name", "small")
         run(quantize, "--weights", "weights/last.pt", "--calibration", "4")
         run(convert_snn, "--weights", "weights/last.int.pt", "--mode", "layerwise")
+        run(convert_snn, "--weights", "weights/last.int.pt", "--mode", "stream", "--name", "flow")
         run(export, "fpga", "--weights", "weights/last.int.pt", "--golden", "2", "--out", "out")
     yield folder
 
 
 def test_every_checkpoint_of_a_chain_remembers_that_pictures_are_stretched(chain):
     made = sorted(chain.glob("weights/*.pt"))
-    assert len(made) == 5 and {"last.int.pt", "last.snn.pt"} < {path.name for path in made}
+    assert len(made) == 6 and {"last.int.pt", "last.snn.pt"} < {path.name for path in made}
     assert {load_model(path).resize for path in made} == {"stretch"}
 
 
@@ -264,6 +266,25 @@ def test_pruned_weights_are_shown_what_their_checkpoint_is(chain, monkeypatch):
     boxed = next(chain.glob("cfg/pruned/*_l.cfg"))
     assert read_cfg(boxed).resize == "letterbox" == load_model(next(chain.glob("weights/slim*_l.pt"))).resize
     assert load_model(small, cfg).resize == "stretch"
+
+
+def test_a_stream_that_carries_its_state_is_shown_stretched_frames(chain, tmp_path, monkeypatch):
+    monkeypatch.chdir(chain)
+    (path,) = chain.glob("weights/*flow*.snn.pt")
+    film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (96, 48))
+    for n in range(3):
+        film.write(cv2.imread(f"images/valid/{n}.png"))
+    film.release()
+    loaded = load_model(path)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(CarriedStream, "__call__", lambda self, x: seen.append(x) or self.forward(x))
+    detector = open_detector(DetectConfig(carry=True, device="cpu"), loaded)
+    assert detector.how == "stretch"
+    for frame in load_images(tmp_path / "film.avi"):
+        detector.find(frame.image)
+        shown = transforms.resize(frame.image, SIZE).transpose(2, 0, 1).astype(np.float32) / 255
+        assert torch.equal(seen[-1][0].contiguous(), torch.from_numpy(np.ascontiguousarray(shown)))
+    assert len(seen) == 3
 
 
 def test_darknets_own_files_are_shown_what_their_checkpoint_is(chain, tmp_path, monkeypatch):
