@@ -286,3 +286,11 @@ def test_every_word_of_darknets_own_is_read_kept_and_written():
         assert parse_cfg(write_cfg(spec)) == spec
         assert {key for key, _ in spec.layers[1].options} == set(own)
         assert all(text and not text.endswith(".") for text in own.values())
+
+
+def test_batch_norm_over_several_iterations_is_batch_norm():
+    text = "[net]\n[convolutional]\nfilters=4\n{}"
+    assert parse_cfg(text.format("cbn=1\n")).kernels[0].bn
+    assert not parse_cfg(text.format("cbn=0\n")).kernels[0].bn
+    with pytest.raises(InputError, match="share_index=0 takes the weights of another layer, which is not supported"):
+        parse_cfg(text.format("share_index=0\n"))

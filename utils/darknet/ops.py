@@ -12,31 +12,24 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from utils.darknet import spec as s
-from utils.darknet.kernels import weight_shape
+from utils.darknet.held import Held, connected_tensors, gate_tensors, kernel_tensors, sum_tensors
+from utils.darknet.op_sizes import (
+    Size,
+    connected_size,
+    conv_size,
+    crop_size,
+    enlarged_size,
+    fitted_density,
+    fitted_size,
+    parted_size,
+    pool_size,
+    route_density,
+    spread_density,
+    whole_ratio,
+)
 from utils.errors import InputError
 
-Size = tuple[int, int]  # (height, width) px
 Rule = TypeVar("Rule")
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor that a layer has: its key behind ``layers.{i}.``, its shape as it is stored.
-
-    ``out`` and ``into`` are the axes that count the layer's channels out and in, outputs first (see `out_first`); None
-    where there is no such axis, or where it is cut with the groups. ``own`` is a second axis that counts channels out.
-    """
-
-    key: str
-    shape: tuple[int, ...]
-    out: int | None = None
-    into: int | None = None
-    own: int | None = None
-
-    @property
-    def learned(self) -> bool:
-        """Whether training moves it by gradients."""
-        return "running_" not in self.key
 
 
 def _same_width(layer: s.Layer, given: list[int], place: str) -> int:
@@ -157,13 +150,6 @@ def _first_width(layer: s.Shortcut, given: list[int], place: str) -> int:
     return given[0]
 
 
-def _whole_ratio(first: Size, other: Size) -> bool:
-    """Whether one map is as many times as large as the other in both directions."""
-    large, small = max(first, other), min(first, other)
-    times = large[0] // small[0] if small[0] else 0
-    return (small[0] * times, small[1] * times) == large
-
-
 def _route_width(layer: s.Route, given: list[int], place: str) -> int:
     for n in given:
         if n % layer.groups:
@@ -197,139 +183,40 @@ def _detect_width(layer: s.Detect, given: list[int], place: str) -> int:
     return given[0]
 
 
-def _conv_size(layer: s.Conv, given: Size) -> Size:
-    reach = layer.dilation * (layer.size - 1) + 1
-    down, right = layer.stride
-    return (given[0] + 2 * layer.pad - reach) // down + 1, (given[1] + 2 * layer.pad - reach) // right + 1
-
-
-def _connected_size(layer: s.Connected, given: Size) -> Size:
-    if given != (layer.size, layer.size):
-        raise InputError(
-            f"cfg line {layer.line}: [connected] was made for a map of {layer.size}x{layer.size} px and reads "
-            f"{given[0]}x{given[1]}; use the --img-size that [net] says"
-        )
-    return 1, 1
-
-
-def _crop_size(layer: s.Crop, given: Size) -> Size:
-    if given != layer.given:
-        raise InputError(
-            f"cfg line {layer.line}: [crop] was made for an image of {layer.given[0]}x{layer.given[1]} px and reads "
-            f"{given[0]}x{given[1]}; use the --img-size that [net] says"
-        )
-    return layer.kept
-
-
-def _pool_size(layer: s.Pool, given: Size) -> Size:
-    height, width = ((side + layer.pad - layer.size) // layer.stride + 1 for side in given)
-    return height, width
-
-
-def _fitted_size(layer: s.Fitted, given: Size) -> Size:
-    return given[0] // layer.stride * layer.spread, given[1] // layer.stride * layer.spread
-
-
-def _fitted_density(layer: s.Fitted, given: list[Fraction], width: list[int]) -> Fraction:
-    return given[0] * Fraction(min(width[0], layer.filters), layer.filters * layer.spread**2)
-
-
-def _times(layer: s.Upsample | s.TransposedConv, given: Size) -> Size:
-    return given[0] * layer.stride, given[1] * layer.stride
-
-
-def _parted(layer: s.Reorg | s.Reorg3d, given: Size) -> Size:
-    return given[0] // layer.stride, given[1] // layer.stride
-
-
-def _spread_density(layer: s.Upsample, given: list[Fraction], width: list[int]) -> Fraction:
-    return given[0] / (layer.stride**2 if layer.zeros else 1)
-
-
-def _route_density(layer: s.Route, given: list[Fraction], width: list[int]) -> Fraction:
-    parts = [n // layer.groups for n in width]
-    return sum((d * n for d, n in zip(given, parts, strict=True)), Fraction(0)) / sum(parts)
-
-
-def _kernel_tensors(layer: s.Kernel, given: int) -> tuple[Held, ...]:
-    """With batch norm beta, gamma, mean, variance, else the bias; then the weights."""
-    names = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var") if layer.bn else ("conv.bias",)
-    per_channel = [Held(name, (layer.filters,), out=0) for name in names]
-    into = 1 if layer.groups == 1 else None
-    return (*per_channel, Held("conv.weight", weight_shape(layer, given), out=0, into=into), *neuron_tensors(layer))
-
-
-def neuron_tensors(layer: s.Activated, channels: int | None = None) -> tuple[Held, ...]:
-    """What a layer's neuron learns: the decay of a plif, the gates of an ltc. They stand behind all else in a file."""
-    width = layer.filters if isinstance(layer, s.Kernel) else channels or 1
-    if layer.activation == "plif":
-        return (Held("neuron.rate", (1,)),)
-    if layer.activation != "ltc":
-        return ()
-    gate, side = layer.neuron.gate or "depthwise", 1 if layer.neuron.gate == "pointwise" else 3
-    dense = gate != "depthwise"
-    kernel = (width, width if dense else 1, side, side)
-    gates = ("tau_m", "tau_adp") if layer.neuron.adaptive in (None, True) else ("tau_m",)
-    return tuple(
-        held
-        for name in gates
-        for held in (
-            Held(f"neuron.{name}.bias", (width,), out=0),
-            Held(f"neuron.{name}.weight", kernel, out=0, own=1 if dense else None),
-        )
-    )
-
-
-def _connected_tensors(layer: s.Connected, given: int) -> tuple[Held, ...]:
-    """Bias (beta with batch norm), weights, then gamma, mean, variance (load_connected_weights in parser.c)."""
-    first, *norms, weight = _kernel_tensors(layer, given)
-    return (first, weight, *norms)
-
-
-def _gate_tensors(layer: s.SqueezeExcite, given: int) -> tuple[Held, ...]:
-    return Held("fc1.weight", (layer.squeeze, given), into=1), Held("fc2.weight", (given, layer.squeeze), out=0)
-
-
-def _sum_tensors(layer: s.Shortcut, given: int) -> tuple[Held, ...]:
-    shape = layer.weights_shape(given)
-    weights = (Held("weights", shape, out=1 if len(shape) > 1 else None),) if layer.weighted else ()
-    return (*weights, *neuron_tensors(layer, given))
-
-
 OPS: dict[type[s.Layer], OpFacts] = {
     s.Conv: OpFacts(
         "convolutional",
         computes=True,
         integrates=True,
         channels=_kernel_width,
-        size=_conv_size,
+        size=conv_size,
         stride=lambda layer, given: given * layer.stride[0],
-        tensors=_kernel_tensors,
+        tensors=kernel_tensors,
     ),
     s.Connected: OpFacts(
         "connected",
         computes=True,
         integrates=True,
         channels=_kernel_width,
-        size=_connected_size,
-        tensors=_connected_tensors,
+        size=connected_size,
+        tensors=connected_tensors,
     ),
-    s.Crop: OpFacts("crop", computes=True, hands_on=True, keeps_constants=True, size=_crop_size),
+    s.Crop: OpFacts("crop", computes=True, hands_on=True, keeps_constants=True, size=crop_size),
     s.TransposedConv: OpFacts(
         "transposed_convolutional",
         computes=True,
         integrates=True,
         channels=_kernel_width,
-        size=_times,
+        size=enlarged_size,
         stride=lambda layer, given: given / layer.stride,
-        tensors=_kernel_tensors,
+        tensors=kernel_tensors,
     ),
     s.MaxPool: OpFacts(
         "maxpool",
         hands_on=True,
         keeps_constants=True,
         within=True,
-        size=_pool_size,
+        size=pool_size,
         stride=lambda layer, given: given * layer.stride,
     ),
     s.AvgPool: OpFacts(
@@ -347,7 +234,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         hands_on=True,
         keeps_constants=True,
         within=True,
-        size=_pool_size,
+        size=pool_size,
         stride=lambda layer, given: given * layer.stride,
     ),
     s.Upsample: OpFacts(
@@ -355,13 +242,13 @@ OPS: dict[type[s.Layer], OpFacts] = {
         hands_on=True,
         keeps_constants=True,
         within=True,
-        size=_times,
+        size=enlarged_size,
         stride=lambda layer, given: given / layer.stride,
-        density=_spread_density,
+        density=spread_density,
     ),
-    s.Route: OpFacts("route", within=True, lists_sources=True, channels=_route_width, density=_route_density),
+    s.Route: OpFacts("route", within=True, lists_sources=True, channels=_route_width, density=route_density),
     s.Shortcut: OpFacts(
-        "shortcut", computes=True, integrates=True, takes=_whole_ratio, channels=_first_width, tensors=_sum_tensors
+        "shortcut", computes=True, integrates=True, takes=whole_ratio, channels=_first_width, tensors=sum_tensors
     ),
     s.Fitted: OpFacts(
         "fit",
@@ -369,11 +256,11 @@ OPS: dict[type[s.Layer], OpFacts] = {
         lists_sources=True,
         divides=lambda layer: layer.stride,
         channels=lambda layer, given, place: layer.filters,
-        size=_fitted_size,
+        size=fitted_size,
         stride=lambda layer, given: given * layer.stride / layer.spread,
-        density=_fitted_density,
+        density=fitted_density,
     ),
-    s.SqueezeExcite: OpFacts("se", computes=True, hands_on=True, within=True, tensors=_gate_tensors),
+    s.SqueezeExcite: OpFacts("se", computes=True, hands_on=True, within=True, tensors=gate_tensors),
     s.ScaleChannels: OpFacts("scale_channels", computes=True, takes=lambda first, other: True, channels=_joined_width),
     s.Product: OpFacts("sam", computes=True, channels=_joined_width),
     s.Reorg3d: OpFacts(
@@ -381,7 +268,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         divides=lambda layer: layer.stride,
         within=True,
         channels=lambda layer, given, place: given[0] * layer.stride**2,
-        size=_parted,
+        size=parted_size,
         stride=lambda layer, given: given * layer.stride,
     ),
     s.Dropout: OpFacts("dropout", hands_on=True, keeps_constants=True, identity=True, density=_as_dense),
@@ -389,7 +276,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         "reorg",
         divides=lambda layer: layer.stride,
         channels=_reorg_width,
-        size=_parted,
+        size=parted_size,
         stride=lambda layer, given: given * layer.stride,
     ),
     s.Yolo: OpFacts("yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),

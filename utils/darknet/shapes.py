@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from utils.darknet.ops import Size, facts
+from utils.darknet.op_sizes import Size
+from utils.darknet.ops import facts
 from utils.darknet.spec import Fitted, Layer, ModelSpec, Shortcut
 from utils.darknet.walk import run
 from utils.errors import InputError

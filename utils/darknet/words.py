@@ -205,6 +205,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "bin_output": ("0", "computes with the signs of the values"),
         "coordconv": ("0", "adds the place of each px to its values"),
         "flipped": ("0", "turns the weights about when they are read"),
+        "share_index": ("-1000000000", "takes the weights of another layer"),
         "rotate": ("0", "computes with turned kernels"),
         "stretch": ("0", "computes with stretched kernels"),
         "stretch_sway": ("0", "computes with stretched and turned kernels"),

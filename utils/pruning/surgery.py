@@ -9,9 +9,10 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
+from utils.darknet.held import Held
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
-from utils.darknet.ops import Held, facts, mixing_tensor
+from utils.darknet.ops import facts, mixing_tensor
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan

@@ -1,0 +1,75 @@
+"""The tensors that each kind of layer has, in the order of the weights file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.darknet import spec as s
+from utils.darknet.kernels import weight_shape
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that a layer has: its key behind ``layers.{i}.``, its shape as it is stored.
+
+    ``out`` and ``into`` are the axes that count the layer's channels out and in, outputs first (see `out_first`); None
+    where there is no such axis, or where it is cut with the groups. ``own`` is a second axis that counts channels out.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    out: int | None = None
+    into: int | None = None
+    own: int | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether training moves it by gradients."""
+        return "running_" not in self.key
+
+
+def kernel_tensors(layer: s.Kernel, given: int) -> tuple[Held, ...]:
+    """With batch norm beta, gamma, mean, variance, else the bias; then the weights."""
+    names = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var") if layer.bn else ("conv.bias",)
+    per_channel = [Held(name, (layer.filters,), out=0) for name in names]
+    into = 1 if layer.groups == 1 else None
+    return (*per_channel, Held("conv.weight", weight_shape(layer, given), out=0, into=into), *neuron_tensors(layer))
+
+
+def neuron_tensors(layer: s.Activated, channels: int | None = None) -> tuple[Held, ...]:
+    """What a layer's neuron learns: the decay of a plif, the gates of an ltc. They stand behind all else in a file."""
+    width = layer.filters if isinstance(layer, s.Kernel) else channels or 1
+    if layer.activation == "plif":
+        return (Held("neuron.rate", (1,)),)
+    if layer.activation != "ltc":
+        return ()
+    gate, side = layer.neuron.gate or "depthwise", 1 if layer.neuron.gate == "pointwise" else 3
+    dense = gate != "depthwise"
+    kernel = (width, width if dense else 1, side, side)
+    gates = ("tau_m", "tau_adp") if layer.neuron.adaptive in (None, True) else ("tau_m",)
+    return tuple(
+        held
+        for name in gates
+        for held in (
+            Held(f"neuron.{name}.bias", (width,), out=0),
+            Held(f"neuron.{name}.weight", kernel, out=0, own=1 if dense else None),
+        )
+    )
+
+
+def connected_tensors(layer: s.Connected, given: int) -> tuple[Held, ...]:
+    """Bias (beta with batch norm), weights, then gamma, mean, variance (load_connected_weights in parser.c)."""
+    first, *norms, weight = kernel_tensors(layer, given)
+    return (first, weight, *norms)
+
+
+def gate_tensors(layer: s.SqueezeExcite, given: int) -> tuple[Held, ...]:
+    """Of [se]: two matrices."""
+    return Held("fc1.weight", (layer.squeeze, given), into=1), Held("fc2.weight", (given, layer.squeeze), out=0)
+
+
+def sum_tensors(layer: s.Shortcut, given: int) -> tuple[Held, ...]:
+    """Of a weighted sum: its weights."""
+    shape = layer.weights_shape(given)
+    weights = (Held("weights", shape, out=1 if len(shape) > 1 else None),) if layer.weighted else ()
+    return (*weights, *neuron_tensors(layer, given))
