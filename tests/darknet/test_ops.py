@@ -32,9 +32,9 @@ MOST_PLACES = 120
 
 
 def kinds(base: type = s.Layer) -> list[type]:
-    """Every kind that a cfg can have: those without subclasses, and Conv, of which Connected is one."""
+    """Every kind that a cfg can have: those without subclasses; Conv, of which Connected is one; Yolo, a Gaussian one."""
     below = [kind for kind in base.__subclasses__() if kind.__module__.startswith("utils.")]
-    alone = [s.Conv] if base is s.Conv else []
+    alone = [base] if base in (s.Conv, s.Yolo) else []
     return alone + [leaf for kind in below for leaf in (kinds(kind) or [kind])]
 
 

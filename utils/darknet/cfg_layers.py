@@ -47,7 +47,7 @@ def _connected(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
         sources=(len(layers) - 1,),
         line=sec.line,
         filters=sec.integer("output", 1, 1),
-        bn=bool(sec.integer("batch_normalize", 0) or sec.integer("cbn", 0)),
+        bn=bool(sec.integer("batch_normalize", 0)),
         activation=sec.activation("logistic"),  # parse_connected in parser.c
     )
 

@@ -41,6 +41,11 @@ class Detect(Output):
         return 5 + self.classes
 
     @property
+    def spreads(self) -> int:
+        """How many of these say how sure the box is: none, or one for each of x, y, w, h."""
+        return self.each - 5 - self.classes
+
+    @property
     def filters(self) -> int:
         """Channels its source must have."""
         return len(self.own_anchors) * self.each

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from utils.darknet.spec import Detect, GaussianYolo, Region, Yolo
+from utils.darknet.spec import Detect, Region, Yolo
 from utils.errors import InputError
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
@@ -26,10 +26,10 @@ def split(raw: Tensor, head: Detect) -> Tensor:
             f"head has {channels} channels, {anchors} anchors of {head.classes} classes need {head.filters}"
         )
     values = raw.view(n, anchors, each, height, width).permute(0, 1, 3, 4, 2)
-    return values[..., order(head)] if isinstance(head, GaussianYolo) else values
+    return values[..., order(head)] if head.spreads else values
 
 
-def order(head: GaussianYolo) -> list[int]:
+def order(head: Detect) -> list[int]:
     """Where in a cell's numbers x, y, w, h, objectness, classes and then the spreads stand."""
     return [0, 2, 4, 6, *range(8, head.each), 1, 3, 5, 7]
 
@@ -60,7 +60,7 @@ def scores(values: Tensor, head: Detect) -> Tensor:
     """
     if is_decoded(head):
         return values
-    if isinstance(head, GaussianYolo):
+    if head.spreads:
         found, spreads = values[..., : 1 + head.classes].sigmoid(), values[..., 1 + head.classes :].sigmoid()
         sure = 1 - spreads.mean(-1, keepdim=True)
         return torch.cat((found[..., :1] * sure, found[..., 1:]), dim=-1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.darknet.spec import Detect, GaussianYolo, Region
+from utils.darknet.spec import Detect, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, order, split, strides
 
@@ -107,7 +107,7 @@ class YoloLoss:
             hit = values[matched.image, matched.anchor, matched.row, matched.column]  # [M, 5 + classes]
             overlap = OVERLAPS[weights.overlap](*_box_pairs(hit, matched, head, tensor, targets, input_size))
             box = box + (1 - overlap).sum()
-            if isinstance(head, GaussianYolo):
+            if head.spreads:
                 gain = weights.uncertainty / weights.box
                 box = box + gain * spread_loss(hit, matched, head, tensor, targets, input_size)
             kinds = hit[:, 5 : 5 + head.classes]
@@ -189,7 +189,7 @@ def _box_pairs(
 
 
 def spread_loss(
-    hit: Tensor, matched: Matches, head: GaussianYolo, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
+    hit: Tensor, matched: Matches, head: Detect, tensor: Tensor, targets: Tensor, input_size: tuple[int, int]
 ) -> Tensor:
     """Sum over matches and coordinates of -log of the normal density of the truth, whose deviation is what learns.
 
@@ -204,7 +204,7 @@ def spread_loss(
     anchors = anchors_px(head, hit.new_tensor(strides(tensor, input_size)))[matched.anchor]
     true = targets[matched.target, 2:6]
     size = hit.new_tensor([input_size[1], input_size[0]])
-    centre = own[:, :2].sigmoid() * head.scale_x_y - head.reach - (true[:, :2] * grid - cells)
+    centre = own[:, :2].sigmoid() * (1 + 2 * head.reach) - head.reach - (true[:, :2] * grid - cells)
     extent = own[:, 2:] - (true[:, 2:] * size / anchors).clamp(min=1e-6).log()
     deviation = hit[:, -4:].sigmoid().clamp(min=LEAST_SPREAD)
     apart = torch.cat((centre, extent), dim=1) / deviation
@@ -247,6 +247,6 @@ def prior_biases(head: Detect, *, objectness: float = 0.01) -> Tensor:
     own[:, 4] = math.log(objectness / (1 - objectness))
     chance = 0.6 / head.classes
     own[:, 5 : 5 + head.classes] = math.log(chance / (1 - chance))
-    if isinstance(head, GaussianYolo):
+    if head.spreads:
         own[:, order(head)] = own.clone()
     return own.flatten()

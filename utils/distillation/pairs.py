@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from utils.darknet.heads import head_convolutions
 from utils.darknet.shapes import channels, strides
-from utils.darknet.spec import Detect, GaussianYolo, ModelSpec, Region, Yolo
+from utils.darknet.spec import Detect, ModelSpec, Region, Yolo
 from utils.errors import InputError
 
 OUTPUTS, FEATURES = "outputs", "features"  # what a term compares
@@ -86,7 +86,7 @@ def difference(student: Detect, teacher: Detect) -> str:
 
     Other formulas for the box (``scale_x_y``, ``new_coords``) do not count: what is compared are decoded boxes.
     """
-    if isinstance(student, GaussianYolo) or isinstance(teacher, GaussianYolo):
+    if student.spreads or teacher.spreads:
         return "a [Gaussian_yolo], whose numbers have spreads"
     if isinstance(student, Yolo) != isinstance(teacher, Yolo):
         return "a [yolo] and a [region]"

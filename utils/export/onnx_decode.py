@@ -53,7 +53,7 @@ def decode_heads(graph: Graph, spec: s.ModelSpec, grid: Grid) -> Decoded:
         head, j = spec.layers[i], spec.layers[i].sources[0]
         if not isinstance(head, s.Detect):
             raise InputError(f"--decode: {place(i, head)}: is no detection head; leave --decode away")
-        if isinstance(head, s.GaussianYolo):
+        if head.spreads:
             raise InputError(f"--decode: {place(i, head)}: [Gaussian_yolo] is decoded in Python; leave --decode away")
         h, w = grid.extent[j]
         count, classes = count + len(head.own_anchors) * h * w, classes | {head.classes}
