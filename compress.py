@@ -57,10 +57,11 @@ def stages(config: PipelineConfig) -> list[Stage]:
 
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
-    from pipeline.pipeline import check_start, run_chain
+    from pipeline.pipeline import check_chain, check_start, run_chain
     from pipeline.sweep import run_sweep, watch_parent
 
     check_start(config)
+    check_chain(config)
     if config.sweep:
         return run_sweep(config, parser(), stages, Path(__file__))
     if config.point:

@@ -23,6 +23,7 @@ from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
+from utils.darknet.memory import check_memory
 from utils.data.images import save_picture
 from utils.data.loader import Batch
 from utils.data.manifest import read_list
@@ -129,6 +130,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     task, device = task_of(loaded.spec, str(loaded.path)), select_device(config.device)
     check_idle(task, config.given)
     size = image_size(config.img_size, loaded.spec, loaded.size)
+    check_memory(loaded.spec, size, 1, device)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     known = task.classes(loaded.spec)
     if config.classes and max(config.classes) >= known:

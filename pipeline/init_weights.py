@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from models import Darknet
+from pipeline.session import batch_size, image_size
 from pipeline.spiking_training import as_spiking
-from utils.config.run import CFG
+from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
+from utils.darknet.memory import check_memory
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
 from utils.darknet.words import FOLLOWED, unused_words
-from utils.data.manifest import Manifest
+from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
 from utils.quantization.dequantise import as_floats
 from utils.quantization.qat_checkpoint import KIND
 from utils.task import Task
+from utils.training.build_optimizer import STEPS
+from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ class InitialNetwork:
     grey: bool = False
     resize: str = "letterbox"
     thresholds: Mapping[int, float] | None = None  # of a quantised network: its highest levels by layer
+    names: tuple[str, ...] = ()
 
 
 def read_initial(config: TrainConfig) -> InitialNetwork:
@@ -61,19 +67,31 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
     weights = Path(config.weights)
     if weights.suffix == ".pt":
         checkpoint = load_checkpoint(weights)
-        grey, resize = bool(checkpoint.meta.get("gray_scale")), resize_of(checkpoint)
+        grey, resize, names = bool(checkpoint.meta.get("gray_scale")), resize_of(checkpoint), checkpoint.names
+        told: dict[str, Any] = {"scratch": False, "grey": grey, "resize": resize, "names": names}
         if config.spiking and checkpoint.kind in (KIND, QUANTISED):
             made = as_floats(checkpoint, str(weights))
             network, highest = (checkpoint.network if checkpoint.kind == KIND else made.network), made.highest
-            return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize, thresholds=highest)
-        network = _own(checkpoint, weights, config.cfg)
-        return InitialNetwork(network, (weights,), scratch=False, grey=grey, resize=resize)
+            return InitialNetwork(network, (weights,), thresholds=highest, **told)
+        return InitialNetwork(_own(checkpoint, weights, config.cfg), (weights,), **told)
     cfg = Path(config.cfg or CFG)
     spec = read_cfg(cfg)
     read = read_weights(weights, spec, partial=config.pretrained)
     for note in read.left_out:
         log.info("%s: %s", weights, note)
     return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False, resize=spec.resize)
+
+
+def check_room(config: RunConfig, spec: ModelSpec, manifest: Manifest, processes: int = 1, device: str = "") -> None:
+    """Refuse a training run that does not fit the memory.
+
+    Raises:
+        InputError: so it is, or the images' size is none for this network.
+    """
+    images, size = len(read_list(manifest.train)), image_size(config.img_size, spec)
+    batch = config.batch_size or min(batch_size(spec), max(1, images // STEPS))
+    share = -(-min(batch, images) // processes)
+    check_memory(spec, size, share, select_device(config.device or device), training=True)
 
 
 def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
@@ -84,7 +102,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     """
     network = read.network
     spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
-    changed = spec != network.spec
+    changed = spec != network.spec or _other_classes(read, config, manifest)
     state = _without_outputs(network) if changed and not read.scratch else network.state
     spec = as_spiking(spec, config, read.thresholds) if config.spiking else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
@@ -93,6 +111,30 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     rewritten = rewrite_activations(made.network, config.act)
     log.info("--act %s: %s; training adapts to it", config.act, rewritten.describe(config.act))
     return replace(made, network=rewritten.network)
+
+
+def _other_classes(read: InitialNetwork, config: TrainConfig, manifest: Manifest) -> bool:
+    """Whether the outputs are for as many classes as the data has, but for others.
+
+    Raises:
+        InputError: so it is, and -pt is not given.
+    """
+    if len(read.names) != manifest.classes or same_names(read.names, manifest.names):
+        return False
+    mine, own = ", ".join(read.names)[:80], ", ".join(manifest.names)[:80]
+    if not config.pretrained:
+        raise InputError(
+            f"{read.files[0]}: knows {mine}, {manifest.path} has {own}, in this order; add -pt to give it fresh heads, "
+            "or call and order the classes alike in its file of names"
+        )
+    log.info("%s: heads for %s replaced by fresh ones for %s (-pt)", read.files[0], mine, own)
+    return True
+
+
+def same_names(these: Sequence[str], those: Sequence[str]) -> bool:
+    """Whether classes are the same and in one order, however people write blanks and capitals."""
+    plain = [[name.casefold().replace("_", " ").replace("-", " ") for name in names] for names in (these, those)]
+    return plain[0] == plain[1]
 
 
 def fill(spec: ModelSpec, state: State, task: Task) -> Network:

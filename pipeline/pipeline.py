@@ -12,29 +12,32 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.convert import spikes_of
+from pipeline.init_weights import check_room
 from pipeline.session import RUNS, WEIGHTS, Session, check_alone, open_session, output_of
 from pipeline.summary import Measured, about, leave, with_report
 from pipeline.tasks import task_of
 from utils import cli
-from utils.config.pipeline import PipelineConfig
+from utils.config.pipeline import STAGES, PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
-from utils.darknet.network import load_checkpoint
-from utils.darknet.spec import ModelSpec
+from utils.darknet.network import WITH_STATE, load_checkpoint
+from utils.darknet.spec import Kernel, ModelSpec
 from utils.darknet.weights import read_weights
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
-from utils.files import hold, names_kept, shown
+from utils.files import check_writable, hold, names_kept, shown
+from utils.quantization.validate import check_supported
 from utils.reporting.files import sha256, stamps
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
 from utils.reporting.tables import stage_table
-from utils.spiking.spike_schedule import encode
+from utils.spiking.spike_schedule import check_spiking_spec, encode
 from utils.task import Task
 
 log = logging.getLogger(__name__)
 
+PRUNED = Path("cfg/pruned")
 # flags of every script that decide the outcome
 SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "resize", "seed")
 
@@ -142,6 +145,39 @@ def _next(config: PipelineConfig, stage: Stage, left: Mapping[str, Path], before
     return print_, flags
 
 
+def check_chain(config: PipelineConfig) -> None:
+    """Refuse what a later stage would refuse: data, sizes, memory, folders, and what integers and spikes cannot do.
+
+    Raises:
+        InputError: what that stage would say, or which folder cannot be written.
+    """
+    last = STAGES.index(config.until or STAGES[-1])
+    spec, task = spec_of_start(config), task_of_start(config)
+    check_room(config, spec, task.open_data(config.data))
+    if last >= STAGES.index("quantised"):
+        layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
+        check_supported(replace(spec, layers=tuple(layers)))
+    if last >= STAGES.index("spiking"):
+        check_spiking_spec(spec)
+    check_writable(RUNS, WEIGHTS, *([PRUNED] if last >= STAGES.index("pruned") else []))
+
+
+def spec_of_start(config: PipelineConfig) -> ModelSpec:
+    """The structure that the chain starts from.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is none that can be trained.
+    """
+    if config.cfg is not None or not config.weights.endswith(".pt"):
+        return read_cfg(config.cfg or CFG)
+    checkpoint = load_checkpoint(config.weights)
+    if checkpoint.kind not in WITH_STATE:
+        raise InputError(
+            f"{config.weights}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
+        )
+    return checkpoint.network.spec
+
+
 def check_start(config: PipelineConfig) -> None:
     """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
 
@@ -176,10 +212,8 @@ def task_of_start(config: PipelineConfig) -> Task:
     Raises:
         InputError: it is not there, cannot be read, or has no output that a task knows.
     """
-    if config.cfg is None and config.weights.endswith(".pt"):
-        return task_of(load_checkpoint(Path(config.weights)).network.spec, config.weights)
-    place = config.cfg or CFG
-    return task_of(read_cfg(place), place)
+    place = config.weights if config.cfg is None and config.weights.endswith(".pt") else config.cfg or CFG
+    return task_of(spec_of_start(config), place)
 
 
 def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
+from utils.darknet.memory import check_memory
 from utils.darknet.shapes import granularity, sizes
 from utils.darknet.spec import Classify, ModelSpec
 from utils.data.dataset import Unreadable
@@ -181,10 +182,11 @@ def open_session(
     manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     size = image_size(config.img_size, loaded.spec, loaded.size)
+    images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
+    check_memory(loaded.spec, size, min(images, len(read_list(manifest.valid))), device)
     dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)
     step = granularity(loaded.spec) if rect else 0
-    valid = make_loader(dataset, config.batch_size or batch_size(loaded.spec), workers=config.workers, rect=step)
-    device = select_device(config.device)
+    valid = make_loader(dataset, images, workers=config.workers, rect=step)
     return Session(config, loaded, task, manifest, size, valid, device, thresholds or Thresholds())
 
 
@@ -295,6 +297,6 @@ def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int,
         sizes(spec, height, width)  # whole maps are averaged or connected: no cell has to lie whole in the image
         return height, width
     step = granularity(spec)
-    if height % step or width % step:
+    if height % step or width % step or min(height, width) < step:
         raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")
     return height, width

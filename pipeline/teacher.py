@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from models import load_model
+from pipeline.init_weights import same_names
 from utils.config.as_trained import how_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
@@ -19,8 +20,9 @@ from utils.data.loader import Loader
 from utils.data.manifest import Manifest
 from utils.distillation.context import DistillationContext
 from utils.distillation.distiller import Distiller
+from utils.distillation.pairs import OUTPUTS
 from utils.distillation.soft import SoftDistiller
-from utils.distillation.strategies import terms_of
+from utils.distillation.strategies import TERMS, terms_of
 from utils.distillation.unlabelled import unlabelled_batches
 from utils.errors import InputError
 from utils.task import task_name
@@ -61,6 +63,12 @@ def open_teacher(
     if loaded.resize != how_of(config):
         log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
     distiller = _distiller(config, student, precision.place(loaded.predictor), loaded.spec, precision, group)
+    answers = any(TERMS[name].compares == OUTPUTS for name in distiller.terms)
+    if answers and len(loaded.names) == manifest.classes and not same_names(loaded.names, manifest.names):
+        raise InputError(
+            f"--t_weights {path}: knows {', '.join(loaded.names)[:80]}, {manifest.path} has "
+            f"{', '.join(manifest.names)[:80]}, in this order; call and order the classes alike, or use --KDstr cwd"
+        )
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, config.kd, ", ".join(distiller.terms), distiller.message)
     files = (path, *([Path(config.t_cfg)] if config.t_cfg else []))

@@ -16,7 +16,7 @@ from pipeline.session import WEIGHTS
 from pipeline.spiking_training import anneal
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.as_trained import how_of
-from utils.config.begun import saved_config
+from utils.config.begun import check_training, saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
 from utils.darknet.network import load_checkpoint, save_checkpoint
@@ -79,6 +79,8 @@ def cut_run(config: TrainConfig) -> Path:
     newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest if config.resume == "newest" else [Path(config.resume or "")]:
         checkpoint = load_checkpoint(path)
+        if checkpoint.training:
+            check_training(checkpoint.training, path)
         if checkpoint.training and hold(path):
             log.info("resume: %s, after epoch %d", path, checkpoint.training["progress"]["epochs"])
             return path
@@ -136,6 +138,7 @@ def finish(run: Run) -> Record:
     counts, primary = count(run.model.spec, run.size), run.task.primary
     metrics: dict[str, Any] = run.metrics.record() | {"params": counts.params, "macs": counts.macs}
     own = [row for row in run.rows[run.stage.begin :] if row[primary] is not None]
+    own = own or [{**run.rows[-1], **run.metrics.record()}]  # --epochs ends it where no epoch was validated
     best = max(own, key=lambda row: (row[primary], row["epoch"]))
     metrics["best"] = {key: best[key] for key in ("epoch", *(column.name for column in run.task.columns))}
     if run.config.sparse:  # what comes next is pruning, and the last epoch is the sparsest: last.pt is the one to prune

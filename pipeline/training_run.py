@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models import build
-from pipeline.init_weights import InitialNetwork, fitted, read_initial, tell_unused_keys, with_length
+from pipeline.init_weights import InitialNetwork, check_room, fitted, read_initial, tell_unused_keys, with_length
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
 from pipeline.session import batch_size, dataset_of, facts_of, image_size, training_files
@@ -120,6 +120,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     check_idle(task, config.given)
     main_first(group, lambda: task.open_data(config.data))
     manifest = task.open_data(config.data)
+    check_room(config, read.network.spec, manifest, group.size, group.device)
     seed_all(config.seed)
     start = read if saved else _start(read, config, task, manifest)
     config = config if saved else with_length(config, start.network.spec)

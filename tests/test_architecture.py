@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-FREE = {"errors", "files", "jobs", "thresholds"}  # what every room may use
+FREE = {"errors", "files", "jobs", "memory", "thresholds"}  # what every room may use
 MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those under utils it may use
     "cli": set(),
     "darknet": set(),

@@ -97,6 +97,16 @@ LACKING = [  # script, the flags, and what the line says
     ("export", "fpga --dialect exact", "^--dialect: acts only with nir; add that"),
     ("export", "nir --dialect exact --steps 4", "^--dialect exact and --steps: its steps are its timetable's"),
     ("export", "c --engine integer", "^--engine: acts only with fpga; add that, or leave --engine away"),
+    ("test", "--seed 3", "^--seed: nothing is random in a measurement; leave it away"),
+    ("detect", "--seed 3", "^--seed: nothing is random in detection; leave it away"),
+    ("detect", "--workers 0", "^--workers: detect.py reads one picture after the other; leave it away"),
+    ("detect", "--cache ram", "^--cache: detect.py reads one picture after the other; leave it away"),
+    ("export", "--seed 3", "^--seed: nothing is random in a hand-off; leave it away"),
+    ("export", "--batch-size 3", "^--batch-size: golden images are run one by one; leave it away"),
+    ("quantize", "--a-bit 99", "^--a-bit: 99 bits; use 2 to 8, or 16$"),  # before anything is opened
+    ("convert_snn", "--acc-bits 5", "^--acc-bits: 5 bits; use 12 to 32$"),
+    ("train", "--quantized google --range-scale 9", "^--range-scale: 9.0 is not in 0.25..4"),
+    ("compress", "--w-bit 1", "^--w-bit: 1 bits; use 2 to 8, or 16$"),
 ]
 TOGETHER = [
     ("train", "-sr --s 0.01 --prune 1 --s-schedule decay"),

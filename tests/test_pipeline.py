@@ -59,7 +59,8 @@ def place(tmp_path_factory):
 
 
 def run(script, *words):
-    return script.run(script.parser().parse_args(["--data", "set.data", "--workers", "0", "--device", "cpu", *words]))
+    workers = [] if script is detect else ["--workers", "0"]  # it reads one picture after the other
+    return script.run(script.parser().parse_args(["--data", "set.data", *workers, "--device", "cpu", *words]))
 
 
 def network_of_stage(folder, stage):

@@ -89,6 +89,32 @@ def _alive(process: int) -> bool:
     return True
 
 
+def no_file(path: Path | str) -> str:
+    """Why a path is no file whose content can be read to its end, in words; "" where it is one."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            return ""
+        if path.is_dir():
+            return "a folder"
+        return "a pipe or a device, not a file" if path.exists() else "no such file"
+    except OSError as error:
+        return (error.strerror or "cannot be read").lower()
+
+
+def check_writable(*folders: Path | str) -> None:
+    """Refuse folders in which nothing can be written; those that are not there are not made.
+
+    Raises:
+        InputError: names the folder.
+    """
+    for folder in map(Path, folders):
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            fact = "cannot be written" if there.is_dir() else f"{shown(there)} is no folder"
+            raise InputError(f"{folder}: {fact}; nothing was begun, make room or allow it")
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write the whole text or nothing."""
     with writing(path) as temporary:

@@ -18,6 +18,31 @@ HERE = {"device", "workers", "resume", "sync_bn", "rank_timeout"}  # this machin
 FREE = {"cache", "epochs"}  # as the run began, unless somebody says otherwise
 
 
+def check_training(saved: Mapping[str, Any], place: Path) -> None:
+    """Refuse a training state of which a part is missing or of another type.
+
+    Raises:
+        InputError: names the file and the part.
+    """
+    config, progress, files = saved.get("config", saved.get("args")), saved.get("progress"), saved.get("files")
+    wrong = [key for key in ("model", "random") if not isinstance(saved.get(key), dict)]
+    wrong += ["config"] * (not isinstance(config, dict))
+    if isinstance(config, dict):
+        for field in flag_fields(TrainConfig):
+            value, usual = config.get(field.name, field.default), field.default
+            number = isinstance(usual, int | float) and not isinstance(usual, bool)
+            fits = isinstance(value, int | float) if number else value is None or isinstance(value, type(usual))
+            wrong += [f"config: {field.name}"] * (usual is not None and not fits)
+    counted = isinstance(progress, dict) and type(progress.get("epochs")) is int and progress["epochs"] >= 0
+    wrong += ["progress"] * (not counted)
+    named = isinstance(files, dict) and all(isinstance(files.get(key), str) for key in ("folder", "best", "last"))
+    wrong += ["files"] * (not named)
+    if not isinstance(saved.get("data", {}), dict):
+        wrong.append("data")
+    if wrong:
+        raise InputError(f"{place}: its '{wrong[0]}' is none to go on with; it is damaged, start anew without --resume")
+
+
 def saved_config(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
     """The config a cut run began with, but for what is this machine's; what it did not know yet is as it is here.
 

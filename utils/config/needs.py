@@ -20,13 +20,14 @@ from utils.errors import InputError
 class Rule:
     """Flags that need one of some others, or are against each of them; why, in words that may name the config's fields.
 
-    Where nothing else is said, the line tells what to add or to leave away.
+    Where nothing else is said, the line tells what to add or to leave away. ``idle``: it does nothing here.
     """
 
     flags: str
     needs: str = ""
     against: str = ""
     why: str = ""
+    idle: bool = False  # whatever stands beside it
 
 
 _STREAM = "is for --mode stream, this is {mode}; leave it away"
@@ -80,6 +81,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "TestConfig": (
+        Rule("--seed", idle=True, why="nothing is random in a measurement"),
         Rule(
             "--rect --save-json --iou-thres",
             against="--task benchmark",
@@ -119,7 +121,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             why="is for integers, which --mode {mode} has not; leave one of them away",
         ),
     ),
+    "DetectConfig": (
+        Rule("--seed", idle=True, why="nothing is random in detection"),
+        Rule("--batch-size --workers --cache", idle=True, why="detect.py reads one picture after the other"),
+    ),
     "ExportConfig": (
+        Rule("--seed", idle=True, why="nothing is random in a hand-off"),
+        Rule("--batch-size", idle=True, why="golden images are run one by one"),
         Rule("--tile --engine", needs="fpga"),
         Rule("--golden", against="--dialect exact | darknet", why="a graph without images; leave it away"),
         Rule("--dialect --steps", needs="nir"),
@@ -151,6 +159,8 @@ def check(config: Any, given: Collection[str]) -> None:
 
 
 def _judge(rule: Rule, flag: str, config: Any, given: Collection[str], known: Mapping[str, Field[Any]]) -> None:
+    if rule.idle:
+        raise InputError(f"{flag}: {rule.why}; leave it away")
     wanted = [words for words in _alternatives(rule.needs) if words in FACTS or _field(words, known) is not None]
     if wanted and not any(_holds(words, config, known) for words in wanted):
         plain = f"acts only with {' or '.join(wanted)}; add that, or leave {flag} away"

@@ -11,6 +11,7 @@ from utils.config.bits import A_BIT, W_BIT
 from utils.config.run import CFG, RunConfig
 from utils.config.train import strategy
 from utils.distillation.strategies import USUAL
+from utils.quantization.scheme import Scheme
 
 STAGES = ("baseline", "sparse", "pruned", "finetuned", "quantised", "spiking")
 
@@ -38,3 +39,7 @@ class PipelineConfig(RunConfig):
     jobs: int | None = flag(None, "chains at once in a sweep (default: one for two cores)", type=cli.positive)
     engine: str = flag("auto", "of a sweep; auto: Ray if installed", choices=["auto", "ray", "processes"])
     point: bool = flag(False, argparse.SUPPRESS)  # set by a sweep for what it starts
+
+    def check_values(self) -> None:
+        """Bits that no scheme has: the stage that needs them comes last."""
+        Scheme(w_bit=self.w_bit, a_bit=self.a_bit)

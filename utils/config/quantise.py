@@ -11,7 +11,7 @@ from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, PERCENTILE, W_BIT, W_HELP
 from utils.config.run import NetworkConfig
 from utils.quantization.choices import BUDGETS, Budget
-from utils.quantization.scheme import RANGE_METHODS
+from utils.quantization.scheme import RANGE_METHODS, Scheme
 
 STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
 MAX_DROP = 0.01
@@ -70,6 +70,16 @@ class QuantiseConfig(NetworkConfig):
         "(default: as few bit operations as --max-drop allows)",
         type=budget,
     )
+
+    def check_values(self) -> None:
+        """Bits and ranges that no scheme has."""
+        Scheme(
+            w_bit=self.w_bit,
+            a_bit=self.a_bit,
+            acc_bits=self.acc_bits,
+            range_scale=self.range_scale,
+            percentile=PERCENTILE if self.percentile is None else self.percentile,
+        )
 
     @property
     def wanted_style(self) -> str:

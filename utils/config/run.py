@@ -50,7 +50,15 @@ class RunConfig:
         """
         config = cls(**{**usual, **given}, given=tuple(sorted(given)))
         check(config, given)
+        config.check_values()
         return config
+
+    def check_values(self) -> None:
+        """Refuse values that no run can use.
+
+        Raises:
+            InputError: names the flag.
+        """
 
     @property
     def values(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from utils.darknet.choices import GATES, TO_HAVE, parse_act
 from utils.darknet.neuron_spec import NEURONS
 from utils.distillation.strategies import KNOWN, terms_of
 from utils.errors import InputError
-from utils.quantization.scheme import STYLES
+from utils.quantization.scheme import STYLES, Scheme
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
@@ -124,6 +124,11 @@ class QuantisedConfig(DenseConfig):
         nargs="*",
         metavar="BITS",
     )
+
+    def check_values(self) -> None:
+        """Bits and ranges that no scheme has; a file of bits and the stages say theirs later."""
+        bits = {name: getattr(self, name) for name in ("w_bit", "a_bit") if getattr(self, name) is not None}
+        Scheme(acc_bits=self.acc_bits, range_scale=self.range_scale, **bits)
 
     @property
     def wanted_style(self) -> str | None:

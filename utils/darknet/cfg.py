@@ -21,8 +21,13 @@ from utils.darknet.sections import Section, nearest, split_sections
 from utils.darknet.shapes import channels, sizes, uneven_sums
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
+from utils.files import no_file
 
 log = logging.getLogger(__name__)
+
+
+LONGEST = 8_000_000  # bytes of a cfg; the largest known one has 60 kB
+MOST_SECTIONS = 10_000  # the largest known one has 500
 
 
 def read_cfg(path: str | Path) -> s.ModelSpec:
@@ -31,7 +36,12 @@ def read_cfg(path: str | Path) -> s.ModelSpec:
     Raises:
         InputError: no such file, or anything `parse_cfg` refuses.
     """
+    reason = no_file(path)
+    if reason:
+        raise InputError(f"{path}: cannot read this cfg ({reason}); check --cfg")
     try:
+        if Path(path).stat().st_size > LONGEST:
+            raise InputError(f"{path}: more than {LONGEST // 10**6} MB, which is no cfg; check --cfg")
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot read this cfg ({error.strerror}); check --cfg") from error
@@ -61,6 +71,8 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     sections = split_sections(text, name)
     if not sections or sections[0].kind not in NET_SECTIONS:
         raise InputError(f"{name} line {sections[0].line if sections else 1}: a cfg starts with [net]")
+    if len(sections) > MOST_SECTIONS:
+        raise InputError(f"{name}: {len(sections):,} sections; a cfg has at most {MOST_SECTIONS:,}, use a smaller one")
     net = sections[0]
     net.check_words(KEYS["net"])
     layers: list[s.Layer] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from utils.darknet import spec as s
 from utils.darknet.cfg_schema import NMS_KINDS
 from utils.darknet.sections import Section
@@ -16,6 +18,8 @@ def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
     flat = sec.numbers("anchors", float)
     if len(flat) % 2 or not flat:
         raise InputError(f"{sec.place}: anchors= lists {len(flat)} numbers; each anchor is a width and a height")
+    if not all(0 < side < math.inf for side in flat):
+        raise InputError(f"{sec.place}: anchors={sec.text('anchors', '')}; widths and heights are numbers above 0")
     anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
     num = sec.integer("num", len(anchors), 1)
     if num != len(anchors):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from utils.darknet.cfg import parse_cfg, write_cfg
-from utils.darknet.integrity import check_state, digest
+from utils.darknet.integrity import check_state, digest, is_whole, sealed
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
-from utils.files import writing
+from utils.files import no_file, writing
 
 State = dict[str, Tensor]
 
-FORMAT = "darkspike-2"
-BEFORE = "darkspike-1"  # had no digest
+FORMAT = "darkspike-3"
+BEFORE = ("darkspike-1", "darkspike-2")  # the first had no digest, the second no seal
 PARTS = {"kind": str, "cfg": str, "names": list, "state": dict, "training": dict, "meta": dict, "payload": dict}
 KINDS = ("float", "trained", "quantised", "spiking")
 WITH_STATE = KINDS[:2]
@@ -82,11 +82,10 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     }
     content["digest"] = digest({key: content[key] for key in PARTS})
     path = Path(path)
+    made = io.BytesIO()
+    torch.save(content, made)
     with writing(path) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # what torch's own writer makes of a write that failed
-            raise OSError(errno.EIO, f"cannot write this checkpoint ({str(error).splitlines()[0]})") from error
+        file.write(sealed(made.getvalue()))
         file.flush()
         os.fsync(file.fileno())
     return path
@@ -137,23 +136,27 @@ def check_fit(state: State, spec: ModelSpec, name: str) -> None:
 
 def _content(path: str | Path) -> dict[str, Any]:
     """What a file holds, proved to be what was written."""
+    reason = no_file(path)
+    if reason:
+        raise InputError(f"{path}: {reason.replace('no such file', 'no such weights file')}; check --weights")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such weights file; check --weights") from error
+        stored = Path(path).read_bytes()
+        content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file makes torch's reader raise whatever it meets first
         raise InputError(f"{path}: cannot be read as a checkpoint; it is damaged or another program's") from error
     form = content.get("format") if isinstance(content, dict) else None
-    if form not in (FORMAT, BEFORE):
+    if form not in (FORMAT, *BEFORE):
         newer = isinstance(form, str) and form.startswith("darkspike-")
         fact = f"is of a newer format, {form}; update Darkspike" if newer else "is not a Darkspike checkpoint"
         raise InputError(f"{path}: {fact}; give a .pt of ours, or Darknet .weights with --cfg")
     lacking = [key for key in PARTS if key not in content]
     if lacking:
         raise InputError(f"{path}: has no '{lacking[0]}'; the file is damaged, use another copy")
-    if (form == FORMAT or "digest" in content) and content.get("digest") != digest(
-        {key: content[key] for key in PARTS}
-    ):
+    proved = form != BEFORE[0] or "digest" in content
+    parts = digest({key: content[key] for key in PARTS})
+    if (proved and content.get("digest") != parts) or (form == FORMAT and not is_whole(stored)):
         raise InputError(f"{path}: its digest is another one than its content's; the file is damaged, use another copy")
     _check_parts(content, str(path))
     return content

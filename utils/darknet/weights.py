@@ -26,7 +26,7 @@ from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
-from utils.files import writing
+from utils.files import no_file, writing
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,9 @@ def write_weights(path: str | Path, network: Network, header: Header | None = No
 
 
 def _read(path: Path) -> tuple[Header, np.ndarray]:
+    reason = no_file(path)
+    if reason:
+        raise InputError(f"{path}: cannot read these weights ({reason}); check --weights")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:
+        place = error.filename or "the disk"
+        sys.stderr.write(f"{place}: {error.strerror}; make room or allow it, then run this again\n")
+        return 2
 
 
 def _converters(commands: Any) -> None:

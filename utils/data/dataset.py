@@ -21,6 +21,7 @@ from utils.data.images import UnreadableImageError, image_size, read_image
 from utils.data.manifest import read_list
 from utils.data.transforms import Resize
 from utils.errors import InputError
+from utils.memory import free_memory, in_words
 
 Cache = Literal["ram", "off", "auto"]
 Unreadable = Literal["stop", "replace", "drop"]
@@ -95,6 +96,9 @@ class ImageFiles:
         Raises:
             InputError: an image is missing or corrupt, and ``unreadable`` is "stop".
         """
+        if cache == "ram" and self.estimated_bytes() > free_memory():
+            need, free = in_words(self.estimated_bytes()), in_words(free_memory())
+            raise InputError(f"--cache ram: {len(self)} images take {need} of memory, {free} are free; use --cache off")
         if cache == "ram" or (cache == "auto" and self.estimated_bytes() < RAM_SHARE * free_memory()):
             self._fill()
 
@@ -167,16 +171,3 @@ class ImageFiles:
             loaded = list(tqdm(pool.map(load, range(len(self))), file=shown, **bar))
         self._cached = [image for image, _ in loaded]
         self._shapes = [original for _, original in loaded]
-
-
-def free_memory() -> int:
-    """Bytes that can be had now, within the limits of a container."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(rows["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        available = min(available, int(limit.read_text()) - int(used.read_text()))
-    return max(0, available)

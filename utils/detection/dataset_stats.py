@@ -23,6 +23,7 @@ from utils.detection.label_writer import NOTES
 from utils.detection.labels import clip_to_image, label_path, parse_row
 from utils.detection.overlaps import shared_labels
 from utils.errors import InputError
+from utils.files import no_file
 
 SPLITS = ("train", "valid")
 TURNED = "EXIF turns it (orientation {}); its labels must be of the picture as shown, look at samples.jpg"
@@ -160,8 +161,9 @@ def _few(paths: Sequence[str], most: int = 3) -> str:
 def _with_labels(path: Path, manifest: Manifest) -> Seen:
     """The rows of an image's label file that are right, and what is wrong with the others."""
     place = label_path(path, manifest.labels)
-    seen = Seen(path, np.zeros((0, 5), np.float32), labelled=place.is_file())
+    seen = Seen(path, np.zeros((0, 5), np.float32), labelled=not no_file(place))
     if not seen.labelled:
+        seen.errors += [f"{place}: {no_file(place)}"] * (no_file(place) != "no such file")
         return seen
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(place).splitlines(), start=1):

@@ -11,6 +11,7 @@ import numpy as np
 from utils.data.manifest import Manifest
 from utils.data.text import read_text
 from utils.errors import InputError
+from utils.files import no_file
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,18 @@ def label_path(image: Path, labels: Path | None = None) -> Path:
             break
     usual = Path(*parts).with_suffix(".txt")
     return beside if usual != beside and not usual.is_file() and beside.is_file() else usual
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether an image has labels in this file; without one it is an image without objects.
+
+    Raises:
+        InputError: what is there is no file.
+    """
+    reason = no_file(path)
+    if reason not in ("", "no such file"):
+        raise InputError(f"{path}: {reason}; put the image's labels there, or nothing")
+    return not reason
 
 
 def read_labels(path: Path, classes: int) -> np.ndarray:
@@ -99,7 +112,7 @@ def read_all(images: Sequence[Path], manifest: Manifest, source: Path) -> tuple[
     found, missing = [], 0
     for image in images:
         path = label_path(image, manifest.labels)
-        if path.is_file():
+        if is_label_file(path):
             rows = read_labels(path, manifest.classes)
             if manifest.numbers:
                 rows[:, 0] = np.array(manifest.numbers, np.float32)[rows[:, 0].astype(int)]

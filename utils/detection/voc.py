@@ -18,6 +18,7 @@ from utils.detection.label_writer import Annotated, Findings, class_names, refus
 from utils.detection.split_lists import split
 from utils.detection.voc_xml import read_voc_xml
 from utils.errors import InputError
+from utils.files import no_file
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,10 @@ def read_stems(path: Path) -> list[str]:
 def _annotated(places: Places, stem: str, found: Findings, difficult: Difficult) -> Annotated:
     """One image with its objects; clipped to the image, those without area left out."""
     path = places[0] / f"{stem}.xml"
-    if not path.is_file():
+    reason = no_file(path)
+    if reason not in ("", "no such file"):
+        raise InputError(f"{path}: {reason}; put the image's annotation there, or nothing")
+    if reason:
         image = _image(places[1], stem, path)
         log.warning("%s: no annotation of this image; taken as one without objects", image)
         return Annotated(image, ())

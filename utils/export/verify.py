@@ -86,8 +86,11 @@ def check_trains(folder: Path, trains: Entry, levels: dict[int, Array]) -> None:
 
 def read(folder: Path, path: str) -> bytes:
     """A file's content."""
+    place = folder / path
+    if place.exists() and not place.is_file():
+        raise MismatchError(f"{path}: is no file")
     try:
-        return (folder / path).read_bytes()
+        return place.read_bytes()
     except OSError as error:
         raise MismatchError(f"{path}: {error.strerror}") from None
 

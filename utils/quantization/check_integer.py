@@ -60,7 +60,7 @@ def check_integer(network: IntegerNetwork, name: str = "integers") -> IntegerNet
             if op is not None:
                 raise _wrong(place, f"a {word} only moves integers, and has numbers to compute with")
             continue
-        kind = KINDS.get(type(layer))
+        kind = next((KINDS[each] for each in type(layer).__mro__ if each in KINDS), None)
         if op is None or kind is None or not isinstance(op, kind):
             raise _wrong(place, f"a {word} needs {kind.__name__ if kind else 'another form'}, has {type(op).__name__}")
         _check_op(network, i, op, width, place)

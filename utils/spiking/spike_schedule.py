@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.darknet.spec import ModelSpec
+from utils.darknet.spec import Activated, AvgPool, ModelSpec, ScaleChannels, SqueezeExcite
 from utils.errors import InputError
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
+from utils.quantization.validate import TABLED, readouts
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,24 @@ def check_spikes(integer: IntegerNetwork) -> None:
                     f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
                     f"(train.py --weights ... --act relu={activation}, or leaky-pow2={activation})"
                 )
+
+
+def check_spiking_spec(spec: ModelSpec) -> None:
+    """As ``check_spikes``, of a cfg that is not quantised yet.
+
+    Raises:
+        InputError: names the layer and its cfg line.
+    """
+    read_out = set(readouts(spec))
+    for i, layer in enumerate(spec.layers):
+        place, kind = f"layer {i} (cfg line {layer.line})", type(layer).__name__
+        if isinstance(layer, ScaleChannels | SqueezeExcite | AvgPool):
+            raise InputError(f"{place}: {kind} has no spiking form; end before spikes, or change the cfg")
+        if isinstance(layer, Activated) and layer.activation in TABLED and i not in read_out:
+            raise InputError(
+                f"{place}: activation={layer.activation} has no spiking form; end before spikes, or train it with one "
+                "that has (train.py --act relu)"
+            )
 
 
 def spiking_layers(integer: IntegerNetwork) -> tuple[int, ...]:
