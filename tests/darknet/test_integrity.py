@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from models import build, load_model
+from models import Darknet, build, load_model, network_of
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.integrity import digest
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
@@ -122,3 +122,21 @@ def test_files_of_before_are_read_and_newer_ones_refused(tmp_path):
     torch.save({k: v for k, v in content.items() if k != "state"}, path)
     with pytest.raises(InputError, match="has no 'state'; the file is damaged"):
         load_checkpoint(path)
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_accepted(tmp_path):
+    """Also where nobody reads: the padding and the names in its zip."""
+    spec = parse_cfg("[net]\nwidth=8\nheight=8\n[convolutional]\nfilters=1\nsize=1\nactivation=linear\n")
+    path = save_checkpoint(tmp_path / "net.pt", Checkpoint(network_of(Darknet(spec))))
+    whole = path.read_bytes()
+    load_checkpoint(path)
+    for at in range(0, len(whole), 7):
+        bad = bytearray(whole)
+        bad[at] ^= 1 << at % 8
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match=r"net\.pt: "):
+            load_checkpoint(path)
+    for end in range(1, len(whole), 97):
+        path.write_bytes(whole[:-end])
+        with pytest.raises(InputError, match=r"net\.pt: "):
+            load_checkpoint(path)
