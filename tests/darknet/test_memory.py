@@ -40,7 +40,7 @@ def test_what_is_live_at_once_is_less_and_at_least_the_largest_layer_with_its_in
 )  # fmt: skip
 def test_what_cannot_fit_is_refused_in_one_line_with_the_number_and_what_to_lower(change, size, batch, remedy):
     spec = parse_cfg(CFG.replace(*change, 1))
-    with pytest.raises(InputError, match="^memory: .* GB of weights and .* GB of activations") as caught:
+    with pytest.raises(InputError, match=r"^memory: .* GB of weights and .* GB of activations") as caught:
         check_memory(spec, (size, size), batch, CPU, training=True)
     assert remedy in str(caught.value) and "\n" not in str(caught.value)
 

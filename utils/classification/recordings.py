@@ -13,11 +13,12 @@ from torch import Tensor
 
 from utils.classification.dataset import ClassBatch, ClassSample, in_turn
 from utils.classification.open_data import labels_of
-from utils.data.dataset import RAM_SHARE, SampleRequest, Unreadable, free_memory
+from utils.data.dataset import RAM_SHARE, SampleRequest, Unreadable
 from utils.data.events import bins_of, read_events, to_frames
 from utils.data.manifest import Manifest, read_list
 from utils.data.transforms import fit
 from utils.errors import InputError
+from utils.memory import free_memory
 
 POLARITIES = 2  # channels of a frame: ON, OFF
 SHIFT, DROPPED = 0.06, 0.1  # of the side, at most; share of events: how training changes a recording

@@ -36,7 +36,7 @@ def check_memory(
     if need <= free:
         return
     flags = f"{size[0]}x{size[1]} px, {batch} images a batch"
-    remedy = "--img-size or --batch-size" if images > weights else "filters= or size= in the cfg"
+    remedy = "filters= or size= in the cfg" if weights > free else "--img-size or --batch-size"
     raise InputError(
         f"memory: {in_words(weights)} of weights and {in_words(images)} of activations ({flags}), {in_words(free)} "
         f"are free; lower {remedy}"
