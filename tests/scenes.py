@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 import pipeline.epoch_report
 from utils.detection.task import DetectionTask
@@ -76,7 +77,7 @@ def write_scenes(
     return data
 
 
-def undrawn_runs(patch) -> None:
+def undrawn_runs(patch: pytest.MonkeyPatch) -> None:
     """Training runs without pictures: most tests do not look at them and save their time."""
     for name in ("plot_results", "plot_gammas"):
         patch.setattr(pipeline.epoch_report, name, lambda *words, **options: None)
