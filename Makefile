@@ -1,11 +1,13 @@
 # make demo   the whole chain on the embedded sample set, about ten minutes on 2 cores
 # make test   the linters and the whole suite
 # make docs   the site, in site/
-# Each makes .venv and installs what it needs by itself.
+# make lock   requirements*.lock anew, by uv, after a requirements file was changed
+# Each makes .venv and installs what it needs by itself: from the lock files, whose hashes are checked, and torch last,
+# whose build is the machine's (docs/decisions/015-torch-has-no-hash.md).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint docs lock
 
 demo: .venv/runtime
 	$(BIN)/python compress.py
@@ -24,13 +26,23 @@ lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
-.venv/runtime: requirements.txt
+.venv/runtime: requirements.txt requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/dev: requirements-dev.txt requirements-docs.txt requirements-clients.txt requirements.txt
+.venv/dev: requirements-dev.txt requirements-docs.txt requirements-clients.txt requirements.txt requirements-dev.lock requirements-clients.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements-clients.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-clients.lock
 	touch $@ .venv/runtime
+
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-package torch \
+	  requirements.txt -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-package torch \
+	  requirements-dev.txt -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
+	  requirements-clients.txt -o requirements-clients.lock

@@ -168,9 +168,21 @@ SOURCES = {
     "voc": Source(
         "http://host.robots.ox.ac.uk/pascal/VOC/",
         (
-            Archive(f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar", None, "md5:c52e279531787c972589f7e41ab4ae64"),
-            Archive(f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar", None, "md5:b6e924de25625d8de591ea690078ad9f"),
-            Archive(f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar", None, "md5:6cd6e144f989b92b3379bac3b3de84fd"),
+            Archive(
+                f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+                None,
+                "sha256:7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+            ),
+            Archive(
+                f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar",
+                None,
+                "sha256:6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+            ),
+            Archive(
+                f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+                None,
+                "sha256:e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+            ),
         ),
         read_voc,
     ),

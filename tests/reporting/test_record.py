@@ -20,6 +20,7 @@ from utils.reporting.record import (
     read_record,
     start_record,
 )
+from utils.reporting.results import read_rows, write_rows
 
 
 def run(root: Path, name: str = "", metrics: dict | None = None, **args) -> Path:
@@ -129,3 +130,10 @@ def test_resumed_record_counts_all_seconds(tmp_path):
 def test_file_bytes_are_those_on_disk(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     assert file_bytes(tmp_path / "x") == 5
+
+
+def test_a_cell_that_looks_like_a_formula_is_a_text_in_a_csv_and_comes_back_as_it_was(tmp_path):
+    rows = [{"=cmd": "=1+1", "ap": -0.5}, {"=cmd": "@here", "ap": 3}, {"=cmd": "plain", "ap": None}]
+    path = write_rows(tmp_path / "rows.csv", rows)
+    assert path.read_text() == "'=cmd,ap\n'=1+1,-0.5\n'@here,3\nplain,\n"
+    assert read_rows(path) == rows
