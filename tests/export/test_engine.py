@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from utils.quantization.integer import IntegerNetwork, Requantiser, requantise
 needs_verilator = pytest.mark.skipif(
     not (shutil.which("verilator") and shutil.which("make") and shutil.which("c++")), reason="needs verilator"
 )
+needs_icarus = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("make")), reason="needs iverilog")
 SMALL = Engine(lanes=8, input_words=2048, weight_rows=128)  # so that layers are cut into tiles
 WIDEST = {"level_bits": 9, "weight_bits": 8, "acc_bits": 32, "gain_bits": 32, "factor_bits": 18}
 
@@ -146,6 +148,63 @@ def test_a_flipped_bit_of_the_weights_is_named_with_its_layer(simulator, tmp_pat
     path.write_bytes(content)
     assert program.descriptors[0].layer == 0
     assert run(simulator, tmp_path).stderr.startswith("layer 0: 000_out.npy: element ")
+
+
+FAULTS = [  # a block, what it says, what is planted, how `make unit` names it
+    ("taps", "x >= 0 && ", "", "taps"),
+    ("taps", "y < high", "y <= high", "taps"),
+    ("taps", "x < wide", "x <= wide", "taps"),
+    ("taps", "x_of_output + step_x_s", "x_of_output + step_y_s", "taps"),
+    ("taps", "of_row + stepped_row_a", "of_row + dilated_row_a", "taps"),
+    ("taps", "y <= y + dilation_s", "y <= y + 1", "taps"),
+    ("taps", "last || hold ? 0 : row + 1", "last ? 0 : row + 1", "taps"),
+    ("taps", "assign tap = running && room", "assign tap = running", "taps"),
+    ("taps", "assign end_block = i_block == last_block", "assign end_block = i_block + 1 == last_block", "taps"),
+    ("taps", "up_x <= move_x ? 0 : up_x + 1", "up_x <= 0", "taps"),
+    ("rescale", "acc < 0 ? m_neg : m", "m", "rescale"),
+    ("rescale", "((ONE << f) >>> 1)", "0", "rescale"),
+    ("rescale", "shifted > wide_hi ? hi : ", "", "rescale"),
+    ("rescale", "shifted < wide_lo ? lo : ", "", "rescale"),
+    ("rescale", "rounded >>> f", "rounded >> f", "rescale"),
+    ("pe_array", "each < L;", "each < L - 1;", "pe_array"),
+    ("pe_array", "weight = w[8*(L*o+i)+:WEIGHT]", "weight = w[8*(L*i+o)+:WEIGHT]", "pe_array"),
+    ("elementwise", "logic signed [GAIN-1:0] gain", "logic [GAIN-1:0] gain", "elementwise"),
+    ("accumulator", "value > so_far", "value < so_far", "accumulator"),
+    ("accumulator", "first ? start[ACC*i+:ACC] : kept", "kept", "accumulator"),
+    ("level_table", "8'(level) - 8'(lo)", "8'(level)", "level_table"),
+]
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("blocks")
+    write(folder, *small("tests/cfgs/residual.cfg", LOW), Engine(lanes=4, input_words=512))
+    return folder / "rtl/engine"
+
+
+def unit(folder: Path, seed: int) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-s", "-C", folder, "unit", f"SEED={seed}", f"PYTHON={sys.executable}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@needs_icarus
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_block_equals_numpy_on_random_geometries(seed, blocks):
+    done = unit(blocks, seed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(rf"unit: \d+ vectors equal, seed {seed}", done.stdout.strip())
+
+
+@needs_icarus
+@pytest.mark.parametrize(("block", "right", "planted", "name"), FAULTS, ids=lambda value: str(value)[:24])
+def test_a_planted_fault_is_named_by_its_block(block, right, planted, name, blocks, tmp_path):
+    folder = shutil.copytree(blocks, tmp_path / "engine")
+    path = folder / f"src/{block}.sv"
+    source = path.read_text()
+    assert source.count(right) == 1
+    path.write_text(source.replace(right, planted))
+    done = unit(folder, 1)
+    assert done.returncode != 0 and re.search(rf"{name}.*: vector \d+ is wrong", done.stdout), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])

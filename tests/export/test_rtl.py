@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,20 @@ def test_a_step_in_which_the_neuron_fires_otherwise_than_the_golden_train_is_nam
     (tmp_path / ref["files"]["mem"]).write_bytes(encode_bits(bits, "mem"))
     with pytest.raises(InputError, match=rf"_spikes\.mem: element 5 of step {step} is not what the neuron fires"):
         replay(tmp_path / "rtl", clocks)
+
+
+def test_a_missing_golden_file_is_no_equality(tmp_path):
+    network, images = small("tests/cfgs/plain.cfg", LOW)
+    _, clocks = write(tmp_path, network, images)
+    for path in (tmp_path / "golden/0").glob("*.mem"):
+        path.unlink()
+    with pytest.raises(InputError, match="make check failed"):
+        replay(tmp_path / "rtl", clocks)
+
+
+@pytest.mark.skipif(not shutil.which("verilator"), reason="needs verilator")
+@pytest.mark.parametrize("name", ["plain", "grouped"])
+def test_verilator_reads_the_layer_and_its_testbench_without_a_warning(name, tmp_path):
+    write(tmp_path, *small(f"tests/cfgs/{name}.cfg"))
+    done = subprocess.run(["make", "-s", "-C", tmp_path / "rtl", "lint"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -80,7 +80,7 @@ module conv #(
         taken_on_map <= on_map;
         taken_index <= (o * OUT_H + y) * OUT_W + x;
         taken_channel <= o;
-        if (taken) acc <= (taken_first ? bias : acc) + (taken_on_map ? product : 0);
+        if (taken) acc <= (taken_first ? bias : acc) + (taken_on_map ? ACC'(product) : 0);
         valid <= taken && taken_last;
         index <= taken_index;
         channel <= taken_channel;

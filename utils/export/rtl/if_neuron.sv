@@ -24,8 +24,8 @@ module if_neuron #(
     logic signed [WIDE-1:0] v, wide_acc, wide_m, product;
     int fired;
 
-    assign wide_acc = acc;
-    assign wide_m = acc < 0 ? m_neg : m;
+    assign wide_acc = WIDE'(acc);
+    assign wide_m = acc < 0 ? WIDE'(m_neg) : WIDE'(m);
     assign product = wide_acc * wide_m;
     assign up = v >= THETA && fired < HI;
     assign down = v < 0 && fired > LO;

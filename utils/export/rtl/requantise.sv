@@ -11,14 +11,16 @@ module requantise #(
     localparam int DOWN = F > 0 ? F : 0;
     localparam int WIDE = ACC + GAIN + UP + 1;
     localparam logic signed [WIDE-1:0] ONE = 1;
+    localparam logic signed [WIDE-1:0] LOWEST = WIDE'(LO);
+    localparam logic signed [WIDE-1:0] HIGHEST = WIDE'(HI);
     localparam logic signed [WIDE-1:0] HALF = F > 0 ? (ONE <<< DOWN) >>> 1 : 0;
 
     logic signed [WIDE-1:0] wide_acc, wide_m, product, shifted, clipped;
 
-    assign wide_acc = acc;
-    assign wide_m = acc < 0 ? m_neg : m;
+    assign wide_acc = WIDE'(acc);
+    assign wide_m = acc < 0 ? WIDE'(m_neg) : WIDE'(m);
     assign product = wide_acc * wide_m;
     assign shifted = ((product <<< UP) + HALF) >>> DOWN;
-    assign clipped = shifted < LO ? LO : shifted > HI ? HI : shifted;
+    assign clipped = shifted < LOWEST ? LOWEST : shifted > HIGHEST ? HIGHEST : shifted;
     assign level = clipped[LEVEL-1:0];
 endmodule
