@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.export.darknet_files import export_darknet
+from utils.export.decoding import write_decoding
 from utils.export.engine.target import Engine, read_engine
 from utils.export.formats import FORMS
 from utils.export.onnx_float_folder import MODEL, FloatOptions, export_float
@@ -194,6 +195,7 @@ def write_hand_off(job: Job) -> Written:
         git=git_state(),
         resize=how_of(config),
         engine=engine_of(config),
+        names=tuple(job.names),
     )
 
     def finish(folder: Path, manifest: Manifest) -> None:
@@ -201,7 +203,9 @@ def write_hand_off(job: Job) -> Written:
             manifest["target"] = config.target
             note_target(folder, config.target)
         plot_costs(folder / "costs", manifest["layers"])
-        write_answers(job, folder)
+        answers = write_answers(job, folder)
+        if answers and "iou" in answers[0]:
+            write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])
 
     manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
@@ -219,7 +223,7 @@ def note_target(folder: Path, target: str) -> None:
             text.write(TARGETS[target].notes)
 
 
-def write_answers(job: Job, folder: Path) -> None:
+def write_answers(job: Job, folder: Path) -> Sequence[Any]:
     """golden/K/boxes.json, or whatever the task calls it: what it makes of the golden accumulators, in floating point.
 
     Of the integers, and not of the file's own executor: spikes in stream mode may be read out before they settle.
@@ -230,6 +234,7 @@ def write_answers(job: Job, folder: Path) -> None:
     golden = session.task.golden(raw, session.loaded.spec, size, job.names)
     for k, content in enumerate(golden.contents):
         (folder / f"golden/{k}/{golden.name}").write_text(json.dumps(content, indent=1) + "\n")
+    return golden.contents
 
 
 def write_onnx(job: Job) -> Written:

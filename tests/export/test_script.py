@@ -111,6 +111,8 @@ def test_an_engine_is_written_with_its_program_and_sizes_of_a_file_are_its_own(p
     assert f"{report['clocks']:,} clocks a frame" in (folder / "README.md").read_text()
     assert (folder / "program.bin").stat().st_size == 64 * report["descriptors"]
     assert "rtl/engine/program.bin" in manifest("export/net")["files"]
+    subprocess.run([sys.executable, "export/net/decode.py"], check=True, stdout=subprocess.DEVNULL)
+    assert manifest("export/net")["suppression"]["confidence"] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ def describe_layer(network: IntegerNetwork, i: int, shape: dict[int, Shape], tar
         "grid": describe_grid(network.grids[i]) if i in network.grids else None,
     }
     entry |= rule(MOVES, layer, "place in a hand-off")(layer) if op is None else _computed(network, i, op, target)
+    if isinstance(layer, s.Detect):
+        cell = [shape[-1][axis] / shape[layer.sources[0]][axis] for axis in (2, 1)]
+        scale = cell if isinstance(layer, s.Region) else [1, 1]  # its anchors are cells
+        entry |= {"cell": cell, "anchors_px": [[w * scale[0], h * scale[1]] for w, h in layer.own_anchors]}
     if op is not None:
         entry |= {"acc_bits": acc_bits(network, i)} | _activation(layer)
     return entry | {"cost": asdict(cost) | {"on_chip_bytes": cost.on_chip_bytes}}
@@ -82,7 +86,16 @@ def _max_pool(layer: s.MaxPool) -> dict[str, Any]:
 
 def _head(layer: s.Detect) -> dict[str, Any]:
     anchors = [list(pair) for pair in layer.own_anchors]
-    return {"kind": "head", "head": facts(layer).section, "anchors": anchors, "classes": layer.classes}
+    return {
+        "kind": "head",
+        "head": facts(layer).section,
+        "anchors": anchors,
+        "classes": layer.classes,
+        "scale_x_y": layer.scale_x_y if isinstance(layer, s.Yolo) else 1.0,
+        "reach": layer.reach,
+        "new_coords": isinstance(layer, s.Yolo) and layer.new_coords,
+        "softmax": isinstance(layer, s.Region) and layer.softmax,
+    }
 
 
 def _classes(layer: s.Softmax) -> dict[str, Any]:
@@ -108,6 +121,19 @@ def describe_grid(grid: QParams) -> dict[str, Any]:
     """Scale and levels of an edge; the scale is for people and for what follows a head, never for the integers."""
     word = word_of(grid.qmin, grid.qmax)
     return {"scale": grid.scale, "lo": grid.qmin, "hi": grid.qmax, "bits": word.bits, "signed": word.signed}
+
+
+def describe_image(shape: Shape, grid: QParams, resize: str) -> dict[str, Any]:
+    """What goes in: 8-bit pixels as they are; a float network's input was (pixel - mean) * scale."""
+    colour = {1: "grey", 3: "RGB"}.get(shape[0])
+    return {
+        "shape": list(shape),
+        "grid": describe_grid(grid),
+        "resize": resize,
+        "colour": colour,
+        "mean": [0.0] * shape[0],
+        "scale": 1 / 255,
+    }
 
 
 def acc_bits(network: IntegerNetwork, i: int) -> int:

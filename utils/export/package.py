@@ -24,7 +24,7 @@ from utils.export.engine.target import Engine
 from utils.export.engine.write import write_engine
 from utils.export.formats import FORMS
 from utils.export.golden import write_golden
-from utils.export.layers import TensorFiles, describe_grid, describe_layer
+from utils.export.layers import TensorFiles, describe_image, describe_layer
 from utils.export.readme import readme
 from utils.export.schema import FILE as SCHEMA
 from utils.export.schema import fault
@@ -56,6 +56,7 @@ class HandOffOptions:
         git: commit of the program.
         resize: how pictures are fitted into the network's, "letterbox" or "stretch".
         engine: with the whole network in hardware of these sizes, in rtl/engine/.
+        names: of the classes.
     """
 
     name: str
@@ -65,6 +66,7 @@ class HandOffOptions:
     git: str | None = None
     resize: str = "letterbox"
     engine: Engine | None = None
+    names: tuple[str, ...] = ()
 
 
 def export_network(
@@ -161,14 +163,16 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOf
     costs = [entry["cost"] for entry in layers]
     manifest: Manifest = {
         "format": "darkspike-hand-off",
-        "version": 2,
+        "version": 3,
         "name": options.name,
         "git": options.git,
         "cfg_sha256": hashlib.sha256(cfg.encode()).hexdigest(),
         "scheme": network.scheme.to_dict(),
         "rounding": ROUNDING,
         "byte_order": "little",
-        "image": {"shape": list(shape[-1]), "grid": describe_grid(network.grids[-1]), "resize": options.resize},
+        "image": describe_image(shape[-1], network.grids[-1], options.resize),
+        "names": list(options.names),
+        "suppression": None,  # whoever has detection heads says it
         "tile": None if options.tile is None else {"tm": options.tile[0], "tn": options.tile[1]},
         "spiking": None if spiking is None else describe_spikes(spiking),
         "layers": layers,

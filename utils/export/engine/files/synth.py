@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 # Cells of each family: what of a part they take, and how much of it.
-CELLS = {
+CELLS: dict[str, dict[str, tuple[str, float]]] = {
     "ecp5": {
         "LUT4": ("LUT", 1), "CCU2C": ("LUT", 2), "TRELLIS_DPR16X4": ("LUT", 6), "TRELLIS_FF": ("FF", 1),
         "DP16KD": ("BRAM", 1), "MULT18X18D": ("DSP", 1),
@@ -16,12 +16,12 @@ CELLS = {
     "xc7": {
         **{f"LUT{n}": ("LUT", 1) for n in range(1, 7)}, "RAM32M": ("LUT", 4), "RAM64M": ("LUT", 4),
         "RAM64X1D": ("LUT", 2),
-        "RAM32X1D": ("LUT", 2), "RAM128X1D": ("LUT", 4), "FDRE": ("FF", 1), "FDSE": ("FF", 1), "FDCE": ("FF", 1),
+        "RAM32X1D": ("LUT", 2), "RAM128X1D": ("LUT", 4), "SRL16E": ("LUT", 1), "FDRE": ("FF", 1), "FDSE": ("FF", 1), "FDCE": ("FF", 1),
         "FDPE": ("FF", 1), "RAMB36E1": ("BRAM", 1), "RAMB18E1": ("BRAM", 0.5), "DSP48E1": ("DSP", 1),
     },
 }  # fmt: skip
 # Lattice FPGA-DS-02012, Xilinx DS190 and DS180: BRAM of 18 Kbit on ECP5, of 36 Kbit on the others.
-PARTS = {
+PARTS: dict[str, tuple[str, dict[str, int]]] = {
     "ecp5-85": ("ecp5", {"LUT": 83640, "FF": 83640, "BRAM": 208, "DSP": 156}),
     "zynq7020": ("xc7", {"LUT": 53200, "FF": 106400, "BRAM": 140, "DSP": 220}),
     "artix7-100": ("xc7", {"LUT": 63400, "FF": 126800, "BRAM": 135, "DSP": 240}),
