@@ -112,7 +112,8 @@ class Compiler(Emitter):
         """Levels times the level of their channel's gate."""
         if self.sources_as_they_are(i)[0].pixels != 1:
             raise InputError(
-                f"--engine integer: {self.network.place(i)}: a gate for every pixel is not in the engine; use one a channel"
+                f"--engine integer: {self.network.place(i)}: a gate for every pixel is not in the engine; "
+                "use one a channel"
             )
         gate, feature = self.sources(i)
         by = scaling(op.requantiser, np.zeros(1, np.int64))

@@ -16,7 +16,8 @@ CELLS: dict[str, dict[str, tuple[str, float]]] = {
     "xc7": {
         **{f"LUT{n}": ("LUT", 1) for n in range(1, 7)}, "RAM32M": ("LUT", 4), "RAM64M": ("LUT", 4),
         "RAM64X1D": ("LUT", 2),
-        "RAM32X1D": ("LUT", 2), "RAM128X1D": ("LUT", 4), "SRL16E": ("LUT", 1), "FDRE": ("FF", 1), "FDSE": ("FF", 1), "FDCE": ("FF", 1),
+        "RAM32X1D": ("LUT", 2), "RAM128X1D": ("LUT", 4), "SRL16E": ("LUT", 1),
+        "FDRE": ("FF", 1), "FDSE": ("FF", 1), "FDCE": ("FF", 1),
         "FDPE": ("FF", 1), "RAMB36E1": ("BRAM", 1), "RAMB18E1": ("BRAM", 0.5), "DSP48E1": ("DSP", 1),
     },
 }  # fmt: skip
