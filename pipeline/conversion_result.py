@@ -93,7 +93,7 @@ def cost_lines(cost: SpikeCost) -> list[str]:
     micro = [f"{value / 1e6:.3g}" for value in (e.ann_fp32, e.ann_int8, e.spiking_fp32, e.spiking_int8)]
     return [
         f"{cost.spikes_per_neuron:.2f} spikes a neuron, {cost.spikes:,.0f} a frame; {cost.sops:,.0f} accumulates"
-        f" and {cost.input_macs:,} multiplications of pixels a frame (means of {cost.frames} validation images)",
+        f" and {cost.multiplications:,} multiplications a frame (means of {cost.frames} validation images)",
         f"state {cost.state_bytes:,} bytes, weights {cost.weight_bytes:,} bytes",
         "energy of the arithmetic, uJ a frame, 45 nm (Horowitz, ISSCC 2014): dense fp32 {} and int8 {}, "
         "spikes with fp32 constants {} and with integer ones {}".format(*micro),

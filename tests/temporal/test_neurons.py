@@ -143,8 +143,8 @@ def test_a_liquid_neuron_by_hand():
     )
     # u: .4, .6 > .5 fires -> 0; then theta = .5 + 1.8 * .5 = 1.4: .4; theta = .5 + 1.8 * .25 = .95: .6
     assert sent.flatten().tolist() == [0, 1, 0, 0]
-    assert float(u) == pytest.approx(0.6)
-    assert float(b) == pytest.approx(0.25)
+    assert u.item() == pytest.approx(0.6)
+    assert b.item() == pytest.approx(0.25)
 
 
 def test_a_gate_at_one_forgets_the_membrane():
@@ -171,7 +171,7 @@ def test_the_response_to_a_constant_is_the_mean_over_the_steps(choice):
 def test_a_membrane_of_few_bits_is_on_its_grid_and_its_gradient_that_of_tanh():
     u = torch.linspace(-2, 2, 401, dtype=torch.float64, requires_grad=True)
     rounded = rounded_membrane(u, 8)
-    assert float((rounded - torch.tanh(u)).abs().max()) <= 1 / 254 + 1e-12
+    assert (rounded - torch.tanh(u)).abs().max().item() <= 1 / 254 + 1e-12
     rounded.sum().backward()
     torch.testing.assert_close(u.grad, 1 - torch.tanh(u.detach()).square())
     assert rounded_membrane(u, 2).unique().tolist() == [-1, 0, 1]

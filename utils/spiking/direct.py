@@ -72,18 +72,17 @@ def measure_direct(model: Timed, batches: Iterable[Tensor]) -> SpikeCost:
     weights = sum(FLOAT_BYTES * value.numel() for key, value in state.items() if "num_batches" not in key)
     analog = {i: unit == 0 for i, unit in units.items()}
     cost = cost_of(spec, work, counted(), state_bytes=0, weight_bytes=weights, neurons=spec.neurons, analog=analog)
-    timed = model.clocks[frames].timed
-    layers = {
-        i: _over_time(spec, i, each, shapes[i], model.timesteps if timed & set(spec.layers[i].sources) else 1)
-        for i, each in cost.layers.items()
-    }
+    clock = model.clocks[frames]
+    layers = {}
+    for i, each in cost.layers.items():
+        repeated = i not in clock.averaging and clock.timed & set(spec.layers[i].sources)
+        layers[i] = _over_time(spec, i, each, shapes[i], model.timesteps if repeated else 1)
     kept = sum(shapes[i].numel() * STATES.get(neuron.kind, 1) for i, neuron in spec.neurons.items())
     return replace(cost, layers=layers, state_bytes=kept * MEMBRANE_BYTES)
 
 
 def _over_time(spec: ModelSpec, i: int, cost: LayerCost, shape: torch.Size, steps: int) -> LayerCost:
-    """A layer's cost with its multiplications at every step, those of its gates among them."""
+    """A layer's cost with how often it multiplies, and what its gates do."""
     own = [held for held in facts(spec.layers[i]).tensors(spec.layers[i], shape[0]) if held.key.startswith("neuron.")]
     kernels = sum(torch.Size(held.shape).numel() for held in own if len(held.shape) > 1)
-    gates = kernels * shape[1:].numel() * spec.timesteps
-    return replace(cost, input_macs=cost.input_macs * steps + gates)
+    return replace(cost, steps=steps, gate_macs=kernels * shape[1:].numel() * spec.timesteps)

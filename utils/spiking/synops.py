@@ -25,7 +25,10 @@ MEMBRANE_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer, means per frame: neurons, spikes they fire, and the operations that its *input* causes in it."""
+    """One layer, means per frame: neurons, spikes they fire, and the operations that its *input* causes in it.
+
+    ``steps``: how often the ``input_macs`` are done for a frame; ``gate_macs``: what gates of its neurons multiply.
+    """
 
     neurons: int
     spikes: float
@@ -33,6 +36,8 @@ class LayerCost:
     macs: int
     input_macs: int
     adds: int
+    steps: int = 1
+    gate_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ class SpikeCost:
         return int(self._total("input_macs"))
 
     @property
+    def multiplications(self) -> int:
+        """All that is multiplied for a frame: ``input_macs`` at each step that they are done in, and gates."""
+        return sum(layer.input_macs * layer.steps + layer.gate_macs for layer in self.layers.values())
+
+    @property
     def sops_per_mac(self) -> float:
         """Synaptic operations for each multiplication they replace: the mean spikes of a synapse."""
         return self.sops / max(1, self.macs - self.input_macs)
@@ -90,7 +100,7 @@ class SpikeCost:
     @property
     def energy(self) -> Energy:
         """pJ per frame, for the float twin, the int8 twin and the spikes."""
-        return energy(self.macs, self._total("adds"), self.input_macs, self.sops)
+        return energy(self.macs, self._total("adds"), self.multiplications, self.sops)
 
     @property
     def break_even(self) -> str:
