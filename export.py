@@ -8,6 +8,7 @@
   python3 export.py onnx --float --decode --weights weights/best.pt   the float network, boxes out
   python3 export.py darknet --weights weights/best.pt             cfg, weights and names, for Darknet and OpenCV
   python3 export.py qonnx --weights weights/best.int.pt           thresholds, for FINN
+  python3 export.py qonnx --for hls4ml --layers 6 --weights weights/pow2.int.pt   a folder that hls4ml opens (or finn)
   python3 export.py fpga --weights weights/pow2.int.pt --target vitis-dpu
   python3 export.py nir --weights weights/best.snn.pt             for simulators that read NIR (requirements-export.txt)
   python3 export.py aer --weights weights/best.snn.pt --golden 1  address events of images: t, x, y, c, sign

@@ -18,6 +18,7 @@ from utils.config.as_trained import how_of
 from utils.config.export import ExportConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
+from utils.export.client_folder import ClientOptions, export_client
 from utils.export.darknet_files import export_darknet
 from utils.export.decoding import write_decoding
 from utils.export.engine.target import Engine, read_engine
@@ -240,6 +241,10 @@ def write_answers(job: Job, folder: Path) -> Sequence[Any]:
 def write_onnx(job: Job) -> Written:
     """The forms "onnx" and "qonnx": a folder with the model and how it compares."""
     config = job.session.config
+    if config.client:
+        client = ClientOptions(client=config.client, name=job.stem, layers=config.layers, git=git_state())
+        made = export_client(job.out, job.integer, job.images, client)
+        return Written({"differing": made["differing"]}, [job.out / MODEL, job.out / "report.json"])
     options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), resize=how_of(config), target=config.target)
     report = export_onnx(job.out, job.integer, job.images, options)
     return Written({"bytes": report["bytes"]}, [job.out / FILES[config.form], job.out / "report.json"])

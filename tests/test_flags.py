@@ -94,6 +94,9 @@ LACKING = [  # script, the flags, and what the line says
         "^--dialect exact and --golden: a graph without images; leave it away",
     ),
     ("export", "darknet --golden 4", "^darknet and --golden: a graph without images"),
+    ("export", "onnx --for finn", "^--for: acts only with qonnx"),
+    ("export", "qonnx --layers 3", "^--layers: acts only with --for"),
+    ("export", "qonnx --for finn --target vitis-dpu", "^--for and --target: both are for a client"),
     ("export", "fpga --dialect exact", "^--dialect: acts only with nir; add that"),
     ("export", "nir --dialect exact --steps 4", "^--dialect exact and --steps: its steps are its timetable's"),
     ("export", "c --engine integer", "^--engine: acts only with fpga; add that, or leave --engine away"),
@@ -126,6 +129,7 @@ TOGETHER = [
     ("export", "onnx --float --decode --dynamic --cfg net.cfg --golden 4"),
     ("export", "darknet --cfg net.cfg"),
     ("export", "nir --golden 4 --steps 30"),
+    ("export", "qonnx --for hls4ml --layers 3"),
     ("export", "fpga --engine integer --target engine.json"),
 ]
 

@@ -48,6 +48,8 @@ class ExportConfig(RunConfig):
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
     engine: str = flag("", "with the whole network in SystemVerilog, and its program", choices=ENGINES)
     target: str = flag("", "refuse what this hardware cannot run: vitis-dpu, or the engine's FILE.json", type=target)
+    client: str = flag("", "qonnx: the folder that hls4ml or FINN opens", "--for", choices=["hls4ml", "finn"])
+    layers: int | None = flag(None, "qonnx --for: the first so many layers alone", type=cli.positive)
     out: str = flag("", "the new folder (default: export/ and the network's name)")
 
     @property

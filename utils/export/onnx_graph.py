@@ -138,6 +138,9 @@ def move(graph: Graph, layer: s.Layer, given: Sequence[str], shapes: Shapes, nam
 
 def _max_pool(graph: Graph, layer: s.MaxPool, given: Sequence[str], shapes: Shapes, name: str) -> str:
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    _, *sides = shapes[0]
+    used = [(side + layer.pad - layer.size) // layer.stride * layer.stride + layer.size > side for side in sides]
+    after = after if before or any(used) else 0  # readers refuse uneven padding, also such as no window reaches
     pads = [before, before, after, after]  # ONNX pads with nothing, so that padding never wins
     return graph.add("MaxPool", given, name, kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2, pads=pads)
 

@@ -6,6 +6,8 @@ bend and rounding do, exactly, whatever the gains are. Blott et al., FINN-R, sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -25,12 +27,13 @@ OPSET = 11  # the one qonnx and FINN prefer
 EXACT = 2**24  # integers up to this are exact in float32
 
 
-def quant_model(network: IntegerNetwork, size: tuple[int, int]) -> Model:
+def quant_model(network: IntegerNetwork, size: tuple[int, int], layers: int | None = None) -> Model:
     """The network as a qonnx ModelWrapper, shapes and data types inferred.
 
     Args:
         network: what to write.
         size: (height, width) in px of the image.
+        layers: the first so many alone, the last of them the output.
 
     Returns:
         A model with input "image", the 8-bit pixels as float [1,3,H,W], a tensor "layer003" of levels for every layer
@@ -44,9 +47,9 @@ def quant_model(network: IntegerNetwork, size: tuple[int, int]) -> Model:
     shapes = library("qonnx.transformation.infer_shapes", "qonnx").InferShapes
     types = library("qonnx.transformation.infer_datatypes", "qonnx").InferDataTypes
     writer = _QonnxWriter(network, size)
-    for i, layer in enumerate(network.spec.layers):
+    for i, layer in enumerate(network.spec.layers[:layers]):
         writer.write(i, layer)
-    model = wrapper(writer.model())
+    model = wrapper(writer.model(readouts(network.spec) if layers is None else (layers - 1,)))
     for name, value in writer.graph.constants.items():  # qonnx wants every tensor declared
         model.set_initializer(name, value)
     model.set_tensor_datatype("image", datatype["UINT8"])
@@ -156,9 +159,9 @@ class _QonnxWriter:
         if op.requantiser is not None:
             return self.level(i, acc, op.requantiser, bias, bound, op.table, name)
         assert op.scale is not None
-        acc = graph.add("Add", [acc, self.number(by_channel(bias), f"{name}_bias")], f"{name}_sum")
+        acc = graph.add("Add", [acc, self.number(by_channel(bias)[None], f"{name}_bias")], f"{name}_sum")
         linear = layer.activation != "logistic"
-        scale = self.number(by_channel(op.scale.numpy()), f"{name}_scale")
+        scale = self.number(by_channel(op.scale.numpy())[None], f"{name}_scale")
         x = graph.add("Mul", [acc, scale], f"{name}_map" if linear else f"{name}_raw")
         return x if linear else graph.add("Sigmoid", [x], f"{name}_map")
 
@@ -248,9 +251,8 @@ class _QonnxWriter:
         """A constant as float32."""
         return self.graph.constant(value.astype(np.float32), name)
 
-    def model(self) -> Model:
+    def model(self, ends: Sequence[int]) -> Model:
         """What was written, with input and outputs declared."""
         inputs = [self.graph.tensor("image", np.float32, (1, *self.shapes[-1]))]
-        ends = dict.fromkeys(readouts(self.network.spec))
-        outputs = [self.graph.tensor(self.made[i], np.float32, (1, *self.shapes[i])) for i in ends]
+        outputs = [self.graph.tensor(self.made[i], np.float32, (1, *self.shapes[i])) for i in dict.fromkeys(ends)]
         return self.graph.model(inputs, outputs, opset=OPSET, domain=DOMAIN)
