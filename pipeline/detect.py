@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models import Loaded, load_model
+from models import Darknet, Loaded, load_model
 from pipeline.session import ANY, RUNS, image_size, newest
 from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
@@ -35,6 +35,7 @@ from utils.reporting.record import Record, finish_record, new_run_folder, start_
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
 from utils.task import Result, Task
+from utils.temporal.stateful_video import CarriedSteps
 from utils.thresholds import Thresholds
 from utils.training.device import select_device
 
@@ -137,7 +138,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
         raise InputError(f"--classes: {max(config.classes)}; {loaded.path} detects {known} classes, 0 to {known - 1}")
     loaded.predictor.to(device)
     if config.carry:
-        loaded = replace(loaded, predictor=carry(loaded))
+        loaded = replace(loaded, predictor=carry(loaded, config.reset))
     names = names_of(loaded, task, config.data)
     channels = 1 if config.gray_scale else loaded.spec.channels
     return Detector(loaded, task, names, size, config.thresholds, device, channels, how_of(config))
@@ -183,7 +184,7 @@ def detect(config: DetectConfig) -> Record:
     counts, images = Counter(dict.fromkeys(names, 0)), 0
     try:
         for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
-            if isinstance(predictor, CarriedStream) and not (frame.video and frame.number):
+            if isinstance(predictor, CarriedStream | CarriedSteps) and not (frame.video and frame.number):
                 predictor.reset()
             found = detector.find(frame.image)
             writer.add(frame, found, text=config.save_txt)
@@ -193,19 +194,26 @@ def detect(config: DetectConfig) -> Record:
         writer.close()
     message = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
     log.info("%d frames: %s; pictures in %s", images, message, record.folder)
-    if isinstance(predictor, CarriedStream):
+    if isinstance(predictor, CarriedStream | CarriedSteps):
         log.info("%.1f steps a frame, %d for the first", statistics.mean(predictor.taken), predictor.taken[0])
     return finish_record(record, metrics={"images": images, task.answers: len(writer.rows)}, outputs=writer.outputs)
 
 
-def carry(loaded: Loaded) -> CarriedStream:
+def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:
     """The predictor that keeps its state from frame to frame.
 
     Raises:
-        InputError: the network does not stream.
+        InputError: the network has no state to keep, or is to forget one that settles anyway.
     """
+    if isinstance(loaded.predictor, Darknet) and loaded.spec.neurons:
+        return CarriedSteps(loaded.predictor, every or 0)
     if not isinstance(loaded.predictor, StreamExecutor):
-        raise InputError(f"--carry: {loaded.path} does not stream; make a network with convert_snn.py --mode stream")
+        raise InputError(
+            f"--carry: {loaded.path} keeps no state; make a network with convert_snn.py --mode stream, or train one "
+            "with train.py --spiking lif"
+        )
+    if every:
+        raise InputError(f"--reset: {loaded.path} answers for a frame whatever was before; leave --reset away")
     return CarriedStream(loaded.predictor)
 
 

@@ -50,6 +50,7 @@ LACKING = [  # script, the flags, and what the line says
     ("test", "--task benchmark --rect", "^--task benchmark and --rect: its table is over sizes"),
     ("test", "--task benchmark --save-json", "^--task benchmark and --save-json: "),
     ("test", "--task benchmark --iou-thres 0.5", "^--task benchmark and --iou-thres: "),
+    ("detect", "--reset 5", "^--reset: acts only with --carry"),
     ("compress", "--jobs 2", "^--jobs: acts only with --sweep; add that, or leave --jobs away"),
     ("compress", "--engine ray", "^--engine: acts only with --sweep"),
     ("compress", "--sweep a-bit=2,4 --until pruned", "^--sweep and --until: a point is a whole chain"),

@@ -42,7 +42,8 @@ class DetectConfig(NetworkConfig):
     agnostic_nms: bool = flag(False, "NMS over all classes together")
     save_txt: bool = flag(False, "an image a file: class cx cy w h score, 0..1")
     save_json: bool = flag(False, "all boxes in one COCO results file")
-    carry: bool = flag(False, "a streaming network on video: go on from the frame before")
+    carry: bool = flag(False, "a streaming network, or one trained as spikes, on video: go on from the frame before")
+    reset: int | None = flag(None, "with --carry: forget that after so many frames of a film", type=cli.positive)
     frames: int | None = flag(None, "stop after so many frames", type=cli.positive)
 
     @property

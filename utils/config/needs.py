@@ -122,6 +122,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "DetectConfig": (
+        Rule("--reset", needs="--carry"),
         Rule("--seed", idle=True, why="nothing is random in detection"),
         Rule("--batch-size --workers --cache", idle=True, why="detect.py reads one picture after the other"),
     ),

@@ -1,0 +1,48 @@
+"""A network trained as spikes on video: one step a frame, its membranes handed on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.temporal.execution import Memories
+
+
+class Advances(Protocol):
+    """A network with neurons that goes on from a state."""
+
+    def advance(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories]:
+        """So many steps on: raw head maps, and the state behind them."""
+
+
+class CarriedSteps(nn.Module):
+    """A predictor for video: each frame is one step, from the state that the frame before left.
+
+    Args:
+        network: whose neurons keep the state.
+        every: frames after which the state is forgotten; 0: never within a film.
+    """
+
+    def __init__(self, network: Advances, every: int = 0) -> None:
+        super().__init__()
+        self.network, self.every = network, every
+        self.taken: list[int] = []  # steps of each frame, as a converted network has them
+        self._memory: Memories = {}
+        self._since, self._shape = 0, torch.Size()
+        self.eval()
+
+    def reset(self) -> None:
+        """Forget: the next frame is of another film."""
+        self._memory, self._since = {}, 0
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The next frame [1, C, H, W] in 0..1 -> raw head maps of this step."""
+        if x.shape != self._shape or (self.every and self._since == self.every):
+            self.reset()
+        heads, self._memory = self.network.advance(x, self._memory, 1)
+        self._shape, self._since = x.shape, self._since + 1
+        self.taken.append(1)
+        return heads
