@@ -218,6 +218,16 @@ def test_verilator_icarus_and_yosys_read_the_engine_without_a_warning(lanes, tmp
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="needs cc and make")
+def test_the_driver_is_c99_and_its_addresses_are_the_memory_maps(blocks, tmp_path):
+    done = subprocess.run(["make", "-s", "-C", blocks, "driver", f"BUILD={tmp_path}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    told = [re.findall(r"\b[su](\d+)", line) for line in (blocks / "map.txt").read_text().splitlines()]
+    header = (blocks / "network.h").read_text()
+    arrays = [re.findall(r"\d+", each) for each in re.findall(r"uint32_t \w+\[\] = \{(.*?)\}", header)]
+    assert len(arrays) >= 2 and all(each in told for each in arrays)
+
+
 def test_every_descriptor_carries_its_check():
     words = encode(compiled(*small("tests/cfgs/gates.cfg")).descriptors)
     assert set(np.bitwise_xor.reduce(words.view(np.uint16), axis=1).tolist()) == {CHECK}

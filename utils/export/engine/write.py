@@ -27,6 +27,7 @@ def write_engine(folder: Path, program: Program, manifest: dict[str, Any]) -> st
     (folder / "constants.bin").write_bytes(program.constants)
     (folder / "program.bin").write_bytes(encode(program.descriptors).astype("<u4").tobytes())
     (folder / "map.txt").write_text(memory_map(program, manifest))
+    (folder / "network.h").write_text(network_header(program, manifest))
     found = report(program)
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     kinds = {each["layer"]: each["kind"] for each in manifest["layers"]}
@@ -81,6 +82,28 @@ def memory_map(program: Program, manifest: dict[str, Any]) -> str:
         numbers = [edge.shape[0], edge.pixels, size, size * lanes, per_layer[i] if i != IMAGE else 0]
         lines.append(" ".join(map(str, ["map", i, name, *numbers, *addresses(program, edge, size)])))
     return "\n".join(lines) + "\n"
+
+
+def network_header(program: Program, manifest: dict[str, Any]) -> str:
+    """network.h: what the driver needs of this network's memory map."""
+    image, lanes = program.plan.edges[IMAGE], program.engine.lanes
+    ends = [each["layer"] for each in manifest["layers"] if each.get("read_out")]
+    arrays, rows = [("image", addresses(program, image, 1))], []
+    for k, i in enumerate(ends):
+        edge = program.plan.edges[i]
+        arrays.append((f"head_{k}", addresses(program, edge, 4)))
+        rows.append(f"    {{{i}, {edge.shape[0]}, {edge.pixels}, engine_head_{k}}},\n")
+    lines = [
+        f"static const uint32_t engine_{name}[] = {{{', '.join(each[1:] for each in found)}}};\n"
+        for name, found in arrays
+    ]
+    numbers = [lanes, program.start, image.shape[0], image.pixels, "engine_image", len(ends), "engine_heads"]
+    return (
+        f"/* This network in {program.words * lanes} bytes from BASE on; generated. */\n"
+        '#ifndef ENGINE_NETWORK_H\n#define ENGINE_NETWORK_H\n\n#include "driver.h"\n\n'
+        f"{''.join(lines)}static const struct engine_head engine_heads[] = {{\n{''.join(rows)}}};\n"
+        f"static const struct engine_network engine_network = {{{', '.join(map(str, numbers))}}};\n\n#endif\n"
+    )
 
 
 def addresses(program: Program, edge: Edge, size: int) -> list[str]:

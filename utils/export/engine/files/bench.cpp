@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "Vtop.h"
+#include "driver.h"
 #include "verilated.h"
 
 namespace {
@@ -109,6 +110,22 @@ class Bench {
         : layout_(layout), golden_(golden), stall_(stall), random_(seed), memory_(layout.words * layout.lanes, 0xA5) {
         put(0, read_file(folder + layout.constants));
         put(layout.program * layout.lanes, read_file(folder + layout.descriptors));
+        network_.lanes = static_cast<uint32_t>(layout.lanes);
+        network_.program_word = static_cast<uint32_t>(layout.program);
+        places_.reserve(layout.maps.size());
+        for (const Map &map : layout.maps) {
+            places_.emplace_back(map.address.begin(), map.address.end());
+            const int channels = static_cast<int>(map.channels);
+            if (map.layer < 0) {
+                network_.image_channels = channels;
+                network_.image_pixels = static_cast<long>(map.pixels);
+                network_.image = places_.back().data();
+            } else if (map.bytes == 4) {
+                heads_.push_back({map.layer, channels, static_cast<long>(map.pixels), places_.back().data()});
+            }
+        }
+        network_.head_count = static_cast<int>(heads_.size());
+        network_.heads = heads_.data();
     }
 
     void put(size_t at, const std::vector<uint8_t> &content) {
@@ -120,10 +137,10 @@ class Bench {
         for (const Map &map : layout_.maps) {
             if (map.layer >= 0) continue;
             const Tensor pixels(golden_ + "/" + map.file);
-            for (size_t c = 0; c < map.channels; ++c)
-                for (size_t p = 0; p < map.pixels; ++p)
-                    memory_[map.address[c] + p * map.stride] = static_cast<uint8_t>(pixels[c * map.pixels + p]);
-            if (flip) memory_[map.address[0] + map.pixels / 2 * map.stride] ^= 0x80;
+            std::vector<uint8_t> image(pixels.count());
+            for (size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(pixels[i]);
+            if (flip) image[map.pixels / 2] ^= 0x80;
+            engine_put_image(&network_, memory_.data(), image.data());
         }
     }
 
@@ -132,6 +149,7 @@ class Bench {
         top_.s_awaddr = address;
         top_.s_wdata = value;
         tick();
+        if (address == ENGINE_CONTROL && (value & 1)) since_ = now_;
         top_.s_awvalid = top_.s_wvalid = 0;
         tick();
     }
@@ -152,17 +170,46 @@ class Bench {
         top_.reset = 0;
     }
 
+    // A frame through the driver.
+    engine_result run() {
+        engine_port port = {};
+        port.context = this;
+        port.write = [](void *bench, uint32_t at, uint32_t value) {
+            static_cast<Bench *>(bench)->write_register(static_cast<uint8_t>(at), value);
+        };
+        port.read = [](void *bench, uint32_t at) {
+            return static_cast<Bench *>(bench)->read_register(static_cast<uint8_t>(at));
+        };
+        port.wait = [](void *bench) { static_cast<Bench *>(bench)->wait(); };
+        engine_result result = {};
+        const engine_status status = engine_run(&port, &network_, 0, 3, &result);
+        if (status == ENGINE_FAILED)
+            fail("error register: descriptor " + std::to_string(result.error >> 8) + ", code " +
+                 std::to_string(result.error & 255) + (result.error % 256 == 1 ? " (it is damaged)" : ""));
+        if (status != ENGINE_OK) fail("driver: status " + std::to_string(status));
+        return result;
+    }
+
     // Until the interrupt; every map is compared when its layer is done.
-    void run() {
-        write_register(0x08, 0);
-        write_register(0x0c, static_cast<uint32_t>(layout_.program));
-        write_register(0x04, 1);
-        write_register(0x00, 1);
+    void wait() {
         const uint64_t limit = now_ + 100 * layout_.predicted + 100000;
         while (!top_.irq) {
             tick();
-            if (top_.layer_done) compare(top_.layer);
             if (now_ > limit) fail("the engine does not end: layer " + std::to_string(top_.layer));
+        }
+    }
+
+    // The driver's view of the read-outs, when all is done.
+    void heads() {
+        for (size_t k = 0; k < heads_.size(); ++k) {
+            const engine_head &head = heads_[k];
+            std::vector<int32_t> acc(static_cast<size_t>(head.channels * head.pixels));
+            engine_get_head(&network_, memory_.data(), static_cast<int>(k), acc.data());
+            char name[32];
+            std::snprintf(name, sizeof name, "/%03d_acc.npy", head.layer);
+            const Tensor golden(golden_ + name);
+            for (size_t i = 0; i < acc.size(); ++i)
+                if (golden[i] != acc[i]) fail("driver: head " + std::to_string(k) + " is not what golden has");
         }
     }
 
@@ -279,6 +326,7 @@ class Bench {
         top_.clk = 1;
         top_.eval();
         ++now_;
+        if (top_.layer_done) compare(top_.layer);
     }
 
     const Layout &layout_;
@@ -286,6 +334,9 @@ class Bench {
     int stall_;
     std::mt19937 random_;
     std::vector<uint8_t> memory_;
+    std::vector<std::vector<uint32_t>> places_;
+    std::vector<engine_head> heads_;
+    engine_network network_ = {};
     Vtop top_;
     std::deque<Burst> reads_, writes_;
     std::deque<uint64_t> answers_;
@@ -315,10 +366,9 @@ int main(int argc, char **argv) {
     Bench bench(layout, golden, stall, seed, path.substr(0, path.rfind('/') + 1));
     bench.image(flip);
     bench.reset();
-    bench.run();
-    const uint32_t clocks = bench.read_register(0x10), error = bench.read_register(0x18), busy = bench.read_register(0x1c);
-    if (error) fail("error register: descriptor " + std::to_string(error >> 8) + ", code " + std::to_string(error & 255) +
-                    (error % 256 == 1 ? " (it is damaged)" : ""));
+    const engine_result result = bench.run();
+    const uint32_t clocks = result.clocks, busy = result.busy;
+    bench.heads();
     int maps = 0;
     for (const Map &map : layout.maps) maps += map.layer >= 0;
     if (bench.compared != maps) fail("only " + std::to_string(bench.compared) + " of " + std::to_string(maps) + " maps were made");
