@@ -64,7 +64,7 @@ class ResultWriter:
         else:
             path = self._free(stem, ".jpg")
             save_picture(path, picture)
-            self.outputs.append(path)
+            self.outputs += [path, *found.beside(path.with_suffix(""))]
         if text:
             name = f"{stem}_{frame.number:06d}" if frame.video else stem
             height, width = frame.image.shape[:2]

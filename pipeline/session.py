@@ -19,8 +19,9 @@ from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.memory import check_memory
+from utils.darknet.ops import facts
 from utils.darknet.shapes import granularity, sizes
-from utils.darknet.spec import Classify, ModelSpec
+from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
@@ -293,7 +294,7 @@ def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int,
     if given and len(given) > 2:
         raise InputError(f"--img-size: {len(given)} numbers; give one side, or height and width")
     height, width = (given[0], given[-1]) if given else default or (spec.height, spec.width)
-    if any(isinstance(layer, Classify) for layer in spec.layers):
+    if facts(spec.layers[-1]).section == "softmax":
         sizes(spec, height, width)  # whole maps are averaged or connected: no cell has to lie whole in the image
         return height, width
     step = granularity(spec)

@@ -8,9 +8,10 @@ from utils.classification.task import ClassificationTask
 from utils.darknet.spec import ModelSpec
 from utils.detection.task import DetectionTask
 from utils.errors import InputError
+from utils.segmentation.task import SegmentationTask
 from utils.task import Task, task_name
 
-TASKS: dict[str, Task] = {"classification": ClassificationTask(), "detection": DetectionTask()}
+TASKS: dict[str, Task] = {task.name: task for task in (ClassificationTask(), DetectionTask(), SegmentationTask())}
 
 
 def task_of(spec: ModelSpec, place: str = "cfg") -> Task:

@@ -63,7 +63,7 @@ def open_teacher(
     if loaded.resize != how_of(config):
         log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
     distiller = _distiller(config, student, precision.place(loaded.predictor), loaded.spec, precision, group)
-    answers = any(TERMS[name].compares == OUTPUTS for name in distiller.terms)
+    answers = any(name not in TERMS or TERMS[name].compares == OUTPUTS for name in distiller.terms)
     if answers and len(loaded.names) == manifest.classes and not same_names(loaded.names, manifest.names):
         raise InputError(
             f"--t_weights {path}: knows {', '.join(loaded.names)[:80]}, {manifest.path} has "

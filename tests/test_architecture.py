@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "training": set(),
     "reporting": {"darknet"},
     "task": {"darknet", "data", "reporting"},
+    "segmentation": {"darknet", "data", "reporting", "task"},
     "classification": {"darknet", "data", "reporting", "task"},
     "detection": {"darknet", "data", "reporting", "task"},
     "distillation": {"darknet", "data", "detection", "task"},
@@ -38,7 +39,7 @@ COMMANDS = {  # modules that are commands -> what they use besides their room's
     "utils/spiking/surgery.py": {"cli"},
 }
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}
-TASK_ROOMS = {"classification", "detection"}  # each a task; who may know which there are:
+TASK_ROOMS = {"classification", "detection", "segmentation"}  # each a task; who may know which there are:
 TASK_USERS = ("utils/distillation/", "pipeline/tasks.py", "utils/data/__main__.py", "data/get.py")
 NAMESPACES = {"utils/data/__main__.py"}  # a command below the scripts, with parsers of its own
 PIPELINE_FILES = 26

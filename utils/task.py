@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet.network import State
-from utils.darknet.spec import Classify, Detect, ModelSpec, Output
+from utils.darknet.spec import Classify, Detect, ModelSpec, Output, Segment
 from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Resize
@@ -98,6 +98,9 @@ class Result(Protocol):
 
     def labels(self) -> list[int]:
         """The class of each answer, for counting."""
+
+    def beside(self, stem: Path) -> list[Path]:
+        """Files that hold the answer itself, written beside the drawing; ``stem`` has no suffix."""
 
 
 class Task(Protocol):
@@ -267,4 +270,4 @@ def main_columns(task: Task) -> tuple[Column, ...]:
     return TaskFacts.of(task).main
 
 
-TASK_OF: dict[type[Output], str] = {Detect: "detection", Classify: "classification"}
+TASK_OF: dict[type[Output], str] = {Detect: "detection", Classify: "classification", Segment: "segmentation"}

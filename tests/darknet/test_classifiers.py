@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,16 +12,24 @@ from torch.nn import functional as F
 
 from models import Darknet, build, network_of
 from tests.conftest import ROOT
-from tests.pruning.nets import random_network
+from tests.pruning.nets import assert_same, random_network, run
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.counts import count
 from utils.darknet.expand import expand
 from utils.darknet.fold import fold_bn
-from utils.darknet.heads import class_count, rehead
+from utils.darknet.heads import class_count, head_convolutions, rehead
 from utils.darknet.read_outs import written_out
 from utils.darknet.weights import read_weights, write_weights
 from utils.errors import InputError
+from utils.pruning.plan import ShortcutRule, plan_channels
+from utils.pruning.surgery import cut, silence
+from utils.quantization.calibrate import calibrate
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.lower import lower
+from utils.quantization.scheme import Scheme
+from utils.spiking.layerwise import LayerwiseExecutor
+from utils.spiking.spike_schedule import encode
 from utils.task import task_name
 
 NET = "[net]\nwidth=16\nheight=16\nchannels=3\n"
@@ -158,6 +167,63 @@ def test_weights_for_other_classes_leave_the_last_layer_out(tmp_path):
     assert "heads for 5 classes: left out" in found.left_out[0]
 
 
-def test_parameters_equal_the_published_ones():
-    """He et al., CVPR 2016, give 0.27 M of ResNet-20; with projections it has 272,474."""
-    assert count(read_cfg(ROOT / "cfg/cifar-resnet20.cfg")).params == 272_474
+PUBLISHED = {  # torchvision's page of each model; ResNets of CIFAR: counted out of He et al., CVPR 2016, option B
+    "classes/alexnet": 61_100_840,
+    "classes/vgg16": 138_357_544,
+    "classes/resnet18": 11_689_512,
+    "classes/resnet34": 21_797_672,
+    "classes/cifar-resnet18": 11_173_962,
+    **{f"classes/cifar-resnet{n}": 272_474 + (n - 20) // 6 * 97_216 for n in (32, 44, 56, 110)},
+    "cifar-resnet20": 272_474,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_equal_the_published_ones_and_writing_is_the_inverse_of_reading(name):
+    spec = read_cfg(ROOT / f"cfg/{name}.cfg")
+    assert count(spec).params == PUBLISHED[name]
+    assert parse_cfg(write_cfg(spec)) == spec
+    assert task_name(spec) == "classification"
+
+
+def narrow(spec: s.ModelSpec, side: int) -> s.ModelSpec:
+    """An eighth of every width but the last, at another size: what is tested is the structure."""
+    (last,) = head_convolutions(spec).values()
+    layers = [
+        replace(layer, filters=max(2, layer.filters // 8)) if isinstance(layer, s.Conv) and i != last else layer
+        for i, layer in enumerate(spec.layers)
+    ]
+    net = tuple((key, str(side) if key in ("width", "height") else value) for key, value in spec.net)
+    return parse_cfg(write_cfg(replace(spec, layers=tuple(layers), net=net)))
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("alexnet", 64),
+        ("vgg16", 32),
+        ("resnet18", 64),
+        ("resnet34", 64),
+        ("cifar-resnet18", 32),
+        ("cifar-resnet32", 32),
+    ],
+)
+def test_shipped_classifiers_are_integers_near_the_float_network_and_spikes_equal_to_them(name, side):
+    spec = narrow(read_cfg(ROOT / f"cfg/classes/{name}.cfg"), side)
+    given, x = random_network(spec), (torch.rand(2, 3, side, side) * 255).round() / 255
+    integer = lower(calibrate(given, [x], Scheme(a_bit=8, w_bit=8)))
+    with torch.no_grad():
+        (exact,) = build(given)(x)
+    (made,) = IntegerExecutor(integer)(x)
+    assert float((made.mean((2, 3)) - exact.flatten(1)).square().mean().sqrt() / exact.std()) < 0.15
+    (spikes,) = LayerwiseExecutor(encode(integer))(x)
+    assert torch.equal(spikes, made)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cifar-resnet32"])
+def test_what_is_cut_of_a_shipped_classifier_equals_what_is_silenced(name):
+    given = random_network(narrow(read_cfg(ROOT / f"cfg/classes/{name}.cfg"), 32))
+    plan = plan_channels(given, percent=0.4, tie=ShortcutRule.ANY)
+    small, x = cut(given, plan), torch.rand(1, 3, 32, 32)
+    assert_same(run(small, x), run(silence(given, plan), x))
+    assert count(small.spec).params < count(given.spec).params

@@ -42,6 +42,10 @@ class ClassResult:
         """The likeliest class."""
         return [label for label, _ in self.found[:1]]
 
+    def beside(self, stem: Path) -> list[Path]:
+        """Nothing: the drawing and the text say it."""
+        return []
+
 
 def results_of(found: Tensor, thresholds: Thresholds) -> list[ClassResult]:
     """Probabilities [N, classes] -> the classes of each picture above the least probability, five at most."""

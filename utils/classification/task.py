@@ -290,7 +290,7 @@ def output_of(spec: ModelSpec) -> Softmax:
     Raises:
         InputError: there are several.
     """
-    found = [layer for layer in spec.layers if isinstance(layer, Softmax)]
+    found = cast(list[Softmax], [spec.layers[i] for i in spec.heads])
     if len(found) != 1:
         raise InputError(f"cfg line {found[-1].line}: {len(found)} [softmax] layers; keep one, a picture has one class")
     return found[0]

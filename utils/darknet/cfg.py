@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.cfg_layers import READERS
@@ -87,7 +88,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
             _skip_cost(section, last=section is sections[-1])
             continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
-        layer = _as_large_as_given(layer, layers, net) if isinstance(layer, s.Connected | s.Crop) else layer
+        layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
         layers.append(replace(layer, options=section.passive()))
     said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
     spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
@@ -118,13 +119,13 @@ def _skip_cost(sec: Section, *, last: bool) -> None:
     sec.notes.append(f"{sec.place}: [cost] is not used; the loss is that of the network's task")
 
 
-def _as_large_as_given(layer: s.Connected | s.Crop, layers: list[s.Layer], net: Section) -> s.Layer:
+def _as_large_as_given(layer: Any, layers: list[s.Layer], net: Section) -> s.Layer:
     """A layer that is made for one size of map, with the size that it reads in this network."""
     before = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
     channels(before, net.name)
     given = sizes(before, before.height, before.width)[layer.sources[0]]
     place = f"{net.name} line {layer.line}"
-    if isinstance(layer, s.Crop):
+    if type(layer) is s.Crop:
         if layer.kept[0] > given[0] or layer.kept[1] > given[1]:
             raise InputError(f"{place}: [crop] keeps {layer.kept[0]}x{layer.kept[1]} px of {given[0]}x{given[1]}")
         return replace(layer, given=given)

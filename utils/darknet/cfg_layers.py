@@ -79,6 +79,18 @@ def _softmax(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
+def _segment(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sec.required("classes")
+    classes, ignore = sec.integer("classes", 1, 2), sec.integer("ignore", 255)
+    if not classes <= ignore <= 255 or classes > 255:
+        raise InputError(
+            f"{sec.place}: classes={classes}, ignore={ignore}; there are 255 classes at most, and what is ignored is "
+            "none of them, but at most 255"
+        )
+    factor = sec.integer("factor", 1, 1)
+    return s.Segment(sources=(len(layers) - 1,), line=sec.line, classes=classes, ignore=ignore, factor=factor)
+
+
 def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     sec.required("filters")
     size, stride, activation = sec.integer("size", 1, 1), sec.integer("stride", 1, 1), sec.activation("logistic")
@@ -239,6 +251,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "connected": _connected,
     "crop": _crop,
     "softmax": _softmax,
+    "segment": _segment,
     "cost": _no_layer,
     "reorg3d": _reorg3d,
     "route_lhalf": _left_half,

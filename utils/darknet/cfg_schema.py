@@ -51,6 +51,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "connected": frozenset(["output", "activation", "batch_normalize"]),
     "crop": frozenset(["crop_height", "crop_width", "noadjust"]),
     "softmax": frozenset(["groups", "temperature", "tree", "spatial"]),
+    "segment": frozenset(["classes", "ignore", "factor"]),
     "cost": frozenset(),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,11 +62,7 @@ def _written_out(layer: s.Layer, at: int, width: int) -> list[s.Layer]:
         case s.TransposedConv():
             spread = s.Upsample(sources=layer.sources, line=layer.line, stride=layer.stride, zeros=True)
             return [*([spread] if layer.stride > 1 else []), _plain(layer, at)]
-        case s.Connected():
-            return [plain(layer)]
-        case s.Crop():
-            return [_window(layer, width)]
-    return [layer]
+    return [AS_CONVOLUTIONS[type(layer)](layer, width)] if type(layer) in AS_CONVOLUTIONS else [layer]
 
 
 def _fitted(layer: s.Layer, at: int, fits: tuple[s.Fitted | None, ...]) -> list[s.Layer]:
@@ -130,7 +128,7 @@ def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer
     """The tensors under their new layers' names; the matrices of an ``[se]`` become 1x1 kernels with biases of 0."""
     state: State = {}
     for n, crop in enumerate(network.spec.layers):
-        if isinstance(crop, s.Crop) and s.Crop in kinds:
+        if type(crop) is s.Crop and s.Crop in kinds:
             weight, bias = _window_tensors(crop, network.spec.channels)
             state |= {f"layers.{number[n]}.conv.weight": weight, f"layers.{number[n]}.conv.bias": bias}
     for key, value in network.state.items():
@@ -147,3 +145,9 @@ def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer
         else:
             state[f"layers.{new}.{rest}"] = value
     return state
+
+
+AS_CONVOLUTIONS: dict[type[s.Layer], Callable[[Any, int], s.Conv]] = {  # (layer, channels it gives)
+    s.Connected: lambda layer, width: plain(layer),
+    s.Crop: _window,
+}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 
@@ -20,21 +22,24 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     found, kernels = {}, spec.kernels
     for i in spec.heads:
         j = spec.layers[i].sources[0]
-        while isinstance(spec.layers[i], s.Classify) and j >= 0 and isinstance(spec.layers[j], s.AvgPool | s.Dropout):
+        while j >= 0 and j not in kernels and isinstance(spec.layers[i], s.Classify) and _averages(spec.layers[j]):
             j = spec.layers[j].sources[0]
         if j not in kernels:
-            what = "a detection head" if isinstance(spec.layers[i], s.Detect) else "an output"
+            what = "an output" if hasattr(spec.layers[i], "temperature") else "a detection head"
             raise InputError(f"cfg line {spec.layers[i].line}: {what} must follow a [convolutional]")
         found[i] = j
     return found
 
 
+def _averages(layer: s.Layer) -> bool:
+    """Whether scores may pass it on their way to the output: a global average, or what is nothing at inference."""
+    return facts(layer).identity or facts(layer).section == "avgpool"
+
+
 def class_count(spec: s.ModelSpec) -> int:
     """How many classes the outputs tell apart; 0 where there is no output."""
-    detectors = [layer.classes for layer in spec.layers if isinstance(layer, s.Detect)]
-    if detectors or not spec.heads:
-        return max(detectors, default=0)
-    return channels(spec)[spec.heads[-1]]
+    told = [getattr(spec.layers[i], "classes", channels(spec)[i]) for i in spec.heads]  # a [softmax] does not say
+    return max(told, default=0)
 
 
 def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -> s.ModelSpec:
@@ -45,12 +50,11 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
     """
     layers, kernels = list(spec.layers), spec.kernels
     for i, j in head_convolutions(spec).items():
-        head, conv = layers[i], kernels[j]
-        if not isinstance(head, s.Detect):
-            layers[j] = replace(conv, filters=classes)
-            continue
-        head = replace(head, classes=classes)
+        head: Any = layers[i]
+        if hasattr(head, "classes"):  # a [softmax] does not say
+            head = replace(head, classes=classes)
         if scale_x_y and isinstance(head, s.Yolo):
             head = replace(head, scale_x_y=scale_x_y)
-        layers[i], layers[j] = head, replace(conv, filters=head.filters)
+        layers[i] = head
+        layers[j] = replace(kernels[j], filters=head.filters if hasattr(head, "own_anchors") else classes)
     return replace(spec, layers=tuple(layers))

@@ -172,6 +172,15 @@ def _groups_width(layer: s.Softmax, given: list[int], place: str) -> int:
     return given[0]
 
 
+def _segment_width(layer: s.Segment, given: list[int], place: str) -> int:
+    if given[0] != layer.classes:
+        raise InputError(
+            f"{place}: [segment] reads {given[0]} channels but has classes={layer.classes}; "
+            f"set filters={layer.classes} in the convolution before it"
+        )
+    return given[0]
+
+
 def _detect_width(layer: s.Detect, given: list[int], place: str) -> int:
     if given[0] != layer.filters:
         kind, needed, count = facts(layer).section, layer.filters, len(layer.own_anchors)
@@ -282,5 +291,6 @@ OPS: dict[type[s.Layer], OpFacts] = {
     s.Yolo: OpFacts("yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.GaussianYolo: OpFacts("Gaussian_yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Region: OpFacts("region", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
+    s.Segment: OpFacts("segment", hands_on=True, identity=True, channels=_segment_width, density=_as_dense),
     s.Softmax: OpFacts("softmax", hands_on=True, identity=True, channels=_groups_width, density=_as_dense),
 }

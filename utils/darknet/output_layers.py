@@ -140,3 +140,15 @@ class Softmax(Classify):
 
     groups: int = 1
     temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(Output):
+    """``[segment]``: a class for every pixel, the largest score of a map that is enlarged ``factor`` times, bilinear.
+
+    ``ignore`` is the number in masks that is no class and does not count.
+    """
+
+    classes: int
+    ignore: int = 255
+    factor: int = 1

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from utils.darknet import spec as s
 from utils.darknet.network import Network
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 
 
@@ -57,14 +59,14 @@ def written_out(spec: s.ModelSpec) -> tuple[s.ModelSpec, dict[int, int], tuple[i
             added.append(len(layers))
             layers.append(s.Conv(sources=moved.sources, line=layer.line, filters=width[i], activation="linear"))
             moved = replace(moved, sources=(added[-1],))
-        elif isinstance(moved, s.Connected) and _behind_dropout(spec, i) in dropped:
+        elif _behind_dropout(spec, i) in dropped and facts(moved).section == "connected":
             moved = plain(moved)  # it reads the whole map now
         number[i] = len(layers)
         layers.append(moved)
     return replace(spec, layers=tuple(layers)), number, tuple(added)
 
 
-def plain(layer: s.Connected) -> s.Conv:
+def plain(layer: Any) -> s.Conv:
     """The convolution that a [connected] is."""
     return s.Conv(
         sources=layer.sources,
@@ -81,15 +83,16 @@ def _averages(spec: s.ModelSpec, head: int, readers: Counter[int]) -> list[int]:
     """The global average that the scores pass, before or behind the last convolution; none, or one."""
     j = spec.layers[head].sources[0]
     layer = spec.layers[j] if j >= 0 else None
-    if isinstance(layer, s.Conv) and readers[j] == 1 and _pointwise(layer):
+    if j in spec.convs and readers[j] == 1 and _pointwise(spec.convs[j]):
         j = _behind_dropout(spec, j)
         layer = spec.layers[j] if j >= 0 else None
-    return [j] if isinstance(layer, s.AvgPool) and readers[j] == 1 and layer.sources[0] >= 0 else []
+    average = layer is not None and facts(layer).section == "avgpool" and layer.sources[0] >= 0
+    return [j] if average and readers[j] == 1 else []
 
 
 def _behind_dropout(spec: s.ModelSpec, i: int) -> int:
     j = spec.layers[i].sources[0]
-    while j >= 0 and isinstance(spec.layers[j], s.Dropout):
+    while j >= 0 and facts(spec.layers[j]).identity:
         j = spec.layers[j].sources[0]
     return j
 

@@ -30,7 +30,7 @@ from utils.darknet.layers import (
     Upsample,
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
-from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Softmax, Yolo
+from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Segment, Softmax, Yolo
 
 __all__ = [
     "Activated",
@@ -57,6 +57,7 @@ __all__ = [
     "Reorg3d",
     "Route",
     "ScaleChannels",
+    "Segment",
     "Shortcut",
     "Softmax",
     "SqueezeExcite",

@@ -152,6 +152,7 @@ SECTIONS: dict[str, Words] = {
         "saturation": "change of saturation in augmentation",
         "shift": "shifts colours in augmentation",
     },
+    "segment": {},
     "softmax": {"noloss": "no loss of its own in training"},
     "sam": {},
     "reorg3d": {},

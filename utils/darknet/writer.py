@@ -65,6 +65,10 @@ def _softmax(layer: s.Softmax, references: str) -> Lines:
     return lines + ([("temperature", _number(layer.temperature))] if layer.temperature != 1 else [])
 
 
+def _segment(layer: s.Segment, references: str) -> Lines:
+    return [("classes", layer.classes), ("ignore", layer.ignore), ("factor", layer.factor)]
+
+
 def _transposed(layer: s.TransposedConv, references: str) -> Lines:
     return _kernel(layer, [("stride", layer.stride)], 1)
 
@@ -156,5 +160,6 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.Connected: _connected,
     s.Crop: _crop,
     s.Softmax: _softmax,
+    s.Segment: _segment,
     s.Region: _region,
 }

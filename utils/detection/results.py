@@ -66,6 +66,10 @@ class DetectionResult:
         """The class of each box."""
         return [int(label) for label in self.boxes[:, 5].tolist()]
 
+    def beside(self, stem: Path) -> list[Path]:
+        """Nothing: the drawing and the text say it."""
+        return []
+
 
 def results_of(
     raw: Sequence[Tensor], heads: Sequence[Detect], letterboxes: Sequence[Letterbox], thresholds: Thresholds

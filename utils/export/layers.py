@@ -104,6 +104,11 @@ def _classes(layer: s.Softmax) -> dict[str, Any]:
     return {"kind": "head", "head": facts(layer).section, "averages": True, **numbers}
 
 
+def _segment(layer: s.Segment) -> dict[str, Any]:
+    """The largest accumulator, once the map is enlarged ``factor`` times (bilinear), is a pixel's class."""
+    return {"kind": "head", "head": facts(layer).section, "classes": layer.classes, "factor": layer.factor}
+
+
 MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds that compute nothing
     s.MaxPool: _max_pool,
     s.Upsample: lambda layer: {"kind": "spread" if layer.zeros else "upsample", "stride": layer.stride},
@@ -114,6 +119,7 @@ MOVES: dict[type[s.Layer], Callable[[Any], dict[str, Any]]] = {  # the kinds tha
     s.Dropout: lambda layer: {"kind": "copy"},
     s.Detect: _head,
     s.Softmax: _classes,
+    s.Segment: _segment,
 }
 
 

@@ -1,0 +1,170 @@
+"""How good masks are: the mean over classes of intersection over union, the share of pixels that are right."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from utils.darknet.spec import Segment
+from utils.data.transforms import Letterbox
+from utils.errors import InputError
+from utils.segmentation.open_data import IGNORED
+from utils.task import Predictor, Timing, clock, eval_mode
+
+
+@dataclass(frozen=True)
+class MaskAnswer:
+    """What was answered for an image: its number, the mask of the network's image, packed, and how that was fitted."""
+
+    index: int
+    packed: bytes
+    letterbox: Letterbox
+
+    @classmethod
+    def of(cls, index: int, mask: NDArray[np.uint8], box: Letterbox) -> MaskAnswer:
+        """A mask, packed: large parts of it are of one class."""
+        return cls(index, zlib.compress(mask.tobytes(), 1), box)
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """uint8 [H, W] of the network's image."""
+        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.letterbox.size)
+
+
+@dataclass(frozen=True)
+class MaskAnswers:
+    """Those of some images, and their pixels counted: int64 [classes, classes], rows predicted, columns true."""
+
+    confusion: NDArray[np.int64]
+    images: tuple[MaskAnswer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskMetrics:
+    """The worth of masks on a data set, and what it was made from; px are those of the network's image.
+
+    ``iou`` is each class's, nan where neither the truth nor an answer has a pixel of it.
+    """
+
+    miou: float
+    accuracy: float
+    balanced: float
+    iou: tuple[float, ...]
+    answers: MaskAnswers
+    timing: Timing
+    names: tuple[str, ...]
+
+    def record(self) -> dict[str, float]:
+        """The numbers of a run's record, by their names there."""
+        return {"miou": self.miou, "accuracy": self.accuracy, "balanced": self.balanced}
+
+
+def scores_of(raw: Sequence[Tensor], output: Segment) -> Tensor:
+    """Raw map [N, classes, h, w] -> scores of every pixel, [N, classes, h * factor, w * factor], bilinear."""
+    values = raw[-1].float()
+    if output.factor == 1:
+        return values
+    return F.interpolate(values, scale_factor=output.factor, mode="bilinear", align_corners=False)
+
+
+def truth_of(masks: Tensor, output: Segment) -> Tensor:
+    """Masks uint8 [N, H, W] as int64, with 255 for what does not count.
+
+    Raises:
+        InputError: a number is neither a class nor what is ignored.
+    """
+    truth = masks.long()
+    truth = torch.where(truth == output.ignore, IGNORED, truth)
+    wrong = (truth >= output.classes) & (truth != IGNORED)
+    if bool(wrong.any()):
+        raise InputError(
+            f"masks: number {int(truth[wrong][0])} is none of {output.classes} classes; let the cfg's [segment] say "
+            "ignore= it, or correct the masks"
+        )
+    return truth
+
+
+def check_sizes(scores: Tensor, size: Sequence[int], output: Segment) -> None:
+    """Refuse scores of another size than the image's.
+
+    Raises:
+        InputError: factor= of [segment] is not the network's stride.
+    """
+    if tuple(scores.shape[2:]) != tuple(size):
+        raise InputError(
+            f"cfg line {output.line}: [segment] with factor={output.factor} gives {scores.shape[2]}x{scores.shape[3]} "
+            f"px of an image of {size[0]}x{size[1]}; set factor= to the stride of the map it reads"
+        )
+
+
+def evaluate(
+    predictor: Predictor,
+    loader: Iterable[Any],
+    output: Segment,
+    names: Sequence[str],
+    *,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> MaskMetrics:
+    """Run a predictor over images with masks and measure it; a module is put into eval mode meanwhile."""
+    device, seconds, found = torch.device(device), np.zeros(2), []
+    table = np.zeros((output.classes, output.classes), np.int64)
+    with eval_mode(predictor), torch.no_grad():
+        for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
+            began = clock(device)
+            images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
+            with torch.inference_mode():
+                raw = predictor(images)
+            between = clock(device)
+            scores = scores_of(raw, output)
+            check_sizes(scores, images.shape[2:], output)
+            masks = scores.argmax(1).to(torch.uint8).cpu()
+            seconds += between - began, clock(device) - between
+            table += pixels(masks, truth_of(batch.masks.cpu(), output), output.classes)
+            rows = zip(batch.indices, masks.numpy(), batch.letterboxes, strict=True)
+            found += [MaskAnswer.of(int(index), mask, box) for index, mask, box in rows]
+    return measure(MaskAnswers(table, tuple(found)), names, timing=Timing.of(seconds.tolist(), len(found)))
+
+
+def pixels(masks: Tensor, truth: Tensor, classes: int) -> NDArray[np.int64]:
+    """Pixels of every class that are taken for every class: [classes, classes], rows predicted, columns true."""
+    known = truth != IGNORED
+    places = masks[known].long() * classes + truth[known]
+    return torch.bincount(places, minlength=classes**2).view(classes, classes).numpy()
+
+
+def measure(answers: MaskAnswers, names: Sequence[str], *, timing: Timing) -> MaskMetrics:
+    """The metrics of answers that have been made already.
+
+    IoU of a class: pixels that both have over those that either has (Everingham et al., IJCV 2015, section 4.4), over
+    the whole set; the mean leaves out classes that neither has.
+    """
+    table = answers.confusion
+    right, answered, true = table.diagonal(), table.sum(1), table.sum(0)
+    union = answered + true - right
+    with np.errstate(invalid="ignore"):
+        iou, recall = right / union, right / true
+    return MaskMetrics(
+        miou=float(iou[union > 0].mean()) if union.any() else 0.0,
+        accuracy=float(right.sum() / max(1, table.sum())),
+        balanced=float(recall[true > 0].mean()) if true.any() else 0.0,
+        iou=tuple(iou.tolist()),
+        answers=answers,
+        timing=timing,
+        names=tuple(names),
+    )
+
+
+def joined(parts: Sequence[MaskAnswers]) -> MaskAnswers:
+    """The answers of several processes as one, in the order of the data set."""
+    images = sorted((image for part in parts for image in part.images), key=lambda image: image.index)
+    return MaskAnswers(np.sum([part.confusion for part in parts], axis=0), tuple(images))
