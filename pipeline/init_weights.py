@@ -18,6 +18,7 @@ from utils.darknet.heads import head_convolutions
 from utils.darknet.memory import check_memory
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.replace_activation import rewrite_activations
+from utils.darknet.shapes import sizes
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
@@ -86,12 +87,18 @@ def check_room(config: RunConfig, spec: ModelSpec, manifest: Manifest, processes
     """Refuse a training run that does not fit the memory.
 
     Raises:
-        InputError: so it is, or the images' size is none for this network.
+        InputError: so it is, the images' size is none for this network, or its batch norm would see one value.
     """
     images, size = len(read_list(manifest.train)), image_size(config.img_size, spec)
     batch = config.batch_size or min(batch_size(spec), max(1, images // STEPS))
     share = -(-min(batch, images) // processes)
     check_memory(spec, size, share, select_device(config.device or device), training=True)
+    alone = next((i for i, layer in spec.kernels.items() if layer.bn and sizes(spec, *size)[i] == (1, 1)), None)
+    if alone is not None and 1 in (share, images % batch):
+        raise InputError(
+            f"layer {alone} (cfg line {spec.layers[alone].line}): batch norm would see one value, since its map has "
+            f"1x1 px and {images} images in batches of {batch} leave one alone; use another --batch-size"
+        )
 
 
 def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
