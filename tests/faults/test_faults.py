@@ -109,7 +109,7 @@ def typed(command: str, out: Path) -> None:
             sys.argv = [words[0], *words[1:]]
             runpy.run_path(words[0], run_name="__main__")
         elif name == "surgery":
-            runpy.run_module("utils.spiking.surgery", run_name="__main__", alter_sys=True)
+            runpy.run_path(str(ROOT / "utils/spiking/surgery.py"), run_name="__main__")
         else:
             cli.main(SCRIPTS[name].run, SCRIPTS[name].parser())
     except SystemExit as ended:
