@@ -34,6 +34,7 @@ SHOWN = [command for page in PAGES for command in commands(page)]
 RUNNING = list(dict.fromkeys(command.page for command in SHOWN if command.runs and command.words[0] == "python3"))
 BEGINS = {"README.md", "own-photographs.md", "darknet-network.md"}  # pages that start without a network of ours
 BRIEF = ["--img-size", "64", "--batch-size", "4", "--device", "cpu", "--workers", "0"]
+IDLE = {"export.py": {"--batch-size"}, "detect.py": {"--batch-size", "--workers"}}  # refused: they would do nothing
 EPOCHS = {"--progressive": "2"}
 LESS = {
     "train.py": [],
@@ -249,9 +250,11 @@ def run(command: Command) -> None:
         )
         return
     script, given = words[0], words[1:]
-    brief = [*BRIEF, *LESS.get(script, [])]
+    pairs = zip(BRIEF[::2], BRIEF[1::2], strict=True)
+    usual = [word for pair in pairs if pair[0] not in IDLE.get(script, ()) for word in pair]
+    brief = [*usual, *LESS.get(script, [])]
     if "--sensitivity" in given:  # it recalibrates nothing
-        brief = [*BRIEF]
+        brief = [*usual]
     if script == "train.py":
         brief += ["--epochs", next((n for flag, n in EPOCHS.items() if flag in given), "1")]
     if "--finetune" in given and script.endswith("prune.py"):
