@@ -67,6 +67,7 @@ class OpFacts:
     ``integrates``: it adds up what it reads, as the charge of a neuron does.
     ``lists_sources``: a cfg names all it reads; the others read the layer before them first. ``takes`` (size of the
     first, of another): whether it can read both. ``divides``: by what it wants the sides of its map to divide.
+    ``fills``: it puts zeros between or behind the values that it moves.
 
     ``channels`` (layer, widths it reads, place for messages) -> its own. ``size`` and ``stride`` (layer, of its
     first feature) -> its own; a stride is input px per output px, 0 behind a global pool. ``density`` (layer, shares of
@@ -84,6 +85,7 @@ class OpFacts:
     lists_sources: bool = False
     takes: Callable[[Size, Size], bool] = lambda first, other: first == other
     divides: Callable[[Any], int] = lambda layer: 1
+    fills: Callable[[Any], bool] = lambda layer: False
     channels: Callable[[Any, list[int], str], int] = _same_width
     size: Callable[[Any, Size], Size] = _same_size
     stride: Callable[[Any, Fraction], Fraction] = _same_stride
@@ -248,6 +250,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
     ),
     s.Upsample: OpFacts(
         "upsample",
+        fills=lambda layer: layer.zeros,
         hands_on=True,
         keeps_constants=True,
         within=True,
@@ -262,6 +265,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
     s.Fitted: OpFacts(
         "fit",
         within=True,
+        fills=lambda layer: True,
         lists_sources=True,
         divides=lambda layer: layer.stride,
         channels=lambda layer, given, place: layer.filters,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.forward import move
+from utils.darknet.ops import facts
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.integer import CACHED_VALUES, IntShortcut, Requantiser
 
@@ -132,7 +133,7 @@ def in_pixels(x: Tensor) -> tuple[Tensor, ...]:
 def move_bytes(layer: s.Layer, given: Sequence[Tensor], zeros: Sequence[int | None], zero: int | None) -> Tensor:
     """`move` for stored levels: as bytes, all stored as the result is; through floats where there are none."""
     known = [at for at in zeros if at is not None]
-    if zero is None or len(known) < len(zeros) or (zero and isinstance(layer, s.Upsample) and layer.zeros):
+    if zero is None or len(known) < len(zeros) or (zero and facts(layer).fills(layer)):
         return stored(move(layer, [levels_of(x, at) for x, at in zip(given, zeros, strict=True)]), zero)
     # a level that both can store is the difference of the zeros away, whatever a byte carries over
     alike = [x if at == zero else x + (zero - at) % BYTE for x, at in zip(given, known, strict=True)]

@@ -11,6 +11,7 @@ from torch.nn.grad import conv2d_input
 
 from utils.darknet import spec as s
 from utils.darknet.forward import move, move_channels
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels, sizes
 from utils.darknet.walk import run
 from utils.quantization.integer import IntConv, IntegerNetwork
@@ -233,7 +234,7 @@ def _live(spec: s.ModelSpec, work: Collection[int], shapes: Mapping[int, Sequenc
     live: dict[int, Tensor] = {}
     heads = set(spec.heads)
     for i, layer in enumerate(spec.layers):
-        spreads = (isinstance(layer, s.Upsample) and layer.zeros) or isinstance(layer, s.Fitted)
+        spreads = facts(layer).fills(layer)
         if i in work or i in heads or not (spreads or any(j in live for j in layer.sources)):
             continue
         given = [live[j] if j in live else torch.ones(*shapes[j], dtype=torch.float64) for j in layer.sources]
