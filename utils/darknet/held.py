@@ -33,12 +33,15 @@ def kernel_tensors(layer: s.Kernel, given: int) -> tuple[Held, ...]:
     names = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var") if layer.bn else ("conv.bias",)
     per_channel = [Held(name, (layer.filters,), out=0) for name in names]
     into = 1 if layer.groups == 1 else None
-    return (*per_channel, Held("conv.weight", weight_shape(layer, given), out=0, into=into), *neuron_tensors(layer))
+    return (
+        *per_channel,
+        Held("conv.weight", weight_shape(layer, given), out=0, into=into),
+        *neuron_tensors(layer, layer.filters),
+    )
 
 
-def neuron_tensors(layer: s.Activated, channels: int | None = None) -> tuple[Held, ...]:
+def neuron_tensors(layer: s.Activated, width: int) -> tuple[Held, ...]:
     """What a layer's neuron learns: the decay of a plif, the gates of an ltc. They stand behind all else in a file."""
-    width = layer.filters if isinstance(layer, s.Kernel) else channels or 1
     if layer.activation == "plif":
         return (Held("neuron.rate", (1,)),)
     if layer.activation != "ltc":

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from utils.darknet import spec as s
 from utils.darknet.network import Checkpoint, Network, State
+from utils.darknet.ops import activation_of
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.int_checkpoint import integer_of
@@ -45,7 +45,7 @@ def dequantise(network: IntegerNetwork) -> Dequantised:
     pixels = _pixels(network)
     for i, op in network.ops.items():
         layer = network.spec.layers[i]
-        if isinstance(layer, s.Activated) and layer.activation != "linear":
+        if activation_of(layer) != "linear":
             highest[i] = network.grids[i].scale * network.grids[i].qmax
         if not isinstance(op, IntConv):
             continue

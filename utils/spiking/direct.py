@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet.ops import facts
-from utils.darknet.spec import ModelSpec, TransposedConv
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.spiking.synops import MEMBRANE_BYTES, LayerCost, SpikeCost, cost_of
 from utils.temporal.execution import FRAMES, Clock
@@ -52,7 +52,7 @@ def measure_direct(model: Timed, batches: Iterable[Tensor]) -> SpikeCost:
     """
     spec, state = model.spec, model.state_dict()
     for i, layer in spec.kernels.items():
-        if isinstance(layer, TransposedConv):
+        if layer.inputs_first:
             raise InputError(f"cfg line {layer.line}: the accumulates of layer {i}, a transposed one, are not counted")
     work = {
         i: state[f"layers.{i}.conv.weight"].cpu() if i in spec.kernels else None

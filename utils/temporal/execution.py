@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts
 from utils.temporal.neurons import Memory, StatefulNeuron
 
 Memories = Mapping[int, Memory]  # of every neuron, by layer
@@ -117,7 +118,7 @@ def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
         return None
     readers = _through(spec, {i})
     behind = [neurons[j].v_th for j in readers if j in neurons]
-    if any(isinstance(spec.layers[j], s.Shortcut) for j in readers):
+    if any(facts(spec.layers[j]).section == "shortcut" for j in readers):
         return RESIDUAL_SHARE * (behind or [next(iter(neurons.values())).v_th])[0]
     return behind[0] if behind else None
 
@@ -125,7 +126,7 @@ def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
 def _through(spec: s.ModelSpec, found: Collection[int]) -> set[int]:
     """The layers that read some edges, directly or through those that move values."""
     readers = {j for j, layer in enumerate(spec.layers) if set(layer.sources) & set(found)}
-    moves = {j for j in readers if isinstance(spec.layers[j], s.Pool | s.Route | s.Upsample | s.Dropout)}
+    moves = {j for j in readers if not facts(spec.layers[j]).computes and j not in spec.heads}
     return readers | (_through(spec, moves) if moves else set())
 
 

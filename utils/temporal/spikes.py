@@ -8,7 +8,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.forward import move_channels
 from utils.darknet.neuron_spec import SPIKING
-from utils.darknet.ops import facts
+from utils.darknet.ops import activation_of, facts
 from utils.darknet.shapes import channels
 from utils.darknet.walk import run
 
@@ -23,7 +23,11 @@ def spike_units(spec: s.ModelSpec) -> dict[int, Tensor]:
     def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
         if i in neurons:
             return torch.full((width[i],), neurons[i].unit if neurons[i].kind in SPIKING else 0.0)
-        if isinstance(layer, s.Shortcut) and layer.activation == "linear" and not layer.weighted:
+        if (
+            facts(layer).section == "shortcut"
+            and not facts(layer).tensors(layer, 1)
+            and activation_of(layer) == "linear"
+        ):
             return _of_sum(given)
         if facts(layer).computes:
             return torch.zeros(width[i])
