@@ -181,3 +181,10 @@ def test_the_chain_of_scripts_runs_on_masks(tmp_path, monkeypatch):
 def test_a_flag_that_cannot_act_on_masks_is_refused():
     with pytest.raises(InputError, match="--conf-thres: cannot act in segmentation: every pixel has one class"):
         check_idle(task_of(parse_cfg(CFG)), ("conf_thres",))
+
+
+@pytest.mark.parametrize("cfg", ["cifar-resnet20", "camvid-deeplab"])
+def test_the_sample_set_of_boxes_is_refused_by_tasks_that_cannot_learn_from_it(cfg):
+    task = task_of(read_cfg(ROOT / f"cfg/{cfg}.cfg"))
+    with pytest.raises(InputError, match="the sample set has boxes alone; give --data a folder with"):
+        task.open_data(ROOT / "data/digits.data")

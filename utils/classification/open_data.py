@@ -18,6 +18,8 @@ from utils.errors import InputError
 
 VALID = ("val", "valid", "validation", "test")
 
+SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
+
 
 def open_data(place: Path | str) -> Manifest:
     """Read a folder or a ``.data`` file.
@@ -26,6 +28,10 @@ def open_data(place: Path | str) -> Manifest:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
     path = Path(place)
+    if path.resolve() == SAMPLE:
+        raise InputError(
+            f"--data {place}: the sample set has boxes alone; give --data a folder with train/CLASS/ and val/CLASS/"
+        )
     return _folder(path.absolute()) if path.is_dir() else files.read_manifest(path)
 
 

@@ -22,6 +22,8 @@ VALID = ("val", "valid", "test")
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
 IGNORED = 255  # the border of a fitted picture, and Pascal VOC's contours
 
+SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
+
 
 def open_data(place: Path | str) -> Manifest:
     """Read a folder or a ``.data`` file.
@@ -30,6 +32,10 @@ def open_data(place: Path | str) -> Manifest:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
     path = Path(place)
+    if path.resolve() == SAMPLE:
+        raise InputError(
+            f"--data {place}: the sample set has boxes alone; give --data a folder with images/, masks/ and names.txt"
+        )
     return _folder(path.absolute()) if path.is_dir() else files.read_manifest(path)
 
 
