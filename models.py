@@ -17,6 +17,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.forward import without_tensors
 from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
+from utils.darknet.onnx_model import open_onnx
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import alike, source_shares
@@ -222,12 +223,14 @@ class Loaded:
 
 
 def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
-    """The one door: ``.weights`` (with its cfg), or any checkpoint of ours, which carries its own.
+    """The one door: ``.weights`` (with its cfg), or any checkpoint or float ``.onnx`` of ours, which carry their own.
 
     Raises:
         InputError: the file is missing, damaged or does not fit the cfg, or the kind of the checkpoint is unknown.
     """
     path = Path(weights)
+    if path.suffix == ".onnx":
+        return _open_onnx(path, cfg)
     checkpoint = _open(path, cfg)
     spec = checkpoint.network.spec
     height, width = checkpoint.meta.get("size", (spec.height, spec.width))
@@ -246,6 +249,22 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     spec, integer = checkpoint.network.spec, integer_of(checkpoint, str(path))
     model = IntegerExecutor(integer)
     return Loaded(model, spec, checkpoint.kind, integer=integer, **common)
+
+
+def _open_onnx(path: Path, cfg: str | Path | None) -> Loaded:
+    if cfg is not None:
+        raise InputError(f"{path}: carries its own structure; leave --cfg away")
+    found = open_onnx(path)
+    return Loaded(
+        found.predictor,
+        found.spec,
+        "onnx",
+        names=found.names,
+        size=found.size,
+        path=path,
+        grey=found.grey,
+        resize=found.resize,
+    )
 
 
 def _open(path: Path, cfg: str | Path | None) -> Checkpoint:

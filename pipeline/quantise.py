@@ -99,7 +99,8 @@ def to_integers(session: Session[Q], folder: Path | None = None) -> IntegerNetwo
     if session.loaded.integer is not None:
         log.info("%s is quantised already; its own bits and scales stay", session.loaded.path)
         return session.loaded.integer
-    assert session.loaded.network is not None
+    if session.loaded.network is None:
+        raise InputError(f"{session.loaded.path}: is {session.loaded.kind}; quantise the float network it was made of")
     scheme = scheme_of(session.config, session.loaded.spec)
     images = session.training_images(session.config.calibration)
     if session.config.bits == "auto":

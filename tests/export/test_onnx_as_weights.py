@@ -1,0 +1,66 @@
+"""test.py and detect.py take a float model.onnx of ours: the same numbers as the network it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import export
+import quantize
+import test as test_script
+from models import load_model
+from tests.export.nets import small
+from tests.export.test_script import HERE, place
+from tests.quantization.random_nets import random_images
+from utils.errors import InputError
+from utils.export.onnx_graph import save
+from utils.export.onnx_qdq import qdq_model
+
+assert place  # a fixture
+
+
+def written(*words: str) -> str:
+    typed = ["onnx", "--float", "--weights", "weights/net.pt", *words, *HERE]
+    return str(export.run(export.parser().parse_args(typed)).paths()[0])
+
+
+def test_test_measures_the_file_as_it_measures_the_network(place):
+    path = written()
+    found = [
+        test_script.run(test_script.parser().parse_args(["--weights", w, *HERE])) for w in ("weights/net.pt", path)
+    ]
+    one, other = (next(iter(each.metrics.values())) if "map50" not in each.metrics else each.metrics for each in found)
+    names = ("map50", "map", "precision", "recall")
+    assert [one[name] for name in names] == pytest.approx([other[name] for name in names], abs=1e-6)
+
+
+def test_the_door_gives_maps_names_and_size_of_the_file(place):
+    loaded, right = load_model(written()), load_model("weights/net.pt")
+    assert (loaded.kind, loaded.names, loaded.size, loaded.spec) == ("onnx", right.names, right.size, right.spec)
+    x = random_images(2, side=64)
+    with torch.no_grad():
+        for mine, theirs in zip(loaded.predictor(x), right.predictor(x), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        InputError, match=r"--img-size: \(3, 32, 32\), and this ONNX file takes \(3, 64, 64\); .*--dynamic"
+    ):
+        loaded.predictor(x[:, :, :32, :32])
+
+
+def test_files_that_do_not_say_what_they_are_are_refused(place):
+    with pytest.raises(InputError, match=r"model\.onnx: has boxes, and maps are measured; export it without --decode"):
+        load_model(written("--decode"))
+    network, _ = small("tests/cfgs/plain.cfg")
+    save(qdq_model(network, (64, 64)), Path("qdq.onnx"))
+    with pytest.raises(InputError, match=r"qdq\.onnx: does not say what its outputs mean; give one that export\.py"):
+        load_model("qdq.onnx")
+    Path("broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(InputError, match=r"broken\.onnx: onnxruntime cannot read it"):
+        load_model("broken.onnx")
+    words = ["--weights", written("--name", "q"), *HERE]
+    with pytest.raises(InputError, match=r"model\.onnx: is onnx; quantise the float network it was made of"):
+        quantize.run(quantize.parser().parse_args(words))
+    with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
+        load_model("gone.onnx")

@@ -1,0 +1,81 @@
+"""An ONNX file of ours as a predictor: onnxruntime computes the maps, the metadata say what they mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.darknet import spec as s
+from utils.darknet.cfg import parse_cfg
+from utils.errors import InputError
+
+OURS = "darkspike."  # before every key of the metadata
+MISSING = "the package onnxruntime is missing; pip install -r requirements-export.txt"
+
+
+class OnnxPredictor(nn.Module):
+    """``forward`` takes [N, C, H, W] in 0..1 and returns the heads' raw maps, in cfg order; on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session, self.input = session, session.get_inputs()[0]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images -> maps.
+
+        Raises:
+            InputError: the file was written for images of another size.
+        """
+        wanted = self.input.shape[1:]
+        if any(isinstance(side, int) and side != got for side, got in zip(wanted, x.shape[1:], strict=True)):
+            raise InputError(
+                f"--img-size: {tuple(x.shape[1:])}, and this ONNX file takes {tuple(wanted)}; leave it away, or export "
+                "with --dynamic"
+            )
+        given = {self.input.name: x.detach().float().cpu().contiguous().numpy()}
+        return [torch.from_numpy(found).to(x.device) for found in self.session.run(None, given)]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What a file holds: a predictor, and of its metadata the structure, names, (height, width) px, and its input."""
+
+    predictor: OnnxPredictor
+    spec: s.ModelSpec
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    resize: str
+    grey: bool
+
+
+def open_onnx(path: Path) -> OnnxFile:
+    """Read a ``model.onnx`` that ``export.py onnx --float`` wrote.
+
+    Raises:
+        InputError: it is missing or no ONNX, the package is missing, or the file does not say what its maps mean.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"{path}: {MISSING}") from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; export.py onnx --float makes one")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own kinds, which are no common one's
+        raise InputError(f"{path}: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
+    about = session.get_modelmeta().custom_metadata_map
+    if f"{OURS}cfg" not in about:
+        raise InputError(f"{path}: does not say what its outputs mean; give one that export.py onnx --float wrote")
+    if about[f"{OURS}outputs"] != "maps":
+        raise InputError(f"{path}: has boxes, and maps are measured; export it without --decode")
+    spec, image = parse_cfg(about[f"{OURS}cfg"], str(path)), json.loads(about[f"{OURS}input"])
+    height, width = json.loads(about[f"{OURS}size"])
+    names = tuple(json.loads(about[f"{OURS}names"]))
+    grey = image["colour"] == "grey" and spec.channels > 1
+    return OnnxFile(OnnxPredictor(session), spec, names, (height, width), image["resize"], grey)
