@@ -23,8 +23,9 @@ import quantize
 import slim_prune
 import train
 from utils import cli
+from utils.chain.decisions import BackOff, CutShare, Learn, Recover, Widen
 from utils.config.pipeline import PipelineConfig
-from utils.distillation.strategies import terms_of
+from utils.distillation.strategies import USUAL, terms_of
 
 if TYPE_CHECKING:
     from pipeline.pipeline import Stage
@@ -40,24 +41,30 @@ def stages(config: PipelineConfig) -> list[Stage]:
     """What is run, each stage on the network that the one before it left."""
     from pipeline.pipeline import Stage, TeacherSpec  # here, since --help needs no torch
 
-    first = ["--epochs", config.epochs, *(["--cfg", config.cfg] if config.cfg else [])]
+    first = ["--cfg", config.cfg] if config.cfg else []
     first += ["--weights", config.weights] if config.weights else []
     first += ["-pt"] if config.weights or config.pretrained else []
+    files = [Path(path) for path in (config.cfg, config.weights) if path]
     teacher = TeacherSpec("baseline", config.kd) if terms_of(config.kd) else None
-    bits = ["--w-bit", config.w_bit, "--a-bit", config.a_bit]
+    usual = TeacherSpec("baseline", USUAL)  # of a strong penalty, whatever is taught after the cut
+    learn = Learn("baseline", config.epochs, config.patience)
+    push = BackOff(config.sparse_epochs, config.s)
+    recover = Recover(config.finetune_epochs, config.patience)
+    named = bool(config.point)
     return [
-        Stage("baseline", train, first, [Path(path) for path in (config.cfg, config.weights) if path]),
-        Stage("sparse", train, ["-sr", "--prune", 1, "--s", config.s, "--epochs", config.sparse_epochs]),
-        Stage("pruned", slim_prune, ["--percent", config.percent, "--layer-keep", config.layer_keep]),
-        Stage("finetuned", train, ["--epochs", config.finetune_epochs], teacher=teacher),
-        Stage("quantised", quantize, bits, named=bool(config.point)),
-        Stage("spiking", convert_snn, [], named=bool(config.point)),
+        Stage("baseline", train, first, files, decision=learn, best=True),
+        Stage("sparse", train, ["-sr", "--prune", 1], teacher=usual, decision=push),
+        Stage("pruned", slim_prune, ["--layer-keep", config.layer_keep], decision=CutShare(config.percent)),
+        Stage("finetuned", train, [], teacher=teacher, decision=recover, best=True),
+        Stage("quantised", quantize, [], named=named, decision=Widen(config.w_bit, config.a_bit)),
+        Stage("spiking", convert_snn, [], named=named),
     ]
 
 
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
-    from pipeline.pipeline import check_chain, check_start, run_chain
+    from pipeline.init_weights import check_chain, check_start
+    from pipeline.pipeline import run_chain
     from pipeline.sweep import run_sweep, watch_parent
 
     check_start(config)
@@ -69,5 +76,14 @@ def run(config: PipelineConfig) -> Record:
     return run_chain(config, stages(config))
 
 
+def command(config: PipelineConfig) -> None:
+    """The same from the command line, where a chain that lost more than ``--max-drop`` ends with exit code 3."""
+    from pipeline.summary import check_verdict
+
+    record = run(config)
+    if not config.point:
+        check_verdict(record)
+
+
 if __name__ == "__main__":
-    cli.main(run, parser())
+    cli.main(command, parser())

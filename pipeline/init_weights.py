@@ -1,7 +1,9 @@
-"""What a training run starts from: a cfg, Darknet weights or a checkpoint of ours, fitted to the data's classes."""
+"""What a training or a chain starts from: a cfg, Darknet weights or a checkpoint, fitted to the data's classes."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from models import Darknet
-from pipeline.session import batch_size, image_size
+from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
 from pipeline.spiking_training import as_spiking
+from pipeline.tasks import task_of
+from utils.chain.budget import TrainingBudget
+from utils.config.pipeline import STAGES, PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.memory import check_memory
-from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
+from utils.darknet.network import WITH_STATE, Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.shapes import sizes
-from utils.darknet.spec import ModelSpec
+from utils.darknet.spec import Kernel, ModelSpec
 from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
 from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
+from utils.files import check_writable
 from utils.quantization.dequantise import as_floats
 from utils.quantization.qat_checkpoint import KIND
+from utils.quantization.validate import check_supported
+from utils.reporting.files import sha256, stamps
+from utils.spiking.spike_schedule import check_spiking_spec
 from utils.task import Task
-from utils.training.build_optimizer import STEPS
+from utils.training.build_optimizer import STEPS, Learning, nominal_batch
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
@@ -36,6 +45,7 @@ log = logging.getLogger(__name__)
 # Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
 USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", "letter_box", "timesteps", "input", *FOLLOWED}
 QUANTISED = "quantised"
+PRUNED = Path("cfg/pruned")
 
 
 @dataclass(frozen=True)
@@ -183,3 +193,127 @@ def _own(checkpoint: Checkpoint, path: Path, cfg: str | None) -> Network:
 def _without_outputs(network: Network) -> State:
     heads = {str(j) for j in head_convolutions(network.spec).values()}
     return {key: value for key, value in network.state.items() if key.split(".")[1] not in heads}
+
+
+def training_batch(given: int | None, spec: ModelSpec, images: int) -> int:
+    """Images at once in training: as given, or the network's; fewer where a small set would be over in two steps."""
+    return given or min(batch_size(spec), max(1, images // STEPS))
+
+
+def budget_of(config: PipelineConfig) -> TrainingBudget:
+    """What the network and the data say of how long to train.
+
+    Raises:
+        InputError: one of them is not there or contradicts itself.
+    """
+    spec = spec_of_start(config)
+    manifest = task_of_start(config).open_data(config.data)
+    images = len(read_list(manifest.train))
+    batch = training_batch(config.batch_size, spec, images)
+    batches = -(-images // batch)
+    how = Learning(lr=1.0, epochs=1, batches=batches, batch_size=batch, nominal=nominal_batch(spec.batch))
+    return TrainingBudget(images, how.schedule.steps, trained=bool(config.weights))
+
+
+def check_start(config: PipelineConfig) -> None:
+    """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
+
+    A pruned network's file, for example, fills the first layers of the full one with numbers of other layers.
+
+    Raises:
+        InputError: so it is, and ``-pt`` does not ask for whatever fits.
+    """
+    path = Path(config.weights)
+    if not config.weights or path.suffix == ".pt" or config.pretrained:
+        return
+    spec = read_cfg(config.cfg or CFG)
+    try:
+        read_weights(path, spec)
+    except InputError as error:
+        hint = " (--cfg of a pruned network lies in cfg/pruned/)" if "bytes" in str(error) else ""
+        if not _begins_with(path, spec):
+            raise InputError(f"{error}{hint}") from error
+
+
+def _begins_with(path: Path, spec: ModelSpec) -> bool:
+    """Whether the file's numbers are those of the network's first layers, or of all but its outputs."""
+    try:
+        return not any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out)
+    except InputError:  # numbers of other layers, which as a variance, say, are negative
+        return False
+
+
+def task_of_start(config: PipelineConfig) -> Task:
+    """The task of the network that the chain starts from.
+
+    Raises:
+        InputError: it is not there, cannot be read, or has no output that a task knows.
+    """
+    return task_of(spec_of_start(config), config.weights if _own_cfg(config) else config.cfg or CFG)
+
+
+def check_chain(config: PipelineConfig) -> None:
+    """Refuse what a later stage would refuse: data, sizes, memory, folders, and what integers and spikes cannot do.
+
+    Raises:
+        InputError: what that stage would say, or which folder cannot be written.
+    """
+    last = STAGES.index(config.until or STAGES[-1])
+    spec, task = spec_of_start(config), task_of_start(config)
+    check_room(config, spec, task.open_data(config.data))
+    if last >= STAGES.index("quantised"):
+        layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
+        check_supported(replace(spec, layers=tuple(layers)))
+    if last >= STAGES.index("spiking"):
+        check_spiking_spec(spec)
+    check_writable(RUNS, WEIGHTS, *([PRUNED] if last >= STAGES.index("pruned") else []))
+
+
+def spec_of_start(config: PipelineConfig) -> ModelSpec:
+    """The structure that the chain starts from.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is none that can be trained.
+    """
+    if config.cfg is not None or not config.weights.endswith(".pt"):
+        return read_cfg(config.cfg or CFG)
+    checkpoint = load_checkpoint(config.weights)
+    if checkpoint.kind not in WITH_STATE:
+        raise InputError(
+            f"{config.weights}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
+        )
+    return checkpoint.network.spec
+
+
+def _own_cfg(config: PipelineConfig) -> bool:
+    return config.cfg is None and config.weights.endswith(".pt")
+
+
+def fingerprint_of_data(config: PipelineConfig) -> str:
+    """What ``--data`` says, names and sizes of its images, bytes of their labels; the sample set is composed first.
+
+    Raises:
+        InputError: the data set is not there or contradicts itself.
+    """
+    task = task_of_start(config)
+    return _data_fingerprint(task, task.open_data(config.data))
+
+
+def _data_fingerprint(task: Task, manifest: Manifest) -> str:
+    """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
+    message = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
+    for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
+        labels = task.label_file(image, manifest)
+        message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
+        message.append(sha256(labels) if labels.is_file() else labels.name if labels.is_dir() else "")
+    return fingerprint([], message)
+
+
+def fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
+    """What a stage's outcome depends on: the bytes of its inputs and its flags.
+
+    Raises:
+        InputError: an input is missing.
+    """
+    message = json.dumps([*words, *(stamp["sha256"] for stamp in stamps(files))])
+    return hashlib.sha256(message.encode()).hexdigest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,29 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.convert import spikes_of
-from pipeline.init_weights import check_room
-from pipeline.session import RUNS, WEIGHTS, Session, check_alone, open_session, output_of
-from pipeline.summary import Measured, about, leave, with_report
-from pipeline.tasks import task_of
+from pipeline.init_weights import budget_of, fingerprint, fingerprint_of_data
+from pipeline.session import RUNS, WEIGHTS, check_alone, output_of
+from pipeline.summary import Left, summarise
 from utils import cli
-from utils.config.pipeline import STAGES, PipelineConfig
+from utils.chain.budget import TrainingBudget
+from utils.chain.console import Console, Remaining, console
+from utils.chain.decisions import Decision, Once, StageView, Tried, Try
+from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
-from utils.darknet.cfg import read_cfg
-from utils.darknet.network import WITH_STATE, load_checkpoint
-from utils.darknet.spec import Kernel, ModelSpec
-from utils.darknet.weights import read_weights
-from utils.data.manifest import Manifest, read_list
+from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
-from utils.files import check_writable, hold, names_kept, shown
-from utils.quantization.validate import check_supported
-from utils.reporting.files import sha256, stamps
-from utils.reporting.html.report import NAME as REPORT
-from utils.reporting.record import FILE, Record, finish_record, latest_record, new_run_folder, read_record, start_record
-from utils.reporting.tables import stage_table
-from utils.spiking.spike_schedule import check_spiking_spec, encode
-from utils.task import Task
+from utils.files import names_kept
+from utils.reporting.record import Record, latest_record
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +51,11 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """One script with its flags.
+    """One script with its flags, and what decides the rest of them from what was seen.
 
     ``files`` are inputs besides the data and the network of the stage before. The files of a stage that is ``named``
-    carry its name; the others are called after the network they are made of.
+    carry its name; the others are called after the network they are made of. With ``best`` it leaves its best epoch
+    where that is better than its last one.
     """
 
     name: str
@@ -74,6 +64,8 @@ class Stage:
     files: Sequence[Path] = field(default_factory=list)
     named: bool = True
     teacher: TeacherSpec | None = None
+    decision: Decision = field(default_factory=Once)
+    best: bool = False
 
 
 @names_kept()
@@ -86,26 +78,25 @@ def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
         InputError: whatever a stage refuses; the stages before it are kept.
     """
     check_alone("compress", config.name)
-    records: dict[str, Record] = {}
-    commands: dict[str, str] = {}
-    left: dict[str, Path] = {}
-    print_ = fingerprint_of_data(config)
-    for number, stage in enumerate(stages, 1):
-        print_, flags = _next(config, stage, left, print_)
-        log.info("\n== %d/%d %s", number, len(stages), stage.name)
-        commands[stage.name] = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
-        done = _done(print_)
-        if done is not None:
-            log.info("done before: %s", done.folder)
-        records[stage.name] = done or _run(stage, flags, print_)
-        weights = output_of(records[stage.name])
-        if weights is None:
-            raise InputError(f"{records[stage.name].folder}: the network this stage left is gone; delete this folder")
-        left[stage.name] = weights
-        if stage.name == config.until:
-            return records[stage.name]
-    teachers = {stage.name: stage.teacher for stage in stages if stage.teacher}
-    return _finish(config, print_, records, commands, teachers)
+    left, print_, budget = dict[str, Left](), fingerprint_of_data(config), budget_of(config)
+    log.info("%s", budget)
+    given = {"baseline": config.epochs, "sparse": config.sparse_epochs, "finetuned": config.finetune_epochs}
+    remaining = Remaining(
+        {name: said or budget.epochs(name) for name, said in given.items()}, tuple(each.name for each in stages)
+    )
+    with console(cli.Lines, remaining, verbose=config.verbose) as shown:
+        for number, stage in enumerate(stages, 1):
+            place = f"stage {number} of {len(stages)}, {stage.name}"
+            log.info("\n== %s", place)
+            try:
+                left[stage.name] = _stage(config, stage, left, print_, budget, _Here(place, shown, remaining))
+            except KeyboardInterrupt as error:
+                again = shlex.join(["python3", "compress.py", *cli.words_of(config, config.given)])
+                raise type(error)(f"in {place}; the same command goes on there: {again}") from None
+            if stage.name == config.until:
+                return left[stage.name].record
+            print_ = left[stage.name].print_
+        return summarise(config, print_, left, {e.name: e.teacher for e in stages if e.teacher and left[e.name].taught})
 
 
 def finished_chain(config: PipelineConfig, stages: Sequence[Stage], data: str) -> Record | None:
@@ -116,14 +107,13 @@ def finished_chain(config: PipelineConfig, stages: Sequence[Stage], data: str) -
         stages: of the chain.
         data: what ``fingerprint_of_data`` says of ``config.data``.
     """
-    left: dict[str, Path] = {}
-    print_ = data
+    left, print_, budget = dict[str, Left](), data, budget_of(config)
     for stage in stages:
-        print_, _ = _next(config, stage, left, print_)
-        weights = output_of(_done(print_))
-        if weights is None:
+        try:
+            left[stage.name] = _stage(config, stage, left, print_, budget, None)
+        except _NotDone:
             return None
-        left[stage.name] = weights
+        print_ = left[stage.name].print_
 
     def fits(record: Record) -> bool:
         return record.script == "compress" and record.args.get("fingerprint") == print_
@@ -131,119 +121,156 @@ def finished_chain(config: PipelineConfig, stages: Sequence[Stage], data: str) -
     return latest_record(RUNS, "compress*", fits)
 
 
-def _next(config: PipelineConfig, stage: Stage, left: Mapping[str, Path], before: str) -> tuple[str, list[str]]:
-    """The fingerprint of a stage on the networks that those before it left, and the flags to run it with."""
+class _NotDone(Exception):  # noqa: N818  # nothing went wrong
+    pass
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Where a chain that runs is, and who shows it."""
+
+    place: str
+    shown: Sequence[Console]
+    remaining: Remaining
+
+    def begin(self, stage: str, *, runs: bool) -> None:
+        """A try of a stage begins, or was done before."""
+        for each in self.shown:
+            each.stage, each.place = stage, self.place
+        if not runs:
+            self.remaining.skip()
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A try that ended: its record and networks; none where it was refused."""
+
+    tried: Tried
+    print_: str
+    command: str
+    record: Record | None = None
+    last: Path | None = None
+    best: Path | None = None
+
+
+def _stage(
+    config: PipelineConfig,
+    stage: Stage,
+    left: Mapping[str, Left],
+    before: str,
+    budget: TrainingBudget,
+    here: _Here | None,
+) -> Left:
+    """Try what the stage's decision asks for until it has enough; ``here`` is None where nothing may run.
+
+    Raises:
+        InputError: a try was refused, and there is no other.
+        _NotDone: it would have to run.
+    """
+    start = [*left.values()][-1] if left else None
+    baseline = next(iter(left.values())).score if left else None
+    seen = StageView(budget, config.max_drop, baseline, start.score if start else None)
+    ran: list[_Ran] = []
+    while (asked := stage.decision.next(seen, [each.tried for each in ran])) is not None:
+        if here and asked.flags:
+            log.info("%s: %s", " ".join(map(str, asked.flags)), asked.why)
+        ran.append(_try(config, stage, asked, left, before, [each.best for each in ran], here))
+    tried = [each.tried for each in ran]
+    kept = stage.decision.kept(seen, tried)
+    chosen = ran[len(ran) - 1 if kept is None else kept]
+    if chosen.record is None:
+        raise InputError(chosen.tried.fact)
+    if here:
+        here.remaining.ended(stage.name)
+    path, score = chosen.last, chosen.tried.score
+    if kept is None and start is not None:
+        path, score = start.path, start.score
+    elif stage.best:
+        path, score = chosen.best, chosen.tried.best
+    if path is None or not path.is_file():
+        raise InputError(f"{chosen.record.folder}: the network this stage left is gone; delete this folder")
+    return Left(
+        path, chosen.record, score, chosen.print_, chosen.command, tuple(tried), kept, chosen.tried.given.taught
+    )
+
+
+def _try(
+    config: PipelineConfig,
+    stage: Stage,
+    asked: Try,
+    left: Mapping[str, Left],
+    before: str,
+    bests: Sequence[Path | None],
+    here: _Here | None,
+) -> _Ran:
+    """One run of a stage, done before or now."""
+    given = {name: each.path for name, each in left.items()}
+    if asked.start is not None and (best := bests[asked.start]) is not None:
+        given[[*given][-1]] = best
+    print_, flags = _next(config, stage, asked, given, before, first=next(iter(left.values())).path if left else None)
+    command = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
+    done = _done(print_)
+    if here:
+        here.begin(stage.name, runs=done is None)
+    if done and here:
+        log.info("done before: %s", done.folder)
+    if not done and not here and not asked.refusable:
+        raise _NotDone
+    fact = ""
+    if done is None and here:
+        try:
+            done = _run(stage, flags, print_)
+        except InputError as error:
+            if not asked.refusable:
+                raise
+            fact = str(error)
+            log.info("%s", fact)
+    if done is None:
+        return _Ran(Tried(asked, None, fact=fact), print_, command)
+    score, highest = scores_of(done)
+    if here and highest is not None and done.task:
+        log.info("%s: %s %.4f", stage.name, done.task.score.heading, highest if stage.best else score)
+    last = output_of(done)
+    better = last if highest == score else output_of(done, "best*.pt")
+    return _Ran(Tried(asked, score, highest), print_, command, done, last, better or last)
+
+
+def scores_of(record: Record) -> tuple[float | None, float | None]:
+    """The score of the network that a run left, and of its best epoch where that is better; None where none is told."""
+    name = record.task.headline if record.task else ""
+    rows = [*(row for row in record.metrics.values() if isinstance(row, Mapping)), record.metrics]
+    score = next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
+    if score is None or output_of(record, "best*.pt") is None:
+        return score, score
+    return score, max(score, record.metrics.get("best", {}).get(name) or score)
+
+
+def _next(
+    config: PipelineConfig,
+    stage: Stage,
+    asked: Try,
+    left: Mapping[str, Path],
+    before: str,
+    *,
+    first: Path | None = None,
+) -> tuple[str, list[str]]:
+    """The fingerprint of a try on the networks that the stages before left, and the flags to run it with.
+
+    ``first``: the network of the first of them, where a try goes on from another one than what the last of them left.
+    """
     given = {"--weights": [*left.values()][-1]} if left else {}
-    given |= {"--t_weights": left[stage.teacher.stage]} if stage.teacher else {}
+    teacher = stage.teacher if asked.taught else None
+    if teacher:
+        own = first if first is not None and teacher.stage == next(iter(left)) else left[teacher.stage]
+        given |= {"--t_weights": own}
     files = [*stage.files, *given.values()] or [Path(CFG)]
-    taught = ["--KDstr", stage.teacher.strategy] if stage.teacher else []
-    flags = [*map(str, stage.flags), *taught, *cli.words_of(config, SHARED)]
-    print_ = _fingerprint(files, [before, stage.name, *flags])
+    taught = ["--KDstr", teacher.strategy] if teacher else []
+    flags = [*map(str, (*stage.flags, *asked.flags)), *taught, *cli.words_of(config, SHARED)]
+    print_ = fingerprint(files, [before, stage.name, *flags])
     flags += [word for flag, path in given.items() for word in (flag, str(path))]
     flags += ["--workers", str(config.workers)] if config.workers is not None else []
     flags += ["--name", f"{config.name or 'compress'}-{stage.name}"] if stage.named else []
     return print_, flags
-
-
-def check_chain(config: PipelineConfig) -> None:
-    """Refuse what a later stage would refuse: data, sizes, memory, folders, and what integers and spikes cannot do.
-
-    Raises:
-        InputError: what that stage would say, or which folder cannot be written.
-    """
-    last = STAGES.index(config.until or STAGES[-1])
-    spec, task = spec_of_start(config), task_of_start(config)
-    check_room(config, spec, task.open_data(config.data))
-    if last >= STAGES.index("quantised"):
-        layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
-        check_supported(replace(spec, layers=tuple(layers)))
-    if last >= STAGES.index("spiking"):
-        check_spiking_spec(spec)
-    check_writable(RUNS, WEIGHTS, *([PRUNED] if last >= STAGES.index("pruned") else []))
-
-
-def spec_of_start(config: PipelineConfig) -> ModelSpec:
-    """The structure that the chain starts from.
-
-    Raises:
-        InputError: it is not there, cannot be read, or is none that can be trained.
-    """
-    if config.cfg is not None or not config.weights.endswith(".pt"):
-        return read_cfg(config.cfg or CFG)
-    checkpoint = load_checkpoint(config.weights)
-    if checkpoint.kind not in WITH_STATE:
-        raise InputError(
-            f"{config.weights}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
-        )
-    return checkpoint.network.spec
-
-
-def check_start(config: PipelineConfig) -> None:
-    """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
-
-    A pruned network's file, for example, fills the first layers of the full one with numbers of other layers.
-
-    Raises:
-        InputError: so it is, and ``-pt`` does not ask for whatever fits.
-    """
-    path = Path(config.weights)
-    if not config.weights or path.suffix == ".pt" or config.pretrained:
-        return
-    spec = read_cfg(config.cfg or CFG)
-    try:
-        read_weights(path, spec)
-    except InputError as error:
-        hint = " (--cfg of a pruned network lies in cfg/pruned/)" if "bytes" in str(error) else ""
-        if not _begins_with(path, spec):
-            raise InputError(f"{error}{hint}") from error
-
-
-def _begins_with(path: Path, spec: ModelSpec) -> bool:
-    """Whether the file's numbers are those of the network's first layers, or of all but its outputs."""
-    try:
-        return not any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out)
-    except InputError:  # numbers of other layers, which as a variance, say, are negative
-        return False
-
-
-def task_of_start(config: PipelineConfig) -> Task:
-    """The task of the network that the chain starts from.
-
-    Raises:
-        InputError: it is not there, cannot be read, or has no output that a task knows.
-    """
-    place = config.weights if config.cfg is None and config.weights.endswith(".pt") else config.cfg or CFG
-    return task_of(spec_of_start(config), place)
-
-
-def _fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
-    """What a stage's outcome depends on: the bytes of its inputs and its flags.
-
-    Raises:
-        InputError: an input is missing.
-    """
-    message = json.dumps([*words, *(stamp["sha256"] for stamp in stamps(files))])
-    return hashlib.sha256(message.encode()).hexdigest()
-
-
-def fingerprint_of_data(config: PipelineConfig) -> str:
-    """What ``--data`` says, names and sizes of its images, bytes of their labels; the sample set is composed first.
-
-    Raises:
-        InputError: the data set is not there or contradicts itself.
-    """
-    task = task_of_start(config)
-    return _data_fingerprint(task, task.open_data(config.data))
-
-
-def _data_fingerprint(task: Task, manifest: Manifest) -> str:
-    """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
-    message = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
-    for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
-        labels = task.label_file(image, manifest)
-        message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
-        message.append(sha256(labels) if labels.is_file() else labels.name if labels.is_dir() else "")
-    return _fingerprint([], message)
 
 
 def _done(fingerprint: str) -> Record | None:
@@ -257,7 +284,7 @@ def _done(fingerprint: str) -> Record | None:
 
 
 def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
-    """Run a stage, or go on with its training where it was cut."""
+    """Run a try, or go on with its training where it was cut."""
     config: RunConfig = stage.script.parser().parse_args(flags)
     config = replace(config, fingerprint=fingerprint)  # into the record and the checkpoint, to be known by
     if isinstance(config, TrainConfig):
@@ -272,67 +299,3 @@ def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
 def _begun_with(state: Mapping[str, Any]) -> Any:
     """The fingerprint of the stage that a cut training belongs to."""
     return (state.get("config") or state["args"]).get("fingerprint")  # before there were configs: the flags
-
-
-def _finish(
-    config: PipelineConfig,
-    fingerprint: str,
-    records: Mapping[str, Record],
-    commands: Mapping[str, str],
-    teachers: Mapping[str, TeacherSpec],
-) -> Record:
-    """Measure every stage in the same way, in one sitting."""
-    inputs = [path for path in map(output_of, records.values()) if path]
-    record = _record(config, fingerprint, inputs)
-    found: dict[str, Measured] = {}
-    for name, path in zip(records, inputs, strict=True):
-        session = open_session(replace(config, weights=str(path), cfg=None))
-        found[name] = _measure(session, path)
-    rows = {name: each.row for name, each in found.items()}
-    titled = {f"{n} (taught)" if n in teachers else n: row for n, row in rows.items()}
-    log.info("\n%s", stage_table(titled, session.task, title="compress"))
-    for name, each in teachers.items():
-        log.info("taught: the %s network taught the %s one, --KDstr %s", each.stage, name, each.strategy)
-    log.info(
-        "energy: fp32 MACs for float networks, int8 MACs for quantised, accumulates for spikes; 45 nm, arithmetic only"
-    )
-    outputs = leave(session, records, found, record.folder)
-    metrics = {
-        "stages": rows,
-        "stage_seconds": sum(each.seconds or 0.0 for each in records.values()),
-        "runs": {
-            name: {"command": commands[name], "folder": shown(each.folder), "seconds": each.seconds}
-            | ({"teacher": vars(teachers[name])} if name in teachers else {})
-            for name, each in records.items()
-        },
-        "about": about(session, Path(config.cfg or config.weights or CFG).stem),
-    }
-    done = with_report(finish_record(record, metrics=metrics, outputs=[*inputs, *outputs]))
-    log.info("record, pictures and report: %s", done.folder / REPORT)
-    return done
-
-
-def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) -> Record:
-    """The record of this chain: the folder of an earlier run of the same inputs, or a new one."""
-    same = (
-        path.parent
-        for path in sorted(RUNS.glob(f"compress*/{FILE}"))
-        if read_record(path).args.get("fingerprint") == fingerprint and hold(path.parent)
-    )
-    folder = next(same, None) or new_run_folder(RUNS, "compress", config.name)
-    args, task = replace(config, fingerprint=fingerprint).values, task_of_start(config)
-    return start_record(folder, script="compress", args=args, seed=config.seed, inputs=inputs, task=task)
-
-
-def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
-    predictor, loaded = session.loaded.predictor, session.loaded
-    metrics = session.score(predictor)
-    row = session.numbers(predictor, metrics, loaded.spec, path)
-    network = load_checkpoint(path).network
-    if loaded.integer is None:
-        return Measured(row, metrics, network)
-    cost = spikes_of(session, encode(loaded.integer))
-    spiking = loaded.kind == "spiking"
-    row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
-    row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
-    return Measured(row, metrics, network, loaded.integer, cost)

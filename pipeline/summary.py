@@ -1,8 +1,10 @@
-"""What compress.py leaves beside its record for its report: tables that anyone can open, pictures, the page itself."""
+"""The end of a chain: every stage measured in one sitting, the verdict, tables and pictures, the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,39 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pipeline.convert import spikes_of
 from pipeline.pruning_report import all_gammas
-from pipeline.session import Session
-from utils.darknet.network import Network
+from pipeline.session import RUNS, Session, open_session
+from utils import cli
+from utils.chain.decisions import Tried, rows_of
+from utils.chain.verdict import Verdict, judge_chain
+from utils.config.pipeline import PipelineConfig
+from utils.config.run import CFG
+from utils.darknet.network import Network, load_checkpoint
+from utils.errors import NotMet
+from utils.files import hold, shown
 from utils.pruning.scores import gammas
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.files import stamps
+from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.html.report import write_report
 from utils.reporting.plots import plot_channels, plot_gammas, plot_results
-from utils.reporting.record import Record, write_record
+from utils.reporting.record import (
+    FILE,
+    Record,
+    finish_record,
+    new_run_folder,
+    read_record,
+    start_record,
+    write_record,
+)
 from utils.reporting.results import read_rows, write_rows
+from utils.reporting.tables import stage_table
+from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost
 from utils.task import Metrics
+
+log = logging.getLogger(__name__)
 
 BINS = np.geomspace(1e-6, 10.0, 85)  # of |gamma|: twelve a decade
 
@@ -35,6 +58,120 @@ class Measured:
     network: Network
     integer: IntegerNetwork | None = None
     cost: SpikeCost | None = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a stage left: its network, the record of the run that made it, its score, and what was tried.
+
+    ``print_`` and ``command`` are that run's. ``kept``: number of the try; None: the network that the stage began with.
+    """
+
+    path: Path
+    record: Record
+    score: float | None
+    print_: str
+    command: str
+    tries: tuple[Tried, ...] = ()
+    kept: int | None = 0
+    taught: bool = False
+
+
+def summarise(
+    config: PipelineConfig, fingerprint: str, left: Mapping[str, Left], teachers: Mapping[str, Any]
+) -> Record:
+    """Measure every stage in the same way, in one sitting, and judge the chain."""
+    inputs = [each.path for each in left.values()]
+    record = _record(config, fingerprint, inputs)
+    found: dict[str, Measured] = {}
+    for name, path in zip(left, inputs, strict=True):
+        session = open_session(replace(config, weights=str(path), cfg=None))
+        found[name] = _measure(session, path)
+    rows = {name: each.row for name, each in found.items()}
+    verdict = _verdict(config, session, left, rows)
+    _tell(session, rows, left, teachers)
+    outputs = leave(session, {name: each.record for name, each in left.items()}, found, record.folder)
+    metrics = {
+        "stages": rows,
+        "verdict": verdict.record(),
+        "decisions": [row for name, each in left.items() for row in rows_of(name, each.tries, each.kept)],
+        "stage_seconds": sum(each.record.seconds or 0.0 for each in left.values()),
+        "runs": {
+            name: {"command": each.command, "folder": shown(each.record.folder), "seconds": each.record.seconds}
+            | ({"teacher": vars(teachers[name])} if name in teachers else {})
+            for name, each in left.items()
+        },
+        "about": about(session, Path(config.cfg or config.weights or CFG).stem),
+    }
+    done = with_report(finish_record(record, metrics=metrics, outputs=[*inputs, *outputs]))
+    log.info("record, pictures and report: %s", done.folder / REPORT)
+    return done
+
+
+def check_verdict(record: Record) -> None:
+    """Say whether a finished chain kept its bar.
+
+    Raises:
+        NotMet: it did not.
+    """
+    verdict = record.metrics.get("verdict", {"met": True})
+    if not verdict["met"]:
+        raise NotMet(f"the bar is not met: {verdict['fact']}; {verdict['command']}")
+
+
+def _verdict(
+    config: PipelineConfig, session: Session[Any], left: Mapping[str, Left], rows: Mapping[str, dict[str, Any]]
+) -> Verdict:
+    """Whether the chain kept its bar, and the command that would help."""
+    names = {"baseline": "epochs", "sparse": "sparse_epochs", "finetuned": "finetune_epochs"}
+    used = {field: int(left[stage].record.args["epochs"]) for stage, field in names.items()}
+    scores = {name: float(row[session.task.headline]) for name, row in rows.items()}
+    params = {name: int(row["params"]) for name, row in rows.items()}
+    given = [name for name in config.given if getattr(config, name) is not None]
+    verdict = judge_chain(scores, params, config.max_drop, used | {"w_bit": config.w_bit}, given, session.heading)
+    if verdict.met or not (verdict.without or verdict.flags):
+        return verdict if verdict.met else replace(verdict, command="nothing more is known that would help")
+    said = cli.words_of(config, [name for name in given if name not in verdict.without])
+    return replace(verdict, command=f"try {shlex.join(['python3', 'compress.py', *said, *verdict.flags])}")
+
+
+def _tell(
+    session: Session[Any], rows: Mapping[str, dict[str, Any]], left: Mapping[str, Left], teachers: Mapping[str, Any]
+) -> None:
+    titled = {f"{n} (taught)" if n in teachers else n: row for n, row in rows.items()}
+    log.info("\n%s", stage_table(titled, session.task, title="compress"))
+    for name, each in teachers.items():
+        log.info("taught: the %s network taught the %s one, --KDstr %s", each.stage, name, each.strategy)
+    log.info(
+        "energy: fp32 MACs for float networks, int8 MACs for quantised, accumulates for spikes; 45 nm, arithmetic only"
+    )
+
+
+def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) -> Record:
+    """The record of this chain: the folder of an earlier run of the same inputs, or a new one."""
+    same = (
+        path.parent
+        for path in sorted(RUNS.glob(f"compress*/{FILE}"))
+        if read_record(path).args.get("fingerprint") == fingerprint and hold(path.parent)
+    )
+    folder = next(same, None) or new_run_folder(RUNS, "compress", config.name)
+    args = replace(config, fingerprint=fingerprint).values
+    task = open_session(replace(config, weights=str(inputs[0]), cfg=None)).task
+    return start_record(folder, script="compress", args=args, seed=config.seed, inputs=inputs, task=task)
+
+
+def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
+    predictor, loaded = session.loaded.predictor, session.loaded
+    metrics = session.score(predictor)
+    row = session.numbers(predictor, metrics, loaded.spec, path)
+    network = load_checkpoint(path).network
+    if loaded.integer is None:
+        return Measured(row, metrics, network)
+    cost = spikes_of(session, encode(loaded.integer))
+    spiking = loaded.kind == "spiking"
+    row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
+    row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
+    return Measured(row, metrics, network, loaded.integer, cost)
 
 
 def leave(

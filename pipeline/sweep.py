@@ -14,7 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.pipeline import SHARED, Stage, fingerprint_of_data, finished_chain, task_of_start
+from pipeline.init_weights import fingerprint_of_data, task_of_start
+from pipeline.pipeline import SHARED, Stage, finished_chain
 from pipeline.session import RUNS, check_alone
 from utils import cli
 from utils.config.pipeline import PipelineConfig
@@ -170,7 +171,7 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
 def _message(config: PipelineConfig, stage: Stage, *, first: bool) -> str:
     """What a stage's outcome depends on, but the network it is given."""
     shared = [getattr(config, name) for name in SHARED]
-    own = [stage.name, *map(str, stage.flags), *map(str, stage.files), str(stage.teacher)]
+    own = [stage.name, *map(str, stage.flags), repr(stage.decision), *map(str, stage.files), str(stage.teacher)]
     return json.dumps([*own, *(shared if first else [])], default=str)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,9 @@ def train(config: TrainConfig) -> Record:
             if epoch == run.stage.end:
                 leave_stage(run)
                 run = next_stage(run)
+            if is_stale(run.rows, run.task.primary, run.config.patience):
+                log.info("%d epochs brought nothing better: --patience is at its end", run.config.patience)
+                break
             one_epoch(run, epoch)
         return finish(run)
 
@@ -82,7 +85,8 @@ def cut_run(config: TrainConfig) -> Path:
         if checkpoint.training:
             check_training(checkpoint.training, path)
         if checkpoint.training and hold(path):
-            log.info("resume: %s, after epoch %d", path, checkpoint.training["progress"]["epochs"])
+            after = checkpoint.training["progress"]["epochs"]
+            log.info("resume: %s, after epoch %d", path, after, extra={"always": True})
             return path
         if checkpoint.training and config.resume != "newest":
             raise InputError(f"{path}: {holder(path)} is training it; wait for its end, or end it")
@@ -101,8 +105,17 @@ def one_epoch(run: Run, epoch: int) -> None:
     due = not run.config.notest and (epoch + 1) % validation_interval(run) == 0
     run.metrics = validate(run) if due or last else None
     run.rows.append(epoch_report.row(run, epoch, result) | (_sparsity(run, epoch) if run.config.sparse else {}))
-    log.info(epoch_report.line(run))
+    log.info(epoch_report.line(run), extra={"epoch": epoch + 1, "epochs": run.config.epochs})
+    last = last or is_stale(run.rows, run.task.primary, run.config.patience)
     _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
+
+
+def is_stale(rows: Sequence[Mapping[str, Any]], name: str, patience: int | None) -> bool:
+    """Whether the last of these epochs was measured, and the best value of ``name`` is ``patience`` epochs old."""
+    if patience is None or not rows or rows[-1][name] is None:
+        return False
+    best = max((row[name], row["epoch"]) for row in rows if row[name] is not None)
+    return bool(rows[-1]["epoch"] - best[1] >= patience)
 
 
 def validate(run: Run) -> Metrics:

@@ -12,10 +12,18 @@ import torch
 from torch import nn
 
 from models import build
-from pipeline.init_weights import InitialNetwork, check_room, fitted, read_initial, tell_unused_keys, with_length
+from pipeline.init_weights import (
+    InitialNetwork,
+    check_room,
+    fitted,
+    read_initial,
+    tell_unused_keys,
+    training_batch,
+    with_length,
+)
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import batch_size, dataset_of, facts_of, image_size, training_files
+from pipeline.session import dataset_of, facts_of, image_size, training_files
 from pipeline.spiking_training import forward_in_time
 from pipeline.tasks import check_idle, task_of
 from pipeline.teacher import open_teacher
@@ -38,7 +46,7 @@ from utils.quantization.stages import BitStage, stage_line, stage_names, stages_
 from utils.reporting.record import Record, read_record, start_record
 from utils.reporting.results import read_rows
 from utils.task import Metrics, Task
-from utils.training.build_optimizer import NOMINAL_BATCH, STEPS, Learning, add_teacher, build_update
+from utils.training.build_optimizer import Learning, add_teacher, build_update, nominal_batch
 from utils.training.device import Precision, select_device, select_precision
 from utils.training.distributed import Group, main_first
 from utils.training.front import freeze, thawing
@@ -184,7 +192,7 @@ def update_of(
         epochs=stage.end - stage.begin,
         batches=len(train),
         batch_size=train.batch_size,
-        nominal=made.spec.batch if made.spec.batch > 1 else NOMINAL_BATCH,
+        nominal=nominal_batch(made.spec.batch),
         adam=config.adam,
         ema=config.ema,
         fptt=forward_in_time(config, made.spec),
@@ -242,7 +250,7 @@ def loaders(
     share, step = (group.rank, group.size), granularity(spec)
     augment = task.augmentation(manifest, config.mosaic)
     seen = dataset_of(config, task, manifest, spec, size, augment=augment, unreadable="replace")
-    batch = config.batch_size or min(batch_size(spec), max(1, len(seen) // STEPS))
+    batch = training_batch(config.batch_size, spec, len(seen))
     if batch < group.size:
         raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
     train = make_loader(

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 FREE = {"errors", "files", "jobs", "memory", "thresholds"}  # what every room may use
 MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those under utils it may use
     "cli": set(),
+    "chain": set(),
     "darknet": set(),
     "data": set(),
     "training": set(),
@@ -48,6 +49,9 @@ NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
     "--conf-thres": "AP needs the tail of the scores; a person wants what is sure",
     "--iou-thres": "as --conf-thres",
     "--epochs": "the first of three trainings of a chain is shorter than one that stands alone",
+    "--max-drop": "a whole chain may lose more than one of its steps",
+    "--patience": "a chain's trainings end when they have enough; train.py sees all its epochs unless it is told",
+    "--s": "a chain's follows from the size of its data",
     "--percent": "what a strategy cuts without harm on the sample set",
     "--KDstr": "a chain's baseline teaches; train.py has no teacher unless it is given one",
     "--kd": "the same flag",

@@ -17,7 +17,8 @@ import pytest
 import compress
 from models import Darknet, network_of
 from pipeline import pipeline, sweep
-from pipeline.pipeline import Stage, check_start
+from pipeline.init_weights import check_start
+from pipeline.pipeline import Stage
 from pipeline.sweep import SweepUnit, command, plan, points_of
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
@@ -163,7 +164,7 @@ def stubbed(tmp_path, monkeypatch):
         return [Stage(n, s, ["--number", x], [Path("net.cfg")] if s is scripts[0] else [])
                 for n, s, x in zip(names, scripts, numbers, strict=True)]  # fmt: skip
 
-    def finish(config, fingerprint, records, commands, teachers):
+    def finish(config, fingerprint, left, teachers):
         row = {"map50": 0.9 - config.percent / 3 + config.a_bit / 100, "map": 0.1, "params": 1, "macs": 2,
                "bytes": int(1e6 * (1 - config.percent) * config.a_bit), "energy_pj": 1e6 * config.a_bit}  # fmt: skip
         args = asdict(replace(config, fingerprint=fingerprint))
@@ -185,7 +186,7 @@ def stubbed(tmp_path, monkeypatch):
 
         yield submit
 
-    monkeypatch.setattr(pipeline, "_finish", finish)
+    monkeypatch.setattr(pipeline, "summarise", finish)
     monkeypatch.setattr(sweep, "started", here)
 
     def run(*words):

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
-from utils.errors import InputError
+from utils.errors import InputError, NotMet
 
 Number = TypeVar("Number", int, float)
 
@@ -185,10 +185,12 @@ def _ended(run: Callable[[Any], object], flags: Parser[Any]) -> tuple[int, str]:
         run(flags.parse_args())
     except InputError as error:
         return 2, str(error)
-    except Terminated:
-        return 143, "terminated; what was finished is on disk"
-    except KeyboardInterrupt:
-        return 130, "interrupted; what was finished is on disk"
+    except NotMet as error:
+        return 3, str(error)
+    except Terminated as error:
+        return 143, f"terminated; {str(error) or 'what was finished is on disk'}"
+    except KeyboardInterrupt as error:
+        return 130, f"interrupted; {str(error) or 'what was finished is on disk'}"
     except OutputError as error:
         return _of_output(error.__cause__)
     except OSError as error:

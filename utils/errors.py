@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     Scripts print the message without a traceback and leave with exit code 2.
     """
+
+
+class NotMet(Exception):  # noqa: N818  # nothing went wrong
+    """What came out is whole and on disk, but it is not what was asked for: told in one line, exit code 3."""

@@ -43,6 +43,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--rect", against="--mosaic", why="batches of --rect are of whole images; leave one of them away"),
         Rule("--rect", against="--multi-scale", why="both choose the size of a batch; leave one of them away"),
         Rule("--val-interval", against="--notest", why="only the last epoch is validated; leave one of them away"),
+        Rule(
+            "--patience", against="--notest", why="nothing is validated that could get better; leave one of them away"
+        ),
+        Rule("--patience", against="-sr", why="a network that is made sparse gets worse first; leave one of them away"),
     ),
     "QuantisedConfig": (
         Rule(
@@ -51,6 +55,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             needs="--quantized | --FPGA",
             why="only quantised training has that; add --quantized google, dorefa or pow2",
         ),
+        Rule("--progressive", against="--patience", why="stages share the epochs; leave one of them away"),
         Rule(
             "--FPGA",
             against="--quantized google | --quantized dorefa",

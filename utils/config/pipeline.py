@@ -13,6 +13,8 @@ from utils.config.train import strategy
 from utils.distillation.strategies import USUAL
 from utils.quantization.scheme import Scheme
 
+RULE = "by the size of the data"
+MAX_DROP = 0.05
 STAGES = ("baseline", "sparse", "pruned", "finetuned", "quantised", "spiking")
 
 
@@ -23,15 +25,28 @@ class PipelineConfig(RunConfig):
     cfg: str | None = flag(None, f"the network's structure (default: {CFG}, or the one in --weights X.pt)")
     weights: str = flag("", "start the first training from these; fresh heads where classes differ")
     pretrained: bool = flag(False, "fresh heads also for --cfg alone; any part of --weights", "-pt", "--pretrained")
-    epochs: int = flag(10, "of the first training", type=cli.positive)
-    sparse_epochs: int = flag(9, "of the sparse training", type=cli.positive)
-    finetune_epochs: int = flag(6, "of the training after the cut", type=cli.positive)
-    kd: str = flag(USUAL, "what the baseline teaches it; none: nothing", "--KDstr", "--kd", type=strategy)
-    s: float = flag(0.001, "strength of the sparsity penalty", type=cli.non_negative)
-    percent: float = flag(0.65, "share of the channels to cut", type=cli.fraction)
+    epochs: int | None = flag(None, f"of the first training (default: {RULE})", type=cli.positive)
+    sparse_epochs: int | None = flag(None, f"of the sparse training (default: {RULE})", type=cli.positive)
+    finetune_epochs: int | None = flag(None, f"of the training after the cut (default: {RULE})", type=cli.positive)
+    patience: int | None = flag(
+        None, "a training ends where so many epochs brought nothing better (default: half of them)", type=cli.positive
+    )
+    max_drop: float = flag(
+        MAX_DROP, "of the task's score: what the whole chain may lose against the baseline", type=cli.fraction
+    )
+    kd: str = flag(USUAL, "what the baseline teaches; none: nothing", "--KDstr", "--kd", type=strategy)
+    s: float | None = flag(
+        None, f"strength of the sparsity penalty (default: {RULE}, less where it harms)", type=cli.non_negative
+    )
+    percent: float | None = flag(
+        None, "share of the channels to cut (default: the largest that --max-drop allows)", type=cli.fraction
+    )
     layer_keep: float = flag(0.1, "smallest share of its channels a layer keeps", type=cli.fraction)
     w_bit: int = flag(W_BIT, "bits of the weights, 2 to 8", type=int)
-    a_bit: int = flag(A_BIT, "bits of the activations, 2 to 8", type=int)
+    a_bit: int | None = flag(
+        None, f"bits of the activations, 2 to 8; where they lose too much, more (default: {A_BIT})", type=int
+    )
+    verbose: bool = flag(False, "show all that the stages say")
     until: str | None = flag(None, "end after this stage", choices=STAGES)
     sweep: tuple[str, ...] | None = flag(
         None, "a chain for every combination of these values", nargs="+", metavar="FLAG=A,B"

@@ -83,6 +83,9 @@ class DenseConfig(RunConfig):
     prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer", type=int, choices=[0, 1, 2])
     s_schedule: str = flag("constant", "decay: s / 100 from half way on", choices=["constant", "decay"])
     val_interval: int | None = flag(None, "epochs between validations (default: by set sizes)", type=cli.positive)
+    patience: int | None = flag(
+        None, "end where so many epochs brought nothing better (default: all epochs)", type=cli.positive
+    )
     notest: bool = flag(False, "validate after the last epoch only")
     nosave: bool = flag(False, "save after the last epoch only")
     tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")

@@ -61,6 +61,11 @@ class Learning:
         return Schedule(steps=steps, warmup=round(WARMUP * steps), cycle=cycle, lengthen=self.lengthen)
 
 
+def nominal_batch(batch: int) -> int:
+    """Images an optimizer step sees: the cfg's ``batch`` where it is that of a training, or the customary number."""
+    return batch if batch > 1 else NOMINAL_BATCH
+
+
 def build_update(
     made: nn.Module,
     inputs: Inputs,

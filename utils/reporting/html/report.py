@@ -88,6 +88,7 @@ def render(report: ReportPage) -> str:
     parts = [
         sections.headline(record, task),
         sections.stages(record, task),
+        sections.decided(record, task),
         sections.pictures(report.pictures, task),
         sections.quality(tables, task),
         sections.cut(tables),

@@ -65,7 +65,20 @@ def headline(record: Record, task: TaskFacts) -> str:
         if before.get(name) is not None and end[1].get(name) is not None:
             gain = times(before[name], end[1][name], less, more)
             cards.append(_card(heading, name, (first, before), end, gain, styles[name]))
-    return f"<h1>{title(record)}</h1>{_lead(record, before, after, task)}<div class='cards'>{''.join(cards)}</div>"
+    head = _missed(record) or f"<h1>{title(record)}</h1>"
+    return f"{head}{_lead(record, before, after, task)}<div class='cards'>{''.join(cards)}</div>"
+
+
+def _missed(record: Record) -> str:
+    """What a chain that lost more than it may says before anything else."""
+    verdict = record.metrics.get("verdict") or {"met": True}
+    if verdict["met"]:
+        return ""
+    fact, command = escape(verdict["fact"]), escape(verdict["command"])
+    message = (
+        f"<h1>The bar is not met</h1><p>{fact[:1].upper()}{fact[1:]}.</p><p>{command[:1].upper()}{command[1:]}.</p>"
+    )
+    return f'<div class="bad">{message}</div><p class="soft">{title(record)}</p>'
 
 
 def _lead(record: Record, before: Row, after: Row, task: TaskFacts) -> str:
@@ -127,6 +140,26 @@ def _spikes(record: Record, task: TaskFacts) -> str:
     proof = "Its scores equal the quantised network's to the last digit. " if same else ""
     spikes, sops = (datum("spiking", name, both[1][name], COSTS[name]) for name in ("spikes", "sops"))
     return f"<p>The spiking network fires {spikes} spikes a frame, which cause {sops} accumulates. {proof}</p>"
+
+
+def decided(record: Record, task: TaskFacts) -> str:
+    """What was tried in each stage, why, and what was kept."""
+    rows: Sequence[Row] = record.metrics.get("decisions") or []
+    if not rows:
+        return ""
+    cells = []
+    for row in rows:
+        score = NONE if row["score"] is None else f"{row['score']:.{task.score.digits}f}"
+        why = escape(": ".join(filter(None, (row["why"], row["fact"]))))
+        cells.append(
+            [escape(stage(row["stage"])), f"<code>{escape(row['flags']) or NONE}</code>", why, score,
+             "kept" if row["kept"] else ""]
+        )  # fmt: skip
+    head = ["stage", "flags", "why", task.score.heading, ""]
+    note = (
+        "Nothing here was chosen by hand but what is called as asked; a network that is not kept is still in weights/."
+    )
+    return f"<h2>What was tried and chosen</h2>{table(note, head, cells, kind='decisions')}"
 
 
 def pictures(rows: Sequence[Mapping[str, Path]], task: TaskFacts) -> str:

@@ -1,0 +1,56 @@
+"""The one rule: steps decide, on four data sets of very different size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from utils.chain.budget import EPOCHS, FULL, LEAST, MOST, SCRATCH, STRONG, TrainingBudget
+
+SETS = {  # as pipeline.init_weights.budget_of counts them: images, steps an epoch, whether weights are given
+    "sample set": TrainingBudget(4000, 250, trained=False),
+    "raccoons": TrainingBudget(160, 10, trained=True),
+    "bccd": TrainingBudget(19, 19, trained=True),
+    "coco128": TrainingBudget(102, 10, trained=True),
+}
+LENGTHS = {  # epochs of the three trainings
+    "sample set": (10, 9, 6),
+    "raccoons": (14, 40, 30),
+    "bccd": (118, 337, 253),
+    "coco128": (22, 63, 48),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_rule_says_how_long_each_of_four_sets_trains(name):
+    assert tuple(SETS[name].epochs(stage) for stage in EPOCHS) == LENGTHS[name]
+
+
+@pytest.mark.parametrize("images", [1, 7, 19, 102, 160, 4000, 118_000, 10**7])
+@pytest.mark.parametrize("trained", [False, True])
+def test_no_training_has_fewer_steps_than_are_needed_nor_more_than_are_bearable(images, trained):
+    budget = TrainingBudget(images, max(1, math.ceil(images / 64)), trained)
+    for stage in EPOCHS:
+        least = SCRATCH if stage == "baseline" and not trained else LEAST[stage]
+        steps, seen = budget.epochs(stage) * budget.steps, budget.epochs(stage) * images
+        assert steps <= max(MOST, budget.steps)
+        assert steps >= min(least, MOST - budget.steps) and seen >= min(least * FULL, MOST - images)
+
+
+def test_more_data_never_means_more_passes_over_it():
+    for stage in EPOCHS:
+        passes = [TrainingBudget(n, math.ceil(n / 16), trained=True).epochs(stage) for n in range(16, 40_000, 48)]
+        assert passes == sorted(passes, reverse=True)
+
+
+def test_the_sample_sets_penalty_is_the_one_it_was_measured_with_and_few_steps_push_harder():
+    sample, few = SETS["sample set"], SETS["raccoons"]
+    assert sample.s(sample.epochs("sparse")) == 0.001 < STRONG
+    assert few.s(few.epochs("sparse")) == 0.0047 > STRONG
+    strengths = [few.s(epochs) for epochs in range(1, 3000)]
+    assert all(1e-4 <= s <= 1e-2 for s in strengths)
+
+
+def test_patience_is_longer_than_the_pause_between_two_measurements_of_a_short_training():
+    assert [SETS["raccoons"].patience(epochs) for epochs in (5, 20, 21, 300)] == [10, 10, 11, 150]

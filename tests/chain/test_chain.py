@@ -1,0 +1,198 @@
+"""A chain of stages that are told how they score: what it runs, what it keeps, what it says at its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import compress
+from pipeline import pipeline, summary
+from pipeline.pipeline import Stage, TeacherSpec, finished_chain, run_chain
+from pipeline.summary import check_verdict
+from tests.conftest import ROOT
+from tests.scenes import write_scenes
+from utils import cli
+from utils.chain.decisions import BackOff, CutShare, Learn, Recover, Widen
+from utils.config.run import NetworkConfig
+from utils.detection.task import DetectionTask
+from utils.errors import InputError, NotMet
+from utils.reporting.record import finish_record, new_run_folder, start_record
+
+
+class Scripted:
+    """A stage's script whose runs score what they are told, one after the other; None: refused."""
+
+    def __init__(self, name, *outcomes):
+        self.__name__, self.outcomes, self.ran = name, list(outcomes), []
+
+    def parser(self):
+        return Told(self)
+
+    def run(self, words):
+        self.ran.append(words)
+        outcome = self.outcomes[len(self.ran) - 1]
+        if isinstance(outcome, BaseException):
+            self.ran.pop()
+            raise outcome
+        last, best = outcome
+        folder = new_run_folder("runs", self.__name__)
+        record = start_record(
+            folder, script=self.__name__, args={"fingerprint": words.fingerprint}, task=DetectionTask()
+        )
+        paths = [Path("weights") / f"{kind}_{self.__name__}_{len(self.ran)}.pt" for kind in ("last", "best")]
+        paths[0].parent.mkdir(exist_ok=True)
+        for path in paths:
+            path.write_text(f"{path} {words.words}")
+        return finish_record(record, metrics={"map50": last, "best": {"map50": best}}, outputs=paths)
+
+
+class Told:
+    """A parser that keeps a stage's flags as they are."""
+
+    def __init__(self, script):
+        self.script = script
+
+    def parse_args(self, words):
+        config = NetworkConfig()
+        object.__setattr__(config, "words", words)
+        return config
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    write_scenes(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def keep_words(config, **fields):
+        made = NetworkConfig(**fields)
+        object.__setattr__(made, "words", config.words)
+        return made
+
+    monkeypatch.setattr(pipeline, "replace", keep_words)
+    monkeypatch.setattr(pipeline, "summarise", lambda config, print_, left, taught: (left, taught))
+    return tmp_path
+
+
+def config(*words):
+    return compress.parser().parse_args(["--data", "set.data", "--cfg", "net.cfg", *words])
+
+
+def stages(**outcomes):
+    """The chain of compress.py, its scripts told how they score."""
+    usual = {"baseline": [(0.9, 0.9)], "sparse": [(0.9, 0.9)], "pruned": [(0.8, 0.8)], "finetuned": [(0.9, 0.9)],
+             "quantised": [(0.88, 0.88)]}  # fmt: skip
+    scripts = {name: Scripted(name, *ends) for name, ends in (usual | outcomes).items()}
+    decisions = {"baseline": Learn("baseline"), "sparse": BackOff(10), "pruned": CutShare(), "finetuned": Recover(),
+                 "quantised": Widen(8)}  # fmt: skip
+    taught = TeacherSpec("baseline", "objectness")
+    chain = [
+        Stage(name, script, [], [Path("net.cfg")] if name == "baseline" else [], decision=decisions[name], best=name in ("baseline", "finetuned"),
+              teacher=taught if name in ("sparse", "finetuned") else None)
+        for name, script in scripts.items()
+    ]  # fmt: skip
+    return chain, scripts
+
+
+def given(script, flag):
+    return [each.words[each.words.index(flag) + 1] for each in script.ran]
+
+
+def test_a_chain_that_keeps_its_bar_runs_each_stage_once(place):
+    chain, scripts = stages()
+    left, _ = run_chain(config(), chain)
+    assert [len(script.ran) for script in scripts.values()] == [1] * 5
+    assert [each.path.name for each in left.values()][:2] == ["last_baseline_1.pt", "last_sparse_1.pt"]
+
+
+def test_the_better_of_last_and_best_goes_on_but_the_sparsest_is_the_last(place):
+    chain, scripts = stages(baseline=[(0.8, 0.9)], sparse=[(0.86, 0.9)])
+    left, _ = run_chain(config(), chain)
+    assert left["baseline"].path.name == "best_baseline_1.pt" and left["baseline"].score == 0.9
+    assert left["sparse"].path.name == "last_sparse_1.pt" and left["sparse"].score == 0.86
+    assert given(scripts["sparse"], "--weights") == ["weights/best_baseline_1.pt"]
+
+
+def test_sparse_training_that_backs_off_goes_on_from_its_best_epoch_and_the_baseline_teaches(place):
+    chain, scripts = stages(sparse=[(0.6, 0.88), (0.86, 0.86)])
+    left, taught = run_chain(config(), chain)
+    assert given(scripts["sparse"], "--weights") == ["weights/last_baseline_1.pt", "weights/best_sparse_1.pt"]
+    assert given(scripts["sparse"], "--t_weights") == ["weights/last_baseline_1.pt"] * 2
+    assert left["sparse"].path.name == "last_sparse_2.pt" and left["sparse"].kept == 1
+    assert taught.keys() == {"sparse", "finetuned"}
+
+
+def test_training_that_only_harms_leaves_the_network_that_it_began_with(place):
+    chain, scripts = stages(finetuned=[(0.5, 0.6), (0.5, 0.7), (0.5, 0.79)])
+    left, _ = run_chain(config(), chain)
+    assert left["finetuned"].path == left["pruned"].path and left["finetuned"].kept is None
+    assert given(scripts["quantised"], "--weights") == [str(left["pruned"].path)]
+
+
+def test_a_refused_cut_does_not_end_the_chain_and_what_a_stage_refuses_does(place):
+    chain, scripts = stages(pruned=[InputError("no percent holds"), (0.9, 0.9)])
+    scripts["pruned"].outcomes.insert(1, (0.9, 0.9))
+    real, asked = scripts["pruned"].run, []
+
+    def refuse_first(words):
+        asked.append(words)
+        if len(asked) == 1:
+            raise InputError("no percent holds")
+        scripts["pruned"].outcomes = [(0.9, 0.9)]
+        return real(words)
+
+    scripts["pruned"].run = refuse_first
+    left, _ = run_chain(config(), chain)
+    assert [each.fact for each in left["pruned"].tries] == ["no percent holds", ""] and left["pruned"].kept == 1
+    chain, _ = stages(baseline=[InputError("no such layer")])
+    with pytest.raises(InputError, match="no such layer"):
+        run_chain(config("--seed", "1"), chain)
+
+
+def test_run_again_nothing_is_tried_twice_and_a_sweep_finds_the_chain(place, monkeypatch):
+    told = {"sparse": [(0.6, 0.88), (0.86, 0.86)], "quantised": [(0.5, 0.5), (0.88, 0.88)]}
+    chain, scripts = stages(**told)
+    assert finished_chain(config(), chain, pipeline.fingerprint_of_data(config())) is None
+    left, _ = run_chain(config(), chain)
+    counts = {name: len(script.ran) for name, script in scripts.items()}
+    again, _ = run_chain(config(), chain)
+    assert {name: len(script.ran) for name, script in scripts.items()} == counts
+    assert [each.path for each in again.values()] == [each.path for each in left.values()]
+    folder = new_run_folder("runs", "compress")
+    print_ = left["quantised"].print_
+    finish_record(start_record(folder, script="compress", args={"fingerprint": print_}), metrics={})
+    assert finished_chain(config(), chain, pipeline.fingerprint_of_data(config())).folder == folder
+
+
+def test_interrupted_it_says_where_and_how_to_go_on(place):
+    chain, _ = stages(sparse=[KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_chain(config("--seed", "3"), chain)
+    assert str(caught.value) == (
+        "in stage 2 of 5, sparse; the same command goes on there: "
+        "python3 compress.py --data set.data --seed 3 --cfg net.cfg"
+    )
+    chain, _ = stages(sparse=[cli.Terminated()])
+    with pytest.raises(cli.Terminated, match="the same command goes on there"):
+        run_chain(config("--seed", "3"), chain)
+
+
+def test_a_bar_that_is_not_met_is_exit_code_3_and_one_line():
+    code = "from utils import cli\nfrom utils.errors import NotMet\nimport compress, sys\nsys.argv = ['compress.py']\n"
+    code += "def run(config): raise NotMet('the bar is not met: x; try y')\ncli.main(run, compress.parser())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 3 and done.stderr == "compress.py: the bar is not met: x; try y\n"
+
+
+def test_a_finished_chain_is_judged_by_its_record(tmp_path):
+    record = start_record(tmp_path, script="compress", args={})
+    missed = {"met": False, "fact": "half at the end", "command": "try more"}
+    with pytest.raises(NotMet, match="the bar is not met: half at the end; try more"):
+        check_verdict(finish_record(record, metrics={"verdict": missed}))
+    check_verdict(finish_record(record, metrics={"verdict": {**missed, "met": True}}))
+    check_verdict(finish_record(record, metrics={}))  # of before there were verdicts
+    assert json.loads((tmp_path / "record.json").read_text())["metrics"] == {}
+    assert summary.check_verdict is check_verdict

@@ -1,0 +1,263 @@
+"""What each stage of a chain tries, and what it tries next: from scores alone, so that a cut chain finds its way.
+
+A decision is asked for the next try until it has none, then for the one to keep. The same scores give the same answers;
+nothing is remembered between the questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from utils.chain.budget import GENTLE_LR, STRONG, TrainingBudget
+
+HALVINGS = 2  # of s, and of the rate after a cut
+RATE = 0.2  # train.py's own
+EPS = 1e-9
+A_BITS = (4, 5, 6, 8)
+CUT_SHARE = 0.5  # of what the chain may lose: the cut's, before anything is trained again
+AUTO = "the largest that the pre-flight and the drop allow"
+
+
+@dataclass(frozen=True)
+class Try:
+    """A run of a stage: its flags, and why.
+
+    ``start``: number of the earlier try whose best network it goes on from; None: what the stage before left. Where it
+    is ``refusable`` a refusal is an answer, not the end; ``taught``: by the stage's teacher, if it has one.
+    """
+
+    flags: tuple[Any, ...] = ()
+    why: str = "as asked"
+    start: int | None = None
+    refusable: bool = False
+    taught: bool = True
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a try ended: its score (None: refused, ``fact`` says why) and that of its best network."""
+
+    given: Try
+    score: float | None
+    best: float | None = None
+    fact: str = ""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """What a stage knows: the budget, the baseline's score, that of the network it begins with, what may be lost.
+
+    Scores are None before there are any.
+    """
+
+    budget: TrainingBudget
+    max_drop: float
+    baseline: float | None = None
+    before: float | None = None
+
+    @property
+    def bar(self) -> float:
+        """The score that the chain's end has to reach."""
+        return (self.baseline or 0.0) - self.max_drop
+
+    @property
+    def judged(self) -> bool:
+        """Whether scores say anything: where the baseline has less than may be lost, every network keeps the bar."""
+        return self.bar > 0
+
+    @property
+    def floor(self) -> float:
+        """What a stage should not fall under: the bar; where that is lost, what it began with less the drop."""
+        before = self.bar if self.before is None else self.before
+        return max(self.bar, before - self.max_drop) if before >= self.bar else before - self.max_drop
+
+
+class Decision(Protocol):
+    """What to try. A part of what a chain is known by, so its ``repr`` says all that it depends on."""
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """The next try; None when there is nothing left to try. Asked first with none tried."""
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The number of the try whose network the stage leaves; None: the one that it began with."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """The flags as they are."""
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """Nothing but the stage's own flags."""
+        return None if tried else Try()
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The only one."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Learn(Once):
+    """The first training: its length by the rule unless it is given."""
+
+    stage: str
+    epochs: int | None = None
+    patience: int | None = None
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """One training."""
+        if tried:
+            return None
+        epochs, why = _epochs(self.epochs, seen.budget, self.stage)
+        return Try(("--epochs", epochs, *_patience(self.patience, epochs, seen.budget)), why)
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """Sparse training that gives way: s halves and half of the epochs go on from the best, until the bar is kept."""
+
+    epochs: int | None = None
+    s: float | None = None
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """A given s is used once; the rule's is halved as often as `HALVINGS`."""
+        epochs, why = _epochs(self.epochs, seen.budget, "sparse")
+        s = seen.budget.s(epochs) if self.s is None else self.s
+        strong = self.s is None and s > STRONG
+        manner = ("--s-schedule", "decay", "--lr", GENTLE_LR) if strong else ()
+        if not tried:
+            return Try(("--s", s, *manner, "--epochs", epochs), why, taught=strong)
+        if self.s is not None or len(tried) > HALVINGS or holds(tried[-1].score, seen.bar):
+            return None
+        halved = float(f"{s / 2 ** len(tried):.2g}")
+        start = max(range(len(tried)), key=lambda i: _value(tried[i].best))
+        go_on = start if holds(tried[start].best, seen.bar) else None
+        place = "from its best epoch" if go_on is not None else "from the baseline again"
+        why = f"{_lost(seen.baseline, tried[-1].score)} cost more than {seen.max_drop:g}: s halved, {place}"
+        return Try(("--s", halved, *manner, "--epochs", max(1, epochs // 2)), why, go_on, taught=strong)
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The first that keeps the bar, or else the one that lost least."""
+        return _first(tried, seen.bar)
+
+
+@dataclass(frozen=True)
+class CutShare:
+    """How much goes: a share that is given, or the largest that the pre-flight and the drop allow."""
+
+    percent: float | None = None
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """The given percent, or ``auto``; where that finds none, nothing is cut."""
+        if not tried and self.percent is not None:
+            return Try(("--percent", self.percent))
+        if not tried:
+            return Try(("--percent", "auto", "--max-drop", CUT_SHARE * seen.max_drop), AUTO, refusable=True)
+        if len(tried) == 1 and tried[0].score is None and self.percent is None:
+            return Try(("--percent", 0.0), "nothing could be cut")
+        return None
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The last one."""
+        return len(tried) - 1
+
+
+@dataclass(frozen=True)
+class Recover:
+    """The training after the cut, which never ends below what it began with.
+
+    Worse than before: from the start at half of the rate. Better, but under the bar: on from the best at half of it.
+    """
+
+    epochs: int | None = None
+    patience: int | None = None
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """Up to `HALVINGS` more trainings."""
+        epochs, why = _epochs(self.epochs, seen.budget, "finetuned")
+        flags = ("--epochs", epochs, *_patience(self.patience, epochs, seen.budget))
+        if not tried or not seen.judged:
+            return None if tried else Try(flags, why)
+        found = tried[-1].best
+        worse = not holds(found, seen.before)
+        if len(tried) > HALVINGS or (not worse and (holds(found, seen.bar) or len(tried) > 1)):
+            return None
+        flags += ("--lr", RATE / 2 ** len(tried))
+        if worse:
+            return Try(flags, f"{_lost(seen.before, found)} below what it began with: half of the rate, from the start")
+        start = self.kept(seen, tried)
+        return Try(flags, f"{_lost(seen.bar, found)} under the bar: on from the best at half of the rate", start)
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The best of all, what it began with among them."""
+        best = max(range(len(tried)), key=lambda i: _value(tried[i].best))
+        return best if holds(tried[best].best, seen.before) or not seen.judged else None
+
+
+@dataclass(frozen=True)
+class Widen:
+    """Integers of few bits, and of more where they lose too much. Given bits are used as they are."""
+
+    w_bit: int
+    a_bit: int | None = None
+
+    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
+        """The next number of bits of the activations."""
+        if self.a_bit is not None:
+            return None if tried else Try(("--w-bit", self.w_bit, "--a-bit", self.a_bit))
+        if len(tried) == len(A_BITS) or (tried and (not seen.judged or holds(tried[-1].score, seen.floor))):
+            return None
+        bits, why = A_BITS[len(tried)], "the fewest to try"
+        if tried:
+            why = f"{_lost(seen.before, tried[-1].score)} lost with {A_BITS[len(tried) - 1]} bits: more"
+        return Try(("--w-bit", self.w_bit, "--a-bit", bits), why)
+
+    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
+        """The first that holds, or else the best."""
+        return _first(tried, seen.floor)
+
+
+def rows_of(stage: str, tried: Sequence[Tried], kept: int | None) -> list[dict[str, Any]]:
+    """What was tried in a stage, why, how it scored, and which was kept, as a record keeps it."""
+    return [
+        {
+            "stage": stage,
+            "flags": " ".join(map(str, each.given.flags)),
+            "why": each.given.why,
+            "score": each.best,
+            "kept": number == kept,
+            "fact": each.fact,
+        }
+        for number, each in enumerate(tried)
+    ]
+
+
+def holds(score: float | None, least: float | None) -> bool:
+    """Whether a score is there and reaches the least that is asked."""
+    return score is not None and (least is None or score >= least - EPS)
+
+
+def _first(tried: Sequence[Tried], least: float) -> int:
+    held = [i for i, each in enumerate(tried) if holds(each.score, least)]
+    return held[0] if held else max(range(len(tried)), key=lambda i: _value(tried[i].score))
+
+
+def _epochs(given: int | None, budget: TrainingBudget, stage: str) -> tuple[int, str]:
+    if given is not None:
+        return given, "as asked"
+    epochs = budget.epochs(stage)
+    return epochs, f"{epochs * budget.steps} steps over {budget.images:,} images"
+
+
+def _patience(given: int | None, epochs: int, budget: TrainingBudget) -> tuple[Any, ...]:
+    patience = budget.patience(epochs) if given is None else given
+    return ("--patience", patience) if patience < epochs else ()
+
+
+def _value(score: float | None) -> float:
+    return -1.0 if score is None else score
+
+
+def _lost(before: float | None, after: float | None) -> str:
+    return f"{100 * ((before or 0.0) - (after or 0.0)):.1f} points"
