@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 
 import pytest
@@ -18,10 +19,12 @@ class OneHandler(logging.StreamHandler):
 
 def shown(monkeypatch, *, verbose):
     """What a training of 40 epochs and the chain's own line come to."""
-    monkeypatch.setattr("time.monotonic", iter(range(0, 10_000, 10)).__next__)
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     stream = io.StringIO()
     root, handler = logging.getLogger(), OneHandler(stream)
-    monkeypatch.setattr(root, "level", logging.INFO)
+    level = root.level
+    root.setLevel(logging.INFO)
     root.addHandler(handler)
     try:
         with console(
@@ -37,6 +40,7 @@ def shown(monkeypatch, *, verbose):
         assert handler in root.handlers and not [each for each in root.handlers if each in made]
     finally:
         root.removeHandler(handler)
+        root.setLevel(level)
     return stream.getvalue().splitlines()
 
 
