@@ -26,7 +26,6 @@ from utils.reporting.record import Record, latest_record
 
 log = logging.getLogger(__name__)
 
-PRUNED = Path("cfg/pruned")
 # flags of every script that decide the outcome
 SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "resize", "seed")
 

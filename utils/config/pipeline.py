@@ -57,4 +57,4 @@ class PipelineConfig(RunConfig):
 
     def check_values(self) -> None:
         """Bits that no scheme has: the stage that needs them comes last."""
-        Scheme(w_bit=self.w_bit, a_bit=self.a_bit)
+        Scheme(w_bit=self.w_bit, a_bit=self.a_bit or A_BIT)
