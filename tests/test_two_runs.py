@@ -60,13 +60,25 @@ PRUNE = [*HERE, "--weights", "net.pt", "--percent", "0.1", "--force", "--recalib
 
 
 @pytest.fixture
-def place(tmp_path) -> Path:
-    write_scenes(tmp_path, train=4, valid=2)
+def place(tmp_path: Path) -> Path:
+    return furnish(tmp_path)
+
+
+def furnish(folder: Path) -> Path:
+    """Data and a network for every script."""
+    write_scenes(folder, train=4, valid=2)
     torch.manual_seed(0)
-    save_checkpoint(
-        tmp_path / "net.pt", Checkpoint(network_of(Darknet(read_cfg(tmp_path / "net.cfg"))), ("blue", "green"))
-    )
-    return tmp_path
+    save_checkpoint(folder / "net.pt", Checkpoint(network_of(Darknet(read_cfg(folder / "net.cfg"))), ("blue", "green")))
+    return folder
+
+
+def check_stamps(place: Path) -> None:
+    """No two records name one file, each has the digests of its own, and nothing temporary is left."""
+    stamped = [(r, o) for r in map(read_record, sorted(place.glob("runs/*"))) for o in r.outputs]
+    assert stamped and len({output["path"] for _, output in stamped}) == len(stamped)
+    for record, output in stamped:
+        assert sha256(place / output["path"]) == output["sha256"], (record.folder, output)
+    assert not list(place.rglob(".*.taken")) and not list(place.rglob("*.tmp*"))
 
 
 def at_once(place: Path, jobs: Sequence[tuple[str, list[str]]]) -> tuple[list[int], str]:
@@ -78,7 +90,7 @@ def at_once(place: Path, jobs: Sequence[tuple[str, list[str]]]) -> tuple[list[in
     return json.loads(done.stdout.rpartition("CODES ")[2]), done.stderr
 
 
-def test_every_record_stamps_its_own_files(place):
+def test_every_record_stamps_its_own_files(place: Path) -> None:
     seeds = [str(seed) for seed in range(TIMES)]
     jobs = [("train", [*TRAIN, "--seed", seed]) for seed in seeds]
     jobs += [("convert_snn", [*CONVERT, "--seed", seed, "--a-bit", str(2 + int(seed))]) for seed in seeds]
@@ -91,14 +103,10 @@ def test_every_record_stamps_its_own_files(place):
             record = read_record(place / f"runs/{script}-{number}")
             left = {Path(each["path"]).name for each in record.outputs}
             assert {suffix.format(number) for suffix in suffixes} <= left, record.folder
-    stamped = [(r, o) for r in map(read_record, sorted(place.glob("runs/*"))) for o in r.outputs]
-    assert len({output["path"] for _, output in stamped}) == len(stamped)
-    for record, output in stamped:
-        assert sha256(place / output["path"]) == output["sha256"], (record.folder, output)
-    assert not list(place.rglob(".*.taken")) and not list(place.rglob("*.tmp*"))
+    check_stamps(place)
 
 
-def test_a_second_chain_of_one_name_names_the_first(place):
+def test_a_second_chain_of_one_name_names_the_first(place: Path) -> None:
     words = [*HERE, "--cfg", "net.cfg", "--epochs", "1", "--until", "baseline"]
     codes, err = at_once(place, [("compress", words), ("compress", words)])
     assert sorted(codes) == [0, 2]
@@ -108,7 +116,7 @@ def test_a_second_chain_of_one_name_names_the_first(place):
     assert at_once(place, [("compress", words)])[0] == [0]  # it is gone
 
 
-def test_names_of_a_run_have_one_number_and_are_let_go_of_at_its_end(tmp_path):
+def test_names_of_a_run_have_one_number_and_are_let_go_of_at_its_end(tmp_path: Path) -> None:
     best, last = tmp_path / "best_w.pt", tmp_path / "last_w.pt"
     last.write_text("of an earlier run")
     with names_kept(), alone(tmp_path / "runs"):
@@ -120,7 +128,7 @@ def test_names_of_a_run_have_one_number_and_are_let_go_of_at_its_end(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last_w.pt", "runs"]
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_begun(tmp_path):
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_begun(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file")
     with pytest.raises(InputError, match=r"weights/last\.pt: .*; nothing was begun, make room or allow it"):
         take(tmp_path / "weights/last.pt")
