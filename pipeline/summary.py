@@ -65,6 +65,7 @@ class Left:
     """What a stage left: its network, the record of the run that made it, its score, and what was tried.
 
     ``print_`` and ``command`` are that run's. ``kept``: number of the try; None: the network that the stage began with.
+    ``best``: its best epoch counts.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Left:
     tries: tuple[Tried, ...] = ()
     kept: int | None = 0
     taught: bool = False
+    best: bool = False
 
 
 def summarise(
@@ -94,7 +96,9 @@ def summarise(
     metrics = {
         "stages": rows,
         "verdict": verdict.record(),
-        "decisions": [row for name, each in left.items() for row in rows_of(name, each.tries, each.kept)],
+        "decisions": [
+            row for name, each in left.items() for row in rows_of(name, each.tries, each.kept, best=each.best)
+        ],
         "stage_seconds": sum(each.record.seconds or 0.0 for each in left.values()),
         "runs": {
             name: {"command": each.command, "folder": shown(each.record.folder), "seconds": each.record.seconds}

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from utils.chain.budget import TrainingBudget
-from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, StageView, Tried, Widen
+from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, StageView, Tried, Widen, rows_of
 
 BUDGET = TrainingBudget(160, 10, trained=True)
 
@@ -127,3 +127,10 @@ def test_where_scores_say_nothing_nothing_is_tried_twice(decision):
 
 def test_a_decisions_words_say_all_that_it_depends_on():
     assert repr(BackOff()) != repr(BackOff(s=0.001)) and repr(Widen(8)) != repr(Widen(8, 4))
+
+
+def test_the_table_tells_the_score_of_what_a_stage_leaves():
+    tried = played(BackOff(), seen(), (0.86, 0.93))
+    assert [row["score"] for row in rows_of("sparse", tried, 0, best=False)] == [0.86]
+    assert [row["score"] for row in rows_of("finetuned", tried, 0, best=True)] == [0.93]
+    assert [row["kept"] for row in rows_of("finetuned", tried, None, best=True)] == [False]
