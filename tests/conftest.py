@@ -30,8 +30,9 @@ def every_integer_network_is_validated() -> Iterator[None]:
     from utils.quantization.check_integer import check_integer
     from utils.quantization.integer import IntegerNetwork
     from utils.spiking import finetune
+    from utils.spiking.spike_schedule import encode
 
-    encode, narrow = finetune.encode, sizes.with_weight_bits
+    narrow = sizes.with_weight_bits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lower, "IntegerNetwork", lambda *parts: check_integer(IntegerNetwork(*parts)))
         patch.setattr(finetune, "encode", lambda network: encode(check_integer(network)))
