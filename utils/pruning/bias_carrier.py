@@ -160,16 +160,22 @@ def _levels(net: Network, wires: ChannelGroups, marked: Tensor) -> State:
         mine = marked[wires.outputs[i]].nonzero().flatten()
         if len(mine):
             key = f"layers.{i}.bn.bias" if layer.bn else f"layers.{i}.conv.bias"
-            level = 0.0 if _only_added(net.spec, i, layer) else _beta_of_one(response(net.spec, layer))
-            level *= OVER if i in net.spec.neurons else 1.0
-            new[key] = net.state[key].index_fill(0, mine.to(net.state[key].device), level)
+            level = _beta_of_one(response(net.spec, layer)) * (OVER if i in net.spec.neurons else 1.0)
+            levels = torch.where(_only_added(net.spec, i, layer, wires)[mine], 0.0, level)
+            new[key] = net.state[key].index_copy(0, mine.to(net.state[key].device), levels.to(net.state[key]))
     return new
 
 
-def _only_added(spec: s.ModelSpec, i: int, layer: s.Kernel) -> bool:
+def _only_added(spec: s.ModelSpec, i: int, layer: s.Kernel, wires: ChannelGroups) -> Tensor:
+    """Channels of a convolution that shortcuts alone read, each beside an earlier source of the same wire: bool [C]."""
     readers = [reader for reader in spec.layers if i in reader.sources]
     added = (isinstance(r, s.Shortcut) and r.weights_type == "none" and i > min(r.sources) for r in readers)
-    return is_silent_at_zero(layer.activation) and all(added)
+    own = wires.outputs[i]
+    if not is_silent_at_zero(layer.activation) or not all(added):
+        return torch.zeros_like(own, dtype=torch.bool)
+    # a narrower source leaves the last channels of a sum to this one
+    beside = [torch.isin(own, wires.outputs[min(reader.sources)]) for reader in readers]
+    return torch.stack(beside).all(0) if beside else torch.ones_like(own, dtype=torch.bool)
 
 
 def _beta_of_one(activation: Callable[[Tensor], Tensor]) -> float:
