@@ -159,7 +159,9 @@ def reference_pages() -> dict[str, str]:
     }
     made["reference/models.md"] = _module_page("models.py", [ROOT / "models.py"])
     for room in sorted({path.parent for path in (ROOT / "utils").glob("*/__init__.py")}):
-        files = [path for path in sorted(room.rglob("*.py")) if path.name not in ("__main__.py", "__init__.py")]
+        folders = {path.parent for path in room.rglob("__init__.py")}  # others hold what is handed on as files
+        modules = [path for path in sorted(room.rglob("*.py")) if path.parent in folders]
+        files = [path for path in modules if path.name not in ("__main__.py", "__init__.py")]
         made[f"reference/{room.name}.md"] = _module_page(f"utils/{room.name}", files, room / "__init__.py")
     beside = [path for path in sorted((ROOT / "utils").glob("*.py")) if path.name != "__init__.py"]
     made["reference/utils.md"] = _module_page("utils/*.py", beside)

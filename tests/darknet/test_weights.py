@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 
 import cv2
@@ -186,7 +187,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"a\.pt: No space left on device; nothing there was changed"):
         save_checkpoint(path, Checkpoint(network))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

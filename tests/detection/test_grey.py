@@ -114,9 +114,8 @@ def test_train_test_and_detect_run_in_grey(place, channels):
     assert load_model("weights/last.pt").grey
     again = train.parser().parse_args(["--data", "set.data", *HERE, "--weights", "weights/last.pt", "--epochs", "1"])
     assert train.run(again).args["gray_scale"] is True  # without being told
-    found = detect.run(
-        detect.parser().parse_args([*words, "--weights", "weights/last.pt", "--source", "images/valid", "--save-json"])
-    )
+    look = ["--data", "set.data", "--device", "cpu", "--gray-scale", "--source", "images/valid", "--save-json"]
+    found = detect.run(detect.parser().parse_args([*look, "--weights", "weights/last.pt"]))
     assert found.metrics["images"] == 2 and json.loads((found.folder / "detections.json").read_text()) is not None
     picture = cv2.imread(str(found.folder / "0.jpg"))
     assert picture is not None

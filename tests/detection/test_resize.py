@@ -64,7 +64,8 @@ def darknet_files(folder: Path, cfg: str = CFG, name: str = "net") -> list[str]:
 
 
 def run(script: object, *words: str):
-    return script.run(script.parser().parse_args([*HERE, *words]))  # type: ignore[attr-defined]
+    here = HERE[:-2] if script is detect else HERE  # it reads one picture after the other
+    return script.run(script.parser().parse_args([*here, *words]))  # type: ignore[attr-defined]
 
 
 def bright(image: np.ndarray, channel: int) -> np.ndarray:

@@ -57,7 +57,8 @@ def test_every_room_has_a_page_with_all_its_functions(site):
     for room in sorted(path.parent for path in (ROOT / "utils").glob("*/__init__.py")):
         page = (site / f"reference/{room.name}.html").read_text()
         for path in room.rglob("*.py"):
-            if path.name not in ("__init__.py", "__main__.py"):
+            handed_on = not (path.parent / "__init__.py").is_file()  # a file for somebody's folder, no module of ours
+            if path.name not in ("__init__.py", "__main__.py") and not handed_on:
                 dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
                 public = re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", path.read_text(), re.MULTILINE)
                 assert not [name for name in public if f'id="{dotted}.{name}"' not in page], path

@@ -93,7 +93,7 @@ SMALL = [p for p in [*TINY, *SHIPPED] if "tiny" in p.stem or (p in TINY and p.st
 def test_absorbing_comes_nearer_than_dropping(path):
     net = random_network(path)
     plan = plan_channels(net, percent=0.3, tie=ShortcutRule.ANY)
-    x = image(net, 1, 128)
+    x = image(net, 1, 64 if path.stem == "masks" else 128)  # a mean enlarged to the map is made for one size
     target = run(without_gammas(net, plan), x)
 
     def error(found) -> float:

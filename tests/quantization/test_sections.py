@@ -34,7 +34,7 @@ from utils.quantization.validate import readouts
 
 QUICK = Scheme(a_bit=8, equalise=False, correct_bias=False, ranges="minmax")
 TINY = sorted(path.stem for path in (ROOT / "tests" / "cfgs").glob("*.cfg"))
-SHIPPED = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))
+SHIPPED = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg") if not read_cfg(path).neurons)
 GATE = (
     ("avgpool", {}),
     ("convolutional", {"filters": 3, "size": 1, "activation": "relu"}),
