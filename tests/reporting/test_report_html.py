@@ -274,6 +274,17 @@ def test_a_record_of_numbers_alone_makes_a_page(tmp_path):
     assert text.count("<data") == 6 and "list of its stages" in text
 
 
+@pytest.mark.parametrize(("spikes", "said"), [(450.0, "as spikes 15 times more"), (15.0, "as spikes 2 times less")])
+def test_the_headline_compares_spikes_with_integers_too(tmp_path, spikes, said):
+    """Against floats alone nearly every spiking network looks frugal."""
+    folder = tmp_path / "compress"
+    folder.mkdir()
+    energies = {"baseline": 1000.0, "quantised": 30.0, "spiking": spikes}
+    stages = {name: {"map50": 0.5, "map": 0.2, "energy_pj": value} for name, value in energies.items()}
+    finish_record(start_record(folder, script="compress", args={}), metrics={"stages": stages})
+    assert f"energy ({said} than as integers)" in render(load(folder))
+
+
 def test_no_record_is_told(tmp_path):
     with pytest.raises(InputError, match=r"record\.json: no such record"):
         write_report(tmp_path)

@@ -86,6 +86,7 @@ def _lead(record: Record, before: Row, after: Row, task: TaskFacts) -> str:
     energy = times(before.get("energy_pj"), after.get("energy_pj"), "less", "more")
     text = f"The network file is {message[0] or 'done'}"
     text += f" and its arithmetic takes {energy} energy" if energy and energy != "unchanged" else ""
+    text += _beside_integers(record, after) if energy else ""
     score = task.score
     ends = [f"{row[score.name]:.{min(3, score.digits)}f}" for row in (before, after)]
     text += f"; {score.title} went from {ends[0]} to {ends[1]} ({_scored(before, after, task)})"
@@ -94,6 +95,15 @@ def _lead(record: Record, before: Row, after: Row, task: TaskFacts) -> str:
         high, wide = about["size"]
         text += f", measured on {about['valid_images']:,} validation images at {wide} by {high} px"
     return f'<p class="lead">{escape(text)}.</p>'
+
+
+def _beside_integers(record: Record, after: Row) -> str:
+    """Spikes are to be compared with the same network's integers too: at many bits they cost more."""
+    integers = record.metrics["stages"].get("quantised")
+    if integers is None or integers is after:
+        return ""
+    energy = times(integers.get("energy_pj"), after.get("energy_pj"), "less", "more")
+    return f" (as spikes {energy} than as integers)" if energy and energy != "unchanged" else ""
 
 
 def _scored(before: Row, after: Row, task: TaskFacts) -> str:
