@@ -96,15 +96,12 @@ class ClassDataset(ImageFiles):
 
     def __getitem__(self, request: int | SampleRequest) -> ClassSample:
         """The sample of an index, or of the loader's request."""
-        if not isinstance(request, SampleRequest):
-            request = SampleRequest(int(request), self.epoch)
-        size = request.size or self.size
-        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        request, size, rng = self.asked(request)
         gaps: dict[int, str] = {}
         index, image, original = self.fetch(request.index, gaps)
         box = transforms.fit(original, size, self.how)
         image = changed(image, box, self.augment, rng)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)
+        pixels = self.as_tensor(image)
         return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()))
 
     def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.darknet.spec import Softmax
+from utils.data.transforms import as_inputs
 from utils.task import Predictor, Timing, clock, eval_mode
 
 TOP = 5
-IMAGE_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,6 @@ def scores_of(raw: Sequence[Tensor], output: Softmax) -> Tensor:
 def probabilities(raw: Sequence[Tensor], output: Softmax) -> Tensor:
     """Raw map -> [N, classes]; the sum is 1 in each of the output's groups."""
     return scores_of(raw, output).unflatten(1, (output.groups, -1)).softmax(-1).flatten(1)
-
-
-def as_inputs(images: Tensor, device: torch.device) -> Tensor:
-    """Bytes [N, C, H, W], or frames [N, T, C, H, W], in 0..1: float32, images channels last, on the device."""
-    layout = torch.channels_last if images.dim() == IMAGE_AXES else torch.contiguous_format
-    return images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).div_(255)
 
 
 def evaluate(

@@ -12,13 +12,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.data import manifest as files
-from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES, Manifest, plain_name, read_list, read_names
+from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES, Manifest, open_place, plain_name, read_list, read_names
 from utils.errors import InputError
 
 VALID = ("val", "valid", "validation", "test")
-
-SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
 
 
 def open_data(place: Path | str) -> Manifest:
@@ -27,12 +24,7 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
-    path = Path(place)
-    if path.resolve() == SAMPLE:
-        raise InputError(
-            f"--data {place}: the sample set has boxes alone; give --data a folder with train/CLASS/ and val/CLASS/"
-        )
-    return _folder(path.absolute()) if path.is_dir() else files.read_manifest(path)
+    return open_place(place, _folder, "train/CLASS/ and val/CLASS/")
 
 
 def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[int]:

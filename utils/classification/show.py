@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from utils.classification.dataset import ClassDataset
 from utils.classification.metrics import ClassificationMetrics
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, INK, PAPER, Picture, as_picture, sheet
+from utils.data.pictures import FONT, INK, PAPER, Picture, as_picture, save_apiece, save_square, sheet, spread
 
 TRAINING, SHOWN, PICTURES, APIECE = 25, 25, 8, 6  # images on each kind of sheet, and as files of their own
 SIDE = 192  # px; a smaller image is enlarged by a whole factor to about this
@@ -40,9 +39,9 @@ def captioned(image: Picture, lines: Sequence[str], ink: tuple[int, int, int] = 
 def training_sheet(path: Path, dataset: ClassDataset, names: Sequence[str]) -> Path:
     """Images as the first epoch changes them, with their classes."""
     dataset.set_epoch(0)
-    spread = np.random.Generator(np.random.PCG64(dataset.seed)).permutation(len(dataset))[:TRAINING]  # of all classes
-    samples = [dataset[int(i)] for i in spread]
-    return _square(path, [captioned(as_picture(each.image), [names[each.label]]) for each in samples])
+    drawn = np.random.Generator(np.random.PCG64(dataset.seed)).permutation(len(dataset))[:TRAINING]  # of all classes
+    samples = [dataset[int(i)] for i in drawn]
+    return save_square(path, [captioned(as_picture(each.image), [names[each.label]]) for each in samples])
 
 
 def validation_sheet(
@@ -50,10 +49,10 @@ def validation_sheet(
 ) -> Path:
     """What images are beside what they are taken for."""
     cells = []
-    for n in _spread(len(found.answers.indices), SHOWN):
+    for n in spread(len(found.answers.indices), SHOWN):
         image = as_picture(dataset[found.answers.indices[n]].image)
         cells.append(_answer(image, found, n, names, truth=True))
-    return _square(path, cells)
+    return save_square(path, cells)
 
 
 def compare(
@@ -70,12 +69,7 @@ def separate(
 ) -> list[Path]:
     """What `compare` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
     rows, titles = _columns(dataset, measured, names, APIECE)
-    paths = []
-    for n, row in enumerate(rows, 1):
-        for column, (title, cell) in enumerate(zip(titles, row, strict=True)):
-            paths.append(folder / f"{n}-{column}-{title.replace(' ', '_')}.jpg")
-            save_picture(paths[-1], cell)
-    return paths
+    return save_apiece(folder, rows, titles)
 
 
 def _columns(
@@ -83,7 +77,7 @@ def _columns(
 ) -> tuple[list[list[Picture]], tuple[str, ...]]:
     first = next(iter(measured.values())).answers
     rows = []
-    for n in _spread(len(first.indices), most):
+    for n in spread(len(first.indices), most):
         image = as_picture(dataset[first.indices[n]].image)
         truth = captioned(image, [names[int(first.labels[n])]])
         rows.append([truth, *(_answer(image, found, n, names) for found in measured.values())])
@@ -99,14 +93,3 @@ def _answer(
     lines = [f"{names[best]} {float(shares[best]):.0%}"]
     lines += [f"is: {names[label]}"] if truth else []
     return captioned(image, lines, RIGHT if best == label else WRONG)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Numbers from all over a data set, which is often sorted by class."""
-    return [count * n // min(count, most) for n in range(min(count, most))]
-
-
-def _square(path: Path, cells: Sequence[Picture]) -> Path:
-    across = math.ceil(math.sqrt(len(cells)))
-    save_picture(path, sheet([cells[i : i + across] for i in range(0, len(cells), across)]))
-    return path

@@ -17,7 +17,6 @@ from utils.classification.metrics import (
     TOP,
     ClassAnswers,
     ClassificationMetrics,
-    as_inputs,
     evaluate,
     joined,
     measure,
@@ -26,13 +25,13 @@ from utils.classification.metrics import (
 )
 from utils.classification.open_data import holds_recordings, open_data
 from utils.classification.recordings import EventDataset
-from utils.darknet.heads import class_count, rehead
+from utils.darknet.heads import class_count, fresh_last_layer, only_output
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Softmax
-from utils.data.dataset import Cache, Unreadable
+from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, in_order
-from utils.data.transforms import Letterbox, Resize
+from utils.data.manifest import Manifest, same_classes
+from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.errors import InputError
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
@@ -95,13 +94,7 @@ class ClassificationTask:
 
     def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
         """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
-        known = class_count(spec)
-        if known != manifest.classes:
-            raise InputError(
-                f"{place}: tells {known} classes apart, {manifest.path} has {manifest.classes}; "
-                f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
-            )
-        return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
+        return same_classes(class_count(spec), manifest, place, names)
 
     def dataset(
         self,
@@ -131,8 +124,7 @@ class ClassificationTask:
                 channels=channels,
                 unreadable=unreadable,
             )
-        if frames:
-            raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")
+        check_still(images, frames)
         return ClassDataset(
             images,
             manifest,
@@ -174,18 +166,7 @@ class ClassificationTask:
 
     def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
         """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
-        known = class_count(spec)
-        if known == manifest.classes:
-            return spec
-        if not fresh:
-            raise InputError(
-                f"{place}: an output for {known} classes, {manifest.path.name} has {manifest.classes}; "
-                f"add -pt to give it a fresh last layer for {manifest.classes}, or change the cfg's last filters"
-            )
-        log.info(
-            "%s: the last layer for %d classes replaced by a fresh one for %d (-pt)", place, known, manifest.classes
-        )
-        return rehead(spec, manifest.classes)
+        return fresh_last_layer(spec, manifest.classes, manifest.path.name, place, fresh=fresh)
 
     def initial_state(self, spec: ModelSpec) -> State:
         """Nothing: a last layer starts as torch starts it."""
@@ -290,7 +271,4 @@ def output_of(spec: ModelSpec) -> Softmax:
     Raises:
         InputError: there are several.
     """
-    found = cast(list[Softmax], [spec.layers[i] for i in spec.heads])
-    if len(found) != 1:
-        raise InputError(f"cfg line {found[-1].line}: {len(found)} [softmax] layers; keep one, a picture has one class")
-    return found[0]
+    return cast(Softmax, only_output(spec, "a picture has one class"))

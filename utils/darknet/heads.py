@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,8 @@ from utils.darknet import spec as s
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
@@ -42,6 +45,19 @@ def class_count(spec: s.ModelSpec) -> int:
     return max(told, default=0)
 
 
+def only_output(spec: s.ModelSpec, why: str) -> Any:
+    """The one output of a network that has no use for several; ``why`` ends the refusal.
+
+    Raises:
+        InputError: there are several.
+    """
+    first, *more = (spec.layers[i] for i in spec.heads)
+    if more:
+        section = facts(first).section
+        raise InputError(f"cfg line {more[-1].line}: {len(more) + 1} [{section}] layers; keep one, {why}")
+    return first
+
+
 def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -> s.ModelSpec:
     """The same network for another number of classes: the heads and the filters of the convolutions before them.
 
@@ -58,3 +74,21 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
         layers[i] = head
         layers[j] = replace(kernels[j], filters=head.filters if hasattr(head, "own_anchors") else classes)
     return replace(spec, layers=tuple(layers))
+
+
+def fresh_last_layer(spec: s.ModelSpec, classes: int, data: str, place: str, *, fresh: bool) -> s.ModelSpec:
+    """A network whose last layer is all that knows its classes, for the ``classes`` of ``data``.
+
+    Raises:
+        InputError: it is for others, and ``fresh`` does not allow a new one.
+    """
+    known = class_count(spec)
+    if known == classes:
+        return spec
+    if not fresh:
+        raise InputError(
+            f"{place}: an output for {known} classes, {data} has {classes}; "
+            f"add -pt to give it a fresh last layer for {classes}, or change the cfg's last filters"
+        )
+    log.info("%s: the last layer for %d classes replaced by a fresh one for %d (-pt)", place, known, classes)
+    return rehead(spec, classes)

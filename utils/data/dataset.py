@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from utils.data import transforms
@@ -117,6 +119,17 @@ class ImageFiles:
         """Whether the images are kept in memory."""
         return self._cached is not None
 
+    def asked(self, request: int | SampleRequest) -> tuple[SampleRequest, tuple[int, int], np.random.Generator]:
+        """An index, or the loader's request, as a request; the size that it wants, px; the dice of its sample."""
+        if not isinstance(request, SampleRequest):
+            request = SampleRequest(int(request), self.epoch)
+        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        return request, request.size or self.size, rng
+
+    def as_tensor(self, image: np.ndarray) -> Tensor:
+        """A picture [H, W, C] as the network's uint8 [channels, H, W]; a grey one repeated."""
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)
+
     def fetch(self, index: int, gaps: dict[int, str]) -> tuple[int, np.ndarray, tuple[int, int]]:
         """An image, perhaps scaled already, its number and original (height, width); unreadable ones go to ``gaps``."""
         for chosen in itertools.chain([index], self._others(index)):
@@ -171,3 +184,13 @@ class ImageFiles:
             loaded = list(tqdm(pool.map(load, range(len(self))), file=shown, **bar))
         self._cached = [image for image, _ in loaded]
         self._shapes = [original for _, original in loaded]
+
+
+def check_still(images: Path, frames: int) -> None:
+    """Refuse still images to a network that takes frames.
+
+    Raises:
+        InputError: ``frames`` is not 0.
+    """
+    if frames:
+        raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")

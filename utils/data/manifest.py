@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
+SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
 KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale")
 IGNORED = (
     "backup",
@@ -231,3 +232,31 @@ def in_order(manifest: Manifest, names: Sequence[str], place: str) -> Manifest:
 def plain_name(name: str) -> str:
     """A name without what people write one way or another."""
     return name.casefold().replace("_", " ").replace("-", " ")
+
+
+def same_classes(
+    known: int, manifest: Manifest, place: str, names: Sequence[str], does: str = "tells {} classes apart"
+) -> Manifest:
+    """The data with its classes in the order of ``names``, those of a network that knows ``known`` of them.
+
+    Raises:
+        InputError: the data has another number of classes, or others than ``names``.
+    """
+    if known != manifest.classes:
+        raise InputError(
+            f"{place}: {does.format(known)}, {manifest.path} has {manifest.classes}; "
+            f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
+        )
+    return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
+
+
+def open_place(place: Path | str, folder: Callable[[Path], Manifest], lays_out: str) -> Manifest:
+    """Read a folder, by ``folder``, or a ``.data`` file, of a task that the sample set of boxes does not serve.
+
+    Raises:
+        InputError: it is the sample set (``lays_out`` says what to give instead), or something in it is wrong.
+    """
+    path = Path(place)
+    if path.resolve() == SAMPLE:
+        raise InputError(f"--data {place}: the sample set has boxes alone; give --data a folder with {lays_out}")
+    return folder(path.absolute()) if path.is_dir() else read_manifest(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from utils.data.images import save_picture
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
@@ -56,3 +60,25 @@ def sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap:
         place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
         cv2.putText(page, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
     return page
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` numbers from all over a data set of ``count``, which is often sorted by class."""
+    return [count * n // min(count, most) for n in range(min(count, most))]
+
+
+def save_square(path: Path, cells: Sequence[Picture]) -> Path:
+    """Pictures on a sheet that is about as wide as it is high."""
+    across = math.ceil(math.sqrt(len(cells)))
+    save_picture(path, sheet([cells[i : i + across] for i in range(0, len(cells), across)]))
+    return path
+
+
+def save_apiece(folder: Path, rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> list[Path]:
+    """The pictures of a sheet, each in a file of its own: ``<row>-<column>-<title>.jpg``."""
+    paths = []
+    for n, row in enumerate(rows, 1):
+        for column, (title, cell) in enumerate(zip(titles, row, strict=True)):
+            paths.append(folder / f"{n}-{column}-{title.replace(' ', '_')}.jpg")
+            save_picture(paths[-1], cell)
+    return paths

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Resize = Literal["letterbox", "stretch"]
+IMAGE_AXES = 4  # [N, C, H, W]
 GREY = 114  # the border's brightness, as every YOLO since v3 was trained with
 STEPS = np.arange(256, dtype=np.float32)
 
@@ -147,3 +148,9 @@ def shift_colours(image: np.ndarray, gains: tuple[float, float, float], rng: np.
 def stack(images: Sequence[Tensor]) -> Tensor:
     """Images [C, H, W] of one size as a batch [N, C, H, W], channels last in memory."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
+def as_inputs(images: Tensor, device: torch.device) -> Tensor:
+    """Bytes [N, C, H, W], or frames [N, T, C, H, W], in 0..1: float32, images channels last, on the device."""
+    layout = torch.channels_last if images.dim() == IMAGE_AXES else torch.contiguous_format
+    return images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).div_(255)

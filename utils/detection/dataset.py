@@ -95,10 +95,7 @@ class DetectionDataset(ImageFiles):
 
     def __getitem__(self, request: int | SampleRequest) -> Sample:
         """The sample of an index, or of the loader's request (index, epoch, size, mosaic or not)."""
-        if not isinstance(request, SampleRequest):
-            request = SampleRequest(int(request), self.epoch)
-        size = request.size or self.size
-        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        request, size, rng = self.asked(request)
         strength = boxed.with_mosaic(self.augment, request.mosaic)
         gaps: dict[int, str] = {}
         if rng.random() < strength.mosaic:
@@ -108,7 +105,7 @@ class DetectionDataset(ImageFiles):
         if any(strength.hsv):
             image = transforms.shift_colours(image, strength.hsv, rng)
         rows = boxed.to_shares(boxes, size)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)
+        pixels = self.as_tensor(image)
         return Sample(pixels, torch.from_numpy(rows), index, box, tuple(gaps.items()))
 
     def collate(self, samples: Sequence[Sample]) -> BoxBatch:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.data.images import save_picture
+from utils.data.pictures import save_apiece
 from utils.detection.boxes import xyxy_to_cxcywh
 from utils.detection.dataset import DetectionDataset, collate
 from utils.detection.evaluate import DetectionMetrics
@@ -57,13 +58,11 @@ def separate(
 ) -> list[Path]:
     """What `compare` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
     samples, columns = _columns(dataset, measured, len(names), APIECE)
-    paths = []
-    for row, image in enumerate(samples, 1):
-        for column, (title, boxes) in enumerate(columns.items()):
-            path = folder / f"{row}-{column}-{title.replace(' ', '_')}.jpg"
-            save_picture(path, draw_boxes(image, boxes[row - 1], names, least=PAGE))
-            paths.append(path)
-    return paths
+    rows = [
+        [draw_boxes(image, boxes[n], names, least=PAGE) for boxes in columns.values()]
+        for n, image in enumerate(samples)
+    ]
+    return save_apiece(folder, rows, [*columns])
 
 
 def boxes_to_show(boxes: Tensor, classes: int) -> Tensor:

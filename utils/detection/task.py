@@ -13,10 +13,10 @@ from torch import Tensor
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec
-from utils.data.dataset import Cache, Unreadable
+from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, in_order
-from utils.data.transforms import Letterbox, Resize
+from utils.data.manifest import Manifest, same_classes
+from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.detection import results, show
 from utils.detection.augment import Augment
 from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
@@ -91,13 +91,9 @@ class DetectionTask:
 
     def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
         """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
-        for head in heads_of(spec):
-            if head.classes != manifest.classes:
-                raise InputError(
-                    f"{place}: detects {head.classes} classes, {manifest.path} has {manifest.classes}; "
-                    f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
-                )
-        return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
+        told = [head.classes for head in heads_of(spec)]
+        known = next((each for each in told if each != manifest.classes), manifest.classes)
+        return same_classes(known, manifest, place, names, "detects {} classes")
 
     def dataset(
         self,
@@ -115,8 +111,7 @@ class DetectionTask:
         frames: int = 0,
     ) -> DetectionDataset:
         """The images of a list with their boxes."""
-        if frames:
-            raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")
+        check_still(images, frames)
         return DetectionDataset(
             images,
             manifest,
@@ -137,8 +132,7 @@ class DetectionTask:
 
     def inputs(self, batch: Batch, device: torch.device) -> Tensor:
         """Images in 0..1: float32 [N, C, H, W], channels last, on the device."""
-        images = batch.images.to(device, non_blocking=True)
-        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        return as_inputs(batch.images, device)
 
     def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
         """The YOLO loss of all heads."""

@@ -77,10 +77,8 @@ class MaskDataset(ImageFiles):
 
     def __getitem__(self, request: int | SampleRequest) -> MaskSample:
         """The sample of an index, or of the loader's request."""
-        if not isinstance(request, SampleRequest):
-            request = SampleRequest(int(request), self.epoch)
-        size, strength = request.size or self.size, self.augment
-        rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
+        request, size, rng = self.asked(request)
+        strength = self.augment
         gaps: dict[int, str] = {}
         index, image, original = self.fetch(request.index, gaps)
         box = transforms.fit(original, size, self.how)
@@ -94,7 +92,7 @@ class MaskDataset(ImageFiles):
             image, mask = image[:, ::-1], mask[:, ::-1]
         if any(strength.hsv):
             image = transforms.shift_colours(image, strength.hsv, rng)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)
+        pixels = self.as_tensor(image)
         return MaskSample(pixels, torch.from_numpy(np.ascontiguousarray(mask)), index, box, tuple(gaps.items()))
 
     def collate(self, samples: Sequence[MaskSample]) -> MaskBatch:

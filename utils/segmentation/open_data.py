@@ -13,16 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.data import manifest as files
-from utils.data.manifest import Manifest, read_names
+from utils.data.manifest import Manifest, open_place, read_names
 from utils.errors import InputError
 
 NAMES = ("names.txt", "classes.txt")
 VALID = ("val", "valid", "test")
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
 IGNORED = 255  # the border of a fitted picture, and Pascal VOC's contours
-
-SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
 
 
 def open_data(place: Path | str) -> Manifest:
@@ -31,12 +28,7 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
-    path = Path(place)
-    if path.resolve() == SAMPLE:
-        raise InputError(
-            f"--data {place}: the sample set has boxes alone; give --data a folder with images/, masks/ and names.txt"
-        )
-    return _folder(path.absolute()) if path.is_dir() else files.read_manifest(path)
+    return open_place(place, _folder, "images/, masks/ and names.txt")
 
 
 def mask_path(image: Path, manifest: Manifest) -> Path:

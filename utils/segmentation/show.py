@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, PAPER, Picture, as_picture, colour, sheet
+from utils.data.pictures import FONT, PAPER, Picture, as_picture, colour, save_apiece, save_square, sheet, spread
 from utils.segmentation.dataset import MaskDataset
 from utils.segmentation.metrics import MaskMetrics
 
@@ -37,11 +36,9 @@ def overlay(image: Picture, mask: NDArray[np.uint8], names: Sequence[str], least
 def training_sheet(path: Path, dataset: MaskDataset, names: Sequence[str]) -> Path:
     """Images as the first epoch changes them, under their masks."""
     dataset.set_epoch(0)
-    samples = [dataset[i] for i in _spread(len(dataset), TRAINING)]
+    samples = [dataset[i] for i in spread(len(dataset), TRAINING)]
     cells = [overlay(as_picture(each.image), each.mask.numpy(), names) for each in samples]
-    across = math.ceil(math.sqrt(len(cells)))
-    save_picture(path, sheet([cells[i : i + across] for i in range(0, len(cells), across)]))
-    return path
+    return save_square(path, cells)
 
 
 def validation_sheet(path: Path, dataset: MaskDataset, found: MaskMetrics, names: Sequence[str], title: str) -> Path:
@@ -63,12 +60,7 @@ def separate(
 ) -> list[Path]:
     """What `compare` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
     rows, titles = _columns(dataset, measured, names, APIECE)
-    paths = []
-    for n, row in enumerate(rows, 1):
-        for column, (title, cell) in enumerate(zip(titles, row, strict=True)):
-            paths.append(folder / f"{n}-{column}-{title.replace(' ', '_')}.jpg")
-            save_picture(paths[-1], cell)
-    return paths
+    return save_apiece(folder, rows, titles)
 
 
 def _columns(
@@ -76,7 +68,7 @@ def _columns(
 ) -> tuple[list[list[Picture]], tuple[str, ...]]:
     first = next(iter(measured.values())).answers.images
     rows = []
-    for n in _spread(len(first), most):
+    for n in spread(len(first), most):
         sample = dataset[first[n].index]
         image = as_picture(sample.image)
         answers = [overlay(image, found.answers.images[n].mask, names) for found in measured.values()]
@@ -101,8 +93,3 @@ def _legend(picture: Picture, labels: NDArray[np.uint8], names: Sequence[str]) -
         ink = (0, 0, 0) if bright > 120 else (255, 255, 255)
         cv2.putText(bar, names[label], (x + 2, y + step - 5), FONT, scale, ink, 1, cv2.LINE_AA)
     return np.concatenate([picture, bar])
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Numbers from all over a data set."""
-    return [count * n // min(count, most) for n in range(min(count, most))]

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.darknet.heads import class_count, rehead
+from utils.darknet.heads import class_count, fresh_last_layer, only_output
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Segment
-from utils.data.dataset import Cache, Unreadable
+from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, in_order
-from utils.data.transforms import Jitter, Letterbox, Resize
-from utils.errors import InputError
+from utils.data.manifest import Manifest, same_classes
+from utils.data.transforms import Jitter, Letterbox, Resize, as_inputs
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
 from utils.segmentation import results, show
@@ -90,13 +89,7 @@ class SegmentationTask:
 
     def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
         """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
-        known = class_count(spec)
-        if known != manifest.classes:
-            raise InputError(
-                f"{place}: tells {known} classes apart, {manifest.path} has {manifest.classes}; "
-                f"give the --data it was trained on, or train it for these: train.py -pt --weights {place}"
-            )
-        return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
+        return same_classes(class_count(spec), manifest, place, names)
 
     def dataset(
         self,
@@ -114,8 +107,7 @@ class SegmentationTask:
         unreadable: Unreadable = "stop",
     ) -> MaskDataset:
         """The images of a list or folder with their masks."""
-        if frames:
-            raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")
+        check_still(images, frames)
         return MaskDataset(
             images,
             manifest,
@@ -135,8 +127,7 @@ class SegmentationTask:
 
     def inputs(self, batch: Batch, device: torch.device) -> Tensor:
         """Images in 0..1: float32 [N, C, H, W], channels last, on the device."""
-        images = batch.images.to(device, non_blocking=True)
-        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        return as_inputs(batch.images, device)
 
     def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
         """Cross entropy of the pixels that count, over all of a batch."""
@@ -155,18 +146,7 @@ class SegmentationTask:
 
     def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
         """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
-        known = class_count(spec)
-        if known == manifest.classes:
-            return spec
-        if not fresh:
-            raise InputError(
-                f"{place}: an output for {known} classes, {manifest.path.name} has {manifest.classes}; "
-                f"add -pt to give it a fresh last layer for {manifest.classes}, or change the cfg's last filters"
-            )
-        log.info(
-            "%s: the last layer for %d classes replaced by a fresh one for %d (-pt)", place, known, manifest.classes
-        )
-        return rehead(spec, manifest.classes)
+        return fresh_last_layer(spec, manifest.classes, manifest.path.name, place, fresh=fresh)
 
     def initial_state(self, spec: ModelSpec) -> State:
         """Nothing: a last layer starts as torch starts it."""
@@ -267,7 +247,4 @@ def output_of(spec: ModelSpec) -> Segment:
     Raises:
         InputError: there are several.
     """
-    found = cast(list[Segment], [spec.layers[i] for i in spec.heads])
-    if len(found) != 1:
-        raise InputError(f"cfg line {found[-1].line}: {len(found)} [segment] layers; keep one, a pixel has one class")
-    return found[0]
+    return cast(Segment, only_output(spec, "a pixel has one class"))
