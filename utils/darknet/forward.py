@@ -55,8 +55,7 @@ def _max_pool(layer: s.MaxPool, inputs: list[Tensor]) -> Tensor:
     x, before, after = inputs[0], layer.pad // 2, layer.pad - layer.pad // 2
     if before == after and 2 * before <= layer.size:
         return F.max_pool2d(x, layer.size, layer.stride, before)
-    # an even map halved by a 2/2 pool never reaches its one px of padding
-    if before == 0 and all((side + after - layer.size) % layer.stride >= after for side in x.shape[2:]):
+    if not padding_is_read(layer, x):
         return F.max_pool2d(x, layer.size, layer.stride)
     return F.max_pool2d(F.pad(x, (before, after, before, after), value=float("-inf")), layer.size, layer.stride)
 
@@ -66,6 +65,12 @@ def _crop(layer: s.Crop, inputs: list[Tensor]) -> Tensor:
     top, left = ((given - kept) // 2 for given, kept in zip(layer.given, layer.kept, strict=True))
     middle = inputs[0][:, :, top : top + layer.kept[0], left : left + layer.kept[1]]
     return middle if layer.noadjust else middle * 2 - 1
+
+
+def padding_is_read(layer: s.MaxPool, x: Tensor) -> bool:
+    """Whether a window of this map [..., H, W] hangs over it; an even map halved by a 2/2 pool has none that does."""
+    before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    return before > 0 or any((side + after - layer.size) % layer.stride < after for side in x.shape[2:])
 
 
 def _local_mean(layer: s.LocalAvgPool, inputs: list[Tensor]) -> Tensor:

@@ -6,14 +6,14 @@ and 128 else. Everything here gives the numbers that `integer` defines, at a qua
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
-from utils.darknet.forward import move
+from utils.darknet.forward import move, padding_is_read
 from utils.darknet.ops import facts
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.integer import CACHED_VALUES, IntShortcut, Requantiser
@@ -84,10 +84,7 @@ class ByteRequantiser:
 
     def __call__(self, acc: Tensor) -> Tensor:
         """Accumulators [N,O,H,W], integers in floats, channels last -> bytes, channels last."""
-        out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
-        for part, place in zip(in_pixels(acc), in_pixels(out), strict=True):
-            self.part(part, place)
-        return out
+        return pixelwise(acc, self.part)
 
     def part(self, acc: Tensor, place: Tensor) -> None:
         """Some pixels [P, O] of accumulators, into the bytes of ``place``; through int32, which torch vectorises."""
@@ -124,6 +121,14 @@ class ByteSum:
         return out
 
 
+def pixelwise(acc: Tensor, part: Callable[[Tensor, Tensor], object]) -> Tensor:
+    """Bytes like ``acc`` [N,C,H,W], channels last; ``part`` makes them of some pixels [P, C], into a place."""
+    out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
+    for values, place in zip(in_pixels(acc), in_pixels(out), strict=True):
+        part(values, place)
+    return out
+
+
 def in_pixels(x: Tensor) -> tuple[Tensor, ...]:
     """Views [P, C] of [N,C,H,W] that lies channels last, each of some ten thousand values."""
     rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
@@ -146,8 +151,8 @@ def max_pool(layer: s.MaxPool, kept: Tensor) -> Tensor:
     Padding is 0, the lowest byte, so never the maximum.
     """
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
-    if before or any((side + after - layer.size) % layer.stride < after for side in kept.shape[2:]):
-        kept = F.pad(kept, (before, after, before, after))  # else no window reaches it, and the floor below is the same
+    if padding_is_read(layer, kept):  # else the floor below is the same without it
+        kept = F.pad(kept, (before, after, before, after))
     for axis in (2, 3):
         count = (kept.shape[axis] - layer.size) // layer.stride + 1
         parts = [_every(kept, axis, at, layer.stride, count) for at in range(layer.size)]

@@ -81,8 +81,15 @@ class Executor(nn.Module):
 
     def respond(self, i: int, op: IntegerOp, acc: Tensor, zero: int | None) -> Tensor:
         """Accumulator of layer ``i`` -> its level, stored with ``zero``."""
-        assert op.requantiser is not None, "a read-out has no level"
-        return stored(through_table(self.fire(acc, op.requantiser), op), zero)
+        by = op.requantiser
+        assert by is not None, "a read-out has no level"
+        if zero is not None and isinstance(op, IntConv) and op.table is None:
+            return self.fire_bytes(i, by, acc, zero)
+        return stored(through_table(self.fire(acc, by), op), zero)
+
+    def fire_bytes(self, i: int, by: Requantiser, acc: Tensor, zero: int) -> Tensor:
+        """What `fire` makes of layer ``i``'s accumulator, in bytes."""
+        return stored(self.fire(acc, by), zero)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -171,13 +178,12 @@ class IntegerExecutor(Executor):
         """The definition's requantisation."""
         return requantise(acc, by)
 
-    def respond(self, i: int, op: IntegerOp, acc: Tensor, zero: int | None) -> Tensor:
-        """The same into bytes, where no table stands between."""
-        if zero is None or op.requantiser is None or not isinstance(op, IntConv) or op.table is not None:
-            return super().respond(i, op, acc, zero)
+    def fire_bytes(self, i: int, by: Requantiser, acc: Tensor, zero: int) -> Tensor:
+        """The same into bytes, some pixels at a time."""
         if i not in self._requantisers:
+            _, op = self.network.conv(i)
             bound = int(accumulator_bounds(op.weight, op.bias, self.network.reach_into(i)).max())
-            self._requantisers[i] = ByteRequantiser(op.requantiser, zero, bound)
+            self._requantisers[i] = ByteRequantiser(by, zero, bound)
         return self._requantisers[i](acc)
 
     def _fused(self, conv: Int8Conv, kept: Tensor) -> Tensor | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from utils.quantization.byte_levels import in_pixels
+from utils.quantization.byte_levels import pixelwise
 from utils.quantization.executor import Executor
-from utils.quantization.integer import IntConv, IntegerOp, Requantiser, in_chunks
+from utils.quantization.integer import Requantiser, in_chunks
 from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork
 
@@ -29,16 +29,15 @@ class LayerwiseExecutor(Executor):
         neuron = Neuron.of(by, acc.device)
         return in_chunks(acc, lambda part: neuron.count(neuron.charge(part)))
 
-    def respond(self, i: int, op: IntegerOp, acc: Tensor, zero: int | None) -> Tensor:
-        """The same into bytes, some pixels at a time, where no table stands between."""
-        if zero is None or op.requantiser is None or not isinstance(op, IntConv) or op.table is not None:
-            return super().respond(i, op, acc, zero)
-        neuron = Neuron.of(op.requantiser, acc.device)
-        out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
-        for part, place in zip(in_pixels(acc), in_pixels(out), strict=True):
+    def fire_bytes(self, i: int, by: Requantiser, acc: Tensor, zero: int) -> Tensor:
+        """The same into bytes, some pixels at a time."""
+        neuron = Neuron.of(by, acc.device)
+
+        def fire(part: Tensor, place: Tensor) -> None:
             fired = neuron.count(neuron.charge(part[..., None, None]))
             place.copy_(fired.add_(zero).to(torch.int32)[..., 0, 0])  # through int32, which torch vectorises
-        return out
+
+        return pixelwise(acc, fire)
 
     def counts(self, x: Tensor) -> dict[int, Tensor]:
         """Spikes each neuron fired for an image, signed, int32 [N,C,H,W]; the image's entry is its pixel levels."""
