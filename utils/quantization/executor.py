@@ -55,11 +55,7 @@ class Executor(nn.Module):
         super().__init__()
         self.network = network
         self.int8 = int8
-        self.convs = nn.ModuleDict()
-        for i, op in network.ops.items():
-            if isinstance(op, IntConv):
-                layer, _ = network.conv(i)
-                self.convs[str(i)] = ExactConv(layer, op.weight, op.bias, network.reach_into(i))
+        self._in_floats: dict[int, ExactConv] = {}  # made when first asked for: int8 units leave few layers to them
         self._readouts = readouts(network.spec)
         self._stored_with: dict[int, int | None] = {i: zero_of(grid) for i, grid in network.grids.items()}
         self.eval()
@@ -148,10 +144,18 @@ class Executor(nn.Module):
         fused = None if not isinstance(fast, Int8Conv) else self._fused(fast, inputs[0])
         if fused is not None and not traced:
             return fused, None
-        acc = self.convs[str(i)](levels_of(inputs[0], given[0])) if fast is None else fast.accumulators(inputs[0])
+        acc = self._exact(i, levels_of(inputs[0], given[0])) if fast is None else fast.accumulators(inputs[0])
         if op.requantiser is None:
             return None, acc
         return self.respond(i, op, acc, zeros[i]) if fused is None else fused, acc
+
+    def _exact(self, i: int, level: Tensor) -> Tensor:
+        """The accumulators of layer ``i`` by floating point, where the levels are."""
+        if i not in self._in_floats:
+            layer, op = self.network.conv(i)
+            self._in_floats[i] = ExactConv(layer, op.weight, op.bias, self.network.reach_into(i))
+        acc: Tensor = self._in_floats[i].to(level.device)(level)
+        return acc
 
     def _fused(self, conv: Int8Conv, kept: Tensor) -> Tensor | None:
         """Levels straight from a convolution; None where it has no such form, or this executor's neurons have none."""
