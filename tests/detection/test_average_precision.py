@@ -82,6 +82,14 @@ def test_crowds_on_a_grid_are_matched_as_pycocotools_matches_them(tmp_path, seed
         assert one.recall == hits / one.truth and one.precision == pytest.approx(hits / sum(taken))
 
 
+def test_counting_says_nothing_on_the_console(caplog, capfd):
+    """The library tells its steps at the level at which scripts talk to people."""
+    truth = random_truth(5, 2)
+    with caplog.at_level("INFO"):
+        average_precision(as_arrays(truth), as_arrays(shaken(truth, 2)), NAMES[:2])
+    assert not caplog.records and not "".join(capfd.readouterr())
+
+
 def test_a_class_without_truth_counts_in_no_mean():
     truth = [t[t[:, 0] != 2] for t in random_truth(25, 4)]
     found = shaken(truth, 4)

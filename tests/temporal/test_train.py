@@ -129,3 +129,12 @@ def test_binary_weights_sharpen_from_epoch_to_epoch(monkeypatch):
     assert seen == pytest.approx([0.1, 1.0])
     kernel = load_model("weights/last.pt").predictor.layers["0"]
     assert torch.isfinite(kernel.conv.weight).all()
+
+
+def test_a_network_with_neurons_is_sent_back_to_its_float_twin_which_quantises(place):
+    run("--cfg", "net.cfg", "--epochs", "1", "--name", "twin")
+    run("--cfg", "net.cfg", "--spiking", "lif", "--epochs", "1")
+    words = [*HERE, "--calibration", "4"]
+    with pytest.raises(InputError, match=r"=lif has no integer form; it keeps state; .* trained without --spiking"):
+        quantize.run(quantize.parser().parse_args([*words, "--weights", "weights/last.pt"]))
+    assert quantize.run(quantize.parser().parse_args([*words, "--weights", "weights/last_twin.pt"])).finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 RECALLS = np.linspace(0, 1, 101)  # COCO's 101 recall levels
@@ -61,7 +64,7 @@ def average_precision(
     if sum(map(len, truth)) == 0:
         nothing = tuple(ClassMetrics(name, 0, *[float("nan")] * 5) for name in names)
         return Scores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, nothing, np.full((len(names), len(RECALLS)), np.nan))
-    run = COCOeval_faster(_truth(truth, names), _found(found, names), "bbox")
+    run = COCOeval_faster(_truth(truth, names), _found(found, names), "bbox", print_function=log.debug)
     run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]  # the other three would take 3x as long
     run.params.maxDets = [max_boxes]
     run.evaluate()
@@ -159,7 +162,7 @@ def _annotation(number: int, image: int, label: float, xyxy: Array) -> dict[str,
 
 
 def _coco(images: int, notes: list[dict[str, Any]], names: Sequence[str]) -> COCO:
-    coco = COCO()
+    coco = COCO(print_function=log.debug)
     coco.dataset = {
         "images": [{"id": i} for i in range(images)],
         "annotations": notes,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.ops import rule
 from utils.darknet.read_outs import written_out
 from utils.darknet.shapes import channels, strides
@@ -71,6 +72,8 @@ def _check_activation(layer: s.Activated, place: str, allowed: tuple[str, ...]) 
         hidden = f"retrain (train.py --weights ... --act relu={layer.activation})"
         head = "set activation=linear in the cfg and retrain (train.py --cfg ... --weights ... -pt)"
         remedy = head if allowed is HEAD_ACTIVATIONS else hidden
+        if layer.activation in NEURONS:
+            remedy = "it keeps state; quantise the network that was trained without --spiking"
         raise InputError(f"{place}: activation={layer.activation} has no integer form; {remedy}")
 
 

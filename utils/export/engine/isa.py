@@ -1,4 +1,4 @@
-"""Descriptors: what the sequencer reads, 16 words of 32 bits each. `sv/engine.sv` has the other half of this."""
+"""Descriptors: what the sequencer reads, 16 words of 32 bits each. `files/src/engine.sv` has the other half of this."""
 
 from __future__ import annotations
 
