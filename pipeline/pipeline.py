@@ -231,7 +231,9 @@ def _try(
         log.info("%s: %s %.4f", stage.name, done.task.score.heading, highest if stage.best else score)
     last = output_of(done)
     better = last if highest == score else output_of(done, "best*.pt")
-    return _Ran(Tried(asked, score, highest), print_, command, done, last, better or last)
+    percent = done.metrics.get("after", {}).get("percent") if asked.refusable else None  # what the script found itself
+    found = "" if percent is None else f"{percent:g}"
+    return _Ran(Tried(asked, score, highest, found), print_, command, done, last, better or last)
 
 
 def scores_of(record: Record) -> tuple[float | None, float | None]:

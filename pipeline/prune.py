@@ -130,6 +130,8 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
     metrics, files, done = cut_in_steps(planner, done)
     title = ", ".join([strategy.script, *amounts(config, strategy, done.channels)])
     log.info(comparison_table(title, metrics, session.task))
+    if done.channels is not None:
+        metrics["after"]["percent"] = round(done.channels.percent, 4)  # found where none was given
     final = load_checkpoint(files[0]).network
     threshold = done.channels.threshold if done.channels else None
     drawn = pictures(done.full, final, done.names, threshold, record.folder)

@@ -47,7 +47,8 @@ class Scripted:
         paths[0].parent.mkdir(exist_ok=True)
         for path in paths:
             path.write_text(f"{path} {words.words}")
-        return finish_record(record, metrics={"map50": last, "best": {"map50": best}}, outputs=paths)
+        found = {"after": {"percent": 0.74}} if self.__name__ == "pruned" else {}
+        return finish_record(record, metrics={"map50": last, "best": {"map50": best}} | found, outputs=paths)
 
 
 class Told:
@@ -106,6 +107,13 @@ def test_a_chain_that_keeps_its_bar_runs_each_stage_once(place):
     left, _ = run_chain(config(), chain)
     assert [len(script.ran) for script in scripts.values()] == [1] * 5
     assert [each.path.name for each in left.values()][:2] == ["last_baseline_1.pt", "last_sparse_1.pt"]
+
+
+def test_the_percent_that_a_cut_found_stands_among_what_was_tried(place):
+    chain, _ = stages()
+    left, _ = run_chain(config(), chain)
+    assert [each.fact for each in left["pruned"].tries] == ["0.74"]
+    assert [each.fact for each in left["sparse"].tries] == [""]
 
 
 def test_the_better_of_last_and_best_goes_on_but_the_sparsest_is_the_last(place):
