@@ -63,10 +63,11 @@ def stages(config: PipelineConfig) -> list[Stage]:
 
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
-    from pipeline.init_weights import check_chain, check_start
+    from pipeline.init_weights import check_chain, check_start, with_data
     from pipeline.pipeline import run_chain
     from pipeline.sweep import run_sweep, watch_parent
 
+    config = with_data(config)
     check_start(config)
     check_chain(config)
     if config.sweep:

@@ -148,7 +148,7 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
     """The source's frames, at most ``--frames`` of them."""
     chosen: Sequence[str | Path] = config.source
     if config.source == (SOURCE,):
-        data = data_as_trained(config, detector.loaded.data, detector.loaded.path).data
+        data = data_as_trained(config, detector.loaded.data, detector.loaded.path, detector.task).data
         manifest = detector.task.open_data(data)  # composes the sample set where it is not there yet
         chosen = config.source if data == DATA else read_list(manifest.valid)[:FEW]
     sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told before any is read

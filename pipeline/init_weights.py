@@ -15,6 +15,7 @@ from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
 from pipeline.spiking_training import as_spiking
 from pipeline.tasks import task_of
 from utils.chain.budget import TrainingBudget
+from utils.config.as_trained import data_of_task
 from utils.config.pipeline import STAGES, PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
@@ -250,6 +251,15 @@ def task_of_start(config: PipelineConfig) -> Task:
         InputError: it is not there, cannot be read, or has no output that a task knows.
     """
     return task_of(spec_of_start(config), config.weights if _own_cfg(config) else config.cfg or CFG)
+
+
+def with_data(config: PipelineConfig) -> PipelineConfig:
+    """The config with the task's sample set as ``--data``, where nobody says another; so every stage is told it.
+
+    Raises:
+        InputError: as ``task_of_start``.
+    """
+    return data_of_task(config, task_of_start(config))
 
 
 def check_chain(config: PipelineConfig) -> None:

@@ -178,7 +178,7 @@ def open_session(
     loaded = load_model(weights, getattr(config, "cfg", None))
     task = task_of(loaded.spec, str(loaded.path))
     check_idle(task, config.given)
-    config = data_as_trained(config, loaded.data, loaded.path)
+    config = data_as_trained(config, loaded.data, loaded.path, task)
     manifest = task.open_data(config.data)
     manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)

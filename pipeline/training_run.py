@@ -27,7 +27,7 @@ from pipeline.session import dataset_of, facts_of, image_size, training_files
 from pipeline.spiking_training import forward_in_time
 from pipeline.tasks import check_idle, task_of
 from pipeline.teacher import open_teacher
-from utils.config.as_trained import as_trained
+from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import tell_changes
 from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint
@@ -126,6 +126,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     read = InitialNetwork(saved.network, (), scratch=False) if saved else read_initial(config)
     task = task_of(read.network.spec, str(read.files[0]) if read.files else "cfg")
     check_idle(task, config.given)
+    config = data_of_task(config, task)
     main_first(group, lambda: task.open_data(config.data))
     manifest = task.open_data(config.data)
     check_room(config, read.network.spec, manifest, group.size, group.device)

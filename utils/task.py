@@ -106,6 +106,7 @@ class Result(Protocol):
 class Task(Protocol):
     """One kind of problem.
 
+    ``sample`` is the ``--data`` where nobody says one: the task's embedded sample set.
     ``primary`` names the number that decides best.pt; ``headline`` the one that ``--max-drop``, ``--percent auto``,
     ``--bits auto``, searches and curves go by. Both are names of ``columns``, and more is better. ``losses``
     are the terms of its loss, "total" first; ``charts`` draw what ``tables`` writes. ``pictures`` is what
@@ -115,6 +116,7 @@ class Task(Protocol):
     """
 
     name: str
+    sample: str
     primary: str
     headline: str
     columns: tuple[Column, ...]

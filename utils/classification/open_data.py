@@ -12,6 +12,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from utils.classification.sample import NAME, prepare_sample
 from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES, Manifest, open_place, plain_name, read_list, read_names
 from utils.errors import InputError
 
@@ -24,7 +25,7 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
-    return open_place(place, _folder, "train/CLASS/ and val/CLASS/")
+    return open_place(place, _folder, "train/CLASS/ and val/CLASS/", NAME, prepare_sample)
 
 
 def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[int]:

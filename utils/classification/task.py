@@ -48,6 +48,7 @@ class ClassificationTask:
     """Classification, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "classification"
+    sample = "data/digit-classes.data"
     primary = "top1"
     headline = "top1"
     columns: tuple[Column, ...] = (

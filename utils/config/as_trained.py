@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from utils.config.run import DATA, RunConfig
 from utils.errors import InputError
+from utils.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,24 @@ def as_trained(config: C, *, grey: bool, resize: str) -> C:
     return config
 
 
-def data_as_trained(config: C, remembered: str, network: object) -> C:
-    """``--data`` as the network of a checkpoint was trained on, where nobody says another.
+def data_of_task(config: C, task: Task) -> C:
+    """``--data`` as the task's sample set, where nobody says another; boxes have the one that is the flag's default."""
+    if "data" in config.given or config.data != DATA or task.sample == DATA:
+        return config
+    log.info("--data %s, the sample set for %s", task.sample, task.name)
+    return replace(config, data=task.sample)
+
+
+def data_as_trained(config: C, remembered: str, network: object, task: Task) -> C:
+    """``--data`` as the network of a checkpoint was trained on, or else the task's sample set; where nobody says it.
 
     Raises:
         InputError: that set is not there any more.
     """
-    if "data" in config.given or config.data != DATA or remembered in ("", DATA):
+    if "data" in config.given or config.data != DATA:
         return config
+    if remembered in ("", DATA, task.sample):
+        return data_of_task(config, task)
     if not Path(remembered).exists():
         raise InputError(f"{network}: was trained on {remembered}, which is not here; give --data")
     log.info("--data %s, which it was trained on", remembered)

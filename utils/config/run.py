@@ -22,7 +22,9 @@ class RunConfig:
     ``fingerprint``, and ``given`` names the fields that somebody said.
     """
 
-    data: str = flag(DATA, "a .data file, or a folder of VOC annotations")
+    data: str = flag(
+        DATA, "a .data file, or a folder of a set (default: the embedded digits, as boxes, classes or masks)"
+    )
     batch_size: int | None = flag(None, "images a step (default: the cfg's)", type=cli.positive)
     img_size: tuple[int, ...] | None = flag(None, "px, one side or height width", type=cli.positive, nargs="+")
     device: str = flag("", "cpu, or a GPU's number (default: the GPU if there is one)")

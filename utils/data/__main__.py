@@ -5,7 +5,7 @@ python3 -m utils.data voc VOC2007 --out data/cars --classes car bus --difficult 
 python3 -m utils.data coco train.json val.json --images train2017 val2017 --out data/mine
 python3 -m utils.data check data/mine.data                     counts, duplicates, damage; pictures in runs/check-mine
 python3 -m utils.data anchors data/mine.data --cfg cfg/yolov3-tiny.cfg --out cfg/yolov3-tiny-mine.cfg
-python3 -m utils.data sample                                   compose the embedded sample set now
+python3 -m utils.data sample                                   compose the embedded sample sets now
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     anchors.add_argument("--resize", choices=["letterbox", "stretch"], help="how images are fitted (as the cfg says)")
     anchors.add_argument("--generations", type=int, default=1000, help="of genetic refinement (1000)")
     anchors.add_argument("--seed", type=int, default=0, help="of everything random (0)")
-    commands.add_parser("sample", help="compose the embedded sample set").set_defaults(run=_sample)
+    commands.add_parser("sample", help="compose the embedded sample sets").set_defaults(run=_sample)
     looked.set_defaults(run=_check)
     anchors.set_defaults(run=_anchors)
     args = parser.parse_args(arguments)
@@ -87,9 +87,11 @@ def _coco(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
+    from utils.classification import sample as classes
     from utils.detection.sample import prepare_digits
+    from utils.segmentation import sample as masks
 
-    return _say(str(prepare_digits()))
+    return _say("\n".join(map(str, (prepare_digits(), classes.prepare_sample(), masks.prepare_sample()))))
 
 
 def _check(args: argparse.Namespace) -> int:

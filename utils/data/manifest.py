@@ -250,13 +250,27 @@ def same_classes(
     return in_order(manifest, names, place) if len(names) == manifest.classes else manifest
 
 
-def open_place(place: Path | str, folder: Callable[[Path], Manifest], lays_out: str) -> Manifest:
+def open_place(
+    place: Path | str, folder: Callable[[Path], Manifest], lays_out: str, sample: str, prepare: Callable[[], Path]
+) -> Manifest:
     """Read a folder, by ``folder``, or a ``.data`` file, of a task that the sample set of boxes does not serve.
 
+    Args:
+        place: what ``--data`` says.
+        folder: reads a folder.
+        lays_out: what a folder of this task holds.
+        sample: the name of the task's own sample set.
+        prepare: composes it unless it is there.
+
     Raises:
-        InputError: it is the sample set (``lays_out`` says what to give instead), or something in it is wrong.
+        InputError: it is another task's sample set, or something in it is wrong.
     """
     path = Path(place)
     if path.resolve() == SAMPLE:
-        raise InputError(f"--data {place}: the sample set has boxes alone; give --data a folder with {lays_out}")
+        raise InputError(
+            f"--data {place}: the sample set has boxes alone; give --data a folder with {lays_out}, "
+            f"or leave it away for {sample}"
+        )
+    if path.resolve().parent == SAMPLE.parent and path.name == sample:
+        prepare()
     return folder(path.absolute()) if path.is_dir() else read_manifest(path)

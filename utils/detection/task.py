@@ -42,6 +42,7 @@ class DetectionTask:
     """Detection, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "detection"
+    sample = "data/digits.data"
     primary = "map"
     headline = "map50"
     columns: tuple[Column, ...] = (

@@ -15,6 +15,7 @@ from PIL import Image
 
 from utils.data.manifest import Manifest, open_place, read_names
 from utils.errors import InputError
+from utils.segmentation.sample import NAME, prepare_sample
 
 NAMES = ("names.txt", "classes.txt")
 VALID = ("val", "valid", "test")
@@ -28,7 +29,7 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
-    return open_place(place, _folder, "images/, masks/ and names.txt")
+    return open_place(place, _folder, "images/, masks/ and names.txt", NAME, prepare_sample)
 
 
 def mask_path(image: Path, manifest: Manifest) -> Path:

@@ -43,6 +43,7 @@ class SegmentationTask:
     """Segmentation, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "segmentation"
+    sample = "data/digit-masks.data"
     primary = "miou"
     headline = "miou"
     columns: tuple[Column, ...] = (
