@@ -18,12 +18,14 @@ import torch
 from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, QUICK, chance, lowered, small
 from tests.quantization.random_nets import cfg_text, random_images
+from utils.darknet.reorder import reorg
 from utils.errors import InputError
 from utils.export.costs import shapes
 from utils.export.engine.compiler import Program, compile_network
 from utils.export.engine.constants import scaling
 from utils.export.engine.isa import CHECK, Compute, encode
 from utils.export.engine.memory import Life, allocate
+from utils.export.engine.moves import elements_of_reorg
 from utils.export.engine.target import Engine, read_engine
 from utils.export.engine.tiles import Window, tiles
 from utils.export.engine.write import top, write_engine
@@ -96,9 +98,26 @@ def test_every_layer_is_equal_in_the_predicted_clocks_and_with_stalls(name, sche
 
 
 @needs_verilator
-@pytest.mark.parametrize("name", ["averages", "depthwise", "ghost", "grouped", "residual", "spp", "weighted"])
+@pytest.mark.parametrize(
+    "name",
+    ["averages", "depthwise", "ghost", "grouped", "passthrough", "residual", "space", "spp", "uneven", "weighted"],
+)
 def test_every_operation_is_equal_in_the_predicted_clocks_and_with_stalls(name, simulator, tmp_path):
     check(simulator, tmp_path, *small(f"tests/cfgs/{name}.cfg"))
+
+
+@needs_verilator
+def test_operations_of_wild_numbers_are_equal(simulator, tmp_path):
+    check(simulator, tmp_path, hand_made(), random_images(1))
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((8, 6, 4), 2), ((4, 2, 6), 2), ((12, 4, 8), 2), ((18, 9, 3), 3)])
+def test_rows_of_a_reorg_are_darknets(shape, stride):
+    given = torch.arange(int(np.prod(shape))).view(1, *shape)
+    made = reorg(given, stride)[0]
+    for o, row in np.ndindex(*made.shape[:2]):
+        channel, y, x = elements_of_reorg(shape, stride, o, row)
+        assert torch.equal(made[o, row], given[0, channel, y, x::stride])
 
 
 @needs_verilator
@@ -295,8 +314,15 @@ def test_tiles_cover_every_output_once_and_fit(seed):
     assert rows == list(range(out))
 
 
+MIXED = cfg_text(  # channels 0 to 3 have no sign, the others have one; the [reorg] mixes them
+    ("convolutional", {"filters": 4, "size": 3, "stride": 1, "pad": 1, "activation": "relu"}),
+    ("convolutional", {"filters": 4, "size": 3, "stride": 1, "pad": 1, "activation": "leaky"}),
+    ("route", {"layers": "-1,-2"}),
+    ("reorg", {"stride": 2}),
+    ("convolutional", {"filters": 8, "size": 1, "stride": 1, "pad": 1, "activation": "linear"}),
+)
 REFUSED = [
-    (lambda: (hand_made(), random_images(1)), SMALL, r"layer 1 \(cfg line \d+\): \[reorg\] is not in the engine"),
+    (lambda: (lowered(MIXED, random_images(1)), random_images(1)), SMALL, r"one word would hold signed and unsigned"),
     (lambda: small("tests/cfgs/residual.cfg", replace(QUICK, a_bit=16)), SMALL, r"levels .*, the engine has bytes"),
     (lambda: small("tests/cfgs/residual.cfg", replace(QUICK, w_bit=16)), SMALL, r"weights of 16 bits, the engine has 8"),
     (lambda: small("tests/cfgs/tiny.cfg"), replace(SMALL, weight_rows=16), r"\d+ rows of weights, the engine has 16"),
@@ -304,7 +330,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "engine", "message"), REFUSED, ids=["reorg", "levels", "weights", "rows", "words"])
+@pytest.mark.parametrize(("made", "engine", "message"), REFUSED, ids=["signs", "levels", "weights", "rows", "words"])
 def test_what_is_not_in_the_engine_is_refused_by_name(made, engine, message):
     with pytest.raises(InputError, match=message) as caught:
         compiled(*made(), engine)

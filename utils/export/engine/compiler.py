@@ -19,12 +19,12 @@ from utils.export.engine.constants import (
     table_bytes,
 )
 from utils.export.engine.edges import Edge, LaneBlock
-from utils.export.engine.emit import Emitter, placed
+from utils.export.engine.emit import placed
 from utils.export.engine.isa import Descriptor, Load, Mode, Op, Plain
-from utils.export.engine.plan import MemoryPlan, engine_for, plan
+from utils.export.engine.moves import Mover
+from utils.export.engine.plan import MemoryPlan, engine_for, plan, renamed
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Window
-from utils.quantization.activation_qparams import QParams
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 
 
@@ -49,7 +49,7 @@ class Program:
         return self.activations + self.plan.place[block.buffer] + block.offset
 
 
-class Compiler(Emitter):
+class Compiler(Mover):
     """What every kind of layer becomes."""
 
     def scaled(self, i: int, by: Scaling, op: IntegerOp) -> dict[str, Any]:
@@ -72,14 +72,6 @@ class Compiler(Emitter):
         weight = op.weight.numpy()
         self.products(i, window, source, out, by, weight, layer.groups, fields)
 
-    def reorder(self, i: int, source: Edge, made: Edge, grid: QParams) -> None:
-        """A map in plain order: a 1 x 1 convolution by 0 and 1, whose levels pass as they are."""
-        channels = source.shape[0]
-        one = Scaling(np.zeros(1, np.int64), np.full(1, 2), np.full(1, 2), 1)
-        fields = {"f": 1, "lo": grid.qmin, "hi": grid.qmax}
-        weight = np.eye(channels, dtype=np.int8)[:, :, None, None]
-        self.products(i, Window(), source, made, one, weight, 1, fields)
-
     def sources_as_they_are(self, i: int) -> list[Edge]:
         """What a layer reads."""
         return [self.plan.edges[j] for j in self.network.spec.layers[i].sources]
@@ -90,17 +82,12 @@ class Compiler(Emitter):
         for j in self.network.spec.layers[i].sources:
             made = self.plan.reordered.get((i, j))
             if made is not None:
-                self.reorder(i, self.plan.edges[j], made, self.network.grids[j])
+                self.reorder(i, self.plan.edges[j], made, Window(), self.network.grids[j])
             found.append(made or self.plan.edges[j])
         return found
 
     def shortcut(self, i: int, op: IntShortcut, out: Edge) -> None:
         """A source a tap, with a gain each."""
-        if len({edge.shape[0] for edge in self.sources_as_they_are(i)}) > 1:
-            raise InputError(
-                f"--engine integer: {self.network.place(i)}: adds maps of different channels, "
-                "which is not in the engine; use a cfg without it"
-            )
         given = self.sources(i)
         by = scaling(op.requantiser, np.zeros(1, np.int64))
         fields = self.scaled(i, by, op) | {"mode": Mode.GAINS}
@@ -134,21 +121,10 @@ class Compiler(Emitter):
             i, window, source, out, fields, lambda lanes: by.block(lanes) + identity_row(len(lanes)).tobytes()
         )
 
-    def move(self, i: int, layer: s.Layer, source: Edge, out: Edge, grid: QParams) -> None:
-        """Max pool, upsample, zeros between."""
-        fields: dict[str, Any] = {"mode": Mode.LARGEST, "plain": True, "lo": grid.qmin}
-        if isinstance(layer, s.MaxPool):
-            window = Window(kernel=(layer.size, layer.size), step=(layer.stride, layer.stride), before=layer.pad // 2)
-        else:
-            assert isinstance(layer, s.Upsample)
-            window = Window(up=layer.stride)
-            fields["spread"] = layer.zeros
-        self.blockwise(i, window, source, out, fields)
-
     def layer(self, i: int) -> None:
         """The descriptors of layer ``i``; at least one, so that its map is looked at."""
         layer, op, out = self.network.spec.layers[i], self.network.ops.get(i), self.plan.edges[i]
-        source, grid = self.plan.edges[layer.sources[0]], self.network.grids[layer.sources[0]]
+        source = self.plan.edges[layer.sources[0]]
         match op:
             case IntConv():
                 self.conv(i, op, source, out)
@@ -158,8 +134,12 @@ class Compiler(Emitter):
                 self.gate(i, op, out)
             case IntPool():
                 self.average(i, op, source, out)
-            case _ if isinstance(layer, s.MaxPool | s.Upsample):
-                self.move(i, layer, source, out, grid)
+            case _ if isinstance(layer, s.MaxPool | s.Upsample | s.Reorg3d):
+                self.move(i, layer, source, out)
+            case _ if isinstance(layer, s.Reorg):
+                self.reorg(i, layer, source, out)
+            case _ if isinstance(layer, s.Fitted) and not renamed(layer, source):
+                self.fit(i, layer, source, out)
             case _:
                 self.program.append(Plain(Op.MARK, i))
 

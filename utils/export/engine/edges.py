@@ -79,3 +79,17 @@ def joined(sources: Sequence[Edge], groups: int, group: int) -> Edge:
                 blocks.append(replace(block, lanes=tuple(HOLE if c == HOLE else c + start for c in kept)))
         start += each
     return Edge((start, *sources[0].shape[1:]), tuple(blocks))
+
+
+def first(edge: Edge, count: int) -> Edge:
+    """The first channels of a map; no copy."""
+    blocks = [replace(block, lanes=tuple(c if c < count else HOLE for c in block.lanes)) for block in edge.blocks]
+    kept = tuple(block for block in blocks if any(c != HOLE for c in block.lanes))
+    return Edge((count, *edge.shape[1:]), kept)
+
+
+def parted(buffer: int, shape: tuple[int, int, int], source: Edge) -> Edge:
+    """Space to depth, [dy][dx][C]: the blocks of the source once for every px of a square."""
+    times, wide = range(shape[0] // source.shape[0]), source.shape[0]
+    lanes = [tuple(HOLE if c == HOLE else c + n * wide for c in block.lanes) for n in times for block in source.blocks]
+    return fresh(buffer, shape, lanes, [block.signed for block in source.blocks] * len(times))

@@ -21,11 +21,11 @@ from utils.quantization.integer import IntegerNetwork
 LEAST_RAW = 4  # clocks of an output that is stored as an accumulator: it takes four words
 
 
-class _Maps(Load):
+class MapLoad(Load):
     """A load whose address counts from the first map."""
 
 
-class _Stores(Compute):
+class MapStore(Compute):
     """A computation, which stores into a map."""
 
 
@@ -53,9 +53,8 @@ class Emitter:
             count, stride = 1, starts[1] - starts[0] if len(starts) > 1 else 0
             while count < len(starts) and starts[count] - starts[count - 1] == stride:
                 count += 1
-            found.append(
-                _Maps(op=Op.LOAD_INPUT, layer=i, address=starts[0], length=length, rows=count, stride=stride, into=into)
-            )
+            place = {"address": starts[0], "stride": stride, "into": into}
+            found.append(MapLoad(op=Op.LOAD_INPUT, layer=i, length=length, rows=count, **place))
             into += count * length
             starts = starts[count:]
         return found
@@ -102,11 +101,11 @@ class Emitter:
         **rest: Any,
     ) -> Compute:
         """One tile of one block."""
-        wide, rows, left = source.shape[2], tile.high - tile.low, -window.before
+        wide, rows, left = source.shape[2], tile.high - tile.low, window.aside - window.before
         of_output = 4 if raw else 1  # words
         word = (block.offset + tile.first * out.shape[2]) * of_output
         first = rest.pop("first", 0)
-        return _Stores(
+        return MapStore(
             layer=i,
             address=self.plan.place[block.buffer] + word,
             size=(tile.end - tile.first, out.shape[2]),
@@ -129,11 +128,11 @@ class Emitter:
         fields: dict[str, Any],
     ) -> None:  # fmt: skip
         """Weights times windows, in the cheaper order: tiles outside, or blocks of outputs outside."""
-        for (low, end), blocks in _jobs(source, out, weight, groups):
-            read = source.blocks[low:end]
+        for numbers, blocks in _jobs(source, out, weight, groups):
+            read = [source.blocks[b] for b in numbers]
             fields = fields | {"signed": self.signs(i, read)}
             contents = []
-            count = end - low
+            count = len(read)
             least = -(-LEAST_RAW // int(np.prod(window.kernel))) if fields.get("raw") else 1
             for block in blocks:
                 rows = weight_rows(weight, block.lanes, [each.lanes for each in read], groups)
@@ -181,13 +180,13 @@ class Emitter:
                 self.program.append(self.load_weights(i, wanted))
                 loaded = wanted
             if gate is not None:
-                self.program.append(_Maps(op=Op.LOAD_GATE, layer=i, address=self.at(gate.blocks[b]), length=1))
+                self.program.append(MapLoad(op=Op.LOAD_GATE, layer=i, address=self.at(gate.blocks[b]), length=1))
             for low in range(0, out.pixels, room):
                 words = min(room, out.pixels - low)
                 read = [edge.blocks[b] for edge in given]
                 self.program += self.load_input(i, read, low, words)
                 self.program.append(
-                    _Stores(
+                    MapStore(
                         layer=i, address=self.at(block) + low, size=(1, words), wide=words, high=1, base=0,
                         blocks=len(given), block=words, signed=self.signs(i, read),
                         gate_signed=gate is not None and gate.blocks[b].signed, **fields,
@@ -196,11 +195,11 @@ class Emitter:
 
     def blockwise(
         self, i: int, window: Window, source: Edge, out: Edge, fields: dict[str, Any],
-        content: Callable[[tuple[int, ...]], bytes] | None = None,
+        content: Callable[[tuple[int, ...]], bytes] | None = None, into: Sequence[LaneBlock] | None = None,
     ) -> None:  # fmt: skip
-        """LaneBlock by block, each from the same block of the input: pools, averages, moves."""
+        """LaneBlock by block, each from the same block of the input: pools, averages, moves. ``into``: of ``out``."""
         made, loaded = self.tiled(i, window, source, out, 1), b""
-        for given, block in zip(source.blocks, out.blocks, strict=True):
+        for given, block in zip(source.blocks, into or out.blocks, strict=True):
             if content is not None and content(block.lanes) != loaded:
                 loaded = content(block.lanes)
                 self.program.append(self.load_weights(i, loaded))
@@ -215,21 +214,21 @@ class Emitter:
 
 def placed(one: Descriptor, by: int) -> Descriptor:
     """The descriptor with maps that begin at word ``by``."""
-    if isinstance(one, _Maps | _Stores):
-        kind = Load if isinstance(one, _Maps) else Compute
+    if isinstance(one, MapLoad | MapStore):
+        kind = Load if isinstance(one, MapLoad) else Compute
         return kind(**{**vars(one), "address": one.address + by})
     return one
 
 
 def _jobs(
     source: Edge, out: Edge, weight: np.ndarray, groups: int
-) -> Iterator[tuple[tuple[int, int], list[LaneBlock]]]:
-    """Blocks of outputs that read the same blocks of inputs, first to end."""
+) -> Iterator[tuple[tuple[int, ...], list[LaneBlock]]]:
+    """Blocks of outputs that read the same blocks of inputs, whose numbers come first."""
     place = source.place()
     each_out, each_in = weight.shape[0] // groups, weight.shape[1]
-    found: dict[tuple[int, int], list[LaneBlock]] = {}
+    found: dict[tuple[int, ...], list[LaneBlock]] = {}
     for block in out.blocks:
         of_groups = {o // each_out for o in block.lanes if o >= 0}
-        read = [place[c][0] for g in of_groups for c in range(g * each_in, (g + 1) * each_in)]
-        found.setdefault((min(read), max(read) + 1), []).append(block)
+        read = [place[c][0] for g in of_groups for c in range(g * each_in, (g + 1) * each_in) if c in place]
+        found.setdefault(tuple(range(min(read), max(read) + 1)), []).append(block)
     yield from found.items()

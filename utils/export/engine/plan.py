@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from utils.darknet import spec as s
 from utils.errors import InputError
 from utils.export.costs import Shape
-from utils.export.engine.edges import Edge, dense, fresh, joined
+from utils.export.engine.edges import Edge, dense, first, fresh, joined, parted
 from utils.export.engine.memory import Life, allocate
 from utils.export.engine.target import Engine
 from utils.export.layers import acc_bits
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntShortcut
 
+MOVED = s.MaxPool | s.Upsample | s.Reorg | s.Reorg3d | s.Fitted
 IMAGE = -1
 SCRATCH = 10_000  # buffers of sources put into another order are numbered from here on
 
@@ -69,11 +70,7 @@ def engine_for(network: IntegerNetwork, engine: Engine) -> Engine:
 def _faults(network: IntegerNetwork) -> Iterator[str]:
     for i, layer in enumerate(network.spec.layers):
         where, op, grid = network.place(i), network.ops.get(i), network.grids.get(i)
-        if isinstance(layer, s.Reorg):
-            yield f"{where}: [reorg] is not in the engine; use a cfg without it"
-        if op is None and not isinstance(
-            layer, s.MaxPool | s.Upsample | s.Reorg | s.Route | s.Dropout | s.Detect | s.Output
-        ):
+        if op is None and not isinstance(layer, MOVED | s.Route | s.Dropout | s.Output):
             yield f"{where}: {type(layer).__name__} is not in the engine; use a cfg without it"
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, the engine has 8; quantise with --w-bit 8"
@@ -101,17 +98,15 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
             edges[i] = joined(given, layer.groups, layer.group_id)
         elif isinstance(layer, s.Dropout | s.Output):
             edges[i] = given[0]
+        elif isinstance(layer, s.Fitted) and renamed(layer, given[0]):
+            edges[i] = first(given[0], layer.filters)
         else:
             edges[i] = _made(network, i, shape[i], given, engine.lanes)
             for j, edge in zip(layer.sources, given, strict=True):
-                if (
-                    not isinstance(network.ops.get(i), IntConv)
-                    and edge.lanes != edges[i].lanes
-                    and edge.shape[0] == shape[i][0]
-                ):
+                if isinstance(network.ops.get(i), IntShortcut | IntGate) and edge.lanes != edges[i].lanes:
                     buffer = SCRATCH + len(reordered)
                     lanes = edges[i].lanes
-                    reordered[i, j] = fresh(buffer, edge.shape, lanes, [network.grids[j].qmin < 0] * len(lanes))
+                    reordered[i, j] = fresh(buffer, edge.shape, lanes, _signs(network, i, edge, lanes))
                     lives[buffer] = Life(len(lanes) * edge.pixels, i, i)
             raw = 1 if i in network.grids else 4
             ends = any(i in layers[k].sources for k in network.spec.heads)
@@ -124,9 +119,39 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
 
 def _made(network: IntegerNetwork, i: int, shape: Shape, given: list[Edge], wide: int) -> Edge:
     """The map that layer ``i`` writes: in the order of its sources where they agree, else in plain order."""
-    lanes, op, grid = tuple(dense(shape[0], wide)), network.ops.get(i), network.grids.get(i)
-    if not isinstance(op, IntConv) and all(edge.lanes == given[0].lanes for edge in given):
-        lanes = given[0].lanes
+    layer, op, grid = network.spec.layers[i], network.ops.get(i), network.grids.get(i)
+    lanes, source = tuple(dense(shape[0], wide)), given[0]
+    if isinstance(layer, s.Reorg3d):
+        return parted(i, shape, source)
+    if isinstance(layer, s.Reorg | s.Fitted):
+        return fresh(i, shape, lanes, _signs(network, i, source, lanes))
+    if not isinstance(op, IntConv) and all(edge.lanes == source.lanes for edge in given):
+        lanes = source.lanes
     if op is None:  # moved levels keep their signs
-        return fresh(i, shape, lanes, [block.signed for block in given[0].blocks])
+        return fresh(i, shape, lanes, [block.signed for block in source.blocks])
     return fresh(i, shape, lanes, [grid is not None and grid.qmin < 0] * len(lanes))
+
+
+def _signs(network: IntegerNetwork, i: int, source: Edge, lanes: Sequence[tuple[int, ...]]) -> list[bool]:
+    """Of the blocks ``lanes`` that layer ``i`` fills with channels of ``source``.
+
+    Raises:
+        InputError: a byte would have to hold both signed and unsigned levels.
+    """
+    place, everywhere = source.place(), isinstance(network.spec.layers[i], s.Reorg)
+    found = []
+    for block in lanes:
+        channels = place if everywhere else [c for c in block if c in place]
+        signs = {source.blocks[place[c][0]].signed for c in channels}
+        if len(signs) > 1:
+            raise InputError(
+                f"--engine integer: {network.place(i)}: one word would hold signed and unsigned levels of a route; "
+                f"give the route channels in multiples of {len(block)}, or one activation"
+            )
+        found.append(signs == {True})
+    return found
+
+
+def renamed(layer: s.Fitted, source: Edge) -> bool:
+    """Whether fitting leaves channels away and does nothing else: it then moves nothing."""
+    return layer.stride == layer.spread == 1 and layer.filters <= source.shape[0]

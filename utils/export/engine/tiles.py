@@ -13,6 +13,8 @@ class Window:
     kernel: tuple[int, int] = (1, 1)
     step: tuple[int, int] = (1, 1)
     before: int = 0  # padding above and left
+    below: int = 0  # rows from there to the first tap, and columns
+    aside: int = 0
     dilation: int = 1
     up: int = 1
 
@@ -20,9 +22,9 @@ class Window:
         """Rows of the input that output rows first..end-1 need: from, to, and what the first tap is below ``from``."""
         if self.up > 1:
             return first // self.up, (end - 1) // self.up + 1, 0
-        top = first * self.step[0] - self.before
+        top = first * self.step[0] - self.before + self.below
         low = min(max(top, 0), high - 1)
-        reach = (end - 1) * self.step[0] - self.before + (self.kernel[0] - 1) * self.dilation + 1
+        reach = (end - 1) * self.step[0] - self.before + self.below + (self.kernel[0] - 1) * self.dilation + 1
         return low, max(low + 1, min(reach, high)), top - low
 
 
