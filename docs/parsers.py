@@ -16,7 +16,11 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {"-m utils.data": "utils/data/__main__.py", "-m utils.spiking.surgery": "utils/spiking/surgery.py"}
+MODULES = {
+    "-m utils.data": "utils/data/__main__.py",
+    "-m utils.spiking.surgery": "utils/spiking/surgery.py",
+    "-m darkspike.recipe": "darkspike/recipe.py",
+}
 PACKAGE = ("-m darkspike", "darkspike/__main__.py")  # the library's own command, where it is there
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "data": set(),
     "training": set(),
     "reporting": {"darknet"},
+    "recipes": {"reporting"},
     "task": {"darknet", "data", "reporting"},
     "segmentation": {"darknet", "data", "reporting", "task"},
     "classification": {"darknet", "data", "reporting", "task"},

@@ -1,0 +1,1 @@
+"""Published rows as recipes: what is typed, what came out there, and what comes out here."""
