@@ -43,6 +43,16 @@ def test_sam_is_the_product_of_two_maps_and_opencv_agrees(tmp_path):
     torch.testing.assert_close(theirs, ours[4].detach(), rtol=1e-4, atol=1e-4)
 
 
+def test_an_activation_alone_leaves_what_it_reads_to_others():
+    spec = read_cfg(ROOT / "tests" / "cfgs" / "preact.cfg")
+    net = random_network(spec)
+    out = build(net).activations(torch.rand(1, 3, 32, 32))
+    torch.testing.assert_close(out[1], torch.nn.functional.leaky_relu(out[0], 0.1))
+    torch.testing.assert_close(out[4], out[3] + out[0])
+    torch.testing.assert_close(out[5], out[4].relu())
+    assert out[0].min() < out[1].min() < 0
+
+
 def test_a_network_with_sam_is_cut_as_the_one_with_gammas_at_zero():
     net = random_network(parse_cfg(SAM))
     plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY)

@@ -162,6 +162,12 @@ def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
+def _activation(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    activation = sec.activation("linear")  # parse_activation in parser.c
+    neuron = read_neuron(sec, activation)
+    return s.Activation(sources=(len(layers) - 1,), line=sec.line, activation=activation, neuron=neuron)
+
+
 def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     stride, spread = sec.integer("stride", 1, 1), sec.integer("spread", 1, 1)
     sources = sec.references("from", len(layers))
@@ -243,6 +249,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "upsample": _upsample,
     "route": _route,
     "shortcut": _shortcut,
+    "activation": _activation,
     "fit": _fit,
     "se": _squeeze_excite,
     "scale_channels": _scale_channels,

@@ -38,6 +38,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "route": frozenset(["layers", "groups", "group_id"]),
     "route_lhalf": frozenset(["layers"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]) | OWN_NEURON,
+    "activation": frozenset(["activation"]) | OWN_NEURON,
     "reorg": frozenset(["stride", "reverse"]),
     "fit": frozenset(["from", "filters", "stride", "spread"]),
     "reorg3d": frozenset(["stride", "reverse"]),

@@ -17,18 +17,25 @@ from utils.darknet.read_outs import plain, with_read_outs
 from utils.darknet.shapes import channels, uneven_sums
 from utils.errors import InputError
 
-WRITTEN_OUT: tuple[type[s.Layer], ...] = (s.SqueezeExcite, s.TransposedConv, s.Connected, s.Crop, s.Shortcut)
+WRITTEN_OUT: tuple[type[s.Layer], ...] = (
+    s.SqueezeExcite,
+    s.TransposedConv,
+    s.Connected,
+    s.Crop,
+    s.Shortcut,
+    s.Activation,
+)
 
 
 def expand(network: Network, kinds: tuple[type[s.Layer], ...] = WRITTEN_OUT) -> tuple[Network, dict[int, int]]:
-    """The same function without ``[se]``, ``[transposed_convolutional]``, ``[connected]``, ``[crop]``, uneven sums.
+    """The same function without sections that stand for others, and without uneven sums.
 
     An ``[se]`` becomes avgpool, conv 1x1 relu, conv 1x1 hard_sigmoid, scale_channels. A transposed convolution becomes
     an upsample with zeros (none for a stride of 1) and a convolution of stride 1, which keeps batch norm and
-    activation. A ``[connected]`` becomes the convolution that it is, a ``[crop]`` one with a single weight a channel.
-    A shortcut reads maps of other shapes through a [fit]. Classes are read out of a convolution, see read_outs.py. The
-    new sections keep the cfg line of the one they stand for, so that messages point to the file as written. ``kinds``
-    may be some of these: the other sections stay, and what classes are read out of.
+    activation. A ``[connected]`` becomes the convolution that it is, a ``[crop]`` or an ``[activation]`` one with a
+    single weight a channel. A shortcut reads maps of other shapes through a [fit]. Classes are read out of a
+    convolution, see read_outs.py. The new sections keep the cfg line of the one they stand for, so that messages point
+    to the file as written. ``kinds`` may be some of these: the other sections stay, and what classes are read out of.
 
     Returns:
         The network, and old layer number -> new one, that of the section that gives the output. The image stays -1.
@@ -113,6 +120,17 @@ def _window_tensors(layer: s.Crop, width: int) -> tuple[Tensor, Tensor]:
     return weight, torch.zeros(width) if layer.noadjust else -torch.ones(width)
 
 
+def _alone(layer: s.Activation, width: int) -> s.Conv:
+    """The 1x1 convolution, a weight of 1 a channel, that has its activation."""
+    kept = {"options": layer.options, "activation": layer.activation, "neuron": layer.neuron}
+    return s.Conv(sources=layer.sources, line=layer.line, filters=width, groups=width, **kept)  # type: ignore[arg-type]
+
+
+def _alone_tensors(layer: s.Activation, width: int) -> tuple[Tensor, Tensor]:
+    """Weight [C, 1, 1, 1] and bias [C] of that convolution."""
+    return torch.ones(width, 1, 1, 1), torch.zeros(width)
+
+
 def _uneven(layer: s.TransposedConv) -> int:
     """Pixels of padding that it needs more in front than behind."""
     return layer.size - 1 - 2 * layer.pad
@@ -126,10 +144,10 @@ def _plain_weight(layer: s.TransposedConv, weight: Tensor) -> Tensor:
 
 def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer], ...]) -> State:
     """The tensors under their new layers' names; the matrices of an ``[se]`` become 1x1 kernels with biases of 0."""
-    state: State = {}
-    for n, crop in enumerate(network.spec.layers):
-        if type(crop) is s.Crop and s.Crop in kinds:
-            weight, bias = _window_tensors(crop, network.spec.channels)
+    state, width = State(), channels(network.spec)
+    for n, made in enumerate(network.spec.layers):
+        if type(made) in FIXED and type(made) in kinds:
+            weight, bias = FIXED[type(made)](made, width[n])
             state |= {f"layers.{number[n]}.conv.weight": weight, f"layers.{number[n]}.conv.bias": bias}
     for key, value in network.state.items():
         _, i, rest = key.split(".", 2)
@@ -150,4 +168,9 @@ def _renamed(network: Network, number: dict[int, int], kinds: tuple[type[s.Layer
 AS_CONVOLUTIONS: dict[type[s.Layer], Callable[[Any, int], s.Conv]] = {  # (layer, channels it gives)
     s.Connected: lambda layer, width: plain(layer),
     s.Crop: _window,
+    s.Activation: _alone,
+}
+FIXED: dict[type[s.Layer], Callable[[Any, int], tuple[Tensor, Tensor]]] = {  # weight and bias where a layer has none
+    s.Crop: _window_tensors,
+    s.Activation: _alone_tensors,
 }

@@ -114,6 +114,7 @@ MOVES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
 }
 VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.Shortcut: _sum,
+    s.Activation: lambda layer, inputs: inputs[0],
     s.ScaleChannels: lambda layer, inputs: inputs[1] * inputs[0],
     s.Product: lambda layer, inputs: inputs[0] * inputs[1],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),

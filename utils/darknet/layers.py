@@ -38,6 +38,11 @@ class Activated(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Activation(Activated):
+    """``[activation]``: an activation alone; what it reads can be read by others without it (pre-activation)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kernel(Activated):
     """A layer with a kernel of any kind: the kernel, batch norm, activation. ``pad`` is pixels on every side.
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from utils.darknet import spec as s
-from utils.darknet.held import Held, connected_tensors, gate_tensors, kernel_tensors, sum_tensors
+from utils.darknet.held import Held, connected_tensors, gate_tensors, kernel_tensors, neuron_tensors, sum_tensors
 from utils.darknet.op_sizes import (
     Size,
     connected_size,
@@ -262,6 +262,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
     s.Shortcut: OpFacts(
         "shortcut", computes=True, integrates=True, takes=whole_ratio, channels=_first_width, tensors=sum_tensors
     ),
+    s.Activation: OpFacts("activation", computes=True, hands_on=True, tensors=neuron_tensors),
     s.Fitted: OpFacts(
         "fit",
         within=True,

@@ -83,6 +83,7 @@ PATTERNS: dict[type[s.Layer], Callable[[Any, list[Pattern], int], Found]] = {
     s.Upsample: _enlarged,
     s.ScaleChannels: _scaled,
     s.Shortcut: _joined,
+    s.Activation: _joined,
     s.Route: _joined,
     s.Fitted: lambda layer, given, width: (given[0], layer.sources if layer.spread > 1 or given[0] else ()),
     s.SqueezeExcite: _handed_on,

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from utils.darknet.layers import (
     Activated,
+    Activation,
     AvgPool,
     Connected,
     Conv,
@@ -34,6 +35,7 @@ from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, 
 
 __all__ = [
     "Activated",
+    "Activation",
     "AvgPool",
     "Classify",
     "Connected",

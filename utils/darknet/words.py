@@ -132,6 +132,7 @@ SECTIONS: dict[str, Words] = {
     "upsample": {},
     "route": _STREAMS,
     "shortcut": {},
+    "activation": {},
     "reorg": {},
     "fit": {},
     "se": {},

@@ -106,6 +106,10 @@ def _weighting(layer: s.Shortcut) -> Lines:
     return [("weights_type", layer.weights_type), ("weights_normalization", layer.weights_normalization)]
 
 
+def _activation(layer: s.Activation, references: str) -> Lines:
+    return [("activation", layer.activation), *layer.neuron.lines()]
+
+
 def _fit(layer: s.Fitted, references: str) -> Lines:
     steps: Lines = [("stride", layer.stride)] if layer.stride > 1 else []
     return [
@@ -149,6 +153,7 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.Upsample: lambda layer, references: [("stride", layer.stride), *([("zeros", 1)] if layer.zeros else [])],
     s.Route: _route,
     s.Shortcut: _shortcut,
+    s.Activation: _activation,
     s.Fitted: _fit,
     s.SqueezeExcite: lambda layer, references: [("squeeze", layer.squeeze)],
     s.ScaleChannels: lambda layer, references: [("from", references), ("activation", layer.activation)],

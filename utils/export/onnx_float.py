@@ -126,6 +126,7 @@ def _window(on: FloatGraph, layer: s.LocalAvgPool, given: list[str], name: str) 
 
 SUMS: dict[type[s.Layer], Callable[[FloatGraph, Any, list[str], str], str]] = {
     s.Shortcut: _sum,
+    s.Activation: lambda on, layer, given, name: given[0],
     s.LocalAvgPool: _window,
     s.AvgPool: lambda on, layer, given, name: on.graph.add("GlobalAveragePool", given, name),
     s.Product: lambda on, layer, given, name: on.graph.add("Mul", given, f"{name}_product"),

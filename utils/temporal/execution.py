@@ -17,6 +17,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.ops import facts
+from utils.darknet.walk import run
 from utils.temporal.neurons import Memory, StatefulNeuron
 
 Memories = Mapping[int, Memory]  # of every neuron, by layer
@@ -109,7 +110,8 @@ def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
     """Where the gammas of a layer's batch norm start in a network that is trained as spikes; None: as usual, at 1.
 
     The threshold of the neurons that read it, so that their current has that deviation; a fifth of it for the last
-    norm of a residual branch, whose sums would grow with depth. Source: tdBN, section 3.2, and EMS-YOLO.
+    norm of a residual branch, whose sums would grow with depth. Source: tdBN, section 3.2, and EMS-YOLO. The branch of
+    a sum is what lies behind the most convolutions; the other way, also one with a convolution, is the trunk.
     """
     neurons = spec.neurons
     if i in neurons:
@@ -117,10 +119,18 @@ def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
     if not neurons:
         return None
     readers = _through(spec, {i})
+    sums = [j for j in readers if facts(spec.layers[j]).section == "shortcut"]
     behind = [neurons[j].v_th for j in readers if j in neurons]
-    if any(facts(spec.layers[j]).section == "shortcut" for j in readers):
-        return RESIDUAL_SHARE * (behind or [next(iter(neurons.values())).v_th])[0]
-    return behind[0] if behind else None
+    if not sums:
+        return behind[0] if behind else None
+    depth = _depths(spec)
+    branch = any(depth[i] == max(depth[k] for k in spec.layers[j].sources) for j in sums)
+    return (behind or [next(iter(neurons.values())).v_th])[0] * (RESIDUAL_SHARE if branch else 1)
+
+
+def _depths(spec: s.ModelSpec) -> dict[int, int]:
+    """The most kernels that a value has gone through on its way to each edge."""
+    return run(spec, 0, lambda i, layer, given: max(given) + (i in spec.kernels))
 
 
 def _through(spec: s.ModelSpec, found: Collection[int]) -> set[int]:

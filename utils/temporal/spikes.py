@@ -29,6 +29,8 @@ def spike_units(spec: s.ModelSpec) -> dict[int, Tensor]:
             and activation_of(layer) == "linear"
         ):
             return _of_sum(given)
+        if isinstance(layer, s.Activation) and layer.activation == "linear":
+            return given[0]
         if facts(layer).computes:
             return torch.zeros(width[i])
         return move_channels(layer, given)
