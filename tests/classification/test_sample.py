@@ -21,6 +21,7 @@ from utils.data.manifest import read_manifest
 from utils.data.sample_scenes import Recipe, materials
 from utils.data.sample_set import ROOT
 from utils.errors import InputError
+from utils.spiking.spike_schedule import check_spiking_spec
 
 WHEELS = ROOT / ".wheels"
 EXPECTED = "2fe2cbd79fbf8ee9552e27d115d708041aff0d79e09defc78d30bfafbb69d38f"
@@ -61,6 +62,7 @@ def test_each_task_has_a_sample_set_where_nobody_says_another(cfg, images, monke
     monkeypatch.chdir(ROOT.parent)
     config = with_data(PipelineConfig.from_given({"cfg": f"cfg/{cfg}.cfg"}, {}))
     assert budget_of(config).images == images
+    check_spiking_spec(read_cfg(f"cfg/{cfg}.cfg"))  # no stage of the chain would refuse it
 
 
 def test_data_that_somebody_says_is_never_replaced(tmp_path):

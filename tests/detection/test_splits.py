@@ -15,9 +15,9 @@ from tests.data.conftest import write_set
 from tests.detection.test_foreign_labels import turned_image
 from tests.detection.test_voc import voc
 from utils.data.manifest import Manifest, read_list
+from utils.data.set_apart import set_apart
 from utils.detection.open_data import open_data, read_manifest
 from utils.detection.overlaps import leaks, shared_labels
-from utils.detection.split_lists import set_apart
 from utils.detection.voc import convert
 from utils.errors import InputError
 

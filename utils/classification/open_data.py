@@ -2,7 +2,10 @@
 
     mine/train/cat/1.jpg                  ImageNet's layout; test, val and valid are names for the other part
     mine/val/dog/7.jpg
+    mine/train.csv mine/val.csv           a row an image: path, class
+    cifar-10-batches-py/ MNIST/raw/       CIFAR-10 and -100, python and binary; IDX
 
+Without a second part a seeded share is set apart, each image by its own name.
 In a ``.data`` file ``labels`` is Darknet's file of the words by which a path tells its class (default: ``names``).
 """
 
@@ -12,8 +15,19 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from utils.classification.arrays import recognise
+from utils.classification.foreign_sets import csv_manifest, labels_of_table, split_folder, unpacked
 from utils.classification.sample import NAME, prepare_sample
-from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES, Manifest, open_place, plain_name, read_list, read_names
+from utils.data.manifest import (
+    EVENT_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Manifest,
+    open_place,
+    plain_name,
+    read_list,
+    read_manifest,
+    read_names,
+)
 from utils.errors import InputError
 
 VALID = ("val", "valid", "validation", "test")
@@ -25,6 +39,9 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
+    path = Path(place)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return csv_manifest(path, {path.stem.lower(): path.absolute()})
     return open_place(place, _folder, "train/CLASS/ and val/CLASS/", NAME, prepare_sample)
 
 
@@ -40,6 +57,8 @@ def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[i
         InputError: an image tells no class, or more than one.
     """
     index = {plain_name(name): number for number, name in enumerate(manifest.names)}
+    if place.suffix.lower() == ".csv" and place.is_file():
+        return labels_of_table(place, manifest, index)
     words = _words(manifest)
     folder = place if place.is_dir() else None
     found = []
@@ -52,12 +71,20 @@ def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[i
 
 @functools.lru_cache(maxsize=16)
 def _folder(folder: Path) -> Manifest:
+    arrays = recognise(folder)
+    if arrays is not None:
+        return read_manifest(unpacked(folder, arrays))
+    tables = _tables(folder)
+    if tables:
+        return csv_manifest(folder, tables)
     parts = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
     train, valid = parts.get("train"), [parts[name] for name in VALID if name in parts]
+    if train is None and not valid and parts and _only_classes(folder):
+        return read_manifest(split_folder(folder, _classes(folder)))
     if train is None or not valid:
         raise InputError(
-            f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test); "
-            "make them, or write a .data file"
+            f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test), of a folder a class, "
+            "of .csv lists, of CIFAR's files and of IDX; make them, or write a .data file"
         )
     names = _classes(train)
     other = _classes(valid[0])
@@ -67,6 +94,19 @@ def _folder(folder: Path) -> Manifest:
     if holds_recordings(train):
         return Manifest(folder, len(names), names, train, valid[0], flip=0.0)
     return Manifest(folder, len(names), names, train, valid[0])
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    """The .csv lists of a folder by what they are called."""
+    return {path.stem.lower(): path for path in sorted(folder.glob("*.csv"))}
+
+
+def _only_classes(folder: Path) -> bool:
+    """Whether every folder in a folder holds images itself, as folders of classes do."""
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return len(inner) > 1 and all(
+        any(each.suffix.lower() in IMAGE_SUFFIXES for each in path.iterdir()) for path in inner
+    )
 
 
 def holds_recordings(place: Path) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from utils.data.csv_list import read_csv
 from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
 
@@ -99,7 +100,7 @@ def read_manifest(place: Path | str) -> Manifest:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The images of a list file (one path a line, ``#`` starts a comment) or of a folder, in order.
+    """The images of a list file (one path a line, ``#`` starts a comment; a .csv's rows) or of a folder, in order.
 
     A relative path is looked up beside the list, then in the current folder.
 
@@ -115,8 +116,11 @@ def read_list(path: Path) -> list[Path]:
         return images
     if not path.is_file():
         raise InputError(f"{path}: no such list of images; correct the path in the .data file")
-    lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
-    rows = [path_of(f"{path}:{number}", line) for number, line in lines if line and not line.startswith("#")]
+    if path.suffix.lower() == ".csv":
+        rows = [path_of(f"{path}:{row.line}", row.image) for row in read_csv(path)]
+    else:
+        lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
+        rows = [path_of(f"{path}:{number}", line) for number, line in lines if line and not line.startswith("#")]
     if not rows:
         raise InputError(f"{path}: the list of images is empty; write one path a line")
     folder = path.absolute().parent

@@ -16,11 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.data.conversions import refuse_taken
 from utils.data.manifest import path_of
+from utils.data.set_apart import set_apart
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
-from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
-from utils.detection.split_lists import set_apart
+from utils.detection.label_writer import Annotated, Findings, class_names, write_set
 from utils.errors import InputError
 
 Row = dict[str, Any]

@@ -8,18 +8,17 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.data.conversions import publish
 from utils.data.manifest import list_text
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
-MARK = "# converted from "
 NOTES, IDS = "conversion_notes.txt", "coco_ids.json"  # in the folder of the lists
 Corners = tuple[float, float, float, float]
 
@@ -89,17 +88,6 @@ class Findings:
         return ", ".join([*parts, *([self.split] if self.split else [])])
 
 
-def refuse_taken(out: Path) -> None:
-    """Nothing is overwritten.
-
-    Raises:
-        InputError: ``out``, ``out.data`` or ``out.names`` is there.
-    """
-    for taken in (out, Path(f"{out}.data"), Path(f"{out}.names")):
-        if taken.exists():
-            raise InputError(f"{taken}: exists already; choose another --out")
-
-
 def clipped(place: object, corners: Sequence[float], unit: tuple[int, int], found: Findings) -> Corners | None:
     """A box (x1, y1, x2, y2 px) as shares of the image, cut at its edge; None where it has no area.
 
@@ -151,33 +139,6 @@ def write_set(out: Path, splits: Splits, names: Sequence[str], found: Findings, 
         InputError: two images have one name.
     """
     publish(out, lambda build: write_lists(build, splits, names, found), names, mark, f"labels = {out.name}/labels\n")
-
-
-def publish(out: Path, write: Callable[[Path], None], names: Sequence[str], mark: str, more: str = "") -> None:
-    """Write ``out.data``, ``out.names`` and the folder ``out``, or nothing at all.
-
-    Args:
-        out: without a suffix; nothing there is overwritten.
-        write: fills a new folder, which becomes ``out``, with train.txt and val.txt.
-        names: of the classes.
-        mark: the source, for the first line.
-        more: further lines of the ``.data`` file.
-    """
-    refuse_taken(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        build = Path(temporary) / out.name
-        write(build)
-        names_file, data_file = Path(temporary) / "names", Path(temporary) / "data"
-        names_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        data_file.write_text(
-            f"{MARK}{mark}\nclasses = {len(names)}\ntrain = {out.name}/train.txt\n"
-            f"valid = {out.name}/val.txt\nnames = {out.name}.names\n{more}",
-            encoding="utf-8",
-        )
-        build.replace(out)
-        names_file.replace(f"{out}.names")
-        data_file.replace(f"{out}.data")  # last: where it is, everything is
 
 
 def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findings) -> None:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.data import manifest as files
+from utils.data.conversions import kept, publish
 from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, read_list, read_names
 from utils.detection import voc
-from utils.detection.conversions import kept
-from utils.detection.label_writer import publish
 from utils.detection.overlaps import leaks, shared_labels, turned_by_exif
 from utils.detection.sample import prepare_if_sample
 from utils.detection.split_lists import Split, lists_in, split

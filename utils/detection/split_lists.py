@@ -7,12 +7,12 @@ train on, or none at all, a seeded share is set apart, each image by its own nam
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from utils.data.set_apart import set_apart
 from utils.errors import InputError
 
 PLACES = ("", "ImageSets/Main", "ImageSets")
@@ -28,27 +28,6 @@ class Split(Generic[T]):
     train: Sequence[T]
     valid: Sequence[T]
     told: str
-
-
-def set_apart(names: Sequence[str], valid: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the names that train and of those that validate, in order: about the share ``valid`` of them.
-
-    A name decides for itself, by a hash of it and the seed, so that an image that is added or removed moves no other.
-    Only where that would leave one part empty, the name nearest to it goes over.
-    """
-    marks = [_mark(name, seed) for name in names]
-    apart = {i for i, mark in enumerate(marks) if mark < valid}
-    if not apart:
-        apart = {marks.index(min(marks))}
-    elif len(apart) == len(names):
-        apart.remove(marks.index(max(marks)))
-    return [i for i in range(len(names)) if i not in apart], sorted(apart)
-
-
-def _mark(name: str, seed: int) -> float:
-    """A number of 0..1 that a name and a seed have."""
-    digest = hashlib.sha256(f"{seed}:{Path(name).name}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def lists_in(folder: Path) -> dict[str, Path]:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from utils.data.conversions import kept, refuse_taken
 from utils.data.manifest import IMAGE_SUFFIXES, path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
-from utils.detection.conversions import kept
-from utils.detection.label_writer import Annotated, Findings, class_names, refuse_taken, write_set
+from utils.detection.label_writer import Annotated, Findings, class_names, write_set
 from utils.detection.split_lists import split
 from utils.detection.voc_xml import read_voc_xml
 from utils.errors import InputError

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.data.manifest import Manifest, open_place, read_names
+from utils.data.conversions import kept, publish
+from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, open_place, read_manifest, read_names
+from utils.data.set_apart import set_apart
 from utils.errors import InputError
 from utils.segmentation.sample import NAME, prepare_sample
 
 NAMES = ("names.txt", "classes.txt")
 VALID = ("val", "valid", "test")
+SHARE, SEED = 0.2, 0  # set apart where a folder has no parts, and of that choice
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
 IGNORED = 255  # the border of a fitted picture, and Pascal VOC's contours
 
@@ -73,6 +76,29 @@ def _folder(folder: Path) -> Manifest:
         )
     classes = read_names(names)
     valid = next((images / name for name in VALID if (images / name).is_dir()), None)
+    if valid is None and not any(path.is_dir() for path in images.iterdir()):
+        return read_manifest(_split_folder(folder, images, names))
     if not (images / "train").is_dir() or valid is None:
         raise InputError(f"{images}: no train/ and val/ in it; part the images, and the masks alike")
     return Manifest(folder, len(classes), classes, images / "train", valid)
+
+
+def _split_folder(folder: Path, images: Path, names: Path) -> Path:
+    """The ``.data`` file of a folder without parts: a seeded share of its pictures validates."""
+    found = [path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(found) < 2:
+        raise InputError(f"{images}: {len(found)} pictures; at least two are needed, to train and to validate on")
+
+    def convert(out: Path, note: str) -> str:
+        train, valid = set_apart([path.name for path in found], SHARE, SEED)
+
+        def write(build: Path) -> None:
+            build.mkdir()
+            for part, chosen in (("train", train), ("val", valid)):
+                (build / f"{part}.txt").write_text(list_text(found[i] for i in chosen), encoding="utf-8")
+
+        publish(out, write, read_names(names), f"{folder.resolve()} {note}")
+        parts = f"{len(train)} pictures to train on, {len(valid)} to validate on"
+        return f"pictures and their masks; {parts} (no parts, so {SHARE:.0%} by seed {SEED})"
+
+    return kept(folder, [*found, names], convert)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.darknet.read_outs import written_out
 from utils.darknet.spec import Activated, AvgPool, ModelSpec, ScaleChannels, SqueezeExcite
 from utils.errors import InputError
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
@@ -103,12 +104,15 @@ def check_spiking_spec(spec: ModelSpec) -> None:
     Raises:
         InputError: names the layer and its cfg line.
     """
-    read_out = set(readouts(spec))
-    for i, layer in enumerate(spec.layers):
+    written, number, _ = written_out(spec)  # an average beside the scores is taken of what leaves the spikes
+    old = {new: i for i, new in number.items()}
+    read_out = set(readouts(written))
+    for new, layer in enumerate(written.layers):
+        i = old.get(new, new)
         place, kind = f"layer {i} (cfg line {layer.line})", type(layer).__name__
         if isinstance(layer, ScaleChannels | SqueezeExcite | AvgPool):
             raise InputError(f"{place}: {kind} has no spiking form; end before spikes, or change the cfg")
-        if isinstance(layer, Activated) and layer.activation in TABLED and i not in read_out:
+        if isinstance(layer, Activated) and layer.activation in TABLED and new not in read_out:
             raise InputError(
                 f"{place}: activation={layer.activation} has no spiking form; end before spikes, or train it with one "
                 "that has (train.py --act relu)"
