@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.training_run import Run
 from utils.darknet.counts import count
+from utils.export.darknet_files import unknown_to_darknet
 from utils.quantization.stages import stage_line, stage_results, stage_rows
 from utils.reporting.plots import plot_gammas, plot_results
 from utils.reporting.tables import number, plain_table
@@ -40,6 +41,8 @@ def log_run(run: Run) -> None:
     log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
     if run.stage.bits:
         log.info(stage_line(run.stage, run.stages))
+    for told in unknown_to_darknet(run.model.spec) if run.config.darknet else ():
+        log.warning("--darknet: %s", told)
 
 
 def row(run: Run, epoch: int, result: EpochResult) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
+from utils.export.darknet_files import darknet_files
 from utils.files import alone, hold, holder, take
 from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
@@ -202,11 +203,16 @@ def check_alone(script: str, name: str) -> None:
         raise InputError(f"{place}: {holder(place)} is at it; wait for its end, or give this one another --name")
 
 
-def training_files(name: str) -> dict[str, str]:
-    """A training run's folder and its checkpoints, all under names nobody has, and of one number."""
+def training_files(name: str, *, darknet: bool = False) -> dict[str, str]:
+    """A training run's folder and its checkpoints, all under names nobody has, and of one number.
+
+    ``darknet``: the names of Darknet's files beside them are taken too.
+    """
     suffix = f"_{name}" if name else ""
+    wanted = [WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt"]
+    beside = [path for each in wanted for path in darknet_files(each)] if darknet else []
     with alone(RUNS):
-        best, last = take(WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt")
+        best, last, *_ = take(*wanted, *beside)
         return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
 
 

@@ -19,8 +19,9 @@ from utils.config.as_trained import how_of
 from utils.config.begun import check_training, saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
-from utils.darknet.network import load_checkpoint, save_checkpoint
+from utils.darknet.network import Network, load_checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.export.darknet_files import darknet_files, write_beside
 from utils.files import hold, holder, names_kept
 from utils.pruning.sparsity import sparsity
 from utils.quantization.fake import FakeQuantised
@@ -161,7 +162,8 @@ def finish(run: Run) -> Record:
     drawn = epoch_report.draw(run)
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
-    outputs = [path for path in (run.last, run.best) if path.exists()] + _integers(run, run.last)
+    left = (run.last, run.best, *(darknet_files(run.last) + darknet_files(run.best) if run.config.darknet else ()))
+    outputs = [path for path in left if path.exists()] + _integers(run, run.last)
     outputs += epoch_report.stages(run, metrics) + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     record = finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
@@ -189,7 +191,11 @@ def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] =
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in run.config.values.items()}
         state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain, "data": run.data}
         state |= {"ranks": list(ranks)} | ({"teacher": run.distillation.state()} if run.distillation else {})
-    save_checkpoint(path, checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run)))
+    made = checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run))
+    save_checkpoint(path, made)
+    if run.config.darknet:  # .weights know how images are fitted from their cfg alone
+        said = Network(made.network.spec.saying(how_of(run.config)), made.network.state)
+        write_beside(path, said, run.progress.epochs * len(run.train.dataset))
 
 
 def _integers(run: Run, last: Path, *, again: bool = False) -> list[Path]:

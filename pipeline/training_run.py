@@ -150,7 +150,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     update = update_of(config, task, made, stage, train, precision, group, saved)
     config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
     add_teacher(update, distillation, config.lr)
-    files = saved.training["files"] if saved else group.shared(_new_files(config.name, stages) if group.is_main else {})
+    files = saved.training["files"] if saved else group.shared(_new_files(config, stages) if group.is_main else {})
     inputs = (*start.files, *(distillation.files if distillation else ()))
     run = Run(
         config=config,
@@ -309,8 +309,8 @@ def _record(
     return record
 
 
-def _new_files(name: str, stages: Sequence[BitStage]) -> dict[str, str]:
-    files = training_files(name)
+def _new_files(config: TrainConfig, stages: Sequence[BitStage]) -> dict[str, str]:
+    files = training_files(config.name, darknet=config.darknet)
     return files | stage_names(stages, Path(files["last"]), Path(files["best"]))
 
 

@@ -55,6 +55,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             needs="--quantized | --FPGA",
             why="only quantised training has that; add --quantized google, dorefa or pow2",
         ),
+        Rule(
+            "--darknet",
+            against="--quantized | --FPGA",
+            why="its files have no integers; leave one of them away, export.py hands integers on",
+        ),
         Rule("--progressive", against="--patience", why="stages share the epochs; leave one of them away"),
         Rule(
             "--FPGA",

@@ -88,6 +88,7 @@ class DenseConfig(RunConfig):
     )
     notest: bool = flag(False, "validate after the last epoch only")
     nosave: bool = flag(False, "save after the last epoch only")
+    darknet: bool = flag(False, "with every best and last also .weights and .cfg beside the .pt, as Darknet has them")
     tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")
     act: str | None = flag(
         None,

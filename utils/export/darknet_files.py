@@ -12,9 +12,10 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.network import Network
 from utils.darknet.ops import activation_of
-from utils.darknet.weights import read_weights, tensors, write_weights
+from utils.darknet.weights import Header, read_weights, tensors, write_weights
 from utils.errors import InputError
 from utils.export.package import whole_folder
+from utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,18 @@ def export_darknet(out: Path, stem: str, network: Network, names: Sequence[str])
     files = [out / each.name for each in (cfg, weights, listed)]
     log.info("%s, %s, %s: read back and equal", *files)
     return files
+
+
+def darknet_files(checkpoint: Path) -> tuple[Path, Path]:
+    """The ``.weights`` and the ``.cfg`` that stand beside a checkpoint."""
+    return checkpoint.with_suffix(".weights"), checkpoint.with_suffix(".cfg")
+
+
+def write_beside(checkpoint: Path, network: Network, seen: int) -> None:
+    """The network of a checkpoint as ``.weights`` and ``.cfg`` beside it; ``seen``: images it was trained on."""
+    weights, cfg = darknet_files(checkpoint)
+    write_weights(weights, network, Header(seen=seen))
+    write_text(cfg, write_cfg(network.spec))
 
 
 def unknown_to_darknet(spec: s.ModelSpec) -> list[str]:
