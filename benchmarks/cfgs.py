@@ -111,10 +111,10 @@ def prune(net: Network, name: str, percent: float = PERCENT) -> Network:
     """
     script, small = STRATEGIES[name], net
     if script.tie is not None:
-        multiple = 8 if name == "regular" else 1
+        multiple = 8 if "regular" in name else 1
         plan = plan_channels(net, percent=percent, tie=script.tie, floor=0.1, multiple=multiple)
         small, _ = settle_and_cut(net, plan, Beta.CARRIER)
-    if name in ("layer", "layer_channel"):
+    if name.startswith("layer"):
         some_blocks(small.spec)
         small = drop(small, plan_layers(small, n=1))
     return small
@@ -122,7 +122,7 @@ def prune(net: Network, name: str, percent: float = PERCENT) -> Network:
 
 def pruned(net: Network, name: str) -> str:
     """A strategy's cut, written and read, beside OpenCV where it knows the sections."""
-    if name in ("layer", "layer_channel") and not blocks(net.spec):
+    if name.startswith("layer") and not blocks(net.spec):
         return "no block"
     small = prune(net, name)
     written(small)

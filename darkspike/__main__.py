@@ -24,7 +24,9 @@ SCRIPTS = (
     "slim_prune",
     "layer_prune",
     "layer_channel_prune",
+    "layer_channel_regular_prune",
     "quantize",
+    "convert",
     "convert_snn",
     "export",
     "compress",
@@ -36,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="darkspike",
         description=__doc__,
-        epilog="\n".join(["scripts:", *(f"  {name:22}{first_line(name)}" for name in SCRIPTS)]),
+        epilog="\n".join(["scripts:", *(f"  {name:28}{first_line(name)}" for name in SCRIPTS)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

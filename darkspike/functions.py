@@ -68,11 +68,11 @@ def train(network: Source | None = None, *, data: str | Path = DATA, **fields: A
 
 
 def prune(network: Source, strategy: str = "slim", *, data: str | Path = DATA, **fields: Any) -> Pruned:
-    """Cut channels or residual blocks, as the six prune scripts do.
+    """Cut channels or residual blocks, as the prune scripts do.
 
     Args:
         network: a float one, trained with ``sparse=True`` or not.
-        strategy: normal, regular, shortcut, slim, layer or layer_channel.
+        strategy: normal, regular, shortcut, slim, layer, layer_channel or layer_channel_regular.
         data: a .data file, or a folder that is laid out as a data set.
         fields: of the strategy's config in ``utils/config/prune.py``: ``percent``, ``layer_keep``, ``finetune``, …
 

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.session import FLOAT, RUNS, Session, newest, open_session, output_of
-from utils.config.as_trained import how_of
+from models import Loaded, load_model
+from pipeline.session import FLOAT, RUNS, WEIGHTS, Session, image_size, newest, open_session, output_of
+from pipeline.tasks import task_of
+from utils.config.as_trained import as_trained, how_of
 from utils.config.export import ExportConfig
-from utils.darknet.network import Network
+from utils.config.files import FilesConfig
+from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.errors import InputError
 from utils.export.client_folder import ClientOptions, export_client
-from utils.export.darknet_files import export_darknet
+from utils.export.darknet_files import export_darknet, write_files
 from utils.export.decoding import write_decoding
 from utils.export.engine.target import Engine, read_engine
 from utils.export.formats import FORMS
@@ -32,7 +35,7 @@ from utils.files import alone, holder, names_kept, take
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.cost_plots import plot_costs
-from utils.reporting.record import Record, finish_record, git_state
+from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
 from utils.spiking.aer import write_image_events
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.nir_export import write_nir
@@ -314,6 +317,56 @@ def write_aer_form(job: Job) -> Written:
         note_target(folder, job.session.config.target)
     log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
     return Written({"events": total}, [job.out / name for name in names])
+
+
+@names_kept()
+def convert_files(config: FilesConfig) -> Record:
+    """Darknet's files into a checkpoint, or a float checkpoint into Darknet's files; the other kind of what is given.
+
+    Raises:
+        InputError: a file is missing, damaged, taken, or has no such form.
+    """
+    source = Path(config.weights) if config.weights else newest(FLOAT)
+    back = source.suffix != ".weights"
+    loaded = load_model(source, config.cfg)
+    if loaded.network is None or loaded.kind == "onnx":
+        raise InputError(
+            f"{source}: a {loaded.kind} network, and Darknet has floats; give the float .pt it was made of"
+        )
+    wanted = Path(config.output) if config.output else WEIGHTS / f"{source.stem}.{'weights' if back else 'pt'}"
+    beside = [wanted.with_suffix(f".{kind}") for kind in ("cfg", "names")] if back else []
+    with alone(RUNS):
+        target, *_ = take(wanted, *beside)
+        if config.output and target != wanted:
+            gone = next(path for path in (wanted, *beside) if path.exists())
+            raise InputError(f"{gone}: exists; choose another --output")
+        given = [source, *([loaded.cfg] if loaded.cfg else [])]
+        record = start_record(new_run_folder(RUNS, "convert"), script="convert", args=config.values, inputs=given)
+    if back:
+        network = Network(loaded.network.spec.saying(loaded.resize), loaded.network.state)
+        files = write_files(target, network, loaded.names)
+    else:
+        files = [write_checkpoint(config, loaded, target)]
+    log.info("%s", ", ".join(map(str, files)))
+    return finish_record(record, metrics={"bytes": target.stat().st_size}, outputs=files)
+
+
+def write_checkpoint(config: FilesConfig, loaded: Loaded, target: Path) -> Path:
+    """``.weights`` as a checkpoint that carries its cfg, names, size and how images are fitted."""
+    task, named = task_of(loaded.spec, str(loaded.path)), "data" in config.given
+    names: Sequence[str] = [str(number) for number in range(task.classes(loaded.spec))]
+    if named:
+        manifest = task.open_data(config.data)
+        names = task.check_classes(loaded.spec, manifest, str(loaded.path), ()).names
+    else:
+        log.info("%s: its classes are numbers, since no --data names them", target)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
+    size = image_size(config.img_size, loaded.spec, loaded.size)
+    meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), "resize": how_of(config)}
+    meta |= {"data": config.data} if named else {}
+    meta |= {"gray_scale": True} if config.gray_scale else {}
+    assert loaded.network is not None
+    return save_checkpoint(target, Checkpoint(loaded.network, tuple(names), meta=meta))
 
 
 WRITERS: dict[str, Callable[[Job], Written]] = {

@@ -100,7 +100,7 @@ def check_room(config: RunConfig, spec: ModelSpec, manifest: Manifest, processes
     Raises:
         InputError: so it is, the images' size is none for this network, or its batch norm would see one value.
     """
-    images, size = len(read_list(manifest.train)), image_size(config.img_size, spec)
+    images, size = len(read_list(manifest.train)), image_size(config.size_asked, spec)
     batch = config.batch_size or min(batch_size(spec), max(1, images // STEPS))
     share = -(-min(batch, images) // processes)
     check_memory(spec, size, share, select_device(config.device or device), training=True)

@@ -72,6 +72,9 @@ STRATEGIES = {
     "slim": PruneScript("slim_prune", FLAGS["slim"], ShortcutRule.ANY),
     "layer": PruneScript("layer_prune", FLAGS["layer"], None),
     "layer_channel": PruneScript("layer_channel_prune", FLAGS["layer_channel"], ShortcutRule.ANY),
+    "layer_channel_regular": PruneScript(
+        "layer_channel_regular_prune", FLAGS["layer_channel_regular"], ShortcutRule.LEADER
+    ),
 }
 
 

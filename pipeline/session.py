@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 RUNS, WEIGHTS = Path("runs"), Path("weights")
 PRUNED = "normal_prune regular_prune shortcut_prune slim_prune layer_prune layer_channel_prune"
+PRUNED += " layer_channel_regular_prune"
 FLOAT = f"{PRUNED} train"  # scripts that leave a float network behind
 ANY = f"convert_snn quantize {PRUNED} train"  # scripts that leave a network behind
 BATCH = 16  # images at once, when neither cfg nor flag says

@@ -34,7 +34,7 @@ from utils.darknet.network import Checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import restarts, stops
-from utils.data.loader import Loader, make_loader, scales
+from utils.data.loader import Loader, make_loader, scales, sides_between
 from utils.data.manifest import Manifest
 from utils.distillation.context import DistillationContext
 from utils.errors import InputError
@@ -135,7 +135,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     config = config if saved else with_length(config, start.network.spec)
     config = as_trained(config, grey=start.grey, resize=start.resize)
     scheme, spec = scheme_of(config), start.network.spec
-    size = image_size(config.img_size, spec)
+    size = image_size(config.size_asked, spec)
     stages = stages_of(config.epochs, config.progressive, scheme)
     done = int(saved.training["progress"]["epochs"]) if saved else 0
     stage = next(stage for stage in stages if done <= stage.end)  # at its end: the next one starts from it
@@ -262,11 +262,26 @@ def loaders(
         shuffle=True,
         seed=config.seed,
         rect=step if config.rect else 0,
-        sizes=scales(size, step) if config.multi_scale else (),
+        sizes=_sizes(config, size, step),
     )
     looked_at = dataset_of(config, task, manifest, spec, size, images=manifest.valid, unreadable="drop")
     valid = make_loader(looked_at, batch, workers=config.workers, share=share)
     return train, valid
+
+
+def _sizes(config: TrainConfig, size: tuple[int, int], step: int) -> list[tuple[int, int]]:
+    """The sizes of batches with ``--multi-scale``.
+
+    Raises:
+        InputError: no multiple of the network's stride lies between MIN and MAX.
+    """
+    if not config.multi_scale:
+        return []
+    sizes = sides_between(*config.sides, step) if config.sides else scales(size, step)
+    if not sizes:
+        raise InputError(f"--img-size {config.sides}: no multiple of {step}, the network's largest stride, is between")
+    log.info("--multi-scale: %dx%d to %dx%d px in steps of %d, measured at %dx%d", *sizes[0], *sizes[-1], step, *size)
+    return sizes
 
 
 def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:

@@ -9,14 +9,14 @@ import pytest
 
 import darkspike as ds
 from utils.cli import flag_fields, option_names
-from utils.config import convert, export, measure, pipeline, prune, quantise, train
+from utils.config import convert, export, files, measure, pipeline, prune, quantise, train
 from utils.config.export import FORMS
 from utils.config.needs import FACTS, RULES
 from utils.errors import InputError
 
 CONFIGS = {
     name: kind
-    for module in (convert, export, measure, pipeline, prune, quantise, train)
+    for module in (convert, export, files, measure, pipeline, prune, quantise, train)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 }
@@ -87,6 +87,9 @@ LACKING = [  # script, the flags, and what the line says
     ("convert_snn", "--mode rate --a-bit 4", "^--a-bit: is for integers, which --mode rate has not"),
     ("convert_snn", "--mode rate --FPGA", "^--FPGA: is for integers, which --mode rate has not"),
     ("convert_snn", "--mode rate --ranges mse", "^--ranges: is for integers"),
+    ("convert", "--seed 1", "^--seed: files are read and written; leave it away"),
+    ("convert", "--weights x.weights --output y.weights", r"^--output y\.weights: must end in \.pt"),
+    ("convert", "--weights x.pt --data set.data", "^--data: a .pt carries its own"),
     ("export", "c --tile 64x8", "^--tile: acts only with fpga; add that, or leave --tile away"),
     ("export", "--float", "^--float: acts only with onnx; add that, or leave --float away"),
     ("export", "onnx --decode", "^--decode: acts only with --float"),

@@ -1,4 +1,4 @@
-"""The six prune scripts from their command lines, on drawn squares and a network of a few channels."""
+"""The prune scripts from their command lines, on drawn squares and a network of a few channels."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ SCRIPTS = {
     "slim_prune": ["--percent", "0.3"],
     "layer_prune": [],
     "layer_channel_prune": ["--percent", "0.3"],
+    "layer_channel_regular_prune": ["--percent", "0.5", "--multiple", "2"],
 }
 
 

@@ -32,6 +32,7 @@ Config = TypeVar("Config", bound=Tellable)
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = "unrecognized arguments: "  # argparse's own words
 UNSAID = object()  # in the place of a flag that is not typed: its default would look like one that is
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # not the program's fault
 
@@ -79,9 +80,16 @@ class Parser(argparse.ArgumentParser, Generic[Config]):
 
     config: type[Config]
     usual: Mapping[str, Any]
+    instead: Mapping[str, str]  # flags of other projects: what to use here
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
+        unknown = message.removeprefix(UNKNOWN).split() if message.startswith(UNKNOWN) else []
+        for flag in (word.partition("=")[0] for word in unknown):
+            if flag in self.instead:
+                self.exit(2, f"{self.prog}: {flag}: {self.instead[flag]}\n")
+            if (near := flag.replace("_", "-")) != flag and near in self._option_string_actions:
+                self.exit(2, f"{self.prog}: {flag}: is {near} here\n")
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Config:  # type: ignore[override]
@@ -108,6 +116,7 @@ def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
     """
     flags: Parser[Config] = Parser(description=doc, formatter_class=Formatter, allow_abbrev=False)
     flags.config = config
+    flags.instead = getattr(config, "instead", {})
     flags.usual = {name: value for name, value in defaults.items() if value is not None}
     for field in flag_fields(config):
         about = field.metadata["flag"]

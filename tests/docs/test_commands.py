@@ -34,7 +34,11 @@ SHOWN = [command for page in PAGES for command in commands(page)]
 RUNNING = list(dict.fromkeys(command.page for command in SHOWN if command.runs and command.words[0] == "python3"))
 BEGINS = {"README.md", "own-photographs.md", "darknet-network.md"}  # pages that start without a network of ours
 BRIEF = ["--img-size", "64", "--batch-size", "4", "--device", "cpu", "--workers", "0"]
-IDLE = {"export.py": {"--batch-size"}, "detect.py": {"--batch-size", "--workers"}}  # refused: they would do nothing
+IDLE = {
+    "convert.py": {"--img-size", "--batch-size", "--device", "--workers"},
+    "export.py": {"--batch-size"},
+    "detect.py": {"--batch-size", "--workers"},
+}  # refused: they would do nothing
 EPOCHS = {"--progressive": "2"}
 LESS = {
     "train.py": [],

@@ -34,7 +34,15 @@ from utils.pruning.plan import Plan, plan_channels
 from utils.pruning.recalibrate import recalibrate
 from utils.pruning.surgery import narrow
 
-SCRIPTS = ("normal_prune", "regular_prune", "shortcut_prune", "slim_prune", "layer_prune", "layer_channel_prune")
+SCRIPTS = (
+    "normal_prune",
+    "regular_prune",
+    "shortcut_prune",
+    "slim_prune",
+    "layer_prune",
+    "layer_channel_prune",
+    "layer_channel_regular_prune",
+)
 THIN = 3_000_000  # parameters from which on a cfg is tried with a quarter of its channels
 OPENCV_CONV = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic"}
 EXACT = 1e-9  # in float64; test_carrier has full-size networks in float32
@@ -149,7 +157,7 @@ def pairs(can: bool = True) -> list:
     ]
 
 
-def test_the_six_strategies_are_those_of_the_table():
+def test_the_strategies_are_those_of_the_table():
     found = {script: defaults(script)[0] for script in SCRIPTS}
     assert {name: each.tie and each.tie.name for name, each in found.items()} == {
         "normal_prune": "KEEP",
@@ -158,9 +166,17 @@ def test_the_six_strategies_are_those_of_the_table():
         "slim_prune": "ANY",
         "layer_prune": None,
         "layer_channel_prune": "ANY",
+        "layer_channel_regular_prune": "LEADER",
     }
-    assert [name for name, each in found.items() if each.multiple > 1] == ["regular_prune"]
-    assert [name for name, each in found.items() if each.blocks] == ["layer_prune", "layer_channel_prune"]
+    assert [name for name, each in found.items() if each.multiple > 1] == [
+        "regular_prune",
+        "layer_channel_regular_prune",
+    ]
+    assert [name for name, each in found.items() if each.blocks] == [
+        "layer_prune",
+        "layer_channel_prune",
+        "layer_channel_regular_prune",
+    ]
 
 
 @pytest.mark.parametrize(("path", "script"), pairs())

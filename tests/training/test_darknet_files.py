@@ -59,5 +59,5 @@ def test_files_of_darknet_that_are_there_are_not_written_over(place):
 
 
 def test_integers_have_no_form_there(place):
-    with pytest.raises(InputError, match="^--quantized and --darknet: its files have no integers"):
+    with pytest.raises(InputError, match=r"^--quantized and --darknet: its files have no integers"):
         run("--darknet", "--quantized", "pow2")

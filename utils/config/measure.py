@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from utils import cli
 from utils.cli import flag
+from utils.config.reference import MEASURED
 from utils.config.run import NetworkConfig
 from utils.thresholds import Thresholds
 
@@ -15,6 +18,8 @@ SOURCE = "data/digits/images/valid/0000?.jpg"
 @dataclass(frozen=True, kw_only=True)
 class TestConfig(NetworkConfig):
     """The flags of test.py."""
+
+    instead: ClassVar[Mapping[str, str]] = MEASURED
 
     weights: str = flag("", "what to measure (default: the newest network made here)")
     conf_thres: float = flag(0.001, "candidates score above this", type=cli.fraction)  # low: AP needs the tail
@@ -32,6 +37,8 @@ class TestConfig(NetworkConfig):
 @dataclass(frozen=True, kw_only=True)
 class DetectConfig(NetworkConfig):
     """The flags of detect.py."""
+
+    instead: ClassVar[Mapping[str, str]] = MEASURED
 
     source: tuple[str, ...] = flag(
         (SOURCE,), "images, folders, patterns, videos, a stream or a camera's number", nargs="+"

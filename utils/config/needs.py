@@ -136,6 +136,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--seed", idle=True, why="nothing is random in detection"),
         Rule("--batch-size --workers --cache", idle=True, why="detect.py reads one picture after the other"),
     ),
+    "FilesConfig": (
+        Rule("--seed --batch-size --device --workers --cache --name", idle=True, why="files are read and written"),
+    ),
     "ExportConfig": (
         Rule("--seed", idle=True, why="nothing is random in a hand-off"),
         Rule("--batch-size", idle=True, why="golden images are run one by one"),

@@ -1,4 +1,4 @@
-"""What the six prune scripts are told."""
+"""What the prune scripts are told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def percent_or_auto(text: str) -> float | str:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig(NetworkConfig):
-    """The flags that all six have."""
+    """The flags that all have."""
 
     weights: str = flag("", "what to prune (default: the newest train.py -sr)")
     score: str = flag("gamma", "what a channel or a block is judged by", choices=SCORES)
@@ -80,9 +80,14 @@ class LayerChannelConfig(BlocksConfig, SlimConfig):
     """layer_channel_prune.py: slim, then blocks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerChannelRegularConfig(BlocksConfig, RegularConfig):
+    """layer_channel_regular_prune.py: rounded up to a multiple, then blocks."""
+
+
 @dataclass(frozen=True)
 class PruneFlags:
-    """The flags of one of the six: their config, and the default of ``--percent``, None where nothing is a share."""
+    """The flags of one of them: their config, and the default of ``--percent``, None where nothing is a share."""
 
     config: type[PruneConfig]
     percent: float | None
@@ -99,4 +104,5 @@ FLAGS = {
     "slim": PruneFlags(SlimConfig, 0.8),
     "layer": PruneFlags(BlocksConfig, None),
     "layer_channel": PruneFlags(LayerChannelConfig, 0.6),
+    "layer_channel_regular": PruneFlags(LayerChannelRegularConfig, 0.6),
 }

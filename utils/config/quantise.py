@@ -14,6 +14,7 @@ from utils.quantization.choices import BUDGETS, Budget
 from utils.quantization.scheme import RANGE_METHODS, Scheme
 
 STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
+UNTRAINED = {"3": "minmax", "5": "cosine"}  # the older tool's ways without training -> --ranges
 MAX_DROP = 0.01
 
 
@@ -21,6 +22,10 @@ def style(text: str) -> str:
     """A style's name, or the number that the older tool gave it."""
     if text in ("2", "dorefa"):
         raise argparse.ArgumentTypeError("dorefa has to be trained: train.py --quantized dorefa")
+    if text in UNTRAINED:
+        raise argparse.ArgumentTypeError(f"{text} is --style pow2 --ranges {UNTRAINED[text]} here")
+    if text == "-1":
+        raise argparse.ArgumentTypeError("-1 is for a float network, and this script makes integers; leave it away")
     if text not in STYLE_WORDS:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLE_WORDS)}, got {text}")
     return STYLE_WORDS[text]

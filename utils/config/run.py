@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from utils import cli
 from utils.cli import flag
 from utils.config.needs import check
+from utils.config.reference import EVERYWHERE
 
 CFG = "cfg/yolov3-tiny-digits.cfg"  # the structure where none is named
 DATA = "data/digits.data"  # the embedded sample set
@@ -21,6 +22,8 @@ class RunConfig:
     ``img_size`` is one side or (height, width), px. Two are no flags: compress.py knows a stage again by its
     ``fingerprint``, and ``given`` names the fields that somebody said.
     """
+
+    instead: ClassVar[Mapping[str, str]] = EVERYWHERE
 
     data: str = flag(
         DATA, "a .data file, or a folder of a set (default: the embedded digits, as boxes, classes or masks)"
@@ -61,6 +64,11 @@ class RunConfig:
         Raises:
             InputError: names the flag.
         """
+
+    @property
+    def size_asked(self) -> tuple[int, ...] | None:
+        """What ``--img-size`` says of the size that a network is measured at."""
+        return self.img_size
 
     @property
     def values(self) -> dict[str, Any]:

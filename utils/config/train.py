@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
+from utils.config.quantise import UNTRAINED
 from utils.config.run import CFG, RunConfig
 from utils.darknet.choices import GATES, TO_HAVE, parse_act
 from utils.darknet.neuron_spec import NEURONS
@@ -18,7 +22,8 @@ from utils.quantization.scheme import STYLES, Scheme
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
 TRAINERS = ("bptt", "fptt")
-NUMBERED = {"1": "google", "2": "dorefa"}  # --quantized as the reference counts
+NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the reference counts; "": off
+OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
 
 
 def strategy(text: str) -> str:
@@ -46,10 +51,24 @@ def share(text: str) -> float:
 
 def style(text: str) -> str:
     """A style of --quantized, by name or the reference's number."""
+    if text in UNTRAINED:
+        raise argparse.ArgumentTypeError(
+            f"{text} is made without training: quantize.py --style pow2 --ranges {UNTRAINED[text]}"
+        )
+    if text == "4":
+        raise argparse.ArgumentTypeError("4 learns its clips: --quantized pow2 --learn-scales")
     name = NUMBERED.get(text, text)
-    if name not in STYLES:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLES)}, 1 or 2, got {text}")
+    if name and name not in STYLES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLES)}, 1, 2 or -1 (off), got {text}")
     return name
+
+
+def _check_rank(said: int) -> None:
+    """Refuse a --local_rank that is not this process's."""
+    known = os.environ.get("LOCAL_RANK")
+    if said != -1 and str(said) != known:
+        fact = "no launcher started this process" if known is None else f"the launcher says LOCAL_RANK={known}"
+        raise InputError(f"--local_rank {said}: {fact}; leave it away, and start with torchrun")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +89,22 @@ class DenseConfig(RunConfig):
     adam: bool = flag(False, "AdamW instead of SGD with Nesterov momentum")
     ema: bool = flag(True, "measure and save the weights' average", action=argparse.BooleanOptionalAction)
     sync_bn: bool = flag(False, "under torchrun: batch norm over the images of all processes")
+    local_rank: int = flag(
+        -1, "what older launchers add; torchrun says it otherwise", "--local_rank", "--local-rank", type=int
+    )
     rank_timeout: int = flag(
         60, "under torchrun: seconds without an answer after which a process counts as hung", type=cli.positive
     )
-    multi_scale: bool = flag(False, "another image size each batch")
+    multi_scale: bool = flag(
+        False, "another image size each batch: from 2/3 to 3/2 of the usual, or from --img-size MIN MAX [TEST]"
+    )
     mosaic: float | None = flag(
         None, "share of samples made of four images (default: as --data says, or 1)", type=share
     )
     rect: bool = flag(False, "batches of images of similar aspect, without mosaic")
     sparse: bool = flag(False, "push the gammas that pruning can cut towards zero", "-sr", "--sparse")
     s: float = flag(0.001, "strength of that push, an optimizer step", type=cli.non_negative)
-    prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer", type=int, choices=[0, 1, 2])
+    prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer; -1: no -sr", type=int, choices=[-1, 0, 1, 2])
     s_schedule: str = flag("constant", "decay: s / 100 from half way on", choices=["constant", "decay"])
     val_interval: int | None = flag(None, "epochs between validations (default: by set sizes)", type=cli.positive)
     patience: int | None = flag(
@@ -98,6 +122,33 @@ class DenseConfig(RunConfig):
         metavar="TO[=FROM,...]",
     )
     resume: str | None = flag(None, "go on with a last*.pt (default: the newest cut one)", nargs="?", const="newest")
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+        """Without what says no more than leaving it away: --prune -1, --quantized -1, a launcher's --local_rank."""
+        if given.get("prune") == OFF["prune"] and given.get("sparse"):
+            raise InputError("-sr and --prune -1: this one is for no sparse training; leave one of them away")
+        _check_rank(given.get("local_rank", -1))
+        off = {"local_rank", *(name for name, value in OFF.items() if given.get(name) == value)}
+        return super().from_given({name: value for name, value in given.items() if name not in off}, usual)
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Least and largest side, px, that ``--multi-scale --img-size MIN MAX`` trains on; None: not given so."""
+        said = self.img_size or ()
+        return (said[0], said[1]) if self.multi_scale and len(said) > 1 else None
+
+    @property
+    def size_asked(self) -> tuple[int, ...] | None:
+        """One side or (height, width), px; behind MIN and MAX the one that is measured at, or else MAX."""
+        return self.img_size[-1:] if self.img_size and self.sides else self.img_size
+
+    def check_values(self) -> None:
+        """MIN and MAX in this order, and no fourth."""
+        super().check_values()
+        if self.sides and (len(self.img_size or ()) > 3 or self.sides[0] > self.sides[1]):
+            said = " ".join(map(str, self.img_size or ()))
+            raise InputError(f"--img-size {said}: with --multi-scale give MIN MAX or MIN MAX TEST, the least first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +182,7 @@ class QuantisedConfig(DenseConfig):
 
     def check_values(self) -> None:
         """Bits and ranges that no scheme has; a file of bits and the stages say theirs later."""
+        super().check_values()
         bits = {name: getattr(self, name) for name in ("w_bit", "a_bit") if getattr(self, name) is not None}
         Scheme(acc_bits=self.acc_bits, range_scale=self.range_scale, **bits)
 

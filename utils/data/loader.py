@@ -230,6 +230,11 @@ def scales(size: tuple[int, int], stride: int, *, low: float = 0.67, high: float
     return [tuple(round(n * side / short / stride) * stride for n in size) for side in sides]  # type: ignore[misc]
 
 
+def sides_between(low: int, high: int, stride: int) -> list[tuple[int, int]]:
+    """The square sizes of multi-scale training between two sides, both included, that are multiples of ``stride``."""
+    return [(side, side) for side in range(max(1, -(-low // stride)) * stride, high + 1, stride)]
+
+
 def rect_batches(
     shapes: Sequence[tuple[int, int]], size: tuple[int, int], batch_size: int, stride: int
 ) -> list[tuple[list[int], tuple[int, int]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,15 +17,19 @@ from utils.darknet.ops import activation_of
 from utils.darknet.weights import Header, read_weights, tensors, write_weights
 from utils.errors import InputError
 from utils.export.package import whole_folder
-from utils.files import write_text
+from utils.files import write_text, writing
 
 log = logging.getLogger(__name__)
 
 OURS = {"h_swish": "h_swish", "hard_sigmoid": "gates", "leaky_pow2": "leaky-pow2"}  # no Darknet has them -> --act
 
 
-def export_darknet(out: Path, stem: str, network: Network, names: Sequence[str]) -> list[Path]:
+def export_darknet(
+    out: Path, stem: str, network: Network, names: Sequence[str], *, told: Path | None = None
+) -> list[Path]:
     """Write ``<stem>.cfg``, ``.weights`` and ``.names`` into the new folder ``out``; or nothing.
+
+    ``told``: what is logged is called so, where the files go on to another place.
 
     Raises:
         InputError: ``out`` exists, or the files do not read back as they were.
@@ -42,7 +48,7 @@ def export_darknet(out: Path, stem: str, network: Network, names: Sequence[str])
     for line in unknown_to_darknet(network.spec):
         log.warning("%s", line)
     files = [out / each.name for each in (cfg, weights, listed)]
-    log.info("%s, %s, %s: read back and equal", *files)
+    log.info("%s: read back and equal", told or ", ".join(map(str, files)))
     return files
 
 
@@ -56,6 +62,22 @@ def write_beside(checkpoint: Path, network: Network, seen: int) -> None:
     weights, cfg = darknet_files(checkpoint)
     write_weights(weights, network, Header(seen=seen))
     write_text(cfg, write_cfg(network.spec))
+
+
+def write_files(weights: Path, network: Network, names: Sequence[str]) -> list[Path]:
+    """``weights``, and beside it its ``.cfg`` and ``.names``: all three, read back and equal, or none.
+
+    Raises:
+        InputError: the files do not read back as they were.
+    """
+    files = [weights, *(weights.with_suffix(f".{kind}") for kind in ("cfg", "names"))]
+    with tempfile.TemporaryDirectory() as folder:
+        made = export_darknet(Path(folder) / "made", "net", network, names, told=weights)
+        for path in files:
+            source = next(each for each in made if each.suffix == path.suffix)
+            with writing(path) as temporary:
+                shutil.copyfile(source, temporary)
+    return files
 
 
 def unknown_to_darknet(spec: s.ModelSpec) -> list[str]:
