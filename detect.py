@@ -4,8 +4,10 @@
   python3 detect.py --weights weights/slim_prune_0.8.snn.pt --source photo.jpg
   python3 detect.py --source 'holiday/*.jpg' --conf-thres 0.4 --classes 0 2 --save-txt --save-json
   python3 detect.py --source video.mp4       (or 0 for the first camera; --frames ends it)
+  python3 detect.py --source video.mp4 --output out --fourcc XVID --view-img
 
-Any kind of checkpoint. Pictures go to runs/detect[-name] (a taken name gets -2), nothing is ever deleted.
+Any kind of checkpoint. A line an image: what was found, and the milliseconds. Pictures, and films without their sound,
+go to runs/detect[-name] or --output (a taken name gets -2), nothing is ever deleted.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,13 +25,14 @@ from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.darknet.memory import check_memory
-from utils.data.images import save_picture
+from utils.data.images import HUSH, save_picture
 from utils.data.loader import Batch
 from utils.data.manifest import read_list
-from utils.data.sources import Frame, load_images
+from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
+from utils.data.window import Window
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import names_kept, take, write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
@@ -41,6 +43,7 @@ from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
 
+FILMS = {"xvid": ".avi", "divx": ".avi", "mjpg": ".avi", "vp80": ".webm", "vp90": ".webm"}  # others: .mp4
 FEW = 10  # validation images that are looked at where no --source is given
 
 
@@ -50,13 +53,15 @@ class ResultWriter:
 
     folder: Path
     names: tuple[str, ...]
+    fourcc: str = "mp4v"
+    window: Window | None = None
     videos: dict[str, cv2.VideoWriter] = field(default_factory=dict)
     listed: str = ""  # the file that all answers go into at the end
     outputs: list[Path] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, frame: Frame, found: Result, *, text: bool) -> None:
-        """Write a frame with what was found in it."""
+    def add(self, frame: Frame, found: Result, *, text: bool) -> bool:
+        """Write a frame with what was found in it; False where the person at the window has seen enough."""
         picture = found.draw(frame.image, self.names)
         stem = Path(frame.name).stem.replace(" ", "_") or "frame"
         if frame.video:
@@ -71,23 +76,30 @@ class ResultWriter:
             self.outputs.append(write_text(self._free(name, ".txt"), found.text(height, width)))
         place = {"image_id": frame.name, "frame": frame.number}
         self.rows += [{**place, **row} for row in found.rows(self.names)]
+        return self.window is None or self.window.show(picture, wait=frame.video is None)
 
     def close(self) -> None:
         """Finish the videos and the list of answers, also when something stopped the run: what was found is kept."""
         for writer in self.videos.values():
             writer.release()
+        if self.window is not None:
+            self.window.close()
         if self.listed:
             self.outputs.append(write_text(self.folder / self.listed, json.dumps(self.rows, indent=1)))
 
     def _film(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
         height, width = picture.shape[:2]
         if frame.name not in self.videos:
-            path = self._free(stem, ".mp4")
+            path = self._free(stem, FILMS.get(self.fourcc.lower(), ".mp4"))
             fps = frame.video.fps if frame.video else 25.0
-            self.videos[frame.name] = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
-            if not self.videos[frame.name].isOpened():
-                raise InputError(f"{path}: this build of OpenCV cannot write mp4; give images instead")
+            with HUSH:
+                film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*self.fourcc), fps, (width, height))
+            if not film.isOpened():
+                path.unlink(missing_ok=True)
+                raise InputError(f"--fourcc {self.fourcc}: this build of OpenCV writes no such film; use mp4v or MJPG")
+            self.videos[frame.name] = film
             self.outputs.append(path)
+            log.info("%s: goes to %s, without its sound: pictures alone are read", frame.name, path)
         self.videos[frame.name].write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
     def _free(self, stem: str, suffix: str) -> Path:
@@ -97,6 +109,59 @@ class ResultWriter:
             number += 1
             path = self.folder / f"{stem}-{number}{suffix}"
         return path
+
+
+class Told:
+    """What was found so far and how long it took: a line an image, and for a film a bar and a line at its end.
+
+    ``ms`` are of fitting the picture, the network and what is made of its maps; reading and drawing are not in them.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names, self.ms = names, list[float]()
+        self.counts: Counter[int] = Counter()
+        self._film: tuple[str, int, Counter[int]] | None = None  # name, frames before it, what was found in it
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def typical(self) -> float:
+        """The median, ms."""
+        return statistics.median(self.ms)
+
+    def __str__(self) -> str:
+        return self.words(self.counts)
+
+    def words(self, counts: Counter[int]) -> str:
+        """Numbers and names, in the order of the classes."""
+        return ", ".join(f"{counts[i]} {name}" for i, name in enumerate(self.names) if counts[i]) or "nothing"
+
+    def add(self, frame: Frame, found: Result, ms: float) -> None:
+        """Count a frame, and tell of it."""
+        counts = Counter(found.labels())
+        if self._film and (frame.video is None or frame.name != self._film[0]):
+            self.close()
+        if frame.video is None:
+            log.info("%s: %s, %.1f ms", frame.name, self.words(counts), ms)
+        elif self._film is None:
+            self._film = (frame.name, len(self.ms), Counter())
+            total = frame.video.frames or None
+            self._bar = tqdm(total=total, desc=frame.name, unit=" frames", delay=2, leave=False, disable=None)
+        if self._film:
+            self._film[2].update(counts)
+        if self._bar is not None:
+            self._bar.update()
+        self.ms.append(ms)
+        self.counts += counts
+
+    def close(self) -> None:
+        """The line of a film that is over."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._film:
+            name, before, counts = self._film
+            ms = self.ms[before:]
+            log.info("%s: %d frames: %s, %.1f ms a frame", name, len(ms), self.words(counts), statistics.median(ms))
+        self._film = self._bar = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +223,7 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
         yield frame
 
 
+@names_kept()
 def detect(config: DetectConfig) -> Record:
     """Run a network over a source.
 
@@ -169,9 +235,12 @@ def detect(config: DetectConfig) -> Record:
     detector = open_detector(config, loaded)
     config = replace(config, resize=detector.how, gray_scale=config.gray_scale or loaded.grey)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
+    if "fourcc" in config.given and not any(may_be_film(source) for source in config.source):
+        raise InputError(f"--fourcc: {' '.join(config.source)} has no film; leave it away")
     frames = frames_of(config, detector)
     if (first := next(frames, None)) is None:
         raise InputError(f"{' '.join(config.source)}: no frame to look at")
+    window = Window("Darkspike") if config.view_img else None
     record = start_record(
         new_run_folder(RUNS, "detect", config.name),
         script="detect",
@@ -180,23 +249,36 @@ def detect(config: DetectConfig) -> Record:
         seed=config.seed,
         inputs=[weights],
     )
-    writer = ResultWriter(record.folder, names, listed=f"{task.pictures}.json" if config.save_json else "")
-    counts, images = Counter(dict.fromkeys(names, 0)), 0
+    listed = f"{task.pictures}.json" if config.save_json else ""
+    writer = ResultWriter(folder_of(config, record), names, config.fourcc, window, listed=listed)
+    told = Told(names)
     try:
-        for frame in tqdm(chain([first], frames), desc="detect", unit=" frames", delay=2, leave=False, disable=None):
+        for frame in chain([first], frames):
             if isinstance(predictor, CarriedStream | CarriedSteps) and not (frame.video and frame.number):
                 predictor.reset()
+            began = time.perf_counter()
             found = detector.find(frame.image)
-            writer.add(frame, found, text=config.save_txt)
-            images += 1
-            counts.update(names[label] for label in found.labels())
+            told.add(frame, found, 1000 * (time.perf_counter() - began))
+            if not writer.add(frame, found, text=config.save_txt):
+                log.info("%s: the window was closed, so it ends here", frame.name)
+                break
     finally:
+        told.close()
         writer.close()
-    message = ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "nothing"
-    log.info("%d frames: %s; pictures in %s", images, message, record.folder)
+    log.info("%d frames: %s; %.1f ms each; pictures in %s", len(told.ms), told, told.typical, writer.folder)
     if isinstance(predictor, CarriedStream | CarriedSteps):
         log.info("%.1f steps a frame, %d for the first", statistics.mean(predictor.taken), predictor.taken[0])
-    return finish_record(record, metrics={"images": images, task.answers: len(writer.rows)}, outputs=writer.outputs)
+    metrics = {"images": len(told.ms), task.answers: len(writer.rows), "find_ms": round(told.typical, 3)}
+    return finish_record(record, metrics=metrics, outputs=writer.outputs)
+
+
+def folder_of(config: DetectConfig, record: Record) -> Path:
+    """Where the pictures go: the run's own folder, or a new one called as ``--output`` says."""
+    if not config.output:
+        return record.folder
+    (folder,) = take(config.output)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:

@@ -109,6 +109,7 @@ LACKING = [  # script, the flags, and what the line says
     ("export", "nir --dialect exact --steps 4", "^--dialect exact and --steps: its steps are its timetable's"),
     ("export", "c --engine integer", "^--engine: acts only with fpga; add that, or leave --engine away"),
     ("test", "--seed 3", "^--seed: nothing is random in a measurement; leave it away"),
+    ("detect", "--source a.jpg --reset 2", "^--reset: acts only with --carry"),
     ("detect", "--seed 3", "^--seed: nothing is random in detection; leave it away"),
     ("detect", "--workers 0", "^--workers: detect.py reads one picture after the other; leave it away"),
     ("detect", "--cache ram", "^--cache: detect.py reads one picture after the other; leave it away"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,13 @@ from utils.config.run import NetworkConfig
 from utils.thresholds import Thresholds
 
 SOURCE = "data/digits/images/valid/0000?.jpg"
+
+
+def codec(text: str) -> str:
+    """Four characters that name a codec."""
+    if len(text) != 4 or not text.isascii():
+        raise argparse.ArgumentTypeError(f"must be four characters, such as mp4v or XVID, got {text}")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,9 @@ class DetectConfig(NetworkConfig):
     carry: bool = flag(False, "a streaming network, or one trained as spikes, on video: go on from the frame before")
     reset: int | None = flag(None, "with --carry: forget that after so many frames of a film", type=cli.positive)
     frames: int | None = flag(None, "stop after so many frames", type=cli.positive)
+    output: str = flag("", "a new folder for the pictures (default: the run's; a taken name gets -2)")
+    fourcc: str = flag("mp4v", "codec of the films that are written: mp4v, avc1, XVID, MJPG, VP90 ...", type=codec)
+    view_img: bool = flag(False, "also in a window; a key goes on, q ends", "--view-img", "--view_img")
 
     @property
     def thresholds(self) -> Thresholds:

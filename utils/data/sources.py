@@ -54,6 +54,18 @@ def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
     return _files(_paths(source), channels)
 
 
+def may_be_film(source: str | Path) -> bool:
+    """Whether a source is a camera, a stream or a video, or has one among its files.
+
+    Raises:
+        InputError: there is nothing to see.
+    """
+    source = str(source)
+    if (source.isdigit() and not Path(source).exists()) or "://" in source:
+        return True
+    return any(path.suffix.lower() in VIDEO_SUFFIXES for path in _paths(source))
+
+
 def _paths(source: str) -> list[Path]:
     """The images and videos a path or pattern stands for, by name."""
     path, known = Path(source), tuple(dict.fromkeys(IMAGE_SUFFIXES + VIDEO_SUFFIXES))
