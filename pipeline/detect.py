@@ -28,9 +28,9 @@ from utils.darknet.memory import check_memory
 from utils.data.images import HUSH, save_picture
 from utils.data.loader import Batch
 from utils.data.manifest import read_list
+from utils.data.screen import Screen
 from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
-from utils.data.window import Window
 from utils.errors import InputError
 from utils.files import names_kept, take, write_text
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
@@ -54,7 +54,7 @@ class ResultWriter:
     folder: Path
     names: tuple[str, ...]
     fourcc: str = "mp4v"
-    window: Window | None = None
+    window: Screen | None = None
     videos: dict[str, cv2.VideoWriter] = field(default_factory=dict)
     listed: str = ""  # the file that all answers go into at the end
     outputs: list[Path] = field(default_factory=list)
@@ -240,7 +240,7 @@ def detect(config: DetectConfig) -> Record:
     frames = frames_of(config, detector)
     if (first := next(frames, None)) is None:
         raise InputError(f"{' '.join(config.source)}: no frame to look at")
-    window = Window("Darkspike") if config.view_img else None
+    window = Screen("Darkspike") if config.view_img else None
     record = start_record(
         new_run_folder(RUNS, "detect", config.name),
         script="detect",

@@ -16,7 +16,7 @@ from models import Darknet, network_of
 from tests.scenes import write_scenes
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
-from utils.data.window import Window, portable
+from utils.data.screen import Screen, portable
 from utils.errors import InputError
 
 
@@ -132,4 +132,4 @@ def test_without_a_screen_or_tk_the_window_is_refused_before_anything_is_made(pl
     assert not Path("runs").exists()
     monkeypatch.setitem(sys.modules, "tkinter", None)
     with pytest.raises(InputError, match=r"^--view-img: this Python has no Tk; apt-get install python3-tk"):
-        Window("x")
+        Screen("x")

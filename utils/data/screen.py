@@ -10,7 +10,7 @@ CLOSES = ("q", "Q", "Escape")
 INSTEAD = "the pictures are written anyway, so leave --view-img away"
 
 
-class Window:
+class Screen:
     """An open window.
 
     Raises:
