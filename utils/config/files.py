@@ -14,7 +14,7 @@ class FilesConfig(NetworkConfig):
     """The flags of convert.py."""
 
     weights: str = flag("", ".weights, with --cfg, or a float .pt (default: the newest float network made here)")
-    output: str = flag("", "the new file (default: in weights/, called after the old one)")
+    output: str = flag("", "the new file, instead of one in weights/ that is called after the old one")
 
     def check_values(self) -> None:
         """An output of the other kind, and the classes' names only where no checkpoint carries them."""

@@ -60,7 +60,7 @@ class DetectConfig(NetworkConfig):
     carry: bool = flag(False, "a streaming network, or one trained as spikes, on video: go on from the frame before")
     reset: int | None = flag(None, "with --carry: forget that after so many frames of a film", type=cli.positive)
     frames: int | None = flag(None, "stop after so many frames", type=cli.positive)
-    output: str = flag("", "a new folder for the pictures (default: the run's; a taken name gets -2)")
+    output: str = flag("", "a new folder for the pictures, instead of the run's; a taken name gets -2")
     fourcc: str = flag("mp4v", "codec of the films that are written: mp4v, avc1, XVID, MJPG, VP90 ...", type=codec)
     view_img: bool = flag(False, "also in a window; a key goes on, q ends", "--view-img", "--view_img")
 
