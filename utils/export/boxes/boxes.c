@@ -51,16 +51,13 @@ static void compare(const char *path, const struct box *boxes, long count)
 
 int main(int argc, char **argv)
 {
-    static level_t arena[NET_ARENA];
-    static uint8_t image[NET_IMAGE];
-    static acc_t room[NET_HEADS][NET_LARGEST_HEAD];
+    static int64_t arena[NET_ARENA / 8];
+    uint8_t *image = (uint8_t *)arena + NET_IMAGE_AT; /* in its place already: nothing is copied, nothing kept */
     static struct box boxes[HEAD_BOXES];
     const char *folder = argc > 1 ? argv[1] : "../golden";
-    acc_t *heads[NET_HEADS];
+    const acc_t *heads[NET_HEADS];
     long all = 0;
 
-    for (int head = 0; head < NET_HEADS; ++head)
-        heads[head] = room[head];
     for (int k = 0; k < NET_GOLDEN; ++k) {
         char path[4096];
         const unsigned char *data;
@@ -72,7 +69,7 @@ int main(int argc, char **argv)
         for (long at = 0; at < NET_IMAGE; ++at)
             image[at] = (uint8_t)element(data, bytes, is_signed, at);
         free(content);
-        net_run(image, arena, heads, 0, 0);
+        net_run(NULL, arena, heads, 0, 0);
         count = decode_boxes(heads, boxes, HEAD_CONFIDENCE, HEAD_OVERLAP);
         for (long n = 0; n < count; ++n)
             printf("golden/%d: %s %.3f at %.1f, %.1f, %.1f, %.1f\n", k, class_names[boxes[n].label],

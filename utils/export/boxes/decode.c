@@ -100,7 +100,7 @@ static double overlap_of(const struct box *a, const struct box *b)
     return iou;
 }
 
-long decode_boxes(acc_t *const heads[NET_HEADS], struct box *room, float confidence, double overlap)
+long decode_boxes(const acc_t *const heads[NET_HEADS], struct box *room, float confidence, double overlap)
 {
     long count = 0, place = 0, kept = 0;
     for (unsigned h = 0; h < sizeof all_heads / sizeof *all_heads; ++h) {

@@ -15,7 +15,7 @@ struct box {
     heads: what net_run gave
     room: HEAD_BOXES boxes
     returns how many there are, at the start of room */
-long decode_boxes(acc_t *const heads[NET_HEADS], struct box *room, float confidence, double overlap);
+long decode_boxes(const acc_t *const heads[NET_HEADS], struct box *room, float confidence, double overlap);
 
 /* Class names, by label. */
 extern const char *const class_names[];

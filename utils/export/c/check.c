@@ -7,7 +7,7 @@ struct check {
     int image, layers;
 };
 
-static void compare(void *context, int layer, const level_t *levels, const acc_t *acc, long count)
+static void compare(void *context, int layer, const void *numbers, int kind, long count)
 {
     struct check *check = context;
     char path[4096];
@@ -16,10 +16,11 @@ static void compare(void *context, int layer, const level_t *levels, const acc_t
     unsigned char *content;
     if (layer < 0)
         return;
-    snprintf(path, sizeof path, "%s/%d/%03d_%s.npy", check->folder, check->image, layer, levels ? "out" : "acc");
+    snprintf(path, sizeof path, "%s/%d/%03d_%s.npy", check->folder, check->image, layer,
+             kind == STORED_ACC ? "acc" : "out");
     content = open_npy(path, count, &data, &bytes, &is_signed);
     for (long at = 0; at < count; ++at) {
-        const int64_t found = levels ? (int64_t)levels[at] : (int64_t)acc[at];
+        const int64_t found = net_number(numbers, kind, at);
         const int64_t golden = element(data, bytes, is_signed, at);
         if (found != golden) {
             fprintf(stderr, "%s: element %ld is %ld, but layer %d gives %ld\n", path, at, (long)golden, layer,
@@ -33,14 +34,11 @@ static void compare(void *context, int layer, const level_t *levels, const acc_t
 
 int main(int argc, char **argv)
 {
-    static level_t arena[NET_ARENA];
+    static int64_t arena[NET_ARENA / 8];
     static uint8_t image[NET_IMAGE];
-    static acc_t room[NET_HEADS][NET_LARGEST_HEAD];
-    acc_t *heads[NET_HEADS];
+    const acc_t *heads[NET_HEADS];
     struct check check = {argc > 1 ? argv[1] : "../golden", 0, 0};
 
-    for (int head = 0; head < NET_HEADS; ++head)
-        heads[head] = room[head];
     for (check.image = 0; check.image < NET_GOLDEN; ++check.image) {
         char path[4096];
         const unsigned char *data;

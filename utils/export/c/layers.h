@@ -5,7 +5,8 @@
 #include "types.h"
 
 struct map {
-    int channels, height, width;
+    int channels, height, width, kind; /* kind: of enum storage */
+    long at;                           /* bytes from the start of the arena */
 };
 
 /* n = clip((acc * m + 2^(f-1)) >> f, lo, hi); m_neg stands in for m where acc < 0; one gain a channel, or one in all.
@@ -13,45 +14,67 @@ struct map {
 struct requantiser {
     const int32_t *m, *m_neg;
     int per_channel, f, lo, hi;
-    const level_t *table; /* may be null */
+    const work_t *table; /* may be null */
+};
+
+/* How a kernel looks at a map. What ``rows`` rows of outputs need is laid out in a band of work_t, channel by channel:
+   padding made, every ``down``-th row and ``right``-th column together in a phase, so that what one tap needs for all
+   outputs lies side by side. */
+struct window {
+    int size, down, right, pad; /* down, right: strides; pad: rows above and columns to the left */
+    int rows;
+    int phases_down, phases_right, high, wide; /* of a phase: rows, and places of a row */
+    long channel;                              /* places of a channel: of all its phases */
+    const int *taps;                           /* [size][size]: place of the first output's tap in a channel */
+    long band;                                 /* bytes from the start of the arena */
 };
 
 struct conv {
     struct map in, out;
-    int size, down, right, pad, dilation, groups; /* down, right: strides */
-    const weight_t *weights;                      /* [out][in / groups][size][size] */
+    struct window window;
+    int groups;
+    const weight_t *weights; /* [out][in / groups][size][size] */
     const int32_t *bias;
-    struct requantiser by;
+    struct requantiser by; /* m is null for a read-out, whose accumulators stay */
+    long sums, levels;     /* of acc_t and work_t; bytes from the start of the arena */
 };
 
 struct shortcut {
-    struct map map;
+    struct map out;
     int inputs, per_channel;
+    const struct map *in;
     const int32_t *gains; /* [inputs], or [inputs][channels] */
     struct requantiser by;
 };
 
-struct pointwise { /* an average or a gate; the map is the larger input */
-    struct map map;
+struct pointwise { /* an average; or a gate, whose levels of a channel are ``gates`` */
+    struct map in, out, gates;
     struct requantiser by;
 };
 
 struct pool {
     struct map in, out;
-    int size, stride, before, lowest; /* before: pixels of padding at the top and left */
+    struct window window;
+    int lowest;
+    long levels;
 };
 
-/* Either levels or acc is null: a read-out keeps its accumulators. */
-void conv(const struct conv *by, const level_t *in, level_t *levels, acc_t *acc);
-void shortcut(const struct shortcut *by, const level_t *const *in, level_t *out);
-void average(const struct pointwise *by, const level_t *in, level_t *out);
-void gate(const struct pointwise *by, const level_t *gates, const level_t *in, level_t *out);
-void max_pool(const struct pool *by, const level_t *in, level_t *out);
-void upsample(const struct map *in, int stride, const level_t *from, level_t *to);
-void spread(const struct map *in, int stride, const level_t *from, level_t *to);
-void fit(const struct map *in, const struct map *out, int stride, int spread, const level_t *from, level_t *to);
-void reorg(const struct map *in, int stride, const level_t *from, level_t *to);
-void space_to_depth(const struct map *in, int stride, const level_t *from, level_t *to);
-void copy(const level_t *from, long count, level_t *to);
+struct move { /* whatever computes nothing; stride, spread, first, count as the function needs them */
+    struct map in, out;
+    int stride, spread;
+    long first, count, to; /* of a copy: levels from in + first to out + to */
+};
+
+void conv(const struct conv *by, uint8_t *arena);
+void shortcut(const struct shortcut *by, uint8_t *arena);
+void average(const struct pointwise *by, uint8_t *arena);
+void gate(const struct pointwise *by, uint8_t *arena);
+void max_pool(const struct pool *by, uint8_t *arena);
+void upsample(const struct move *by, uint8_t *arena);
+void spread(const struct move *by, uint8_t *arena);
+void fit(const struct move *by, uint8_t *arena);
+void reorg(const struct move *by, uint8_t *arena);
+void space_to_depth(const struct move *by, uint8_t *arena);
+void copy(const struct move *by, uint8_t *arena);
 
 #endif
