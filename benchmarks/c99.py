@@ -4,9 +4,9 @@
   python3 benchmarks/c99.py cfg/yolov3-tiny-digits.cfg --size 96 --turns 5
 
 Random weights: what a frame costs depends on shapes alone. Both are the same integers: c/ of export.py, compiled for
-this machine (`make bench`), and the QDQ model of export.py onnx. Printed are processor seconds, which another program's
-load disturbs less than a clock's, of the turn's median frame; their ratio; what `make size` says; and the machine. Needs
-make, a C compiler and requirements-export.txt.
+this machine (`make bench`), and the QDQ model of export.py onnx. Printed are processor seconds of the median frame,
+which another program's load disturbs less than the time of day, by turn; their ratio; what `make size` says; and the
+machine. Needs make, a C compiler and requirements-export.txt.
 """
 
 from __future__ import annotations
