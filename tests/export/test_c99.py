@@ -17,7 +17,7 @@ from tests.export.test_numpy_executor import SHIPPED, SMALL
 from tests.quantization.random_nets import random_images
 from utils.errors import InputError
 from utils.export.c99 import compile_and_check, write_c
-from utils.export.c_memory import ALIGN, Block, place, plan_arena
+from utils.export.c_memory import ALIGN, ArenaBlock, place, plan_arena
 from utils.export.costs import shapes
 from utils.export.golden import write_golden
 
@@ -105,7 +105,7 @@ def test_blocks_of_any_lives_lie_apart_while_they_live():
     for _ in range(20):
         first = numbers.integers(0, 12, 15)
         blocks = {
-            ("map", i): Block(int(numbers.integers(1, 500)), int(at), int(at + numbers.integers(0, 6)))
+            ("map", i): ArenaBlock(int(numbers.integers(1, 500)), int(at), int(at + numbers.integers(0, 6)))
             for i, at in enumerate(first)
         }
         start, size = place(blocks)

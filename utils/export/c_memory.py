@@ -21,14 +21,14 @@ WORDS = ((7, "int8_t", 1), (15, "int16_t", 2), (31, "int32_t", 4), (63, "int64_t
 
 
 @dataclass(frozen=True)
-class Word:
+class CInteger:
     """An integer type of C."""
 
     name: str
     bytes: int
 
     @classmethod
-    def of(cls, bits: int) -> Word:
+    def of(cls, bits: int) -> CInteger:
         """The smallest signed one with so many bits beside the sign."""
         return next(cls(name, size) for room, name, size in WORDS if bits <= room)
 
@@ -37,9 +37,9 @@ class Word:
 class CTypes:
     """What the network's bounds demand: of levels being worked on, weights and accumulators."""
 
-    work: Word
-    weight: Word
-    acc: Word
+    work: CInteger
+    weight: CInteger
+    acc: CInteger
 
     @classmethod
     def of(cls, network: IntegerNetwork) -> CTypes:
@@ -48,9 +48,9 @@ class CTypes:
         before = [max(-by.qmin, by.qmax) for op in network.ops.values() if (by := op.requantiser) is not None]
         convs = [op for op in network.ops.values() if isinstance(op, IntConv)]
         return cls(
-            Word.of(max(8, max([reach, *before]).bit_length())),
-            Word.of(max(op.w_bit for op in convs) - 1),
-            Word.of(max(31, *(op.acc_bits - 1 for op in convs))),
+            CInteger.of(max(8, max([reach, *before]).bit_length())),
+            CInteger.of(max(op.w_bit for op in convs) - 1),
+            CInteger.of(max(31, *(op.acc_bits - 1 for op in convs))),
         )
 
 
@@ -80,7 +80,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Block:
+class ArenaBlock:
     """Bytes of the arena, from the layer that writes them to the last one that reads them."""
 
     bytes: int
@@ -103,7 +103,7 @@ def storage(network: IntegerNetwork, i: int) -> str:
     grid = network.grids[i]
     if grid.qmin >= 0 and grid.qmax <= 255:
         return "U8"
-    return {1: "S8", 2: "S16", 4: "S32"}[Word.of(max(grid.qmax, -grid.qmin - 1).bit_length()).bytes]
+    return {1: "S8", 2: "S16", 4: "S32"}[CInteger.of(max(grid.qmax, -grid.qmin - 1).bit_length()).bytes]
 
 
 def plan_arena(network: IntegerNetwork, shape: dict[int, Shape]) -> ArenaPlan:
@@ -180,24 +180,28 @@ def _work(network: IntegerNetwork, i: int, shape: dict[int, Shape]) -> tuple[int
     return shape[conv.sources[0]][0] // groups, made, op.requantiser is None
 
 
-def _blocks(network: IntegerNetwork, shape: dict[int, Shape], bands: dict[int, Band]) -> dict[tuple[str, int], Block]:
+def _blocks(
+    network: IntegerNetwork, shape: dict[int, Shape], bands: dict[int, Band]
+) -> dict[tuple[str, int], ArenaBlock]:
     """All that lies in the arena; read-outs stay to the end."""
     last, types, end = network.spec.last_readers, CTypes.of(network), len(network.spec.layers)
     size = {"U8": 1, "S8": 1, "S16": 2, "S32": 4}
-    blocks = {("map", i): Block(prod(shape[i]) * size[storage(network, i)], i, last.get(i, i)) for i in network.grids}
+    blocks = {
+        ("map", i): ArenaBlock(prod(shape[i]) * size[storage(network, i)], i, last.get(i, i)) for i in network.grids
+    }
     for i in set(readouts(network.spec)):
-        blocks["map", i] = Block(prod(shape[i]) * types.acc.bytes, i, end)
+        blocks["map", i] = ArenaBlock(prod(shape[i]) * types.acc.bytes, i, end)
     for i, band in bands.items():
         channels, made, raw = _work(network, i, shape)
-        blocks["band", i] = Block(channels * band.channel * types.work.bytes, i, i)
+        blocks["band", i] = ArenaBlock(channels * band.channel * types.work.bytes, i, i)
         if made:
-            blocks["sums", i] = Block(made * band.outputs * types.acc.bytes, i, i)
+            blocks["sums", i] = ArenaBlock(made * band.outputs * types.acc.bytes, i, i)
         if not raw:
-            blocks["levels", i] = Block(band.outputs * types.work.bytes, i, i)
+            blocks["levels", i] = ArenaBlock(band.outputs * types.work.bytes, i, i)
     return blocks
 
 
-def place(blocks: dict[tuple[str, int], Block]) -> tuple[dict[tuple[str, int], int], int]:
+def place(blocks: dict[tuple[str, int], ArenaBlock]) -> tuple[dict[tuple[str, int], int], int]:
     """First bytes and the size of all: the lowest free stretch, in the better of two orders, by birth or by size."""
     orders = (
         sorted(blocks, key=lambda name: (blocks[name].first, -blocks[name].bytes)),
@@ -207,7 +211,7 @@ def place(blocks: dict[tuple[str, int], Block]) -> tuple[dict[tuple[str, int], i
 
 
 def _first_fit(
-    blocks: dict[tuple[str, int], Block], order: Sequence[tuple[str, int]]
+    blocks: dict[tuple[str, int], ArenaBlock], order: Sequence[tuple[str, int]]
 ) -> tuple[dict[tuple[str, int], int], int]:
     start: dict[tuple[str, int], int] = {}
     end = 0
@@ -222,7 +226,7 @@ def _first_fit(
 
 
 def _beside(
-    blocks: dict[tuple[str, int], Block], block: Block, start: dict[tuple[str, int], int]
+    blocks: dict[tuple[str, int], ArenaBlock], block: ArenaBlock, start: dict[tuple[str, int], int]
 ) -> Iterable[tuple[int, int]]:
     """Where the blocks lie that live at the same time."""
     for name, at in start.items():
