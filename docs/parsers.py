@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "-m utils.data": "utils/data/__main__.py",
     "-m utils.spiking.surgery": "utils/spiking/surgery.py",
+    "-m darkspike.dashboard": "darkspike/dashboard.py",
     "-m darkspike.recipe": "darkspike/recipe.py",
 }
 PACKAGE = ("-m darkspike", "darkspike/__main__.py")  # the library's own command, where it is there

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.detection.helpers import random_truth, shaken
+from utils.data.pictures import full_rows, in_rows
 from utils.detection.evaluate import Detections, Timing, measure
 from utils.detection.pictures import (
     as_picture,
@@ -88,7 +89,7 @@ def test_truth_is_drawn_without_scores():
 
 def test_a_batch_becomes_a_near_square_sheet():
     targets = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.5], [4, 3, 0.2, 0.2, 0.1, 0.1]])
-    sheet = batch_mosaic(torch.stack([grey(128, 128)] * 5), targets, NAMES)
+    sheet = batch_mosaic(torch.stack([grey(128, 128)] * 6), targets, NAMES)
     assert sheet.shape == (2 * 512 + 3 * 8, 3 * 512 + 4 * 8, 3)
     first = sheet[8:520, 8:520]
     assert (first == colour(1)).all(axis=2).any() and not (first == colour(3)).all(axis=2).any()
@@ -124,3 +125,12 @@ def test_plots_are_written_for_any_number_of_classes(tmp_path, classes):
     plot_confusion(metrics.confusion, names, tmp_path / "confusion.png")
     for name in ("pr.png", "confusion.png"):
         assert cv2.imread(str(tmp_path / name)).std() > 10
+
+
+def test_a_sheet_has_no_empty_place():
+    shapes = {count: full_rows(count) for count in range(1, 65)}
+    assert {count: shapes[count] for count in (1, 2, 3, 5, 6, 7, 8, 12, 16)} == {
+        1: (1, 1), 2: (1, 2), 3: (1, 3), 5: (2, 2), 6: (2, 3), 7: (2, 3), 8: (2, 4), 12: (3, 4), 16: (4, 4),
+    }  # fmt: skip
+    assert all(0.75 * count <= rows * across <= count for count, (rows, across) in shapes.items())
+    assert [len(row) for row in in_rows([grey(8, 8)] * 7)] == [3, 3]

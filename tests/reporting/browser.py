@@ -59,12 +59,16 @@ class Browser:
 
     def open(self, path: Path, width: int, *, dark: bool = False, medium: str = "screen") -> None:
         """Show a file in a window of so many px."""
+        self.open_address(path.resolve().as_uri(), width, dark=dark, medium=medium)
+
+    def open_address(self, address: str, width: int, *, dark: bool = False, medium: str = "screen") -> None:
+        """Show what lies at an address."""
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=medium, features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=address)
         while "Page.loadEventFired" not in self.events:
             self._message()
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.detection.task import DetectionTask
+from utils.reporting import plots
 from utils.reporting.latency import measure_latency
 from utils.reporting.plots import plot_bars, plot_channels, plot_gammas, plot_results
 from utils.reporting.results import read_rows, write_rows
@@ -112,3 +113,14 @@ def test_latency_is_the_median_of_warm_passes_and_leaves_the_mode_alone():
     assert set(calls) == {((2, 3, 32, 64), False, False)} and model.training
     assert 4 <= found.low <= found.median <= found.high < 45
     assert "ms" in str(found)
+
+
+@pytest.mark.parametrize("panels", range(1, 7))
+def test_a_picture_of_several_panels_has_no_empty_place(panels):
+    figure, axes = plots._figure(panels, "")
+    figure.canvas.draw()
+    boxes = [axis.get_position() for axis in axes]
+    assert len(figure.axes) == len(axes) == panels
+    ends = {round(box.y0, 2): max(b.x1 for b in boxes if round(b.y0, 2) == round(box.y0, 2)) for box in boxes}
+    assert len(ends) == -(-panels // 3)
+    assert all(end > 0.9 for end in ends.values()), "every row reaches to the right edge"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,10 +66,25 @@ def spread(count: int, most: int) -> list[int]:
     return [count * n // min(count, most) for n in range(min(count, most))]
 
 
+def full_rows(count: int) -> tuple[int, int]:
+    """(rows, pictures a row) of a sheet without empty places, about as wide as it is high, for at most ``count``.
+
+    The last pictures are left out where their number makes no such sheet: of seven six are shown.
+    """
+    shapes = [(rows, across) for rows in range(1, count + 1) for across in range(rows, count // rows + 1)]
+    good = [(rows, across) for rows, across in shapes if across <= max(3, 2 * rows)]
+    return max(good, key=lambda shape: (shape[0] * shape[1], shape[0]))
+
+
+def in_rows(cells: Sequence[Picture]) -> list[Sequence[Picture]]:
+    """The rows of that sheet."""
+    rows, across = full_rows(len(cells))
+    return [cells[i * across : (i + 1) * across] for i in range(rows)]
+
+
 def save_square(path: Path, cells: Sequence[Picture]) -> Path:
     """Pictures on a sheet that is about as wide as it is high."""
-    across = math.ceil(math.sqrt(len(cells)))
-    save_picture(path, sheet([cells[i : i + across] for i in range(0, len(cells), across)]))
+    save_picture(path, sheet(in_rows(cells)))
     return path
 
 

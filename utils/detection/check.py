@@ -154,6 +154,8 @@ def _classes(found: Survey, path: Path) -> Path:
 
 def _boxes(found: Survey, path: Path) -> Path:
     """Width against height of the boxes, px of the original images."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axis = _figure(6.5, 6.0)
     rng = np.random.Generator(np.random.PCG64(0))
     for split in SPLITS:
@@ -167,6 +169,10 @@ def _boxes(found: Survey, path: Path) -> Path:
     limits = (max(0.5, line[0]), line[-1] * 1.1)
     axis.set(title="Sizes of the boxes", xlabel="width, px", ylabel="height, px", xscale="log", yscale="log")
     axis.set(xlim=limits, ylim=limits, aspect="equal")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(base=2, numticks=12))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_locator(NullLocator())
     for marker in axis.legend(frameon=False, title=f"dashed: {SMALL}x{SMALL}, {LARGE}x{LARGE} px").legend_handles:
         marker.set(alpha=1, sizes=[24])
     return _save(figure, path)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, INK, Picture, as_picture, colour, sheet
+from utils.data.pictures import FONT, INK, Picture, as_picture, colour, in_rows, sheet
 from utils.detection.boxes import cxcywh_to_xyxy
 
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
@@ -94,7 +94,7 @@ def _overlap(a: Rect, b: Rect) -> int:
 
 
 def batch_mosaic(images: Tensor, targets: Tensor, names: Sequence[str], *, most: int = 16) -> Picture:
-    """The first ``most`` images of a batch with their labels, as a near-square sheet.
+    """The first ``most`` images of a batch with their labels, as a near-square sheet without empty places.
 
     Args:
         images: [N, C, H, W], uint8 or float 0..1.
@@ -109,8 +109,7 @@ def batch_mosaic(images: Tensor, targets: Tensor, names: Sequence[str], *, most:
         own = targets[targets[:, 0] == i].cpu()
         truth = torch.cat((own[:, 1:2], cxcywh_to_xyxy(own[:, 2:6] * size)), dim=1)
         cells.append(draw_boxes(images[i], truth_as_boxes(truth), names))
-    across = math.ceil(math.sqrt(count))
-    return sheet([cells[i : i + across] for i in range(0, count, across)])
+    return sheet(in_rows(cells))
 
 
 def comparison_grid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,20 +160,26 @@ def _figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    across = min(panels, 3)
+    across = 2 if panels == 4 else min(panels, 3)
     down = -(-panels // across)
     figure = Figure(figsize=(width or 4.6 * across, height or 3.6 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(down, across, squeeze=False).ravel()
-    for axis in grid:
+    axes = [figure.add_subplot(place) for place in _places(figure, panels, across, down)]
+    for axis in axes:
         axis.grid(alpha=0.25)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in grid[panels:]:
-        axis.remove()
     if title:
         figure.suptitle(title)
-    return figure, list(grid[:panels])
+    return figure, axes
+
+
+def _places(figure: Any, panels: int, across: int, down: int) -> list[Any]:
+    """Rows of places; those of the last row share its whole width, so that none is empty."""
+    counts = [across] * (down - 1) + [panels - across * (down - 1)]
+    cells = figure.add_gridspec(down, math.lcm(*counts))
+    wide = [math.lcm(*counts) // count for count in counts]
+    return [cells[row, i * wide[row] : (i + 1) * wide[row]] for row, count in enumerate(counts) for i in range(count)]
 
 
 def _save(figure: Any, path: Path | str) -> Path:

@@ -22,7 +22,8 @@ def curves(tables: Tables, task: TaskFacts) -> list[str]:
     rows = tables.get("epochs", [])
     if not rows:
         return []
-    x = Axis("epoch, all trainings one after the other", 0.5, max(2, len(rows)) + 0.5)
+    several = any(row.get("stage") for row in rows)
+    x = Axis("epoch, all trainings one after the other" if several else "epoch", 0.5, max(2, len(rows)) + 0.5)
     marks = _stretches(rows)
     taught = any(key.startswith("kd_") for row in rows for key in row)
     losses = [Line(name, _points(rows, name), tint) for tint, name in zip(cycle(LOSS_TINTS), task.losses, strict=False)]

@@ -259,7 +259,7 @@ def _counted(value: float | None) -> str:
     return NONE if value is None else number(value)
 
 
-def _command(command: str) -> str:
+def command_line(command: str) -> str:
     """A command line that breaks between words, not after the hyphens of its flags."""
     words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
     return f"<pre><code>{words}</code></pre>"
@@ -281,7 +281,7 @@ def reproduce(record: Record) -> str:
         "threads": escape(record.versions.get("threads", "")),
     }
     runs: Mapping[str, Row] = record.metrics.get("runs", {})
-    parts = [_command(record.command), definitions(facts)]
+    parts = [command_line(record.command), definitions(facts)]
     if runs:
         parts.append("<p>The same, stage by stage; every command takes the network that the one before it left.</p>")
     else:
@@ -289,7 +289,7 @@ def reproduce(record: Record) -> str:
     for name, run in runs.items():
         message = f"{duration(run['seconds'])}, <code>{escape(run['folder'])}</code>"
         parts.append(f"<h3>{escape(stage(name))}</h3><p class='soft'>{message}</p>")
-        parts.append(_command(run["command"]))
+        parts.append(command_line(run["command"]))
     files = [item for item in record.outputs if item["path"].endswith(".pt")]
     if files:
         hashes = {item["path"]: f'<span class="hash">{item["sha256"]}</span>' for item in files}

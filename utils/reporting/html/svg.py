@@ -93,10 +93,10 @@ def line_chart(
         note: a sentence under the chart.
     """
     shown = [line for line in lines if line.points]
-    parts = [_grid(x, y), *(_mark(x, start, end, name, last) for start, end, name, last in _with_last(marks))]
+    parts = [grid(x, y), *(_mark(x, start, end, name, last) for start, end, name, last in _with_last(marks))]
     parts += [_drawn(line, x, y) for line in shown]
     legend = [(line.name, line.tint, line.dashed) for line in shown] if len(shown) > 1 else []
-    return _figure(title, y.label, "".join(parts), legend, note)
+    return figure(title, y.label, "".join(parts), legend, note)
 
 
 def bar_chart(
@@ -122,15 +122,15 @@ def bar_chart(
                 continue
             at = LEFT + (place + 0.1) * room + (0 if over else number * wide)
             message = f"{group.name}, {x} {label}: {value:.6g}"
-            top, foot = _down(y, value), _down(y, max(0.0, y.low))
+            top, foot = down(y, value), down(y, max(0.0, y.low))
             parts.append(
                 f'<rect class="f{group.tint}" x="{at:.1f}" y="{top:.1f}" width="{wide:.1f}" '
                 f'height="{max(0.0, foot - top):.1f}"><title>{escape(message)}</title></rect>'
             )
     parts.append(_names_below(labels, room))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x, "middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x, "middle"))
     legend = [(group.name, group.tint, False) for group in groups] if len(groups) > 1 else []
-    return _figure(title, y.label, "".join(parts), legend, note)
+    return figure(title, y.label, "".join(parts), legend, note)
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
@@ -142,7 +142,8 @@ def histogram(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
     return [*points, (edges[-1], 0.0)]
 
 
-def _figure(title: str, unit: str, inside: str, legend: Sequence[tuple[str, int, bool]], note: str) -> str:
+def figure(title: str, unit: str, inside: str, legend: Sequence[tuple[str, int, bool]], note: str) -> str:
+    """A chart's title, unit, picture, legend of (name, tint, dashed) and note."""
     keys = "".join(
         f'<li><i class="k{tint}{" dashed" if dashed else ""}"></i>{escape(name)}</li>' for name, tint, dashed in legend
     )
@@ -155,30 +156,31 @@ def _figure(title: str, unit: str, inside: str, legend: Sequence[tuple[str, int,
     )
 
 
-def _grid(x: Axis, y: Axis) -> str:
+def grid(x: Axis, y: Axis) -> str:
+    """Rules, ticks and names of both axes."""
     parts = [_rows(y)]
     for tick in x.ticks():
-        at = _right(x, tick)
+        at = to_right(x, tick)
         parts.append(f'<path class="tick" d="M{at:.1f} {HEIGHT - BOTTOM}v4"/>')
-        parts.append(_text(min(at, WIDTH - 14), HEIGHT - BOTTOM + 18, written(tick, log=x.log), "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.label, "middle"))
+        parts.append(text(min(at, WIDTH - 14), HEIGHT - BOTTOM + 18, written(tick, log=x.log), "middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.label, "middle"))
     return "".join(parts)
 
 
 def _rows(y: Axis) -> str:
     parts = []
     for tick in y.ticks(5):
-        at = _down(y, tick)
+        at = down(y, tick)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 6, at + 3.5, written(tick, log=y.log), "end"))
+        parts.append(text(LEFT - 6, at + 3.5, written(tick, log=y.log), "end"))
     return "".join(parts)
 
 
 def _mark(x: Axis, start: float, end: float, name: str, last: bool) -> str:
-    left, right = _right(x, start), _right(x, end)
+    left, right = to_right(x, start), to_right(x, end)
     parts = [] if last else [f'<path class="mark" d="M{right:.1f} {TOP - 10}V{HEIGHT - BOTTOM}"/>']
     if LETTER * len(name) < right - left:
-        parts.append(_text((left + right) / 2, TOP - 7, name, "middle"))
+        parts.append(text((left + right) / 2, TOP - 7, name, "middle"))
     return "".join(parts)
 
 
@@ -189,7 +191,7 @@ def _with_last(marks: Sequence[tuple[float, float, str]]) -> list[tuple[float, f
 def _drawn(line: Line, x: Axis, y: Axis) -> str:
     every = math.ceil(len(line.points) / MOST)
     points = [*line.points[::every], *([line.points[-1]] if every > 1 else [])]
-    spots = [(_right(x, a), _down(y, b)) for a, b in points]
+    spots = [(to_right(x, a), down(y, b)) for a, b in points]
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in spots)
     name = f"<title>{escape(line.name)}: {points[-1][1]:.6g} at the end</title>"
     parts = [f'<path class="area f{line.tint}" d="{path}Z"/>'] if line.filled else []
@@ -203,21 +205,24 @@ def _names_below(labels: Sequence[str], room: float) -> str:
     widest = LETTER * max(map(len, labels), default=1) + 6
     every = max(1, math.ceil(widest / room))
     return "".join(
-        _text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 18, label, "middle")
+        text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 18, label, "middle")
         for place, label in enumerate(labels)
         if place % every == 0
     )
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> str:
+def text(x: float, y: float, words: str, anchor: str) -> str:
+    """Words at a place."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _right(x: Axis, value: float) -> float:
+def to_right(x: Axis, value: float) -> float:
+    """Where a value of x lies on the picture."""
     return LEFT + x.share(value) * (WIDTH - LEFT - RIGHT)
 
 
-def _down(y: Axis, value: float) -> float:
+def down(y: Axis, value: float) -> float:
+    """Where a value of y lies on the picture."""
     return HEIGHT - BOTTOM - y.share(value) * (HEIGHT - TOP - BOTTOM)
 
 
