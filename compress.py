@@ -2,6 +2,7 @@
 
   python3 compress.py                                             the sample set, about ten minutes on 2 cores
   python3 compress.py --percent 0.7 --a-bit 3
+  python3 compress.py --strategy regular --act relu --style pow2 --qat          for hardware: multiples of 8, shifts
   python3 compress.py --cfg cfg/yolov3-tiny.cfg --weights yolov3-tiny.weights --data mine.data --epochs 50
   python3 compress.py --sweep percent=0.5,0.7,0.9 a-bit=2,4,8     every combination, and which are worth having
 
@@ -16,20 +17,40 @@ runs/sweep/: a table, and pictures of mAP against bytes and energy.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import convert_snn
+import layer_channel_prune
+import layer_channel_regular_prune
+import layer_prune
+import normal_prune
 import quantize
+import regular_prune
+import shortcut_prune
 import slim_prune
 import train
 from utils import cli
-from utils.chain.decisions import BackOff, CutShare, Learn, Recover, Widen
+from utils.chain.decisions import BackOff, CutShare, Learn, Once, Recover, Widen
 from utils.config.pipeline import PipelineConfig
+from utils.config.prune import FLAGS, BlocksConfig, ChannelConfig, SlimConfig
 from utils.distillation.strategies import USUAL, terms_of
 
 if TYPE_CHECKING:
     from pipeline.pipeline import Stage
     from utils.reporting.record import Record
+
+
+SCRIPTS: dict[str, ModuleType] = {
+    "normal": normal_prune,
+    "regular": regular_prune,
+    "shortcut": shortcut_prune,
+    "slim": slim_prune,
+    "layer": layer_prune,
+    "layer_channel": layer_channel_prune,
+    "layer_channel_regular": layer_channel_regular_prune,
+}
+PENALTIES = dict.fromkeys(SCRIPTS, 1) | {"normal": 0, "regular": 0, "layer": 2}  # strategy -> train.py --prune
 
 
 def parser() -> cli.Parser[PipelineConfig]:
@@ -47,18 +68,41 @@ def stages(config: PipelineConfig) -> list[Stage]:
     files = [Path(path) for path in (config.cfg, config.weights) if path]
     teacher = TeacherSpec("baseline", config.kd) if terms_of(config.kd) else None
     usual = TeacherSpec("baseline", USUAL)  # of a strong penalty, whatever is taught after the cut
-    learn = Learn("baseline", config.epochs, config.patience)
-    push = BackOff(config.sparse_epochs, config.s)
-    recover = Recover(config.finetune_epochs, config.patience)
-    named = bool(config.point)
+    first += ["--act", config.act] if config.act else []
+    learn = Learn("baseline", config.epochs, config.patience, config.lr)
+    push = BackOff(config.sparse_epochs, config.s, config.lr, config.s_schedule)
+    recover = Recover(config.finetune_epochs, config.patience, config.lr)
+    bits = Widen(config.w_bit, config.a_bit, config.qat, config.finetune_epochs if config.qat else None)
+    style, named = config.style or "google", bool(config.point)
+    quantising = ["--quantized", style] if config.qat else ["--style", style] if config.style else []
     return [
         Stage("baseline", train, first, files, decision=learn, best=True),
-        Stage("sparse", train, ["-sr", "--prune", 1], teacher=usual, decision=push),
-        Stage("pruned", slim_prune, ["--layer-keep", config.layer_keep], decision=CutShare(config.percent)),
+        Stage("sparse", train, ["-sr", "--prune", PENALTIES[config.strategy]], teacher=usual, decision=push),
+        pruned(config),
         Stage("finetuned", train, [], teacher=teacher, decision=recover, best=True),
-        Stage("quantised", quantize, [], named=named, decision=Widen(config.w_bit, config.a_bit)),
+        Stage(
+            "quantised",
+            train if config.qat else quantize,
+            quantising,
+            named=named or config.qat,
+            teacher=teacher if config.qat else None,
+            decision=bits,
+            best=config.qat,
+        ),
         Stage("spiking", convert_snn, [], named=named),
     ]
+
+
+def pruned(config: PipelineConfig) -> Stage:
+    """The stage of the cut, by the script of ``--strategy``."""
+    from pipeline.pipeline import Stage
+
+    kind, flags = FLAGS[config.strategy].config, list[Any]()
+    flags += ["--layer-keep", config.layer_keep] if issubclass(kind, SlimConfig) else []
+    flags += ["--shortcuts", config.shortcuts] if issubclass(kind, BlocksConfig) else []
+    decision = CutShare(config.percent) if issubclass(kind, ChannelConfig) else Once()
+    variant = "" if config.strategy == "slim" else config.strategy
+    return Stage("pruned", SCRIPTS[config.strategy], flags, decision=decision, variant=variant)
 
 
 def run(config: PipelineConfig) -> Record:

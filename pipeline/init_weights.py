@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models import Darknet
 from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
 from pipeline.spiking_training import as_spiking
@@ -27,7 +29,7 @@ from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.shapes import sizes
 from utils.darknet.spec import Kernel, ModelSpec
 from utils.darknet.training_words import epochs
-from utils.darknet.weights import read_weights
+from utils.darknet.weights import read_weights, tensors
 from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest, read_list
 from utils.errors import InputError
@@ -271,6 +273,9 @@ def check_chain(config: PipelineConfig) -> None:
     last = STAGES.index(config.until or STAGES[-1])
     spec, task = spec_of_start(config), task_of_start(config)
     check_room(config, spec, task.open_data(config.data))
+    if config.act:
+        empty = {key: torch.zeros(shape) for _, key, shape in tensors(spec)}
+        spec = rewrite_activations(Network(spec, empty), config.act).network.spec
     if last >= STAGES.index("quantised"):
         layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
         check_supported(replace(spec, layers=tuple(layers)))

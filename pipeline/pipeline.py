@@ -54,7 +54,7 @@ class Stage:
 
     ``files`` are inputs besides the data and the network of the stage before. The files of a stage that is ``named``
     carry its name; the others are called after the network they are made of. With ``best`` it leaves its best epoch
-    where that is better than its last one.
+    where that is better than its last one. ``variant``: what its runs are told apart by besides their flags.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Stage:
     teacher: TeacherSpec | None = None
     decision: Decision = field(default_factory=Once)
     best: bool = False
+    variant: str = ""
 
 
 @names_kept()
@@ -80,9 +81,9 @@ def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
     left, print_, budget = dict[str, Left](), fingerprint_of_data(config), budget_of(config)
     log.info("%s", budget)
     given = {"baseline": config.epochs, "sparse": config.sparse_epochs, "finetuned": config.finetune_epochs}
-    remaining = Remaining(
-        {name: said or budget.epochs(name) for name, said in given.items()}, tuple(each.name for each in stages)
-    )
+    expected = {name: said or budget.epochs(name) for name, said in given.items()}
+    expected |= {"quantised": expected["finetuned"]} if config.qat else {}
+    remaining = Remaining(expected, tuple(each.name for each in stages))
     with console(cli.Lines, remaining, verbose=config.verbose) as shown:
         for number, stage in enumerate(stages, 1):
             place = f"stage {number} of {len(stages)}, {stage.name}"
@@ -267,7 +268,7 @@ def _next(
     files = [*stage.files, *given.values()] or [Path(CFG)]
     taught = ["--KDstr", teacher.strategy] if teacher else []
     flags = [*map(str, (*stage.flags, *asked.flags)), *taught, *cli.words_of(config, SHARED)]
-    print_ = fingerprint(files, [before, stage.name, *flags])
+    print_ = fingerprint(files, [before, *filter(None, (stage.name, stage.variant)), *flags])
     flags += [word for flag, path in given.items() for word in (flag, str(path))]
     flags += ["--workers", str(config.workers)] if config.workers is not None else []
     flags += ["--name", f"{config.name or 'compress'}-{stage.name}"] if stage.named else []

@@ -135,6 +135,8 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
     log.info(comparison_table(title, metrics, session.task))
     if done.channels is not None:
         metrics["after"]["percent"] = round(done.channels.percent, 4)  # found where none was given
+    if done.layers is not None:
+        metrics["after"]["layers"] = [done.names[i] for i in range(len(done.small.spec.layers))]
     final = load_checkpoint(files[0]).network
     threshold = done.channels.threshold if done.channels else None
     drawn = pictures(done.full, final, done.names, threshold, record.folder)

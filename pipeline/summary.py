@@ -193,6 +193,7 @@ def leave(
     measured = {name: each.metrics for name, each in found.items()}
     floats = {name: each.network for name, each in found.items() if each.integer is None}
     before, after = floats["sparse"], floats["pruned"]
+    left = widths(after, records["pruned"].metrics.get("after", {}).get("layers"))
     sets = {name: all_gammas(floats[name]) for name in ("baseline", "sparse", "pruned")}
     rows, spiking = epochs(records), found["spiking"]
     side = _named(measured, {"finetuned": "float", "quantised": "quantised", "spiking": "spiking"})
@@ -202,10 +203,10 @@ def leave(
         task.comparison(folder / f"{task.pictures}.jpg", dataset, side, names),
         plot_results(folder / "curves.png", _numbers(rows), title, task.columns),
         plot_gammas(folder / "gammas.png", sets),
-        plot_channels(folder / "channels.png", widths(before), widths(after)),
+        plot_channels(folder / "channels.png", widths(before), left),
         write_rows(folder / "epochs.csv", rows),
         write_rows(folder / "gammas.csv", histogram(sets)),
-        write_rows(folder / "channels.csv", channels(before, after)),
+        write_rows(folder / "channels.csv", channels(before, left)),
         *([write_rows(folder / "layers.csv", layers(spiking.integer, spiking.cost))] if spiking.integer else []),
         *(write_rows(folder / name, table) for name, table in task.tables(measured).items()),
         *task.separate(folder / task.pictures, dataset, apart, names),
@@ -245,14 +246,13 @@ def histogram(sets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     ]
 
 
-def widths(network: Network) -> dict[int, int]:
-    """Layer -> its channels, where they have gammas."""
-    return {i: len(values) for i, values in gammas(network).items()}
+def widths(network: Network, numbers: Sequence[int] | None = None) -> dict[int, int]:
+    """Layer -> its channels, where they have gammas; ``numbers``: of its layers in the network before a cut."""
+    return {numbers[i] if numbers else i: len(values) for i, values in gammas(network).items()}
 
 
-def channels(before: Network, after: Network) -> list[dict[str, Any]]:
-    """A row a layer; ``after`` is None where the whole layer went."""
-    left = widths(after)
+def channels(before: Network, left: Mapping[int, int]) -> list[dict[str, Any]]:
+    """A row a layer; "after" is None where the whole layer went."""
     return [
         {"layer": i, "line": before.spec.layers[i].line, "before": count, "after": left.get(i)}
         for i, count in widths(before).items()

@@ -171,7 +171,13 @@ def plan(name: str, chains: Sequence[Sequence[Stage]], points: Sequence[Point], 
 def _message(config: PipelineConfig, stage: Stage, *, first: bool) -> str:
     """What a stage's outcome depends on, but the network it is given."""
     shared = [getattr(config, name) for name in SHARED]
-    own = [stage.name, *map(str, stage.flags), repr(stage.decision), *map(str, stage.files), str(stage.teacher)]
+    own = [
+        *filter(None, (stage.name, stage.variant)),
+        *map(str, stage.flags),
+        repr(stage.decision),
+        *map(str, stage.files),
+        str(stage.teacher),
+    ]
     return json.dumps([*own, *(shared if first else [])], default=str)
 
 

@@ -54,6 +54,8 @@ NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
     "--max-drop": "a whole chain may lose more than one of its steps",
     "--patience": "a chain's trainings end when they have enough; train.py sees all its epochs unless it is told",
     "--s": "a chain's follows from the size of its data",
+    "--s-schedule": "as --s",
+    "--lr": "a chain halves it where a training loses",
     "--percent": "what a strategy cuts without harm on the sample set",
     "--KDstr": "a chain's baseline teaches; train.py has no teacher unless it is given one",
     "--kd": "the same flag",

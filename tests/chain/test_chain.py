@@ -16,7 +16,8 @@ from pipeline.summary import check_verdict
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils import cli
-from utils.chain.decisions import BackOff, CutShare, Learn, Recover, Widen
+from utils.chain.budget import TrainingBudget
+from utils.chain.decisions import BackOff, CutShare, Learn, Recover, StageView, Widen
 from utils.config.run import NetworkConfig
 from utils.detection.task import DetectionTask
 from utils.errors import InputError, NotMet
@@ -204,3 +205,30 @@ def test_a_finished_chain_is_judged_by_its_record(tmp_path):
     check_verdict(finish_record(record, metrics={}))  # of before there were verdicts
     assert json.loads((tmp_path / "record.json").read_text())["metrics"] == {}
     assert summary.check_verdict is check_verdict
+
+
+@pytest.mark.parametrize("strategy", compress.SCRIPTS)
+@pytest.mark.parametrize("more", ["", "--qat --style dorefa", "--style pow2 --act relu --lr 0.1 --s-schedule decay"])
+def test_every_stage_of_every_strategy_is_a_command_line_of_its_script(strategy, more):
+    config = compress.parser().parse_args(["--strategy", strategy, *more.split()])
+    known = StageView(TrainingBudget(160, 10, trained=False), 0.05, 0.9, 0.9)
+    for stage in compress.stages(config):
+        asked = stage.decision.next(known, [])
+        made = stage.script.parser().parse_args([*map(str, (*stage.flags, *asked.flags))])
+        if stage.name == "sparse":
+            assert made.prune == {"normal": 0, "regular": 0, "layer": 2}.get(strategy, 1)
+        if stage.name == "pruned":
+            assert stage.script.__name__ == f"{strategy}_prune"
+        if stage.name == "quantised" and more:
+            assert made.wanted_style == ("dorefa" if "--qat" in more else "pow2")
+
+
+def test_strategies_of_the_same_flags_are_not_taken_for_one_another(place):
+    prints = set()
+    for strategy in ("normal", "regular", "shortcut"):
+        config = compress.parser().parse_args(["--strategy", strategy, "--percent", "0.5", "--data", "set.data"])
+        cut = next(stage for stage in compress.stages(config) if stage.name == "pruned")
+        Path("last.pt").write_text("the same")
+        asked = cut.decision.next(StageView(TrainingBudget(1, 1, trained=True), 0.05), [])
+        prints.add(pipeline._next(config, cut, asked, {"sparse": Path("last.pt")}, "before")[0])
+    assert len(prints) == 3

@@ -70,6 +70,19 @@ def test_a_given_s_is_an_order_and_so_are_a_percent_and_bits():
     assert not played(BackOff(4, 0.01), seen(), (0.1, 0.1))[0].given.taught
 
 
+def test_a_given_rate_and_schedule_go_to_every_training_and_are_halved_from_there():
+    assert words(played(Learn("baseline", 2, None, 0.3), seen(), (0.9, 0.9))) == ["--epochs 2 --lr 0.3"]
+    push = BackOff(4, 0.01, 0.3, "constant")
+    assert words(played(push, seen(), (0.1, 0.1))) == ["--s 0.01 --s-schedule constant --lr 0.3 --epochs 4"]
+    tried = played(Recover(3, None, 0.3), seen(), (0.1, 0.1), (0.2, 0.2), (0.1, 0.1))
+    assert words(tried) == [f"--epochs 3 --lr {rate}" for rate in (0.3, 0.15, 0.075)]
+
+
+def test_trained_integers_are_trained_as_long_as_the_cut_is_recovered_from():
+    assert words(played(Widen(4, 3, trained=True), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 30"]
+    assert words(played(Widen(4, 3, True, 2), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 2"]
+
+
 def test_a_plain_penalty_over_many_steps_needs_no_teacher():
     many = StageView(TrainingBudget(4000, 250, trained=False), 0.05, 0.9, 0.9)
     (only,) = played(BackOff(), many, (0.89, 0.9))

@@ -104,13 +104,14 @@ class Learn(Once):
     stage: str
     epochs: int | None = None
     patience: int | None = None
+    lr: float | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """One training."""
         if tried:
             return None
         epochs, why = _epochs(self.epochs, seen.budget, self.stage)
-        return Try(("--epochs", epochs, *_patience(self.patience, epochs, seen.budget)), why)
+        return Try(("--epochs", epochs, *_patience(self.patience, epochs, seen.budget), *_rate(self.lr)), why)
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,17 @@ class BackOff:
 
     epochs: int | None = None
     s: float | None = None
+    lr: float | None = None
+    schedule: str | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """A given s is used once; the rule's is halved as often as `HALVINGS`."""
         epochs, why = _epochs(self.epochs, seen.budget, "sparse")
         s = seen.budget.s(epochs) if self.s is None else self.s
         strong = self.s is None and s > STRONG
-        manner = ("--s-schedule", "decay", "--lr", GENTLE_LR) if strong else ()
+        schedule = self.schedule or ("decay" if strong else None)
+        manner = ("--s-schedule", schedule) if schedule else ()
+        manner += _rate(self.lr if self.lr is not None else GENTLE_LR if strong else None)
         if not tried:
             return Try(("--s", s, *manner, "--epochs", epochs), why, taught=strong)
         if self.s is not None or len(tried) > HALVINGS or holds(tried[-1].score, seen.bar):
@@ -172,18 +177,19 @@ class Recover:
 
     epochs: int | None = None
     patience: int | None = None
+    lr: float | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """Up to `HALVINGS` more trainings."""
         epochs, why = _epochs(self.epochs, seen.budget, "finetuned")
         flags = ("--epochs", epochs, *_patience(self.patience, epochs, seen.budget))
         if not tried or not seen.judged:
-            return None if tried else Try(flags, why)
+            return None if tried else Try((*flags, *_rate(self.lr)), why)
         found = tried[-1].best
         worse = not holds(found, seen.before)
         if len(tried) > HALVINGS or (not worse and (holds(found, seen.bar) or len(tried) > 1)):
             return None
-        flags += ("--lr", RATE / 2 ** len(tried))
+        flags += _rate((self.lr or RATE) / 2 ** len(tried))
         if worse:
             return Try(flags, f"{_lost(seen.before, found)} below what it began with: half of the rate, from the start")
         start = self.kept(seen, tried)
@@ -197,21 +203,27 @@ class Recover:
 
 @dataclass(frozen=True)
 class Widen:
-    """Integers of few bits, and of more where they lose too much. Given bits are used as they are."""
+    """Integers of few bits, and of more where they lose too much. Given bits are used as they are.
+
+    ``trained``: they are trained for, so long as the training after the cut or as ``epochs`` says.
+    """
 
     w_bit: int
     a_bit: int | None = None
+    trained: bool = False
+    epochs: int | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """The next number of bits of the activations."""
+        length = ("--epochs", _epochs(self.epochs, seen.budget, "finetuned")[0]) if self.trained else ()
         if self.a_bit is not None:
-            return None if tried else Try(("--w-bit", self.w_bit, "--a-bit", self.a_bit))
+            return None if tried else Try(("--w-bit", self.w_bit, "--a-bit", self.a_bit, *length))
         if len(tried) == len(A_BITS) or (tried and (not seen.judged or holds(tried[-1].score, seen.floor))):
             return None
         bits, why = A_BITS[len(tried)], "the fewest to try"
         if tried:
             why = f"{_lost(seen.before, tried[-1].score)} lost with {A_BITS[len(tried) - 1]} bits: more"
-        return Try(("--w-bit", self.w_bit, "--a-bit", bits), why)
+        return Try(("--w-bit", self.w_bit, "--a-bit", bits, *length), why)
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The first that holds, or else the best."""
@@ -256,6 +268,10 @@ def _epochs(given: int | None, budget: TrainingBudget, stage: str) -> tuple[int,
 def _patience(given: int | None, epochs: int, budget: TrainingBudget) -> tuple[Any, ...]:
     patience = budget.patience(epochs) if given is None else given
     return ("--patience", patience) if patience < epochs else ()
+
+
+def _rate(lr: float | None) -> tuple[Any, ...]:
+    return () if lr is None else ("--lr", lr)
 
 
 def _value(score: float | None) -> float:

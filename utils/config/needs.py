@@ -100,6 +100,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "PipelineConfig": (
         Rule("--jobs --engine", needs="--sweep"),
+        Rule("--layer-keep", needs="--strategy slim | --strategy layer_channel"),
+        Rule(
+            "--shortcuts",
+            needs="--strategy layer | --strategy layer_channel | --strategy layer_channel_regular",
+        ),
+        Rule("--percent", against="--strategy layer", why="that one takes --shortcuts out; leave one of them away"),
         Rule("--until", against="--sweep", why="a point is a whole chain; leave one of them away"),
     ),
     "ChannelConfig": (

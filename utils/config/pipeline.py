@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, W_BIT
+from utils.config.prune import FLAGS
 from utils.config.run import CFG, RunConfig
-from utils.config.train import strategy
+from utils.config.train import SCHEDULES, activations, strategy, style
 from utils.distillation.strategies import USUAL
+from utils.errors import InputError
 from utils.quantization.scheme import Scheme
 
 RULE = "by the size of the data"
@@ -38,6 +40,17 @@ class PipelineConfig(RunConfig):
     s: float | None = flag(
         None, f"strength of the sparsity penalty (default: {RULE}, less where it harms)", type=cli.non_negative
     )
+    lr: float | None = flag(
+        None, f"rate of the trainings in floats, halved where they lose (default: {RULE})", type=cli.above_zero
+    )
+    s_schedule: str | None = flag(
+        None, f"of the sparsity penalty; decay: s / 100 from half way on (default: {RULE})", choices=SCHEDULES
+    )
+    act: str | None = flag(
+        None, "other activations from the first training on, as train.py --act has them", type=activations
+    )
+    strategy: str = flag("slim", "the prune script that cuts", choices=tuple(FLAGS))
+    shortcuts: int = flag(1, "residual blocks to take out, where the strategy takes blocks", type=cli.whole)
     percent: float | None = flag(
         None, "share of the channels to cut (default: the largest that --max-drop allows)", type=cli.fraction
     )
@@ -46,6 +59,10 @@ class PipelineConfig(RunConfig):
     a_bit: int | None = flag(
         None, f"bits of the activations, 2 to 8; where they lose too much, more (default: {A_BIT})", type=int
     )
+    style: str | None = flag(
+        None, "of the integers: google, pow2, with --qat also dorefa (default: google)", type=style
+    )
+    qat: bool = flag(False, "train for the integers, as long as after the cut, instead of calibrating them")
     verbose: bool = flag(False, "show all that the stages say")
     until: str | None = flag(None, "end after this stage", choices=STAGES)
     sweep: tuple[str, ...] | None = flag(
@@ -58,3 +75,7 @@ class PipelineConfig(RunConfig):
     def check_values(self) -> None:
         """Bits that no scheme has: the stage that needs them comes last."""
         Scheme(w_bit=self.w_bit, a_bit=self.a_bit or A_BIT)
+        if self.style == "":
+            raise InputError("--style -1: a chain ends in integers; --until finetuned ends before them")
+        if self.style == "dorefa" and not self.qat:
+            raise InputError("--style dorefa: has to be trained; add --qat")

@@ -22,6 +22,7 @@ from utils.quantization.scheme import STYLES, Scheme
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
 TRAINERS = ("bptt", "fptt")
+SCHEDULES = ("constant", "decay")
 NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the reference counts; "": off
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
 
@@ -105,7 +106,7 @@ class DenseConfig(RunConfig):
     sparse: bool = flag(False, "push the gammas that pruning can cut towards zero", "-sr", "--sparse")
     s: float = flag(0.001, "strength of that push, an optimizer step", type=cli.non_negative)
     prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer; -1: no -sr", type=int, choices=[-1, 0, 1, 2])
-    s_schedule: str = flag("constant", "decay: s / 100 from half way on", choices=["constant", "decay"])
+    s_schedule: str = flag("constant", "decay: s / 100 from half way on", choices=SCHEDULES)
     val_interval: int | None = flag(None, "epochs between validations (default: by set sizes)", type=cli.positive)
     patience: int | None = flag(
         None, "end where so many epochs brought nothing better (default: all epochs)", type=cli.positive
