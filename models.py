@@ -147,6 +147,13 @@ class Darknet(nn.Module):
         out = self._through_time(passage, self.spec.heads)
         return [out[i] for i in self.spec.heads], passage.after
 
+    def watch(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories, dict[int, Tensor]]:
+        """As `advance`, and what every layer of neurons sends, [steps, N, C, H, W] by its number."""
+        passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames)
+        out = self._through_time(passage, (*self.spec.heads, *self.spec.neurons))
+        sent = {i: out[i].unflatten(0, (steps, -1)) for i in self.spec.neurons}
+        return [out[i] for i in self.spec.heads], passage.after, sent
+
     def activations(self, x: Tensor) -> dict[int, Tensor]:
         """[N, C, H, W] in 0..1 -> the output of every layer by number, the image itself as -1."""
         if self.spec.neurons:

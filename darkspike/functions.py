@@ -36,7 +36,7 @@ Source = Loaded | str | Path
 NETWORK = {"weights": "the network is the first argument"}
 ONE_PICTURE = NETWORK | dict.fromkeys(
     (
-        *("source", "save_txt", "save_json", "carry", "frames", "output", "fourcc", "view_img", "name"),
+        *("source", "save_txt", "save_json", "carry", "raster", "frames", "output", "fourcc", "view_img", "name"),
         *("batch_size", "workers", "cache", "seed"),
     ),
     "one picture is looked at and nothing written; detect.py does that",

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models import Darknet, Loaded, load_model
+from models import Loaded, load_model
 from pipeline.session import ANY, RUNS, image_size, newest
+from pipeline.spiking_training import in_steps, told_of_steps
 from pipeline.tasks import check_idle, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
@@ -33,10 +34,11 @@ from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
 from utils.errors import InputError
 from utils.files import names_kept, take, write_text
+from utils.reporting.raster import with_raster
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
 from utils.spiking.stateful_video import CarriedStream
-from utils.spiking.stream import StreamExecutor
 from utils.task import Result, Task
+from utils.temporal.spike_record import SpikeRecord
 from utils.temporal.stateful_video import CarriedSteps
 from utils.thresholds import Thresholds
 from utils.training.device import select_device
@@ -60,9 +62,12 @@ class ResultWriter:
     outputs: list[Path] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, frame: Frame, found: Result, *, text: bool) -> bool:
-        """Write a frame with what was found in it; False where the person at the window has seen enough."""
+    def add(self, frame: Frame, found: Result, *, text: bool, record: SpikeRecord | None = None) -> bool:
+        """Write a frame with what was found in it, and what fired meanwhile; False where a person has seen enough."""
         picture = found.draw(frame.image, self.names)
+        if record:
+            rows = {name: values.numpy() for name, values in record.rows.items()}
+            picture = with_raster(picture, rows, record.firing, record.steps if frame.video else 0)
         stem = Path(frame.name).stem.replace(" ", "_") or "frame"
         if frame.video:
             self._film(stem, frame, picture)
@@ -202,8 +207,8 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     if config.classes and max(config.classes) >= known:
         raise InputError(f"--classes: {max(config.classes)}; {loaded.path} detects {known} classes, 0 to {known - 1}")
     loaded.predictor.to(device)
-    if config.carry:
-        loaded = replace(loaded, predictor=carry(loaded, config.reset))
+    if config.raster or config.early_exit is not None or config.carry:
+        loaded = replace(loaded, predictor=in_steps(loaded, config))
     names = names_of(loaded, task, config.data)
     channels = 1 if config.gray_scale else loaded.spec.channels
     return Detector(loaded, task, names, size, config.thresholds, device, channels, how_of(config))
@@ -259,17 +264,15 @@ def detect(config: DetectConfig) -> Record:
             began = time.perf_counter()
             found = detector.find(frame.image)
             told.add(frame, found, 1000 * (time.perf_counter() - began))
-            if not writer.add(frame, found, text=config.save_txt):
+            if not writer.add(frame, found, text=config.save_txt, record=getattr(predictor, "record", None)):
                 log.info("%s: the window was closed, so it ends here", frame.name)
                 break
     finally:
         told.close()
         writer.close()
     log.info("%d frames: %s; %.1f ms each; pictures in %s", len(told.ms), told, told.typical, writer.folder)
-    if isinstance(predictor, CarriedStream | CarriedSteps):
-        log.info("%.1f steps a frame, %d for the first", statistics.mean(predictor.taken), predictor.taken[0])
-    metrics = {"images": len(told.ms), task.answers: len(writer.rows), "find_ms": round(told.typical, 3)}
-    return finish_record(record, metrics=metrics, outputs=writer.outputs)
+    numbers = {"images": len(told.ms), task.answers: len(writer.rows), "find_ms": round(told.typical, 3)}
+    return finish_record(record, metrics=numbers | told_of_steps(predictor), outputs=writer.outputs)
 
 
 def folder_of(config: DetectConfig, record: Record) -> Path:
@@ -279,24 +282,6 @@ def folder_of(config: DetectConfig, record: Record) -> Path:
     (folder,) = take(config.output)
     folder.mkdir(parents=True)
     return folder
-
-
-def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:
-    """The predictor that keeps its state from frame to frame.
-
-    Raises:
-        InputError: the network has no state to keep, or is to forget one that settles anyway.
-    """
-    if isinstance(loaded.predictor, Darknet) and loaded.spec.neurons:
-        return CarriedSteps(loaded.predictor, every or 0)
-    if not isinstance(loaded.predictor, StreamExecutor):
-        raise InputError(
-            f"--carry: {loaded.path} keeps no state; make a network with convert_snn.py --mode stream, or train one "
-            "with train.py --spiking lif"
-        )
-    if every:
-        raise InputError(f"--reset: {loaded.path} answers for a frame whatever was before; leave --reset away")
-    return CarriedStream(loaded.predictor)
 
 
 def names_of(loaded: Loaded, task: Task, data: str) -> tuple[str, ...]:

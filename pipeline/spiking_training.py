@@ -1,22 +1,35 @@
-"""Training as spikes: --spiking, --trainer, and what goes with them."""
+"""Networks trained as spikes: --spiking, --trainer and what goes with them, and asking such a network step by step."""
 
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from models import ConvBlock
+from models import ConvBlock, Darknet, Loaded
+from pipeline.session import Session
+from utils.config.measure import DetectConfig, TestConfig
 from utils.config.train import TrainConfig
 from utils.darknet.neuron_cfg import with_neurons
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.reporting.facts import TaskFacts
+from utils.reporting.record import Record, finish_record
+from utils.reporting.tables import plain_table
+from utils.spiking.stateful_video import CarriedStream
+from utils.spiking.stream import StreamExecutor
+from utils.temporal.early_exit import StepByStep
+from utils.temporal.spike_record import SpikeRecord
+from utils.temporal.stateful_video import CarriedSteps
 from utils.temporal.straight_through import sharpness_at
 from utils.training.fptt import FpttOptions
 
 log = logging.getLogger(__name__)
 
+FILM = 48  # steps of a film that a raster shows
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
@@ -57,3 +70,94 @@ def anneal(model: nn.Module, progress: float) -> None:
     for module in model.modules():
         if isinstance(module, ConvBlock):
             module.sharpness = sharpness_at(progress)
+
+
+def trained_as_spikes(loaded: Loaded, flag: str, least: int = 1) -> Darknet:
+    """The network, if it was trained as spikes over so many steps.
+
+    Raises:
+        InputError: it was not; names the flag that asks for it.
+    """
+    if not isinstance(loaded.predictor, Darknet) or not loaded.spec.neurons:
+        raise InputError(
+            f"{flag}: {loaded.path} was not trained as spikes, a {loaded.kind} network has no steps of its own; train "
+            "one with train.py --spiking lif"
+        )
+    if loaded.spec.timesteps < least:
+        raise InputError(
+            f"{flag}: {loaded.path} takes one step, which is the least; train one with train.py --spiking lif "
+            "--timesteps 4"
+        )
+    return loaded.predictor
+
+
+def measure_early(session: Session[TestConfig]) -> Record:
+    """Accuracy against mean steps: a row for each margin of --early-exit, and one for all steps.
+
+    Raises:
+        InputError: the network takes no steps, or one.
+    """
+    network = trained_as_spikes(session.loaded, "--early-exit", least=2)
+    record, shown = session.begin("test"), TaskFacts.of(session.task).main
+    rows = [["margin", "mean steps", *(column.heading for column in shown)]]
+    results: dict[str, Any] = {}
+    for least in (*sorted(session.config.early_exit or ()), None):
+        predictor = StepByStep(network, least)
+        scores = session.score(predictor).record()
+        name = "all steps" if least is None else f"margin {least:g}"
+        results[name] = {**scores, "steps": statistics.mean(predictor.taken)}
+        values = (results[name]["steps"], *(scores[column.name] for column in shown))
+        rows.append([name.removeprefix("margin "), *(f"{value:.3f}" for value in values)])
+    log.info(plain_table(f"{session.loaded.path.name}, {session.loaded.spec.timesteps} steps at most", rows))
+    return finish_record(record, metrics=results)
+
+
+InSteps = CarriedStream | CarriedSteps | StepByStep  # predictors that count the steps they take
+
+
+def in_steps(loaded: Loaded, config: DetectConfig) -> InSteps:
+    """The predictor that is asked step by step: on video, until it is sure, or to see what fires.
+
+    Raises:
+        InputError: the network takes no steps of its own.
+    """
+    if config.raster or config.early_exit is not None:
+        flag = "--raster" if config.raster else "--early-exit"
+        network = trained_as_spikes(loaded, flag, least=1 if config.early_exit is None else 2)
+        record = SpikeRecord(loaded.spec, FILM if config.carry else loaded.spec.timesteps) if config.raster else None
+        if config.carry:
+            return CarriedSteps(network, config.reset or 0, record)
+        return StepByStep(network, config.early_exit, record)
+    return carry(loaded, config.reset)
+
+
+def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:
+    """The predictor that keeps its state from frame to frame.
+
+    Raises:
+        InputError: the network has no state to keep, or is to forget one that settles anyway.
+    """
+    if isinstance(loaded.predictor, Darknet) and loaded.spec.neurons:
+        return CarriedSteps(loaded.predictor, every or 0)
+    if not isinstance(loaded.predictor, StreamExecutor):
+        raise InputError(
+            f"--carry: {loaded.path} keeps no state; make a network with convert_snn.py --mode stream, or train one "
+            "with train.py --spiking lif"
+        )
+    if every:
+        raise InputError(f"--reset: {loaded.path} answers for a frame whatever was before; leave --reset away")
+    return CarriedStream(loaded.predictor)
+
+
+def told_of_steps(predictor: nn.Module) -> dict[str, float]:
+    """Say how many steps were taken and how many neurons fired in one; the same numbers for the record."""
+    found: dict[str, float] = {}
+    if isinstance(predictor, InSteps):
+        found["steps"] = statistics.mean(predictor.taken)
+        log.info("%.1f steps a frame, %d for the first", found["steps"], predictor.taken[0])
+    watched = getattr(predictor, "record", None)
+    if watched:
+        found["firing"] = statistics.mean(watched.firing.values())
+        layers = ", ".join(f"{name} {100 * share:.1f}%" for name, share in watched.firing.items())
+        log.info("%.1f%% of the neurons of a layer fire in a step: %s", 100 * found["firing"], layers)
+    return found

@@ -35,6 +35,14 @@ class TestConfig(NetworkConfig):
     rect: bool = flag(False, "batches of images of similar aspect, less padding")
     save_json: bool = flag(False, "detections in COCO's results format")
     task: str = flag("test", "one measurement, or a table", choices=["test", "benchmark"])
+    early_exit: tuple[float, ...] | None = flag(
+        None,
+        "a network trained as spikes: end an image's steps when its answer leads by a margin; a table of accuracy "
+        "and mean steps over these margins",
+        type=cli.fraction,
+        nargs="+",
+        metavar="MARGIN",
+    )
 
     @property
     def thresholds(self) -> Thresholds:
@@ -59,6 +67,13 @@ class DetectConfig(NetworkConfig):
     save_json: bool = flag(False, "all boxes in one COCO results file")
     carry: bool = flag(False, "a streaming network, or one trained as spikes, on video: go on from the frame before")
     reset: int | None = flag(None, "with --carry: forget that after so many frames of a film", type=cli.positive)
+    early_exit: float | None = flag(
+        None,
+        "a network trained as spikes: end a picture's steps when its answer leads by this margin, 0 to 1",
+        type=cli.fraction,
+        metavar="MARGIN",
+    )
+    raster: bool = flag(False, "a network trained as spikes: which neurons fire at each step, under the picture")
     frames: int | None = flag(None, "stop after so many frames", type=cli.positive)
     output: str = flag("", "a new folder for the pictures, instead of the run's; a taken name gets -2")
     fourcc: str = flag("mp4v", "codec of the films that are written: mp4v, avc1, XVID, MJPG, VP90 ...", type=codec)

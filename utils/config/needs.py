@@ -97,6 +97,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             against="--task benchmark",
             why="its table is over sizes and overlaps of its own; leave one of them away",
         ),
+        Rule(
+            "--early-exit",
+            against="--task benchmark | --save-json",
+            why="its table is over margins, and has no answers of one of them; leave one of them away",
+        ),
     ),
     "PipelineConfig": (
         Rule("--jobs --engine", needs="--sweep"),
@@ -139,6 +144,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "DetectConfig": (
         Rule("--reset", needs="--carry"),
+        Rule("--early-exit", against="--carry", why="a frame of a film is one step; leave one of them away"),
         Rule("--seed", idle=True, why="nothing is random in detection"),
         Rule("--batch-size --workers --cache", idle=True, why="detect.py reads one picture after the other"),
     ),

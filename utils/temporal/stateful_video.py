@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
+from utils.temporal.early_exit import Steps
 from utils.temporal.execution import Memories
-
-
-class Advances(Protocol):
-    """A network with neurons that goes on from a state."""
-
-    def advance(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories]:
-        """So many steps on: raw head maps, and the state behind them."""
+from utils.temporal.spike_record import SpikeRecord
 
 
 class CarriedSteps(nn.Module):
@@ -23,11 +16,12 @@ class CarriedSteps(nn.Module):
     Args:
         network: whose neurons keep the state.
         every: frames after which the state is forgotten; 0: never within a film.
+        record: told what the neurons send at each step.
     """
 
-    def __init__(self, network: Advances, every: int = 0) -> None:
+    def __init__(self, network: Steps, every: int = 0, record: SpikeRecord | None = None) -> None:
         super().__init__()
-        self.network, self.every = network, every
+        self.network, self.every, self.record = network, every, record
         self.taken: list[int] = []  # steps of each frame, as a converted network has them
         self._memory: Memories = {}
         self._since, self._shape = 0, torch.Size()
@@ -36,13 +30,17 @@ class CarriedSteps(nn.Module):
     def reset(self) -> None:
         """Forget: the next frame is of another film."""
         self._memory, self._since = {}, 0
+        if self.record:
+            self.record.clear()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
         """The next frame [1, C, H, W] in 0..1 -> raw head maps of this step."""
         if x.shape != self._shape or (self.every and self._since == self.every):
             self.reset()
-        heads, self._memory = self.network.advance(x, self._memory, 1)
+        heads, self._memory, sent = self.network.watch(x, self._memory, 1)
+        if self.record:
+            self.record.add(sent)
         self._shape, self._since = x.shape, self._since + 1
         self.taken.append(1)
         return heads

@@ -1,0 +1,62 @@
+"""What neurons sent at the last steps: some of each layer, for a picture, and how many fired."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.neuron_spec import SPIKING
+from utils.darknet.ops import facts
+
+SAMPLES = 256  # neurons of a layer that are kept
+
+
+class SpikeRecord:
+    """The last steps of one image or film.
+
+    Args:
+        spec: a network with neurons.
+        steps: how many steps are kept.
+    """
+
+    def __init__(self, spec: s.ModelSpec, steps: int) -> None:
+        self.steps = steps
+        self._neurons = {i: each for i, each in spec.neurons.items() if each.kind in SPIKING}
+        self._names = {i: f"{i} {facts(spec.layers[i]).section}" for i in self._neurons}
+        self._kept: deque[dict[int, Tensor]] = deque(maxlen=steps)
+        self._fired = dict.fromkeys(self._neurons, 0.0)
+        self._counted = 0
+
+    def clear(self) -> None:
+        """Forget the steps that are shown; what is counted stays."""
+        self._kept.clear()
+
+    def add(self, sent: Mapping[int, Tensor]) -> None:
+        """One step more.
+
+        Args:
+            sent: what each layer of neurons sends, [1, N, C, H, W]; the first image counts.
+        """
+        kept = {}
+        for i, neuron in self._neurons.items():
+            values = sent[i][0, 0].flatten()
+            self._fired[i] += float((values != 0).float().mean())
+            at = torch.linspace(0, len(values) - 1, min(SAMPLES, len(values))).round().long()
+            most = neuron.unit * (neuron.levels if neuron.kind == "ilif" else 1)
+            kept[i] = values[at.to(values.device)].float().cpu() / most
+        self._kept.append(kept)
+        self._counted += 1
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """What each layer's sample sent at the steps that are kept, 0 to 1, [steps, samples], by the layer's name."""
+        return {name: torch.stack([each[i] for each in self._kept]) for i, name in self._names.items() if self._kept}
+
+    @property
+    def firing(self) -> dict[str, float]:
+        """The share of a layer's neurons that fire in a step, the mean over all steps since it began, by its name."""
+        return {name: self._fired[i] / max(self._counted, 1) for i, name in self._names.items()}
