@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "config": {"cli", "darknet", "distillation", "export", "pruning", "quantization", "spiking", "task"},
 }
 COMMANDS = {  # modules that are commands -> what they use besides their room's
-    "utils/data/__main__.py": {"classification", "cli", "detection", "segmentation"},
+    "utils/data/__main__.py": {"classification", "cli", "detection", "reporting", "segmentation"},
     "utils/spiking/surgery.py": {"cli"},
 }
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}

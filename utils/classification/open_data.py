@@ -21,6 +21,7 @@ from utils.classification.sample import NAME, prepare_sample
 from utils.data.manifest import (
     EVENT_SUFFIXES,
     IMAGE_SUFFIXES,
+    SAMPLE,
     Manifest,
     open_place,
     plain_name,
@@ -28,8 +29,10 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.sample_set import is_sample
 from utils.errors import InputError
 
+MOST = 20  # images whose labels are looked for where nothing says what a set is of
 VALID = ("val", "valid", "validation", "test")
 
 
@@ -43,6 +46,40 @@ def open_data(place: Path | str) -> Manifest:
     if path.suffix.lower() == ".csv" and path.is_file():
         return csv_manifest(path, {path.stem.lower(): path.absolute()})
     return open_place(place, _folder, "train/CLASS/ and val/CLASS/", NAME, prepare_sample)
+
+
+def is_of_classes(place: Path) -> bool:
+    """Whether a folder or file is laid out as a set of classes; a ``.data`` file is, where its images have no label."""
+    if place.is_dir():
+        if recognise(place) is not None or _tables(place):
+            return True
+        parts = {path.name.lower(): path for path in place.iterdir() if path.is_dir()}
+        train = parts.get("train")
+        return _only_classes(train or place) and not (place / "Annotations").is_dir()
+    if is_sample(place, NAME) or place.suffix.lower() == ".csv":
+        return True
+    if not place.is_file() or place.resolve() == SAMPLE:
+        return False
+    manifest = read_manifest(place)
+    images = read_list(manifest.train)[:MOST]
+    labels = manifest.labels
+    if labels is not None:
+        return labels.is_file()  # Darknet's words; boxes have a folder there
+    return not any(_boxed(image) for image in images) and _tell_classes(images, manifest)
+
+
+def _boxed(image: Path) -> bool:
+    """Whether a label file of boxes is where one would be: beside the image, or where ``images`` is ``labels``."""
+    parts = ["labels" if part in ("images", "JPEGImages") else part for part in image.parts]
+    return Path(*parts).with_suffix(".txt").is_file() or image.with_suffix(".txt").is_file()
+
+
+def _tell_classes(images: Sequence[Path], manifest: Manifest) -> bool:
+    try:
+        labels_of(images, manifest, manifest.train)
+    except InputError:
+        return False
+    return True
 
 
 def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[int]:

@@ -3,7 +3,7 @@
 python3 -m utils.data voc ../raccoon --out data/raccoon        a Pascal VOC folder -> data/raccoon.data
 python3 -m utils.data voc VOC2007 --out data/cars --classes car bus --difficult skip
 python3 -m utils.data coco train.json val.json --images train2017 val2017 --out data/mine
-python3 -m utils.data check data/mine.data                     counts, duplicates, damage; pictures in runs/check-mine
+python3 -m utils.data check data/mine.data                     counts, duplicates, damage, of boxes, classes, masks
 python3 -m utils.data anchors data/mine.data --cfg cfg/yolov3-tiny.cfg --out cfg/yolov3-tiny-mine.cfg
 python3 -m utils.data sample                                   compose the embedded sample sets now
 """
@@ -15,9 +15,12 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    from utils.reporting.dataset_report import DatasetReport
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,11 +98,20 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from utils.detection.check import check
-
-    report = check(args.data)
+    report = _checker(args.data)(args.data)
     _say(report.text)
     return 2 if report.errors else 0
+
+
+def _checker(data: Path) -> Callable[[Path], DatasetReport]:
+    """What looks at a set, by what the set is of: masks, classes, or else boxes."""
+    from utils.classification.check import check as of_classes
+    from utils.classification.open_data import is_of_classes
+    from utils.detection.check import check as of_boxes
+    from utils.segmentation.check import check as of_masks
+    from utils.segmentation.open_data import is_of_masks
+
+    return of_masks if is_of_masks(data) else of_classes if is_of_classes(data) else of_boxes
 
 
 def _anchors(args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,22 @@ import torch
 
 from utils.data import transforms
 from utils.data.images import UnreadableImageError, read_image, save_picture
+from utils.data.look_over import SPLITS
 from utils.data.manifest import Manifest
 from utils.detection import augment as boxed
-from utils.detection.dataset_stats import SPLITS, Seen, Survey, survey
+from utils.detection.dataset_stats import Seen, Survey, survey
 from utils.detection.open_data import read_manifest
 from utils.detection.pictures import batch_mosaic
 from utils.detection.sample import prepare_if_sample
 from utils.detection.trivial_baseline import TrivialBaseline, trivial_baseline
-from utils.files import write_text, writing
-from utils.reporting.record import finish_record, new_run_folder, start_record
+from utils.files import writing
+from utils.reporting.dataset_report import DatasetReport, report_dataset
 from utils.reporting.tables import plain_table
 
-RUNS = Path("runs")  # from the current folder, as for every script
 SMALL, LARGE = 32, 96  # px: COCO's limits, as sides of a square of the box's area
 SHOWN, SIDE = 16, 416  # images on the sheet, and px of each
 POINTS = 20_000  # dots in the picture of the boxes
-LINES = 20  # of each kind on the terminal; all of them are in problems.txt
 COLOURS = {"train": "#2166ac", "valid": "#d6604d"}
-
-
-@dataclass(frozen=True)
-class DatasetReport:
-    """What was found; ``errors`` would stop a training."""
-
-    text: str
-    errors: list[str]
-    warnings: list[str]
-    folder: Path
 
 
 def check(data: Path) -> DatasetReport:
@@ -49,25 +37,21 @@ def check(data: Path) -> DatasetReport:
     """
     prepare_if_sample(data)
     manifest = read_manifest(data)
-    folder = new_run_folder(RUNS, "check", Path(data).stem)
-    inputs = [path for path in (manifest.path, manifest.train, manifest.valid) if path.is_file()]
-    record = start_record(folder, script="check", args={"data": str(data)}, inputs=inputs)
     found = survey(manifest)
-    errors, warnings = found.errors, found.warnings
-    problems = [*(f"error: {message}" for message in errors), *(f"warning: {message}" for message in warnings)]
-    outputs = [write_text(folder / "problems.txt", "".join(f"{message}\n" for message in problems))]
-    outputs += draw(found, folder)
-    splits = {split: split_numbers(found, split) for split in SPLITS}
     blind = baseline(found)
-    metrics = {"splits": splits, "errors": len(errors), "warnings": len(warnings), "blind": vars(blind)}
-    finish_record(record, metrics=metrics, outputs=outputs)
-    verdict = f"{len(errors)} errors, {len(warnings)} warnings; pictures and all of them in {folder}"
     trivial = (
         f"without looking at a picture, answering each with every class's mean training box: mAP@.5 {blind.map50:.4f}, "
         f"{blind.overlapped:.0%} of the boxes to validate on overlap it by more than half"
     )
-    message = [trivial, *_some("error", errors), *_some("warning", warnings), verdict]
-    return DatasetReport("\n".join([*tables(found), *message]), errors, warnings, folder)
+    return report_dataset(
+        data,
+        (manifest.path, manifest.train, manifest.valid),
+        tables(found),
+        (found.errors, found.warnings),
+        {"splits": {split: split_numbers(found, split) for split in SPLITS}, "blind": vars(blind)},
+        trivial,
+        lambda folder: draw(found, folder),
+    )
 
 
 def split_numbers(found: Survey, split: str) -> dict[str, int]:
@@ -122,11 +106,6 @@ def _images(items: Sequence[Seen]) -> dict[int, int]:
 def _median(sizes: Any) -> str:
     values = np.asarray(sizes, dtype=float).reshape(-1, 2)
     return "x".join(f"{value:.0f}" for value in np.median(values, axis=0)) if len(values) else "-"
-
-
-def _some(kind: str, lines: Sequence[str]) -> list[str]:
-    more = [f"{kind}: {len(lines) - LINES} more, see problems.txt"] if len(lines) > LINES else []
-    return [f"{kind}: {message}" for message in lines[:LINES]] + more
 
 
 def draw(found: Survey, folder: Path) -> list[Path]:

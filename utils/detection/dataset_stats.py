@@ -5,19 +5,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from utils.data.images import UnreadableImageError, image_head, read_image
-from utils.data.manifest import Manifest, read_list
+from utils.data.look_over import LookedAt, duplicates, few, in_both, look_over, with_picture
+from utils.data.manifest import Manifest
 from utils.data.text import read_text
 from utils.detection.label_writer import NOTES
 from utils.detection.labels import clip_to_image, label_path, parse_row
@@ -25,28 +20,18 @@ from utils.detection.overlaps import shared_labels
 from utils.errors import InputError
 from utils.files import no_file
 
-SPLITS = ("train", "valid")
 TURNED = "EXIF turns it (orientation {}); its labels must be of the picture as shown, look at samples.jpg"
 
 
-@dataclass
-class Seen:
+@dataclass(kw_only=True)
+class Seen(LookedAt):
     """One image of a list, with what its files say.
 
-    ``shape`` (height, width) px, None where it can not be decoded. ``boxes`` float32 [n, 5] (class, cx, cy, w, h; 0..1)
-    are those of rows that are right. ``turn`` is the EXIF orientation, 1 for none. ``content`` and ``pixels`` are
-    digests of the file and of the decoded picture. ``errors`` would stop a training, ``warnings`` would not.
+    ``boxes`` float32 [n, 5] (class, cx, cy, w, h; 0..1) are those of rows that are right.
     """
 
-    path: Path
     boxes: np.ndarray
-    shape: tuple[int, int] | None = None
-    content: bytes = b""
-    pixels: bytes = b""
     labelled: bool = True
-    turn: int = 1
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ class Survey:
         found = [message for items in self.splits.values() for seen in items for message in seen.errors]
         images = [seen.path for items in self.splits.values() for seen in items]
         for label, users in shared_labels(images, self.manifest).items():
-            found.append(f"{label}: the label file of {len(users)} images, {_few([str(path) for path in users])}")
+            found.append(f"{label}: the label file of {len(users)} images, {few([str(path) for path in users])}")
         for split, items in self.splits.items():
             if not any(seen.labelled for seen in items):
                 where = label_path(items[0].path, self.manifest.labels)
@@ -96,10 +81,8 @@ class Survey:
         return list(dict.fromkeys(found))
 
     def in_both(self, split: str) -> list[Seen]:
-        """The images of a list that are in the other one too: of the same path, bytes or pixels."""
-        others = [seen for each, items in self.splits.items() if each != split for seen in items]
-        known = {key for seen in others for key in (seen.path, seen.content, seen.pixels)} - {b""}
-        return [seen for seen in self.splits[split] if known & {seen.path, seen.content, seen.pixels}]
+        """The images of a list that are in the other one too."""
+        return in_both(self.splits, split)
 
     def count(self, split: str) -> Counter[int]:
         """Boxes of each class."""
@@ -117,51 +100,16 @@ def survey(manifest: Manifest) -> Survey:
     Raises:
         InputError: a list is missing or empty.
     """
-    lists = {split: read_list(getattr(manifest, split)) for split in SPLITS}
-    paths = list(dict.fromkeys(path for paths in lists.values() for path in paths))
-
-    def look(path: Path) -> Seen:
-        return _with_picture(_with_labels(path, manifest))
-
-    bar = {"desc": "looking at images", "total": len(paths), "delay": 2, "leave": False, "disable": None}
-    # a copy of stderr, because decoding hushes the real one nearly all the time
-    with ThreadPoolExecutor(os.cpu_count()) as pool, os.fdopen(os.dup(2), "w") as shown:
-        seen = dict(zip(paths, tqdm(pool.map(look, paths), file=shown, **bar), strict=True))
+    splits = look_over(manifest, lambda path: with_picture(_with_labels(path, manifest)))
     notes = manifest.train.parent / NOTES
     said = read_text(notes).splitlines() if notes.is_file() else None
-    return Survey(manifest, {split: [seen[path] for path in paths] for split, paths in lists.items()}, said)
-
-
-def duplicates(splits: dict[str, list[Seen]]) -> Iterator[str]:
-    """Images that are in both lists, or twice in one: as a path, as equal bytes, or as equal pixels in another file."""
-    for split, items in splits.items():
-        for path, times in Counter(seen.path for seen in items).items():
-            if times > 1:
-                yield f"{split}: {path} is listed {times} times"
-    for kind, same in (("bytes", lambda seen: seen.content), ("pixels", lambda seen: seen.pixels)):
-        groups: dict[bytes, dict[tuple[str, Path], Seen]] = defaultdict(dict)
-        for split, items in splits.items():
-            for seen in items:
-                if same(seen):
-                    groups[same(seen)][split, seen.path] = seen
-        for group in groups.values():
-            if len(group) < 2 or (kind == "pixels" and len({seen.content for seen in group.values()}) < 2):
-                continue  # files of equal bytes were told already
-            across = len({split for split, _ in group}) > 1
-            where = "train and valid share an image" if across else f"twice in {next(iter(group))[0]}"
-            yield f"{where} (the same {kind}): {_few([str(path) for _, path in group])}"
-
-
-def _few(paths: Sequence[str], most: int = 3) -> str:
-    names = list(dict.fromkeys(paths))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if len(names) > 1 else f"{names[0]}, in both lists"
+    return Survey(manifest, splits, said)
 
 
 def _with_labels(path: Path, manifest: Manifest) -> Seen:
     """The rows of an image's label file that are right, and what is wrong with the others."""
     place = label_path(path, manifest.labels)
-    seen = Seen(path, np.zeros((0, 5), np.float32), labelled=not no_file(place))
+    seen = Seen(path=path, boxes=np.zeros((0, 5), np.float32), labelled=not no_file(place))
     if not seen.labelled:
         seen.errors += [f"{place}: {no_file(place)}"] * (no_file(place) != "no such file")
         return seen
@@ -181,19 +129,4 @@ def _with_labels(path: Path, manifest: Manifest) -> Seen:
         else:
             rows.append(row)
     seen.boxes = clip_to_image(np.array(rows, dtype=np.float32).reshape(-1, 5))
-    return seen
-
-
-def _with_picture(seen: Seen) -> Seen:
-    """The image's size and digests."""
-    try:
-        image = read_image(seen.path)
-    except UnreadableImageError as error:
-        seen.errors.append(str(error))
-        return seen
-    height, width = image.shape[:2]
-    seen.shape = (height, width)
-    seen.turn = image_head(seen.path).turn
-    seen.content = hashlib.blake2b(seen.path.read_bytes(), digest_size=16).digest()
-    seen.pixels = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{height}x{width}".encode()).digest()
     return seen

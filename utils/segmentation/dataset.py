@@ -64,7 +64,8 @@ class MaskDataset(ImageFiles):
     ) -> None:
         super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
         self.masks = [mask_path(image, manifest) for image in self.images]
-        lacking = next((mask for mask in self.masks if not mask.is_file()), None)
+        pairs = zip(self.images, self.masks, strict=True)
+        lacking = next((mask for image, mask in pairs if mask == image or not mask.is_file()), None)
         if lacking is not None:
             raise InputError(f"{lacking}: no such mask; put one there, or take its image from {images}")
         self.augment = (

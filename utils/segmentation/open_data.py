@@ -14,7 +14,17 @@ import numpy as np
 from PIL import Image
 
 from utils.data.conversions import kept, publish
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, open_place, read_manifest, read_names
+from utils.data.manifest import (
+    IMAGE_SUFFIXES,
+    SAMPLE,
+    Manifest,
+    list_text,
+    open_place,
+    read_list,
+    read_manifest,
+    read_names,
+)
+from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
 from utils.segmentation.sample import NAME, prepare_sample
@@ -33,6 +43,21 @@ def open_data(place: Path | str) -> Manifest:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
     return open_place(place, _folder, "images/, masks/ and names.txt", NAME, prepare_sample)
+
+
+def is_of_masks(place: Path) -> bool:
+    """Whether a folder, or a ``.data`` file, is of pictures with masks: the first picture has one, or would have."""
+    if place.is_dir():
+        return any(
+            (place / images).is_dir() and (place / masks).is_dir() for images, masks in zip(IMAGES, MASKS, strict=True)
+        )
+    if is_sample(place, NAME):
+        return True
+    if not place.is_file() or place.suffix.lower() == ".csv" or place.resolve() == SAMPLE:
+        return False
+    manifest = read_manifest(place)
+    first = read_list(manifest.train)[0]
+    return mask_path(first, manifest) != first and mask_path(first, manifest).is_file()
 
 
 def mask_path(image: Path, manifest: Manifest) -> Path:
