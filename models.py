@@ -31,6 +31,7 @@ from utils.quantization.qat_checkpoint import as_integers
 from utils.spiking.snn_checkpoint import open_spiking
 from utils.temporal.execution import Clock, Memories, Passage, clock_of, initial_gamma
 from utils.temporal.neurons import make_neuron
+from utils.temporal.recurrence import make_recurrence
 from utils.temporal.straight_through import binary_weight, sharpness_at
 
 
@@ -101,8 +102,8 @@ class Darknet(nn.Module):
     order; decoding is utils/detection's. ``activations`` returns the output of every layer instead.
 
     With neurons that keep state it runs ``timesteps`` steps from rest, over one image or over frames [N, T, C, H, W],
-    and a head's map is the mean over them; ``advance`` goes on from a state. Its activations are [T * N, C, H, W] from
-    the first neuron on.
+    and a head's map is the mean over them, that of [sequence] all of them; ``advance`` goes on from a state. Its
+    activations are [T * N, C, H, W] from the first neuron on.
     """
 
     def __init__(self, spec: s.ModelSpec) -> None:
@@ -115,6 +116,9 @@ class Darknet(nn.Module):
             if i in spec.neurons:
                 module = module or Stateless(layer)
                 module.add_module("neuron", make_neuron(spec.neurons[i], width[i]))
+            if i in spec.recurrent:
+                module = nn.Identity()
+                module.add_module("neuron", make_recurrence(spec, i, width[layer.sources[0]]))
             if module is not None:
                 self.layers[str(i)] = module
         for i in spec.normed:
@@ -123,14 +127,14 @@ class Darknet(nn.Module):
                 nn.init.constant_(self.layers[str(i)].bn.weight, gamma)  # type: ignore[union-attr, arg-type]
         self.timesteps = spec.timesteps
         self.clocks: Mapping[bool, Clock] = {
-            frames: clock_of(spec, frames=frames) for frames in (False, True) if spec.neurons
+            frames: clock_of(spec, frames=frames) for frames in (False, True) if spec.stateful
         }
 
     def forward(self, x: Tensor, memory: Memories | None = None, steps: int = 0) -> Any:
         """[N, C, H, W] in 0..1, or frames -> raw head maps; with ``steps`` as `advance`, for wrappers of a module."""
         if steps:
             return self.advance(x, memory or {}, steps)
-        if self.spec.neurons:
+        if self.spec.stateful:
             return self.advance(x, {}, self.timesteps)[0]
         out = run(self.spec, x, self._step, keep=self.spec.heads)
         return [out[i] for i in self.spec.heads]
@@ -145,7 +149,7 @@ class Darknet(nn.Module):
         """
         passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames)
         out = self._through_time(passage, self.spec.heads)
-        return [out[i] for i in self.spec.heads], passage.after
+        return [passage.read(i, out[i]) for i in self.spec.heads], passage.after
 
     def watch(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories, dict[int, Tensor]]:
         """As `advance`, and what every layer of neurons sends, [steps, N, C, H, W] by its number."""
@@ -156,7 +160,7 @@ class Darknet(nn.Module):
 
     def activations(self, x: Tensor) -> dict[int, Tensor]:
         """[N, C, H, W] in 0..1 -> the output of every layer by number, the image itself as -1."""
-        if self.spec.neurons:
+        if self.spec.stateful:
             passage = Passage(self.clocks, x, self.timesteps, {}, frames=self.spec.input_frames)
             return self._through_time(passage, None)
         return run(self.spec, x, self._step)

@@ -21,14 +21,13 @@ from tqdm import tqdm
 from models import Loaded, load_model
 from pipeline.session import ANY, RUNS, image_size, newest
 from pipeline.spiking_training import in_steps, told_of_steps
-from pipeline.tasks import check_idle, task_of
+from pipeline.tasks import check_idle, check_serves, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.darknet.memory import check_memory
 from utils.data.images import HUSH, save_picture
 from utils.data.loader import Batch
-from utils.data.manifest import read_list
 from utils.data.screen import Screen
 from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
@@ -199,6 +198,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
         InputError: ``--img-size``, ``--data`` or ``--carry`` does not fit it.
     """
     task, device = task_of(loaded.spec, str(loaded.path)), select_device(config.device)
+    check_serves(task, loaded.path)
     check_idle(task, config.given)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     check_memory(loaded.spec, size, 1, device)
@@ -220,7 +220,7 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
     if config.source == (SOURCE,):
         data = data_as_trained(config, detector.loaded.data, detector.loaded.path, detector.task).data
         manifest = detector.task.open_data(data)  # composes the sample set where it is not there yet
-        chosen = config.source if data == DATA else read_list(manifest.valid)[:FEW]
+        chosen = config.source if data == DATA else detector.task.listed(manifest.valid)[:FEW]
     sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told before any is read
     for number, frame in enumerate(chain.from_iterable(sources)):
         if number == config.frames:

@@ -15,7 +15,7 @@ import torch
 from models import Darknet
 from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
 from pipeline.spiking_training import as_spiking
-from pipeline.tasks import task_of
+from pipeline.tasks import check_serves, task_of
 from utils.chain.budget import TrainingBudget
 from utils.config.as_trained import data_of_task
 from utils.config.pipeline import STAGES, PipelineConfig
@@ -31,7 +31,7 @@ from utils.darknet.spec import Kernel, ModelSpec
 from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights, tensors
 from utils.darknet.words import FOLLOWED, unused_words
-from utils.data.manifest import Manifest, read_list
+from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.files import check_writable
 from utils.quantization.dequantise import as_floats
@@ -96,22 +96,29 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
     return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False, resize=spec.resize)
 
 
-def check_room(config: RunConfig, spec: ModelSpec, manifest: Manifest, processes: int = 1, device: str = "") -> None:
+def check_room(
+    config: RunConfig, spec: ModelSpec, task: Task, manifest: Manifest, processes: int = 1, device: str = ""
+) -> None:
     """Refuse a training run that does not fit the memory.
 
     Raises:
         InputError: so it is, the images' size is none for this network, or its batch norm would see one value.
     """
-    images, size = len(read_list(manifest.train)), image_size(config.size_asked, spec)
+    images, size = len(task.listed(manifest.train)), image_size(config.size_asked, spec)
     batch = config.batch_size or min(batch_size(spec), max(1, images // STEPS))
     share = -(-min(batch, images) // processes)
     check_memory(spec, size, share, select_device(config.device or device), training=True)
-    alone = next((i for i, layer in spec.kernels.items() if layer.bn and sizes(spec, *size)[i] == (1, 1)), None)
+    alone = next((i for i in _normed(spec) if sizes(spec, *size)[i] == (1, 1)), None)
     if alone is not None and 1 in (share, images % batch):
         raise InputError(
             f"layer {alone} (cfg line {spec.layers[alone].line}): batch norm would see one value, since its map has "
             f"1x1 px and {images} images in batches of {batch} leave one alone; use another --batch-size"
         )
+
+
+def _normed(spec: ModelSpec) -> list[int]:
+    """Layers whose batch norm sees a value a map's px and image of a batch."""
+    return [i for i, layer in enumerate(spec.layers) if getattr(layer, "bn", False) or getattr(layer, "step_norm", 0)]
 
 
 def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
@@ -209,9 +216,8 @@ def budget_of(config: PipelineConfig) -> TrainingBudget:
     Raises:
         InputError: one of them is not there or contradicts itself.
     """
-    spec = spec_of_start(config)
-    manifest = task_of_start(config).open_data(config.data)
-    images = len(read_list(manifest.train))
+    spec, task = spec_of_start(config), task_of_start(config)
+    images = len(task.listed(task.open_data(config.data).train))
     batch = training_batch(config.batch_size, spec, images)
     batches = -(-images // batch)
     how = Learning(lr=1.0, epochs=1, batches=batches, batch_size=batch, nominal=nominal_batch(spec.batch))
@@ -252,7 +258,10 @@ def task_of_start(config: PipelineConfig) -> Task:
     Raises:
         InputError: it is not there, cannot be read, or has no output that a task knows.
     """
-    return task_of(spec_of_start(config), config.weights if _own_cfg(config) else config.cfg or CFG)
+    place = config.weights if _own_cfg(config) else config.cfg or CFG
+    task = task_of(spec_of_start(config), place)
+    check_serves(task, place)
+    return task
 
 
 def with_data(config: PipelineConfig) -> PipelineConfig:
@@ -272,7 +281,7 @@ def check_chain(config: PipelineConfig) -> None:
     """
     last = STAGES.index(config.until or STAGES[-1])
     spec, task = spec_of_start(config), task_of_start(config)
-    check_room(config, spec, task.open_data(config.data))
+    check_room(config, spec, task, task.open_data(config.data))
     if config.act:
         empty = {key: torch.zeros(shape) for _, key, shape in tensors(spec)}
         spec = rewrite_activations(Network(spec, empty), config.act).network.spec
@@ -317,7 +326,7 @@ def fingerprint_of_data(config: PipelineConfig) -> str:
 def _data_fingerprint(task: Task, manifest: Manifest) -> str:
     """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
     message = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
-    for image in [*read_list(manifest.train), *read_list(manifest.valid)]:
+    for image in [*task.listed(manifest.train), *task.listed(manifest.valid)]:
         labels = task.label_file(image, manifest)
         message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
         message.append(sha256(labels) if labels.is_file() else labels.name if labels.is_dir() else "")

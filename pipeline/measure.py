@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table, plain_table
 from utils.spiking.direct import measure_direct
 from utils.spiking.synops import SpikeCost
+from utils.temporal.recurrence import firing_rates
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,14 @@ def measure_once(session: Session[TestConfig]) -> Record:
         row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
     cost = spikes_of(session)
     row |= numbers_of(cost) if cost else {}
+    row |= firing_of(session)
     log.info(task.class_table(metrics))
     log.info(comparison_table(f"{loaded.path.name} ({loaded.kind})", {"value": row}, task=task))
     if cost:
         log.info(operations_table(f"spikes of {loaded.spec.timesteps} steps", cost))
         log.info("\n".join(cost_lines(cost)))
+    if "firing" in row:
+        log.info("%.4f spikes a unit and step, the mean of the recurrent layers", row["firing"])
     time = metrics.timing
     log.info(
         "%.1f ms forward, %.1f ms %s, %.1f ms in all an image, %d threads",
@@ -82,6 +87,16 @@ def spikes_of(session: Session[TestConfig]) -> SpikeCost | None:
     except InputError as error:
         log.info("%s", error)
         return None
+
+
+def firing_of(session: Session[TestConfig]) -> dict[str, float]:
+    """``firing``: spikes a unit and step of recurrent layers that spike, on the first validation sequences."""
+    model = session.loaded.predictor
+    if not isinstance(model, Darknet) or not session.loaded.spec.recurrent:
+        return {}
+    model.to("cpu")(session.validation_images(min(COUNTED, len(session.valid.dataset))))
+    rates = firing_rates(model)
+    return {"firing": statistics.mean(rates.values())} if rates else {}
 
 
 def numbers_of(cost: SpikeCost) -> dict[str, float]:

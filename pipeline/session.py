@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from models import Loaded, load_model
-from pipeline.tasks import check_idle, task_of
+from pipeline.tasks import check_idle, check_serves, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
+from utils.config.measure import TestConfig
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.memory import check_memory
@@ -24,7 +25,7 @@ from utils.darknet.shapes import granularity, sizes
 from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.loader import Loader, make_loader
-from utils.data.manifest import Manifest, read_list
+from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files
 from utils.files import alone, hold, holder, take
@@ -121,7 +122,9 @@ class Session(Generic[C]):
             "macs": counts.macs,
             "bytes": file_bytes(path) if path else None,
             "latency_ms": latency.median,
-            "energy_pj": None if spec.neurons else counts.macs * FP32.mac,  # of spikes it depends on how many there are
+            "energy_pj": None
+            if spec.neurons or spec.recurrent
+            else counts.macs * FP32.mac,  # of spikes it depends on how many there are
         }
 
     def begin(self, script: str) -> Record:
@@ -179,6 +182,8 @@ def open_session(
     weights = Path(given) if given else newest(scripts, sparse=sparse)
     loaded = load_model(weights, getattr(config, "cfg", None))
     task = task_of(loaded.spec, str(loaded.path))
+    if not isinstance(config, TestConfig):
+        check_serves(task, loaded.path)
     check_idle(task, config.given)
     config = data_as_trained(config, loaded.data, loaded.path, task)
     manifest = task.open_data(config.data)
@@ -186,7 +191,7 @@ def open_session(
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
-    check_memory(loaded.spec, size, min(images, len(read_list(manifest.valid))), device)
+    check_memory(loaded.spec, size, min(images, len(task.listed(manifest.valid))), device)
     dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)
     step = granularity(loaded.spec) if rect else 0
     valid = make_loader(dataset, images, workers=config.workers, rect=step)
@@ -283,11 +288,11 @@ def dataset_of(
     )
 
 
-def facts_of(manifest: Manifest) -> dict[str, Any]:
+def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:
     """How many images each list has, and a digest of their names; a checkpoint keeps it."""
     found = {}
     for split, place in (("training", manifest.train), ("validation", manifest.valid)):
-        names = [image.name for image in read_list(place)]
+        names = [image.name for image in task.listed(place)]
         found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     return found
 

@@ -57,7 +57,7 @@ def forward_in_time(config: TrainConfig, spec: ModelSpec) -> FpttOptions | None:
     """
     if config.trainer != "fptt":
         return None
-    if not spec.neurons:
+    if not spec.stateful:
         raise InputError("--trainer fptt: the network has no steps in time; add --spiking ltc, or use --trainer bptt")
     if config.ema and "ema" in config.given:
         raise InputError("--ema and --trainer fptt: fptt measures an average of its own; leave --ema away")

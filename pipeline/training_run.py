@@ -129,7 +129,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     config = data_of_task(config, task)
     main_first(group, lambda: task.open_data(config.data))
     manifest = task.open_data(config.data)
-    check_room(config, read.network.spec, manifest, group.size, group.device)
+    check_room(config, read.network.spec, task, manifest, group.size, group.device)
     seed_all(config.seed)
     start = read if saved else _start(read, config, task, manifest)
     config = config if saved else with_length(config, start.network.spec)
@@ -167,7 +167,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
         stage=stage,
         distillation=distillation,
         group=group,
-        data=facts_of(manifest),
+        data=facts_of(task, manifest),
     )
     run = _restored(run, saved) if saved else run
     _own_seed(run, saved.training.get("ranks", []) if saved else [])

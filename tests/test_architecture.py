@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "dashboard": {"reporting"},
     "task": {"darknet", "data", "reporting"},
     "segmentation": {"darknet", "data", "reporting", "task"},
+    "sequences": {"darknet", "data", "reporting", "task"},
     "classification": {"darknet", "data", "reporting", "task"},
     "detection": {"darknet", "data", "reporting", "task"},
     "distillation": {"darknet", "data", "detection", "task"},
@@ -42,7 +43,7 @@ COMMANDS = {  # modules that are commands -> what they use besides their room's
     "utils/spiking/surgery.py": {"cli"},
 }
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}
-TASK_ROOMS = {"classification", "detection", "segmentation"}  # each a task; who may know which there are:
+TASK_ROOMS = {"classification", "detection", "segmentation", "sequences"}  # each a task; who may know which there are:
 TASK_USERS = ("utils/distillation/", "pipeline/tasks.py", "utils/data/__main__.py", "data/get.py")
 NAMESPACES = {"utils/data/__main__.py"}  # a command below the scripts, with parsers of its own
 PIPELINE_FILES = 26

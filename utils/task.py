@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet.network import State
-from utils.darknet.spec import Classify, Detect, ModelSpec, Output, Segment
+from utils.darknet.spec import Classify, Detect, ModelSpec, Output, Segment, SequenceOutput
 from utils.data.dataset import Unreadable
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Resize
@@ -112,7 +112,9 @@ class Task(Protocol):
     are the terms of its loss, "total" first; ``charts`` draw what ``tables`` writes. ``pictures`` is what
     ``comparison`` and ``separate`` write to: a file and a folder of that name. ``answers`` and ``postprocessing`` are
     words: for what is counted in a picture, and for what follows the network. ``idle`` are fields of a script's config
-    that cannot act for this task, and why. ``net_keys`` are keys of a cfg's [net] that its loss reads.
+    that cannot act for this task, and why. ``net_keys`` are keys of a cfg's [net] that its loss reads. ``confined``
+    says why train.py and test.py alone have a use for its networks, "" where all scripts have. ``made`` names the sets
+    that are no files.
     """
 
     name: str
@@ -127,6 +129,8 @@ class Task(Protocol):
     postprocessing: str
     idle: Mapping[str, str]
     net_keys: frozenset[str]
+    confined: str
+    made: frozenset[str]
 
     # data
 
@@ -135,6 +139,13 @@ class Task(Protocol):
 
         Raises:
             InputError: it is missing or contradicts itself.
+        """
+
+    def listed(self, place: Path) -> list[Path]:
+        """What there is to train or to measure on, by name; ``place`` is a manifest's ``train`` or ``valid``.
+
+        Raises:
+            InputError: there is no such list, or nothing in it.
         """
 
     def label_file(self, image: Path, manifest: Manifest) -> Path:
@@ -272,4 +283,9 @@ def main_columns(task: Task) -> tuple[Column, ...]:
     return TaskFacts.of(task).main
 
 
-TASK_OF: dict[type[Output], str] = {Detect: "detection", Classify: "classification", Segment: "segmentation"}
+TASK_OF: dict[type[Output], str] = {
+    Detect: "detection",
+    Classify: "classification",
+    Segment: "segmentation",
+    SequenceOutput: "sequences",
+}

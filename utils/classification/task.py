@@ -30,7 +30,7 @@ from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Softmax
 from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, same_classes
+from utils.data.manifest import Manifest, read_list, same_classes
 from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.errors import InputError
 from utils.reporting.confusion import plot_confusion
@@ -80,10 +80,16 @@ class ClassificationTask:
         "multi_scale": "training cuts out parts of many sizes already",
     }
     net_keys = frozenset(["label_smooth_eps"])
+    confined = ""
+    made: frozenset[str] = frozenset()
 
     def open_data(self, place: str | Path) -> Manifest:
         """A folder with train/CLASS/ and val/CLASS/, or a ``.data`` file whose lists tell classes by their paths."""
         return open_data(place)
+
+    def listed(self, place: Path) -> list[Path]:
+        """The images of a list or folder."""
+        return read_list(place)
 
     def label_file(self, image: Path, manifest: Manifest) -> Path:
         """The image's folder, which names its class."""

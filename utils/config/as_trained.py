@@ -53,7 +53,7 @@ def data_as_trained(config: C, remembered: str, network: object, task: Task) -> 
         return config
     if remembered in ("", DATA, task.sample):
         return data_of_task(config, task)
-    if not Path(remembered).exists():
+    if remembered.partition(":")[0] not in task.made and not Path(remembered).exists():
         raise InputError(f"{network}: was trained on {remembered}, which is not here; give --data")
     log.info("--data %s, which it was trained on", remembered)
     return replace(config, data=remembered)

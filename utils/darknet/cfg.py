@@ -15,6 +15,8 @@ from utils.darknet.cfg_schema import (
     NET_SECTIONS,
     NEURON,
     NO_PLACE,
+    NO_SEQUENCE,
+    RECURRENT,
     SECOND_NAMES,
 )
 from utils.darknet.neuron_cfg import check_net, read_neuron
@@ -75,6 +77,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     if len(sections) > MOST_SECTIONS:
         raise InputError(f"{name}: {len(sections):,} sections; a cfg has at most {MOST_SECTIONS:,}, use a smaller one")
     net = sections[0]
+    _check_recurrent(sections)
     net.check_words(KEYS["net"])
     layers: list[s.Layer] = []
     for section in sections[1:]:
@@ -106,6 +109,13 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
             "adds what both have, as in Darknet"
         )
     return spec, notes
+
+
+def _check_recurrent(sections: list[Section]) -> None:
+    """Refuse Darknet's recurrent cfgs, whose [lstm] reads letters, by name, before any of their keys."""
+    for section in sections[1:]:
+        if section.kind in RECURRENT and sections[-1].kind != "sequence":
+            raise InputError(f"{section.place}: [{section.kind}] {NO_SEQUENCE}")
 
 
 def _net_channels(net: Section) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from utils.darknet import spec as s
 from utils.darknet.cfg_heads import region, yolo
+from utils.darknet.cfg_recurrent import lstm, rnn, sequence
 from utils.darknet.cfg_schema import (
     NORMALIZATIONS,
     WEIGHT_QUANTS,
@@ -266,4 +267,8 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "region": region,
     "yolo": yolo,
     "Gaussian_yolo": yolo,
+    "lif_rnn": rnn,
+    "ltc_rnn": rnn,
+    "lstm": lstm,
+    "sequence": sequence,
 }

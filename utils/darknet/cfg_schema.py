@@ -14,6 +14,7 @@ NET_SECTIONS = ("net", "network")
 # Of one layer, or in [net] of all; [net]'s decay is Darknet's weight decay (docs/decisions/035).
 NEURON = frozenset("""v_th membrane_decay reset reset_gradient surrogate levels membrane_bits""".split())
 OWN_NEURON = NEURON | {"gate", "adaptive", "replaces"}
+RNN_NEURON = NEURON - {"levels", "membrane_bits"}  # of a recurrent layer's units
 
 SHAPING: dict[str, frozenset[str]] = {
     "net": frozenset(["batch", "subdivisions", "width", "height", "channels", "letter_box", "timesteps", "input"])
@@ -54,6 +55,10 @@ SHAPING: dict[str, frozenset[str]] = {
     "softmax": frozenset(["groups", "temperature", "tree", "spatial"]),
     "segment": frozenset(["classes", "ignore", "factor"]),
     "cost": frozenset(),
+    "lif_rnn": frozenset(["output", "sends", "step_norm"]) | RNN_NEURON,
+    "ltc_rnn": frozenset(["output", "sends", "step_norm", "adaptive"]) | RNN_NEURON,
+    "lstm": frozenset(["output"]),
+    "sequence": frozenset(["predicts", "at", "data", "order"]),
 }
 
 KEYS = {kind: keys | words(kind) | frozenset(REFUSED.get(kind, ())) for kind, keys in SHAPING.items()}
@@ -68,11 +73,16 @@ INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] inp
 SECOND_NAMES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "local_avg": "local_avgpool"}
 """Darknet's other names of sections."""
 
+SENDS = {"none": "spikes", "spikes": "spikes", "membrane": "membrane"}
+PREDICTS = {"none": "class", "class": "class", "value": "value"}
+AT = {"none": "last", "last": "last", "every": "every"}
+ORDERS = {"none": "pixels", "pixels": "pixels", "permuted": "permuted", "rows": "rows"}
+"""What the keys of recurrent layers and of [sequence] may say; "none" where they are not set."""
+RECURRENT = ("lif_rnn", "ltc_rnn", "lstm")
+
+_STATE = "keeps a state from one image to the next, and a network here sees each image alone"
 NO_PLACE = {  # sections that are known and refused -> why
-    **dict.fromkeys(
-        ("rnn", "gru", "lstm", "crnn", "conv_lstm", "history"),
-        "keeps a state from one image to the next, and a network here sees each image alone",
-    ),
+    **dict.fromkeys(("rnn", "gru", "crnn", "conv_lstm", "history"), _STATE),
     "detection": "is the head of YOLOv1, which reads a vector for the whole image; use YOLOv2 or later",
     "yolo_bdp": "predicts boxes with directions, and a box here has none",
     "local": "has other kernels at every px, which no later network has",
@@ -83,3 +93,4 @@ NO_PLACE = {  # sections that are known and refused -> why
         "is YOLOR's, whose weights are no .weights file; multiply it into the convolution beside it",
     ),
 }
+NO_SEQUENCE = f"{_STATE}; end the cfg in [sequence], whose network sees a sequence step by step"  # of RECURRENT

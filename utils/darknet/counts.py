@@ -10,7 +10,7 @@ from typing import Any
 
 from utils.darknet.ops import facts, rule
 from utils.darknet.shapes import channels, densities, sizes
-from utils.darknet.spec import Conv, Layer, ModelSpec, Shortcut, SqueezeExcite, TransposedConv
+from utils.darknet.spec import Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,15 @@ def _learned(layer: Layer, given: int) -> int:
 
 
 def _weights(layer: Layer, given: int) -> int:
-    return sum(math.prod(held.shape) for held in facts(layer).tensors(layer, given) if len(held.shape) > 1)
+    held = facts(layer).tensors(layer, given)
+    return sum(math.prod(each.shape) for each in held if each.learned and len(each.shape) > 1)
 
 
 MACS: dict[type[Layer], Callable[[Any, _Work], int]] = {
     Conv: lambda layer, work: round(work.weights * work.area * work.dense),
     TransposedConv: lambda layer, work: work.weights * work.read,
     SqueezeExcite: lambda layer, work: work.weights,
+    Recurrent: lambda layer, work: work.weights,  # of one step
     Shortcut: lambda layer, work: len(layer.sources) * work.channels * work.area if layer.weighted else 0,
     Layer: lambda layer, work: 0,
 }

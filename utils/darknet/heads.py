@@ -28,7 +28,7 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
         while j >= 0 and j not in kernels and isinstance(spec.layers[i], s.Classify) and _averages(spec.layers[j]):
             j = spec.layers[j].sources[0]
         if j not in kernels:
-            what = "an output" if hasattr(spec.layers[i], "temperature") else "a detection head"
+            what = "a detection head" if hasattr(spec.layers[i], "own_anchors") else "an output"
             raise InputError(f"cfg line {spec.layers[i].line}: {what} must follow a [convolutional]")
         found[i] = j
     return found

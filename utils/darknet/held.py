@@ -76,3 +76,25 @@ def sum_tensors(layer: s.Shortcut, given: int) -> tuple[Held, ...]:
     shape = layer.weights_shape(given)
     weights = (Held("weights", shape, out=1 if len(shape) > 1 else None),) if layer.weighted else ()
     return (*weights, *neuron_tensors(layer, given))
+
+
+def rnn_tensors(layer: s.SpikingRnn, given: int) -> tuple[Held, ...]:
+    """Of [lif_rnn] and [ltc_rnn]: what comes in, what comes back, the gates, then the norms."""
+    width, steps = layer.filters, layer.step_norm
+    gates = ("tau_m", "tau_adp") if layer.neuron.adaptive in (None, True) else ("tau_m",)
+    parts = [("neuron.input.bias", (width,)), ("neuron.input.weight", (width, given))]
+    parts += [("neuron.back.weight", (width, width))]
+    for gate in gates if layer.neuron_kind == "ltc" else ():
+        parts += [(f"neuron.{gate}.bias", (width,)), (f"neuron.{gate}.weight", (width, 2 * width))]
+    for norm in ("input_norm", "back_norm") if steps else ():
+        parts += [(f"neuron.{norm}.weight", (width,))]
+        parts += [(f"neuron.{norm}.running_{name}", (steps, width)) for name in ("mean", "var")]
+    return tuple(Held(key, shape) for key, shape in parts)
+
+
+def lstm_tensors(layer: s.Lstm, given: int) -> tuple[Held, ...]:
+    """Of [lstm]: of what comes in and of what comes back the bias and the weights, in torch's order of gates (ifgo)."""
+    width = layer.filters
+    shapes = {"bias": (4 * width,), "weight_ih": (4 * width, given), "weight_hh": (4 * width, width)}
+    keys = [("bias_ih", "bias"), ("weight_ih", "weight_ih"), ("bias_hh", "bias"), ("weight_hh", "weight_hh")]
+    return tuple(Held(f"neuron.cell.{key}_l0", shapes[shape]) for key, shape in keys)

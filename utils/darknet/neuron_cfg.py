@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg_schema import INPUTS, NEURON
+from utils.darknet.cfg_schema import INPUTS, NEURON, RNN_NEURON
 from utils.darknet.neuron_spec import ACTS_FOR, GATES, NEURONS, RESETS, SURROGATES, NeuronKeys
 from utils.darknet.sections import Section
 from utils.errors import InputError
@@ -50,10 +50,13 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     Raises:
         InputError: names the line.
     """
+    _check_sequence(net, spec)
     kinds = {neuron.kind for neuron in spec.neurons.values()}
+    units = {layer.neuron_kind for layer in spec.recurrent.values()}
     for key in (NEURON | set(TIMES)) & net.options.keys():
         wanted = ACTS_FOR.get(key, NEURONS)
-        if not kinds & set(wanted):
+        acts = kinds | (units if key in RNN_NEURON else set())
+        if not acts & set(wanted) and not (key in TIMES and spec.stateful):
             names = ", ".join(wanted)
             raise InputError(
                 f"{net.name} line {net.options[key][0]}: {key}= acts with activation={names}, and no layer has one; "
@@ -63,6 +66,20 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     net.one_of("input", INPUTS)
     if kinds and "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network with neurons ({', '.join(sorted(kinds))}) needs timesteps=")
+
+
+def _check_sequence(net: Section, spec: s.ModelSpec) -> None:
+    """Refuse a network of sequences that sees no steps, or remembers none."""
+    place = next((layer.line for layer in spec.layers if isinstance(layer, s.SequenceOutput)), None)
+    if place is None:
+        return
+    if not spec.input_frames or "timesteps" not in net.options:
+        raise InputError(f"{net.place}: a network that ends in [sequence] needs input=frames and timesteps=")
+    if not spec.stateful:
+        raise InputError(
+            f"{net.name} line {place}: [sequence] reads a network that keeps no state from step to step; put an "
+            "[ltc_rnn], [lif_rnn] or [lstm] before it"
+        )
 
 
 def with_neurons(

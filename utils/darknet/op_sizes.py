@@ -34,6 +34,16 @@ def connected_size(layer: s.Connected, given: Size) -> Size:
     return 1, 1
 
 
+def recurrent_size(layer: s.Recurrent, given: Size) -> Size:
+    """One px, of one px: a unit reads values, not maps."""
+    if given != (1, 1):
+        raise InputError(
+            f"cfg line {layer.line}: a recurrent layer reads 1x1 px at every step, this one {given[0]}x{given[1]}; set "
+            "width=1 and height=1 in [net], or put an [avgpool] before it"
+        )
+    return 1, 1
+
+
 def crop_size(layer: s.Crop, given: Size) -> Size:
     """What it keeps."""
     if given != layer.given:

@@ -12,7 +12,16 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from utils.darknet import spec as s
-from utils.darknet.held import Held, connected_tensors, gate_tensors, kernel_tensors, neuron_tensors, sum_tensors
+from utils.darknet.held import (
+    Held,
+    connected_tensors,
+    gate_tensors,
+    kernel_tensors,
+    lstm_tensors,
+    neuron_tensors,
+    rnn_tensors,
+    sum_tensors,
+)
 from utils.darknet.op_sizes import (
     Size,
     connected_size,
@@ -23,6 +32,7 @@ from utils.darknet.op_sizes import (
     fitted_size,
     parted_size,
     pool_size,
+    recurrent_size,
     route_density,
     spread_density,
     whole_ratio,
@@ -194,6 +204,11 @@ def _detect_width(layer: s.Detect, given: list[int], place: str) -> int:
     return given[0]
 
 
+_RECURRENT: dict[str, Any] = {
+    "computes": True,
+    "channels": lambda layer, given, place: layer.filters,
+    "size": recurrent_size,
+}
 OPS: dict[type[s.Layer], OpFacts] = {
     s.Conv: OpFacts(
         "convolutional",
@@ -297,5 +312,9 @@ OPS: dict[type[s.Layer], OpFacts] = {
     s.GaussianYolo: OpFacts("Gaussian_yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Region: OpFacts("region", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
     s.Segment: OpFacts("segment", hands_on=True, identity=True, channels=_segment_width, density=_as_dense),
+    s.LifRnn: OpFacts("lif_rnn", **_RECURRENT, tensors=rnn_tensors),
+    s.LtcRnn: OpFacts("ltc_rnn", **_RECURRENT, tensors=rnn_tensors),
+    s.Lstm: OpFacts("lstm", **_RECURRENT, tensors=lstm_tensors),
+    s.SequenceOutput: OpFacts("sequence", hands_on=True, identity=True, density=_as_dense),
     s.Softmax: OpFacts("softmax", hands_on=True, identity=True, channels=_groups_width, density=_as_dense),
 }

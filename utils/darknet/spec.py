@@ -32,6 +32,7 @@ from utils.darknet.layers import (
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
 from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Segment, Softmax, Yolo
+from utils.darknet.recurrent_layers import LifRnn, Lstm, LtcRnn, Recurrent, SequenceOutput, SpikingRnn
 
 __all__ = [
     "Activated",
@@ -47,21 +48,27 @@ __all__ = [
     "GaussianYolo",
     "Kernel",
     "Layer",
+    "LifRnn",
     "LocalAvgPool",
+    "Lstm",
+    "LtcRnn",
     "MaxPool",
     "ModelSpec",
     "Options",
     "Output",
     "Pool",
     "Product",
+    "Recurrent",
     "Region",
     "Reorg",
     "Reorg3d",
     "Route",
     "ScaleChannels",
     "Segment",
+    "SequenceOutput",
     "Shortcut",
     "Softmax",
+    "SpikingRnn",
     "SqueezeExcite",
     "TransposedConv",
     "Upsample",
@@ -154,7 +161,7 @@ class ModelSpec:
 
     @property
     def timesteps(self) -> int:
-        """Steps that a network with neurons runs for one image, T; 1 of others."""
+        """Steps that a network with state runs for one image, or of one sequence, T; 1 of others."""
         return self._number("timesteps", 1)
 
     @property
@@ -168,9 +175,20 @@ class ModelSpec:
         kinds = {i: layer for i, layer in self.activated.items() if layer.activation in NEURONS}
         return {i: self.neuron_of(layer) for i, layer in kinds.items()}
 
-    def neuron_of(self, layer: Activated) -> NeuronSpec:
+    def neuron_of(self, layer: Activated | SpikingRnn) -> NeuronSpec:
         """A layer's neuron, every choice made."""
-        return neuron_spec(layer.activation, layer.neuron, self.neuron, self.timesteps)
+        kind = layer.activation if isinstance(layer, Activated) else layer.neuron_kind
+        return neuron_spec(kind, layer.neuron, self.neuron, self.timesteps)
+
+    @cached_property
+    def recurrent(self) -> dict[int, Recurrent]:
+        """The layers that read what they made at the step before by number, in cfg order."""
+        return {i: layer for i, layer in enumerate(self.layers) if isinstance(layer, Recurrent)}
+
+    @cached_property
+    def stateful(self) -> frozenset[int]:
+        """Layers that keep state from step to step: those of ``neurons`` and ``recurrent``."""
+        return frozenset(self.neurons) | frozenset(self.recurrent)
 
     @cached_property
     def last_readers(self) -> dict[int, int]:

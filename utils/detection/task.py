@@ -15,7 +15,7 @@ from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec
 from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, same_classes
+from utils.data.manifest import Manifest, read_list, same_classes
 from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.detection import results, show
 from utils.detection.augment import Augment
@@ -77,10 +77,16 @@ class DetectionTask:
     postprocessing = "decode and NMS"
     idle: Mapping[str, str] = {}
     net_keys: frozenset[str] = frozenset()
+    confined = ""
+    made: frozenset[str] = frozenset()
 
     def open_data(self, place: str | Path) -> Manifest:
         """A ``.data`` file; or a folder: of a Pascal VOC set, or with images/train, images/val and labels/."""
         return open_data(place)
+
+    def listed(self, place: Path) -> list[Path]:
+        """The images of a list or folder."""
+        return read_list(place)
 
     def label_file(self, image: Path, manifest: Manifest) -> Path:
         """A row a box, in a file named as the image is."""

@@ -16,7 +16,7 @@ from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Segment
 from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, same_classes
+from utils.data.manifest import Manifest, read_list, same_classes
 from utils.data.transforms import Jitter, Letterbox, Resize, as_inputs
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
@@ -75,10 +75,16 @@ class SegmentationTask:
         "t_data": "a teacher of masks judges the labelled pictures",
     }
     net_keys: frozenset[str] = frozenset()
+    confined = ""
+    made: frozenset[str] = frozenset()
 
     def open_data(self, place: str | Path) -> Manifest:
         """A folder with images/, masks/ and names.txt, or a ``.data`` file whose ``labels`` is the folder of masks."""
         return open_data(place)
+
+    def listed(self, place: Path) -> list[Path]:
+        """The images of a list or folder."""
+        return read_list(place)
 
     def label_file(self, image: Path, manifest: Manifest) -> Path:
         """The mask of the same name."""

@@ -36,15 +36,19 @@ def clock_of(spec: s.ModelSpec, *, frames: bool) -> Clock:
     """Which edges of a network have an axis of time, if the image has one (``frames``) or has not."""
     timed: set[int] = {-1} if frames else set()
     averaging = _read_outs(spec)
+    stateful = spec.stateful
     for i, layer in enumerate(spec.layers):
-        if i in spec.neurons or (i not in averaging and timed & set(layer.sources)):
+        if i in stateful or (i not in averaging and timed & set(layer.sources)):
             timed.add(i)
     return Clock(frozenset(timed), averaging)
 
 
 def _read_outs(spec: s.ModelSpec) -> frozenset[int]:
-    """Outputs, and the linear kernels that nobody else reads: of those the mean comes after or before, as one likes."""
-    outputs = set(spec.heads)
+    """Outputs, and the linear kernels that nobody else reads: of those the mean comes after or before, as one likes.
+
+    An output of sequences is asked for every step.
+    """
+    outputs = {i for i in spec.heads if not isinstance(spec.layers[i], s.SequenceOutput)}
     found = set(outputs)
     for i, layer in spec.kernels.items():
         readers = {j for j, other in enumerate(spec.layers) if i in other.sources}
@@ -88,6 +92,10 @@ class Passage:
         over_time = self._unfolded(current) if timed else current.expand(self.steps, *current.shape)
         sent, self.after[i] = neuron.unroll(over_time, self.before.get(i) or neuron.start(over_time[0]))
         return sent.flatten(0, 1)
+
+    def read(self, i: int, value: Tensor) -> Tensor:
+        """What leaves the network at an output: its mean over time, or every step of it as [N, T, C, H, W]."""
+        return self._unfolded(value).transpose(0, 1) if i in self.clock.timed else value
 
     def _unfolded(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (self.steps, -1))

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,14 @@ from utils.errors import InputError
 from utils.training.update import Backprop, Loss, as_float
 
 FRAMES = 5  # axes of a batch that has steps of its own: [N, T, C, H, W]
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """A batch whose loss is of its steps, and not of all of it."""
+
+    def between(self, begin: int, end: int) -> Any:
+        """The batch of steps begin to end - 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,7 @@ class Fptt(Backprop):
         with self.precision.autocast(), teacher.watching(self.model) if teacher else nullcontext():
             outputs, memory = model(shown, memory, end - begin)
         outputs = as_float(outputs)
-        terms = dict(loss(outputs, batch))
+        terms = dict(loss(outputs, batch.between(begin, end) if isinstance(batch, HasSteps) else batch))
         if teacher:
             taught = teacher(images, outputs, batch)
             terms |= {**taught, "total": terms["total"] + sum(taught.values())}
