@@ -78,14 +78,22 @@ def saved_bytes(spec: ModelSpec, *, steps: int, segments: int, batch: int) -> in
     memory: dict[int, tuple[torch.Tensor, ...]] = {}
     for begin, end in FpttOptions(timesteps=steps, segments=segments).parts():
         saved: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, saved=saved: (saved.__setitem__(t.data_ptr(), t.nbytes), t)[1], lambda t: t
-        ):
+        with _counted(saved):
             out, found = model.advance(x[:, begin:end], memory, end - begin)
             loss(out, whole_batch.between(begin, end))["total"].backward()
         most = max(most, sum(saved.values()))
         memory = {i: tuple(value.detach() for value in values) for i, values in found.items()}
     return most
+
+
+def _counted(saved: dict[int, int]) -> torch.autograd.graph.saved_tensors_hooks:
+    """The bytes of what is saved meanwhile, each place in memory once."""
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        saved[value.data_ptr()] = value.nbytes
+        return value
+
+    return torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
 
 
 def _truth(spec: ModelSpec, batch: int) -> torch.Tensor:
