@@ -101,7 +101,8 @@ def test_rows_say_where_the_values_of_a_kind_come_from():
     for kind, known in OPS.items():
         table = VALUES if known.computes else MOVES
         own = any(k in table for k in kind.__mro__)
-        assert own or kind in (s.Conv, s.Connected, s.TransposedConv, s.SqueezeExcite), kind
+        with_tensors = (s.Conv, s.Connected, s.TransposedConv, s.SqueezeExcite, s.LifRnn, s.LtcRnn, s.Lstm)
+        assert own or kind in with_tensors, kind
 
 
 def test_a_kind_nobody_knows_is_refused_by_name_everywhere():
