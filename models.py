@@ -15,6 +15,7 @@ from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS, linear
 from utils.darknet.cfg import read_cfg
 from utils.darknet.forward import without_tensors
+from utils.darknet.implicit import fold_implicit
 from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.onnx_model import open_onnx
@@ -81,6 +82,18 @@ class WeightedSum(nn.Module):
         """[N, C, H, W] of every source -> the activation of their weighted sum."""
         shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
         return self.activation(sum(x * share for x, share in zip(alike(given), shares, strict=True)))
+
+
+class ImplicitValues(nn.Module):
+    """``[implicit_add]`` and ``[implicit_mul]``; their values begin as YOLOR's do, with a deviation of 0.02."""
+
+    def __init__(self, layer: s.Implicit) -> None:
+        super().__init__()
+        self.implicit = nn.Parameter(torch.normal(float(layer.start), 0.02, (layer.filters,)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any image -> [1, C, 1, 1]."""
+        return self.implicit[None, :, None, None]
 
 
 class Stateless(nn.Module):
@@ -182,6 +195,7 @@ class Darknet(nn.Module):
 MODULES: dict[type[s.Layer], Callable[[Any, int], nn.Module | None]] = {  # (layer, channels in) -> what has tensors
     s.Kernel: ConvBlock,
     s.SqueezeExcite: lambda layer, width: SqueezeExcite(width, layer.squeeze),
+    s.Implicit: lambda layer, width: ImplicitValues(layer),
     s.Shortcut: lambda layer, width: WeightedSum(layer, width) if layer.weighted else None,
     s.Dropout: lambda layer, width: nn.Dropout(layer.probability),
     s.Layer: lambda layer, width: None,
@@ -251,8 +265,9 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     common["data"] = str(checkpoint.meta.get("data", ""))
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
-        model: nn.Module = build(checkpoint.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Loaded(model, spec, "float", network=checkpoint.network, **common)
+        network = fold_implicit(checkpoint.network)
+        model: nn.Module = build(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Loaded(model, network.spec, "float", network=network, **common)
     if checkpoint.kind == "spiking":
         model, spiking = open_spiking(checkpoint, str(path))
         return Loaded(model, spec, "spiking", integer=spiking, **common)

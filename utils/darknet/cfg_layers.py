@@ -195,6 +195,22 @@ def _product(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Product(sources=sources, line=sec.line, activation=sec.activation("linear"))
 
 
+def _implicit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sec.required("filters")
+    kind = s.ImplicitAdd if sec.kind == "implicit_add" else s.ImplicitMul
+    return kind(sources=(-1,), line=sec.line, filters=sec.integer("filters", 1, 1))
+
+
+def _informed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+    sources = (len(layers) - 1, *sec.references("from", len(layers)))
+    if len(sources) != 2 or not isinstance(layers[sources[1]], s.Implicit):
+        raise InputError(
+            f"{sec.place}: [{sec.kind}] wants one [implicit_add] or [implicit_mul]; from= names no such layer"
+        )
+    kind = s.ShiftChannels if sec.kind == "shift_channels" else s.ControlChannels
+    return kind(sources=sources, line=sec.line)
+
+
 def _left_half(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     """The first half of each source: written as the [route] with groups=2 that it is."""
     return s.Route(sources=sec.references("layers", len(layers)), line=sec.line, groups=2)
@@ -264,6 +280,10 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "reorg3d": _reorg3d,
     "route_lhalf": _left_half,
     "sam": _product,
+    "implicit_add": _implicit,
+    "implicit_mul": _implicit,
+    "shift_channels": _informed,
+    "control_channels": _informed,
     "region": region,
     "yolo": yolo,
     "Gaussian_yolo": yolo,

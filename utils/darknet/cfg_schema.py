@@ -46,6 +46,8 @@ SHAPING: dict[str, frozenset[str]] = {
     "se": frozenset(["squeeze", "reduction", "filters"]),
     "scale_channels": frozenset(["from", "activation"]),
     "sam": frozenset(["from", "activation"]),
+    **dict.fromkeys(("implicit_add", "implicit_mul"), frozenset(["filters"])),
+    **dict.fromkeys(("shift_channels", "control_channels"), frozenset(["from"])),
     "dropout": frozenset(["probability"]),
     "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
     "Gaussian_yolo": frozenset("""mask anchors num classes scale_x_y nms_kind beta_nms""".split()),
@@ -89,8 +91,8 @@ NO_PLACE = {  # sections that are known and refused -> why
     "normalization": "normalises over channels, as networks did before batch norm",
     "contrastive": "learns embeddings for Darknet's tracking and gives no boxes; take it and what it alone reads out",
     **dict.fromkeys(
-        ("implicit_add", "implicit_mul", "implicit_cat", "shift_channels", "control_channels", "alternate_channels"),
-        "is YOLOR's, whose weights are no .weights file; multiply it into the convolution beside it",
+        ("implicit_cat", "alternate_channels"),
+        "puts learned channels beside those of a map; use [implicit_add]",
     ),
 }
 NO_SEQUENCE = f"{_STATE}; end the cfg in [sequence], whose network sees a sequence step by step"  # of RECURRENT

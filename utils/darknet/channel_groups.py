@@ -254,6 +254,11 @@ def _gated(i: int, layer: s.ScaleChannels, given: list[Tensor], links: _Links) -
     return given[0]
 
 
+def _informed(i: int, layer: s.Informed, given: list[Tensor], links: _Links) -> Tensor:
+    links.join(f"cfg line {layer.line}: tied to its implicit values", torch.stack(given))
+    return given[0]
+
+
 def _reorg(i: int, layer: s.Reorg, given: list[Tensor], links: _Links) -> Tensor:
     # Darknet takes each stride^2 channels for one image, so rows of neighbours mix: they go together, whole.
     blocks = given[0].view(-1, layer.stride**2).T
@@ -274,6 +279,8 @@ WIRES: dict[type[s.Layer], Callable[[int, Any, list[Tensor], _Links], Tensor]] =
     s.Fitted: _fitted,
     s.ScaleChannels: _gated,
     s.Product: _multiplied,
+    s.Implicit: lambda i, layer, given, links: links.fresh(layer.filters),
+    s.Informed: _informed,
     s.Reorg: _reorg,
     s.Reorg3d: lambda i, layer, given, links: given[0].repeat(layer.stride**2),
     s.Route: _route,

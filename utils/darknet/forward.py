@@ -117,6 +117,8 @@ VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.Activation: lambda layer, inputs: inputs[0],
     s.ScaleChannels: lambda layer, inputs: inputs[1] * inputs[0],
     s.Product: lambda layer, inputs: inputs[0] * inputs[1],
+    s.ShiftChannels: lambda layer, inputs: inputs[0] + inputs[1],
+    s.ControlChannels: lambda layer, inputs: inputs[0] * inputs[1],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),
     s.LocalAvgPool: _local_mean,
     s.Crop: _crop,

@@ -25,7 +25,7 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     found, kernels = {}, spec.kernels
     for i in spec.heads:
         j = spec.layers[i].sources[0]
-        while j >= 0 and j not in kernels and isinstance(spec.layers[i], s.Classify) and _averages(spec.layers[j]):
+        while j >= 0 and j not in kernels and _passes(spec.layers[j], spec.layers[i]):
             j = spec.layers[j].sources[0]
         if j not in kernels:
             what = "a detection head" if hasattr(spec.layers[i], "own_anchors") else "an output"
@@ -34,9 +34,10 @@ def head_convolutions(spec: s.ModelSpec) -> dict[int, int]:
     return found
 
 
-def _averages(layer: s.Layer) -> bool:
-    """Whether scores may pass it on their way to the output: a global average, or what is nothing at inference."""
-    return facts(layer).identity or facts(layer).section == "avgpool"
+def _passes(layer: s.Layer, output: s.Layer) -> bool:
+    """Whether scores may pass a layer on their way to the output: implicit values, or an average of a class's map."""
+    averages = facts(layer).identity or facts(layer).section == "avgpool"
+    return isinstance(layer, s.Informed) or (isinstance(output, s.Classify) and averages)
 
 
 def class_count(spec: s.ModelSpec) -> int:

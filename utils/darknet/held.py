@@ -71,6 +71,11 @@ def gate_tensors(layer: s.SqueezeExcite, given: int) -> tuple[Held, ...]:
     return Held("fc1.weight", (layer.squeeze, given), into=1), Held("fc2.weight", (given, layer.squeeze), out=0)
 
 
+def implicit_tensors(layer: s.Implicit, given: int) -> tuple[Held, ...]:
+    """A value a channel."""
+    return (Held("implicit", (layer.filters,), out=0),)
+
+
 def sum_tensors(layer: s.Shortcut, given: int) -> tuple[Held, ...]:
     """Of a weighted sum: its weights."""
     shape = layer.weights_shape(given)

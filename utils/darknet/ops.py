@@ -16,6 +16,7 @@ from utils.darknet.held import (
     Held,
     connected_tensors,
     gate_tensors,
+    implicit_tensors,
     kernel_tensors,
     lstm_tensors,
     neuron_tensors,
@@ -300,6 +301,22 @@ OPS: dict[type[s.Layer], OpFacts] = {
         size=parted_size,
         stride=lambda layer, given: given * layer.stride,
     ),
+    **{
+        kind: OpFacts(
+            section,
+            computes=True,
+            lists_sources=True,
+            channels=lambda layer, given, place: layer.filters,
+            size=lambda layer, given: (1, 1),
+            stride=lambda layer, given: Fraction(0),
+            tensors=implicit_tensors,
+        )
+        for kind, section in ((s.ImplicitAdd, "implicit_add"), (s.ImplicitMul, "implicit_mul"))
+    },
+    **{
+        kind: OpFacts(section, computes=True, takes=lambda first, other: other == (1, 1), channels=_joined_width)
+        for kind, section in ((s.ShiftChannels, "shift_channels"), (s.ControlChannels, "control_channels"))
+    },
     s.Dropout: OpFacts("dropout", hands_on=True, keeps_constants=True, identity=True, density=_as_dense),
     s.Reorg: OpFacts(
         "reorg",

@@ -156,6 +156,10 @@ SECTIONS: dict[str, Words] = {
     "segment": {},
     "softmax": {"noloss": "no loss of its own in training"},
     "sam": {},
+    "implicit_add": {},
+    "implicit_mul": {},
+    "shift_channels": {},
+    "control_channels": {},
     "reorg3d": {},
     "route_lhalf": {},
     "dropout": {

@@ -171,6 +171,8 @@ KEYS: dict[type[s.Layer], Callable[[Any, str], Lines]] = {  # (layer, the source
     s.SqueezeExcite: lambda layer, references: [("squeeze", layer.squeeze)],
     s.ScaleChannels: lambda layer, references: [("from", references), ("activation", layer.activation)],
     s.Product: lambda layer, references: [("from", references), ("activation", layer.activation)],
+    s.Implicit: lambda layer, references: [("filters", layer.filters)],
+    s.Informed: lambda layer, references: [("from", references)],
     s.Reorg3d: lambda layer, references: [("stride", layer.stride)],
     s.Dropout: lambda layer, references: [("probability", _number(layer.probability))],
     s.Reorg: lambda layer, references: [("stride", layer.stride)],

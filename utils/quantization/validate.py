@@ -92,6 +92,13 @@ def _check_product(layer: s.Product, place: str, allowed: tuple[str, ...]) -> No
     )
 
 
+def _check_implicit(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
+    raise InputError(
+        f"{place}: implicit values have no integer form while they are learned; train without --quantized, then "
+        "quantize.py, which folds them into the convolutions beside them"
+    )
+
+
 def _fits(layer: s.Layer, place: str, allowed: tuple[str, ...]) -> None:
     """Nothing to object."""
 
@@ -101,6 +108,8 @@ CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # 
     s.Activated: _check_activation,
     s.LocalAvgPool: _check_window,
     s.Product: _check_product,
+    s.Implicit: _check_implicit,
+    s.Informed: _check_implicit,
     **dict.fromkeys(
         (
             s.MaxPool,
