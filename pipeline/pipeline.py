@@ -169,12 +169,13 @@ def _stage(
     """
     start = [*left.values()][-1] if left else None
     baseline = next(iter(left.values())).score if left else None
-    seen = StageView(budget, config.max_drop, baseline, start.score if start else None)
+    gave_way = start is not None and bool(start.kept)  # another than its first try
+    seen = StageView(budget, config.max_drop, baseline, start.score if start else None, gave_way)
     ran: list[_Ran] = []
     while (asked := stage.decision.next(seen, [each.tried for each in ran])) is not None:
         if here and asked.flags:
             log.info("%s: %s", " ".join(map(str, asked.flags)), asked.why)
-        ran.append(_try(config, stage, asked, left, before, [each.best for each in ran], here))
+        ran.append(_try(config, stage, asked, left, before, ran, here))
     tried = [each.tried for each in ran]
     kept = stage.decision.kept(seen, tried)
     chosen = ran[len(ran) - 1 if kept is None else kept]
@@ -190,7 +191,15 @@ def _stage(
     if path is None or not path.is_file():
         raise InputError(f"{chosen.record.folder}: the network this stage left is gone; delete this folder")
     return Left(
-        path, chosen.record, score, chosen.print_, chosen.command, tuple(tried), kept, chosen.tried.given.taught
+        path,
+        chosen.record,
+        score,
+        chosen.print_,
+        chosen.command,
+        tuple(tried),
+        kept,
+        chosen.tried.given.taught,
+        hardest=ran[0].last,
     )
 
 
@@ -200,13 +209,16 @@ def _try(
     asked: Try,
     left: Mapping[str, Left],
     before: str,
-    bests: Sequence[Path | None],
+    ran: Sequence[_Ran],
     here: _Here | None,
 ) -> _Ran:
     """One run of a stage, done before or now."""
     given = {name: each.path for name, each in left.items()}
-    if asked.start is not None and (best := bests[asked.start]) is not None:
-        given[[*given][-1]] = best
+    start = None if asked.start is None else ran[asked.start].best
+    if asked.hardest:
+        start = left[[*left][-1]].hardest
+    if start is not None:
+        given[[*given][-1]] = start
     print_, flags = _next(config, stage, asked, given, before, first=next(iter(left.values())).path if left else None)
     command = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
     done = _done(print_)

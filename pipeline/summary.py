@@ -65,7 +65,7 @@ class Left:
     """What a stage left: its network, the record of the run that made it, its score, and what was tried.
 
     ``print_`` and ``command`` are that run's. ``kept``: number of the try; None: the network that the stage began with.
-    ``best``: its best epoch counts.
+    ``best``: its best epoch counts. ``hardest``: the last network of its first try.
     """
 
     path: Path
@@ -77,6 +77,7 @@ class Left:
     kept: int | None = 0
     taught: bool = False
     best: bool = False
+    hardest: Path | None = None
 
 
 def summarise(

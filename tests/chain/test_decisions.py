@@ -12,8 +12,8 @@ from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recove
 BUDGET = TrainingBudget(160, 10, trained=True)
 
 
-def seen(baseline=0.9, before=0.9, max_drop=0.05):
-    return StageView(BUDGET, max_drop, baseline, before)
+def seen(baseline=0.9, before=0.9, max_drop=0.05, gave_way=False):
+    return StageView(BUDGET, max_drop, baseline, before, gave_way)
 
 
 def played(decision, known, *outcomes):
@@ -94,6 +94,15 @@ def test_a_cut_that_is_refused_cuts_nothing_and_the_chain_goes_on():
     tried = played(CutShare(), seen(), None, (0.9, 0.9))
     assert words(tried)[1] == "--percent 0.0" and CutShare().kept(seen(), tried) == 1
     assert tried[0].given.refusable and not tried[1].given.refusable
+
+
+def test_where_sparse_training_gave_way_and_nothing_can_be_cut_its_first_try_is_cut():
+    known = seen(gave_way=True)
+    tried = played(CutShare(), known, None, (0.75, 0.75))
+    assert words(tried)[1] == words(tried)[0] and tried[1].given.hardest and not tried[0].given.hardest
+    assert "nothing could be cut; of the first sparse training" in tried[1].given.why
+    assert words(played(CutShare(), known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
+    assert len(played(CutShare(), known, (0.88, 0.88))) == 1, "what can be cut is cut"
 
 
 def test_training_after_the_cut_that_makes_it_worse_is_done_again_from_the_start_at_half_of_the_rate():

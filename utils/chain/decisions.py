@@ -24,13 +24,15 @@ AUTO = "the largest that the pre-flight and the drop allow"
 class Try:
     """A run of a stage: its flags, and why.
 
-    ``start``: number of the earlier try whose best network it goes on from; None: what the stage before left. Where it
-    is ``refusable`` a refusal is an answer, not the end; ``taught``: by the stage's teacher, if it has one.
+    ``start``: number of the earlier try whose best network it goes on from; None: what the stage before left, or with
+    ``hardest`` the last network of that stage's first try. Where it is ``refusable`` a refusal is an answer, not the
+    end; ``taught``: by the stage's teacher, if it has one.
     """
 
     flags: tuple[Any, ...] = ()
     why: str = "as asked"
     start: int | None = None
+    hardest: bool = False
     refusable: bool = False
     taught: bool = True
 
@@ -49,13 +51,14 @@ class Tried:
 class StageView:
     """What a stage knows: the budget, the baseline's score, that of the network it begins with, what may be lost.
 
-    Scores are None before there are any.
+    Scores are None before there are any. ``gave_way``: the stage before first tried harder than what it left.
     """
 
     budget: TrainingBudget
     max_drop: float
     baseline: float | None = None
     before: float | None = None
+    gave_way: bool = False
 
     @property
     def bar(self) -> float:
@@ -149,19 +152,26 @@ class BackOff:
 
 @dataclass(frozen=True)
 class CutShare:
-    """How much goes: a share that is given, or the largest that the pre-flight and the drop allow."""
+    """How much goes: a share that is given, or the largest that the pre-flight and the drop allow.
+
+    Where sparse training gave way and left no gamma that can go, the network of its first try is cut, by what that one
+    can lose, and the training after the cut has to bring the score back.
+    """
 
     percent: float | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """The given percent, or ``auto``; where that finds none, nothing is cut."""
-        if not tried and self.percent is not None:
-            return Try(("--percent", self.percent))
+        if self.percent is not None:
+            return None if tried else Try(("--percent", self.percent))
+        flags = ("--percent", "auto", "--max-drop", CUT_SHARE * seen.max_drop)
         if not tried:
-            return Try(("--percent", "auto", "--max-drop", CUT_SHARE * seen.max_drop), AUTO, refusable=True)
-        if len(tried) == 1 and tried[0].score is None and self.percent is None:
-            return Try(("--percent", 0.0), "nothing could be cut")
-        return None
+            return Try(flags, AUTO, refusable=True)
+        if tried[-1].score is not None:
+            return None
+        if seen.gave_way and len(tried) == 1:
+            return Try(flags, "nothing could be cut; of the first sparse training, then", hardest=True, refusable=True)
+        return Try(("--percent", 0.0), "nothing could be cut")
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The last one."""
