@@ -22,6 +22,7 @@ from utils.config.pipeline import PipelineConfig
 from utils.errors import InputError
 from utils.files import names_kept
 from utils.jobs import JobRunner, run_all, started
+from utils.reporting.database import write_database
 from utils.reporting.facts import TaskFacts
 from utils.reporting.pareto import front, plot_fronts
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
@@ -235,6 +236,8 @@ def compare(
     axes = list(points[0].values)
     log.info("\n%s", _table(task, axes, rows))
     outputs = [write_rows(record.folder / "points.csv", rows)]
+    stages = [found.metrics["stages"] if (found := finished[i]) else {} for i in range(len(rows))]
+    outputs.append(write_database(record.folder / "results.sqlite", rows, stages))
     if known:
         first = next(found for found in finished.values() if found is not None).metrics["stages"]["baseline"]
         outputs.append(_picture(record.folder / "pareto.png", task, axes, known, first))

@@ -33,9 +33,9 @@ from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
 from utils.training.device import select_device
 from utils.training.distributed import from_environment, joined
+from utils.training.loggers import check_loggers, logging_to
 from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.resume import Progress, capture, random_state
-from utils.training.tensorboard import check_installed, write_scalars
 
 log = logging.getLogger(__name__)
 
@@ -59,19 +59,24 @@ def train(config: TrainConfig) -> Record:
         if config.resume:
             saved = load_checkpoint(group.shared(cut_run(config) if group.is_main else Path()))
             config = saved_config(config, saved.training)
-        if config.tensorboard:
-            check_installed()
+        check_loggers(config.loggers)
         run = assemble(config, saved, group)
-        epoch_report.log_run(run)
-        for epoch in range(run.progress.epochs, run.config.epochs):
-            if epoch == run.stage.end:
-                leave_stage(run)
-                run = next_stage(run)
-            if is_stale(run.rows, run.task.primary, run.config.patience):
-                log.info("%d epochs brought nothing better: --patience is at its end", run.config.patience)
-                break
-            one_epoch(run, epoch)
-        return finish(run)
+        with logging_to(run.config.loggers if group.is_main else (), run.record.folder, config.values) as run.loggers:
+            return all_epochs(run)
+
+
+def all_epochs(run: Run) -> Record:
+    """From where the run is to its end."""
+    epoch_report.log_run(run)
+    for epoch in range(run.progress.epochs, run.config.epochs):
+        if epoch == run.stage.end:
+            leave_stage(run)
+            run = next_stage(run)
+        if is_stale(run.rows, run.task.primary, run.config.patience):
+            log.info("%d epochs brought nothing better: --patience is at its end", run.config.patience)
+            break
+        one_epoch(run, epoch)
+    return finish(run)
 
 
 def cut_run(config: TrainConfig) -> Path:
@@ -166,6 +171,8 @@ def finish(run: Run) -> Record:
     outputs = [path for path in left if path.exists()] + _integers(run, run.last)
     outputs += epoch_report.stages(run, metrics) + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
+    for service in run.loggers:
+        service.result(metrics, [path for path in drawn if path.suffix != ".csv"])
     record = finish_record(run.record, metrics=metrics, outputs=outputs, before=run.before)
     run.group.shared(None)  # the others wait, so that torchrun sees all of them end well
     return record
@@ -249,9 +256,8 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     if not run.group.is_main:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
-    if run.config.tensorboard:
-        scores = [column.name for column in run.task.columns]
-        write_scalars(run.record.folder / "tensorboard", run.rows[-1], scores)
+    for service in run.loggers:
+        service.epoch(run.rows[-1], [column.name for column in run.task.columns])
     if run.metrics and (better or last):
         epoch_report.picture_validation(run)
     if better and kept:

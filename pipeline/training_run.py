@@ -50,6 +50,7 @@ from utils.training.build_optimizer import Learning, add_teacher, build_update, 
 from utils.training.device import Precision, select_device, select_precision
 from utils.training.distributed import Group, main_first
 from utils.training.front import freeze, thawing
+from utils.training.loggers import RunLogger
 from utils.training.resume import Progress, restore, seed_all, set_random_state
 from utils.training.schedule import Schedule
 from utils.training.update import Backprop
@@ -87,6 +88,7 @@ class Run:
     gammas: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics | None = None
+    loggers: Sequence[RunLogger] = ()
 
     @property
     def model(self) -> Model:

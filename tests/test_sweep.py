@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.jobs import JobRunner, run_all, started
+from utils.reporting.database import read_database
 from utils.reporting.pareto import front
 from utils.reporting.record import finish_record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
@@ -396,3 +398,75 @@ def test_the_front_is_what_nothing_beats():
     spots = [(1.0, 0.5), (2.0, 0.7), (3.0, 0.6), (2.0, 0.6), (1.0, 0.5), (0.5, 0.1)]
     assert front(spots) == {0, 1, 4, 5}
     assert front([]) == set()
+
+
+def test_one_file_holds_every_point_and_every_number_of_its_stages(stubbed):
+    run, _ = stubbed
+    Path("broken").touch()
+    record = run("--sweep", "percent=0.5,0.7", "a-bit=4,8")
+    path = record.folder / "results.sqlite"
+    rows = read_rows(record.folder / "points.csv")
+    assert [{key: row[key] for key in rows[0]} for row in read_database(path)] == [
+        row | {key: row[key] or "" for key in ("error",)} | {key: None if row[key] is None else int(row[key] == "True") for key in row if key.startswith("front")}
+        for row in rows
+    ]  # fmt: skip
+    with closing(sqlite3.connect(path)) as base:
+        found = base.execute('select p."a-bit", n.value from points p join numbers n on n.point = p.id where n.stage = ? and n.name = ?', ("spiking", "energy_pj")).fetchall()  # fmt: skip
+        assert found == [(4, 4e6), (4, 4e6)], "those of 8 bits are broken today"
+    assert str(path) in [item["path"] for item in record.outputs]
+
+
+def test_a_unit_that_is_killed_is_begun_again_and_not_for_ever():
+    units = [SweepUnit("a", "sparse", (0, 1)), SweepUnit("b", None, (0,), "a"), SweepUnit("c", None, (1,), "a")]
+    endings = {"a": ["ended by SIGKILL; see a.log", ""], "b": ["ended by SIGKILL; see b.log"] * 9, "c": ["bad cfg"]}
+    begun = []
+
+    def start(unit):
+        begun.append(unit.name)
+        return future(endings[unit.name].pop(0))
+
+    assert run_all(units, start) == {0: "ended by SIGKILL; see b.log", 1: "bad cfg"}
+    assert [begun.count(name) for name in "abc"] == [2, 3, 1]
+
+
+WAITS = """
+import pathlib, time
+here = pathlib.Path({place!r})
+(here / "here-{own}").touch()
+began = time.monotonic()
+while not (here / "here-{other}").exists():
+    assert time.monotonic() < began + 120, "the other one is not run beside this one"
+    time.sleep(0.05)
+"""
+DIES = """
+import os, pathlib, signal, sys
+tries = pathlib.Path({place!r}) / "tries"
+tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+if len(tries.read_text()) == 1:
+    os.kill(os.getppid(), signal.SIGKILL)  # the worker that started it
+    sys.stdin.read()
+    sys.exit(1)
+"""
+
+
+def test_two_nodes_of_ray_share_a_sweep_and_what_a_killed_worker_ran_is_run_again(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        cluster.add_node(**node)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        monkeypatch.setattr("utils.jobs.cores", lambda: 2)
+        with started(JobRunner("ray", 2)) as submit:
+            place = str(tmp_path)
+            pair = [
+                submit(python(WAITS.format(place=place, own=a, other=b)), str(tmp_path / f"{a}.log"))
+                for a, b in ((1, 2), (2, 1))
+            ]
+            assert [each.result(timeout=200) for each in pair] == ["", ""], "each node has one core, so it takes both"
+            assert submit(python(DIES.format(place=place)), str(tmp_path / "3.log")).result(timeout=200) == ""
+    finally:
+        cluster.shutdown()
+    assert (tmp_path / "tries").read_text() == "xx"

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
+KILLED = f"ended by {signal.SIGKILL.name}"  # by the system, for memory as a rule, or by somebody
+RETRIES = 2  # of a command that was killed
 ROOT = Path(__file__).parent.parent
 Submit = Callable[[Sequence[str], str], "Future[str]"]  # command, file of its log -> its error, "" when all went well
 
@@ -92,9 +95,13 @@ def _ray(engine: JobRunner) -> Iterator[Submit]:
         raise InputError("--engine ray: Ray is not installed; pip install -r requirements-sweep.txt") from error
     paths = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
     quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-    ray.init(num_cpus=engine.at_once, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
-    log.info("Ray: %d at once, %d threads each", engine.at_once, engine.threads)
-    remote = ray.remote(num_cpus=1, max_retries=0)(run_command)
+    cluster = os.environ.get("RAY_ADDRESS")  # one that is there; its machines see this folder under the same path
+    room: dict[str, Any] = {"address": cluster} if cluster else {"num_cpus": engine.at_once}
+    ray.init(**room, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+    at_once = f"cluster at {cluster}" if cluster else f"{engine.at_once} at once"
+    log.info("Ray: %s, %d threads each", at_once, engine.threads)
+    # A worker that dies is Ray's to replace: what it ran is run again, and keeps the stages that are finished.
+    remote = ray.remote(num_cpus=engine.threads if cluster else 1, max_retries=RETRIES)(run_command)
     try:
         yield lambda words, path: remote.remote(words, path, engine.threads, str(Path.cwd())).future()
     finally:
@@ -146,9 +153,11 @@ def run_all(units: Sequence[Work], start: Callable[[Any], Future[str]]) -> dict[
         start: begins a unit.
 
     Returns:
-        Errors by point; what waits for a unit that failed is not begun, and fails with it.
+        Errors by point; what waits for a unit that failed is not begun, and fails with it. One that was killed from
+        outside is begun again.
     """
     errors: dict[int, str] = {}
+    kills: Counter[str] = Counter()
     names = {unit.name for unit in units}
     running: dict[Future[str], Work] = {start(unit): unit for unit in units if unit.after not in names}
     while running:
@@ -157,7 +166,11 @@ def run_all(units: Sequence[Work], start: Callable[[Any], Future[str]]) -> dict[
             unit = running.pop(future)
             error = _outcome(future)
             log.info("%s: %s", unit.name, error or "done")
-            if error:
+            if error.startswith(KILLED) and kills[unit.name] < RETRIES:
+                kills[unit.name] += 1
+                log.info("%s: begun again", unit.name)
+                running[start(unit)] = unit
+            elif error:
                 errors |= dict.fromkeys(unit.points, error)
             else:
                 running |= {start(other): other for other in units if other.after == unit.name}

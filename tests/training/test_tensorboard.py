@@ -60,9 +60,9 @@ def test_a_training_hands_its_rows_over(tmp_path, monkeypatch):
     write_scenes(tmp_path)
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr("pipeline.train.check_installed", lambda: None)
+    monkeypatch.setattr("pipeline.train.check_loggers", lambda names: None)
     monkeypatch.setattr(
-        "pipeline.train.write_scalars", lambda folder, row, scores: given.append((folder, row["total"]))
+        "utils.training.loggers.write_scalars", lambda folder, row, scores: given.append((folder, row["total"]))
     )
     record = train.run(train.parser().parse_args([*SHORT, "--tensorboard"]))
     assert given == [(record.folder / "tensorboard", read_rows(record.folder / "results.csv")[0]["total"])]

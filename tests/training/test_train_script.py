@@ -280,7 +280,7 @@ def test_run_begun_before_there_was_a_flag_goes_on_without_it(place, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             run("--epochs", "2")
     cut = load_checkpoint("weights/last.pt")
-    for name in ("tensorboard", "progressive", "sparsify", "acc_bits", "act", "t_data"):
+    for name in ("log", "tensorboard", "progressive", "sparsify", "acc_bits", "act", "t_data"):
         del cut.training["config"][name]
     if before_configs:  # then the flags stood there as they were, and the parts of an update beside one another
         cut.training["args"] = cut.training.pop("config")

@@ -23,6 +23,7 @@ FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the averag
 STEPS_SHOWN = 4
 TRAINERS = ("bptt", "fptt")
 SCHEDULES = ("constant", "decay")
+SERVICES = ("tensorboard", "wandb", "mlflow")
 NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the reference counts; "": off
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
 
@@ -114,7 +115,14 @@ class DenseConfig(RunConfig):
     notest: bool = flag(False, "validate after the last epoch only")
     nosave: bool = flag(False, "save after the last epoch only")
     darknet: bool = flag(False, "with every best and last also .weights and .cfg beside the .pt, as Darknet has them")
-    tensorboard: bool = flag(False, "also write every epoch's numbers as scalars; needs the package tensorboard")
+    log: tuple[str, ...] | None = flag(
+        None,
+        "also tell these of every epoch; each needs its package (default: none)",
+        nargs="+",
+        choices=SERVICES,
+        metavar="|".join(SERVICES),
+    )
+    tensorboard: bool = flag(False, "the same as --log tensorboard")
     act: str | None = flag(
         None,
         f"put {', '.join(TO_HAVE)} in place of the hidden layers' activations, or of some: relu=mish,swish; h_swish "
@@ -123,6 +131,11 @@ class DenseConfig(RunConfig):
         metavar="TO[=FROM,...]",
     )
     resume: str | None = flag(None, "go on with a last*.pt (default: the newest cut one)", nargs="?", const="newest")
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The services that are told, each once."""
+        return tuple(dict.fromkeys([*(self.log or ()), *(["tensorboard"] if self.tensorboard else [])]))
 
     @classmethod
     def from_given(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:

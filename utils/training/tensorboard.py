@@ -15,8 +15,8 @@ GROUPS = {
 }
 
 
-def check_installed() -> None:
-    """Say so before a training begins, not after its first epoch.
+def check_installed(flag: str = "--tensorboard") -> None:
+    """Say so before a training begins, not after its first epoch; ``flag`` is what asks for it.
 
     Raises:
         InputError: the package is not installed.
@@ -24,7 +24,7 @@ def check_installed() -> None:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     except ImportError as error:
-        raise InputError("--tensorboard: tensorboard is not installed; pip install tensorboard") from error
+        raise InputError(f"{flag}: tensorboard is not installed; pip install tensorboard") from error
 
 
 def write_scalars(folder: Path | str, row: Mapping[str, Any], scores: Sequence[str]) -> None:
