@@ -116,7 +116,7 @@ def points_of(config: PipelineConfig, flags: cli.Parser[PipelineConfig]) -> list
         if name in axes:
             raise InputError(f"--sweep {text}: {name} is given twice; put its values into one list")
         axes[name] = list(dict.fromkeys(values.split(",")))
-    base = cli.words_of(config, [field.name for field in cli.flag_fields(PipelineConfig) if field.name not in OWN])
+    base = cli.words_of(config, [name for name in config.given if name not in OWN])
     points = []
     for chosen in product(*axes.values()):
         one = dict(zip(axes, chosen, strict=True))
@@ -190,8 +190,8 @@ def _unit_name(name: str, point: Point, axes: Sequence[str]) -> str:
 def command(script: Path, config: PipelineConfig, unit: SweepUnit) -> list[str]:
     """The command line of a unit."""
     own = replace(config, name=unit.name, until=unit.until)
-    names = [field.name for field in cli.flag_fields(PipelineConfig) if field.name not in ("sweep", "jobs", "engine")]
-    return [sys.executable, str(script.resolve()), *cli.words_of(own, names)]
+    names = {"name", "until", *config.given} - {"sweep", "jobs", "engine"}
+    return [sys.executable, str(script.resolve()), *cli.words_of(own, sorted(names))]
 
 
 def watch_parent() -> None:
