@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -121,7 +122,7 @@ def test_chosen_classes_keep_their_order_and_leave_others_out(voc, tmp_path):
             lambda v: (v / "Annotations/3.xml").write_text(annotation("3.jpg", [("dog", 1, 2, "", 4)])),
             r"3.xml: an object \(dog\) without a <bndbox> of four numbers",
         ),
-        (lambda v: (v / "JPEGImages").rename(v / "pictures"), r"no folder JPEGImages or images in it"),
+        (lambda v: shutil.rmtree(v / "JPEGImages"), r"no folder JPEGImages or images in it"),
         (lambda v: [p.unlink() for p in (v / "Annotations").glob("[1-9].xml")], r"1 annotations; at least two"),
         (lambda v: [(v / f"{s}.txt").write_text("\n") for s in ("train", "val")], r"train.txt: the list is empty"),
     ],

@@ -26,7 +26,8 @@ class RunConfig:
     instead: ClassVar[Mapping[str, str]] = EVERYWHERE
 
     data: str = flag(
-        DATA, "a .data file, or a folder of a set (default: the embedded digits, as boxes, classes or masks)"
+        DATA,
+        "a .data file, a data.yaml, or a folder of a set (default: the embedded digits, as boxes, classes or masks)",
     )
     batch_size: int | None = flag(None, "images a step (default: the cfg's)", type=cli.positive)
     img_size: tuple[int, ...] | None = flag(None, "px, one side or height width", type=cli.positive, nargs="+")

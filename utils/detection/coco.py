@@ -38,6 +38,7 @@ def convert(
     classes: Sequence[str] = (),
     valid: float = 0.2,
     seed: int = 0,
+    mark: str = "",
 ) -> Findings:
     """Write ``out.data``, ``out.names`` and the folder ``out`` (lists, labels) for a set in COCO's format.
 
@@ -48,6 +49,7 @@ def convert(
         classes: in this order; objects of others are left out. Empty: all categories, in the order of their ids.
         valid: share of the images to validate on where there is one json.
         seed: of that split.
+        mark: a comment for the ``.data`` file (default: the json files).
 
     Raises:
         InputError: a json is none of COCO's or contradicts itself, an image is missing, or ``out`` is taken.
@@ -74,7 +76,7 @@ def convert(
         train, val = set_apart([item.image.name for item in items], valid, seed)
         splits = {"train": [items[i] for i in train], "val": [items[i] for i in val]}
     names = class_names(splits, classes, annotations[0], known)
-    write_set(out, splits, names, found, mark=", ".join(str(path.resolve()) for path in annotations))
+    write_set(out, splits, names, found, mark=mark or ", ".join(str(path.resolve()) for path in annotations))
     return found
 
 
@@ -86,7 +88,9 @@ def read_images(annotations: Path, folder: Path, found: Findings) -> tuple[list[
     """
     content = _load(annotations)
     categories = _by_id(annotations, content["categories"], "categories", "name")
-    order = sorted(categories, key=lambda number: (isinstance(number, str), number))
+    roots = _unused_roots(content)
+    numbers = [number for number in categories if str(number) not in roots]
+    order = sorted(numbers, key=lambda number: (isinstance(number, str), number))
     names = [" ".join(str(categories[number]["name"]).split()) for number in order]
     if not all(names):
         raise InputError(f"{annotations}: a category without a name; give it one")
@@ -105,6 +109,13 @@ def read_images(annotations: Path, folder: Path, found: Findings) -> tuple[list[
         named = tuple((name, box) for (name, _, _), box in zip(objects[number], boxes, strict=True) if box is not None)
         items.append(Annotated(image, named, number))
     return items, names
+
+
+def _unused_roots(content: dict[str, list[Row]]) -> set[str]:
+    """Ids of categories that only stand over the others (Roboflow's first one): named as their super, and of no box."""
+    used = {str(row.get("category_id")) for row in content["annotations"] if isinstance(row, dict)}
+    supers = {str(row.get("supercategory")) for row in content["categories"] if row.get("supercategory") != row["name"]}
+    return {str(row["id"]) for row in content["categories"] if str(row["name"]) in supers} - used
 
 
 def _load(path: Path) -> dict[str, list[Row]]:

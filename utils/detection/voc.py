@@ -26,6 +26,7 @@ Difficult = Literal["keep", "skip"]
 Places = tuple[Path, Path]  # the folders of annotations and of images
 NAMED = 20  # files that are wrong, in a message
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+VALID_PARTS = ("val", "valid", "validation", "test")  # folders of the images to validate on; the first that is there
 
 
 def convert(
@@ -55,13 +56,17 @@ def convert(
     """
     refuse_taken(out)
     folder, found = folder.resolve(), Findings()
-    places = _places(folder)
-    stems = sorted(path.stem for path in places[0].glob("*.xml"))
-    parts = split(folder, stems, read_stems, valid, seed)
-    found.split = parts.told
+    divided = _parts(folder)
+    if divided:
+        parts = [(each, _stems(each)) for each in divided]
+        found.split = f"split: its folders {divided[0][0].name} and {divided[1][0].name}"
+    else:
+        places = _places(folder)
+        chosen = split(folder, _stems(places), read_stems, valid, seed)
+        parts, found.split = [(places, [*chosen.train]), (places, [*chosen.valid])], chosen.told
     read = {
         name: read_images(folder, stems, found, difficult=difficult, places=places)
-        for name, stems in (("train", parts.train), ("val", parts.valid))
+        for name, (places, stems) in zip(("train", "val"), parts, strict=True)
     }
     write_set(out, read, class_names(read, classes, folder), found, mark=f"{folder} {note}")
     return found
@@ -93,7 +98,15 @@ def read_images(
 def is_voc(folder: Path) -> bool:
     """Whether the folder holds annotations and images as VOC names them, or xml files beside images."""
     named = any((folder / name).is_dir() for name in ANNOTATIONS) and any((folder / name).is_dir() for name in IMAGES)
-    return named or _beside(folder) is not None
+    plain = named and not any(any((folder / name).glob("*.json")) for name in ANNOTATIONS)
+    return plain or _beside(folder) is not None or _by_content(folder) is not None or _parts(folder) is not None
+
+
+def told_places(folder: Path) -> str:
+    """In words, where a set's annotations and images are."""
+    places = _parts(folder) or (_places(folder),)
+    names = dict.fromkeys(f"{path.relative_to(folder)}/" for place in places for path in place if path != folder)
+    return ", ".join(names) or "xml beside the images"
 
 
 def manifest_of_folder(folder: Path) -> Path:
@@ -112,7 +125,51 @@ def _beside(folder: Path) -> Path | None:
 
 def _places(folder: Path) -> Places:
     beside = _beside(folder)
-    return (beside, beside) if beside else (_subfolder(folder, ANNOTATIONS), _subfolder(folder, IMAGES))
+    if beside:
+        return beside, beside
+    return _by_content(folder) or (_subfolder(folder, ANNOTATIONS), _subfolder(folder, IMAGES))
+
+
+def _by_content(folder: Path) -> Places | None:
+    """The one folder of xml files and the one of images, whatever they are called; None where they are not two."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    annotations = [path for path in inside if _has(path, (".xml",))]
+    images = [path for path in inside if path not in annotations and _has(path, IMAGE_SUFFIXES)]
+    named = [path for path in images if path.name in IMAGES] or images
+    return (annotations[0], named[0]) if len(annotations) == 1 and len(named) == 1 else None
+
+
+def _parts(folder: Path) -> tuple[Places, Places] | None:
+    """The places to train and to validate on, where a set has a folder for each part."""
+    roots = [(folder, folder)] + ([found] if (found := _roots(folder)) else [])
+    for boxes, images in roots:
+        for inner in (("{}", "{}"), *((f"{{}}/{a}", f"{{}}/{i}") for a in ANNOTATIONS for i in IMAGES)):
+            there = {
+                part: (boxes / inner[0].format(part), images / inner[1].format(part))
+                for part in ("train", *VALID_PARTS)
+            }
+            full = {part: place for part, place in there.items() if _has(place[0], (".xml",)) and place[1].is_dir()}
+            valid = next((full[part] for part in VALID_PARTS if part in full), None)
+            if "train" in full and valid:
+                return full["train"], valid
+    return None
+
+
+def _roots(folder: Path) -> Places | None:
+    """The folders that hold a folder for each part."""
+    named = [
+        next((folder / name for name in names if (folder / name / "train").is_dir()), None)
+        for names in (ANNOTATIONS, IMAGES)
+    ]
+    return (named[0], named[1]) if named[0] and named[1] else None
+
+
+def _has(folder: Path, suffixes: Sequence[str]) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in suffixes for path in folder.iterdir())
+
+
+def _stems(places: Places) -> list[str]:
+    return sorted(path.stem for path in places[0].glob("*.xml"))
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path:
