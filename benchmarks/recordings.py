@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.pruning import run_script, spread
 from models import load_model
-from pipeline.session import output_of
+from pipeline.session import frame_rule, output_of
 from pipeline.tasks import task_of
 from utils.cli import positive, whole
 from utils.data.loader import make_loader
@@ -64,22 +64,22 @@ CONTROLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def trained(args: argparse.Namespace, seed: int) -> tuple[str, float]:
-    """The network of a seed, and the CPU seconds of its training."""
+def trained(args: argparse.Namespace, seed: int, *more: str) -> tuple[str, float]:
+    """The network of a seed, and the CPU seconds of its training, with ``more`` words on its command line."""
     began = time.process_time()
     name = f"recordings{args.epochs}-{Path(args.data).name}-{seed}"
     words = ["--cfg", args.cfg, "--data", args.data, "--epochs", str(args.epochs), "--seed", str(seed)]
-    record = run_script("train", [*words, "--notest", "--device", "cpu", "--workers", "0", "--name", name])
+    record = run_script("train", [*words, *more, "--notest", "--device", "cpu", "--workers", "0", "--name", name])
     return str(output_of(record, "last*.pt")), time.process_time() - began
 
 
-def controls(args: argparse.Namespace, weights: str) -> dict[str, float]:
-    """The accuracy of a network, and what it makes of the same recordings changed."""
+def controls(data: str, weights: str) -> dict[str, float]:
+    """The score of a network, and what it makes of the same recordings changed."""
     loaded = load_model(weights)
     task, spec, model = task_of(loaded.spec), loaded.spec, loaded.predictor
-    manifest = task.open_data(args.data)
-    size, steps = (spec.height, spec.width), spec.timesteps
-    dataset = task.dataset(manifest, manifest.valid, size, channels=spec.channels, frames=steps)
+    manifest = task.open_data(data)
+    size = (spec.height, spec.width)
+    dataset = task.dataset(manifest, manifest.valid, size, channels=spec.channels, frames=frame_rule(spec))
     found = {}
     for title, change in CONTROLS.items():
         loader = make_loader(dataset, BATCH, workers=0)
@@ -98,7 +98,7 @@ def main() -> None:
     flags.add_argument("--weights", nargs="+", default=[], help="networks that are trained already, in place of seeds")
     args = flags.parse_args()
     made = [] if args.weights else [trained(args, seed) for seed in args.seeds]
-    found = [controls(args, path) for path in args.weights or [path for path, _ in made]]
+    found = [controls(args.data, path) for path in args.weights or [path for path, _ in made]]
     rows = [["", "top-1"], *([title, spread([each[title] for each in found], "{:.4f}")] for title in CONTROLS)]
     rows += [["CPU seconds of training", spread([seconds for _, seconds in made], "{:.0f}")]] if made else []
     print(plain_table(" ".join(args.weights) or f"{args.cfg}, {args.epochs} epochs, seeds {args.seeds}", rows))

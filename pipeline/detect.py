@@ -19,13 +19,15 @@ import torch
 from tqdm import tqdm
 
 from models import Loaded, load_model
-from pipeline.session import ANY, RUNS, image_size, newest
+from pipeline.session import ANY, RUNS, frame_rule, image_size, newest
 from pipeline.spiking_training import in_steps, told_of_steps
 from pipeline.tasks import check_idle, check_serves, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.darknet.memory import check_memory
+from utils.data.event_frames import check_frames
+from utils.data.event_sources import load_recordings
 from utils.data.images import HUSH, save_picture
 from utils.data.loader import Batch
 from utils.data.screen import Screen
@@ -181,6 +183,15 @@ class Detector:
     channels: int  # of the pictures it is shown
     how: Resize = "letterbox"  # they are fitted to the size
 
+    def look(self, frame: Frame) -> Result:
+        """What it answers about an image, or about the steps of a recording, in px of the frame's picture."""
+        if frame.steps is None or frame.box is None:
+            return self.find(frame.image)
+        with torch.inference_mode():
+            steps = torch.from_numpy(frame.steps)[None]
+            raw = self.loaded.predictor(self.task.inputs(Batch(images=steps, indices=(0,)), self.device))
+        return self.task.postprocess(raw, self.loaded.spec, [frame.box], self.thresholds)[0]
+
     def find(self, image: np.ndarray) -> Result:
         """What it answers about a picture uint8 [H, W, C], RGB or grey, in px of the picture."""
         box = fit((image.shape[0], image.shape[1]), self.size, self.how)
@@ -221,7 +232,12 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
         data = data_as_trained(config, detector.loaded.data, detector.loaded.path, detector.task).data
         manifest = detector.task.open_data(data)  # composes the sample set where it is not there yet
         chosen = config.source if data == DATA else detector.task.listed(manifest.valid)[:FEW]
-    sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told before any is read
+    rule = frame_rule(detector.loaded.spec)
+    if rule:
+        check_frames(rule, detector.loaded.spec.channels, config.source[0], "a cfg with those")
+        sources = [load_recordings(source, rule, detector.size, detector.how) for source in chosen]
+    else:
+        sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told at once
     for number, frame in enumerate(chain.from_iterable(sources)):
         if number == config.frames:
             return
@@ -262,7 +278,7 @@ def detect(config: DetectConfig) -> Record:
             if isinstance(predictor, CarriedStream | CarriedSteps) and not (frame.video and frame.number):
                 predictor.reset()
             began = time.perf_counter()
-            found = detector.find(frame.image)
+            found = detector.look(frame)
             told.add(frame, found, 1000 * (time.perf_counter() - began))
             if not writer.add(frame, found, text=config.save_txt, record=getattr(predictor, "record", None)):
                 log.info("%s: the window was closed, so it ends here", frame.name)

@@ -22,6 +22,7 @@ from utils.config.pipeline import STAGES, PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
+from utils.darknet.cfg_schema import EVENTS
 from utils.darknet.heads import head_convolutions
 from utils.darknet.memory import check_memory
 from utils.darknet.network import WITH_STATE, Checkpoint, Network, State, load_checkpoint, resize_of
@@ -46,7 +47,18 @@ from utils.training.device import select_device
 log = logging.getLogger(__name__)
 
 # Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
-USED_KEYS = {"width", "height", "channels", "batch", "subdivisions", "letter_box", "timesteps", "input", *FOLLOWED}
+USED_KEYS = {
+    "width",
+    "height",
+    "channels",
+    "batch",
+    "subdivisions",
+    "letter_box",
+    "timesteps",
+    "input",
+    *EVENTS,
+    *FOLLOWED,
+}
 QUANTISED = "quantised"
 PRUNED = Path("cfg/pruned")
 

@@ -24,6 +24,7 @@ from utils.darknet.ops import facts
 from utils.darknet.shapes import granularity, sizes
 from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
+from utils.data.event_frames import FrameRule
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.errors import InputError
@@ -284,8 +285,13 @@ def dataset_of(
         how=how_of(config),
         augment=augment,
         unreadable=unreadable,
-        frames=spec.timesteps if spec.input_frames else 0,
+        frames=frame_rule(spec),
     )
+
+
+def frame_rule(spec: ModelSpec) -> FrameRule | None:
+    """How a network is shown recordings; None where it takes images."""
+    return FrameRule.of(dict(spec.net), spec.timesteps) if spec.input_frames else None
 
 
 def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:

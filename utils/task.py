@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from utils.darknet.network import State
 from utils.darknet.spec import Classify, Detect, ModelSpec, Output, Segment, SequenceOutput
 from utils.data.dataset import Unreadable
+from utils.data.event_frames import FrameRule
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
@@ -174,11 +175,11 @@ class Task(Protocol):
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
-        frames: int = 0,
+        frames: FrameRule | None = None,
     ) -> Any:
         """The images of a list with what is to be learned of them, for the loader.
 
-        ``frames``: bins of a recording, where the network takes frames (input=frames); 0 where it takes images.
+        ``frames``: how a network that takes frames (input=frames) is shown a recording; None where it takes images.
         """
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> Any:

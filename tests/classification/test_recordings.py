@@ -14,6 +14,7 @@ from tests.data.test_events import Events, as_nmnist
 from tests.scenes import undrawn_runs, write_scenes
 from utils.classification.open_data import open_data
 from utils.classification.recordings import EventDataset
+from utils.data.event_frames import FrameRule
 from utils.data.loader import make_loader
 from utils.detection.task import DetectionTask
 from utils.errors import InputError
@@ -68,7 +69,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 def data(place: Path, **options) -> EventDataset:
     manifest = open_data(place / "bars")
-    return EventDataset(manifest.train, manifest, (16, 16), **{"frames": 4, **options})
+    return EventDataset(manifest.train, manifest, (16, 16), **{"frames": FrameRule(4), **options})
 
 
 def test_a_folder_with_train_and_test_is_a_data_set_as_it_stands(place):
@@ -98,7 +99,7 @@ def test_what_changes_a_recording_depends_on_seed_and_epoch_alone(place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 0}, "recordings of events need a network with input=frames"),
+        ({"frames": None}, "recordings of events need a network with input=frames"),
         ({"channels": 3}, "recordings of events need a network with input=frames"),
     ],
 )
@@ -110,7 +111,7 @@ def test_a_network_for_images_is_refused(place, options, message):
 def test_a_recording_that_is_too_large_is_named(place):
     manifest = open_data(place / "bars")
     with pytest.raises(InputError, match=r"left.0\.bin: an event at x \d+, y \d+ lies outside of 8x8 px"):
-        EventDataset(manifest.train, manifest, (8, 8), frames=4)
+        EventDataset(manifest.train, manifest, (8, 8), frames=FrameRule(4))
 
 
 @pytest.mark.usefixtures("place")
@@ -137,4 +138,4 @@ def test_frames_and_images_are_not_mixed_up(place):
     with pytest.raises(
         InputError, match=r"the network takes frames \(input=frames in \[net\]\), these are still images"
     ):
-        DetectionTask().dataset(manifest, manifest.train, (64, 64), frames=4)
+        DetectionTask().dataset(manifest, manifest.train, (64, 64), frames=FrameRule(4))

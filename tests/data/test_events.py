@@ -7,18 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from utils.data.events import (
-    Events,
-    bins_of,
-    bins_of_size,
-    counted,
-    last_polarity,
-    read_dat,
-    read_events,
-    read_nmnist,
-    to_frames,
-    voxel_grid,
-)
+from utils.data.events import Events, bins_of, bins_of_size, counted, last_polarity, to_frames, voxel_grid
+from utils.data.recordings import read_dat, read_events, read_nmnist
 from utils.errors import InputError
 
 SIZE = (20, 30)
@@ -81,7 +71,7 @@ def test_a_header_alone_holds_no_events(tmp_path):
         ("r.dat", HEADER + as_dat(events(3))[:-3], r"ends inside an event \(5 bytes over\)"),
         ("r.dat", b"% Date", "its header has no end"),
         ("r.dat", HEADER[:-1] + b"\x10" + as_dat(events(2)), "events of 16 bytes, not 8"),
-        ("r.xyz", b"", "recordings end in .bin or .dat"),
+        ("r.xyz", b"", "recordings end in .aedat or .aedat4 or .bin or .dat or .h5 or .hdf5"),
     ],
 )
 def test_what_is_damaged_is_refused_by_name(tmp_path, name, content, message):

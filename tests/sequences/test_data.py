@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.sequences.nets import as_idx, net, write_idx_set
+from utils.data.event_frames import FrameRule
 from utils.data.idx import read_idx
 from utils.data.loader import make_loader
 from utils.errors import InputError
@@ -25,7 +26,7 @@ def dataset(place, order: str = "", *, split: str = "train", seed: int = 0, **ne
     task = SequenceTask.of(spec)
     manifest = task.open_data(place)
     part = manifest.train if split == "train" else manifest.valid
-    return task.dataset(manifest, part, (1, 1), frames=spec.timesteps, channels=spec.channels, seed=seed)
+    return task.dataset(manifest, part, (1, 1), frames=FrameRule(spec.timesteps), channels=spec.channels, seed=seed)
 
 
 def test_the_adding_task_is_the_sum_of_one_marked_value_of_each_half():

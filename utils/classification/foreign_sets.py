@@ -14,7 +14,16 @@ from tqdm import tqdm
 from utils.classification.arrays import ArrayFiles, ImageArrays
 from utils.data.conversions import kept, publish
 from utils.data.csv_list import ListedImage, read_csv
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, plain_name, read_list, read_manifest, read_names
+from utils.data.manifest import (
+    EVENT_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Manifest,
+    list_text,
+    plain_name,
+    read_list,
+    read_manifest,
+    read_names,
+)
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
 
@@ -60,7 +69,10 @@ def _write(build: Path, held: ImageArrays) -> None:
 def split_folder(folder: Path, names: Sequence[str]) -> Path:
     """The ``.data`` file of a folder with a folder a class and no parts: a seeded share of its images validates."""
     images = [
-        path for name in names for path in sorted((folder / name).rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES
+        path
+        for name in names
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES + EVENT_SUFFIXES
     ]
 
     def convert(out: Path, note: str) -> str:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from utils.classification.arrays import recognise
 from utils.classification.foreign_sets import csv_manifest, labels_of_table, split_folder, unpacked
+from utils.classification.gestures import gesture_folder
 from utils.classification.sample import NAME, prepare_sample
 from utils.data.manifest import (
     EVENT_SUFFIXES,
@@ -29,6 +31,7 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.recordings import holds_recordings
 from utils.data.sample_set import is_sample
 from utils.errors import InputError
 
@@ -117,8 +120,12 @@ def _folder(folder: Path) -> Manifest:
     parts = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
     train, valid = parts.get("train"), [parts[name] for name in VALID if name in parts]
     if train is None and not valid and parts and _only_classes(folder):
-        return read_manifest(split_folder(folder, _classes(folder)))
+        manifest = read_manifest(split_folder(folder, _classes(folder)))
+        return replace(manifest, flip=0.0) if holds_recordings(manifest.train) else manifest
     if train is None or not valid:
+        published = gesture_folder(folder)
+        if published is not None:
+            return published
         raise InputError(
             f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test), of a folder a class, "
             "of .csv lists, of CIFAR's files and of IDX; make them, or write a .data file"
@@ -142,13 +149,8 @@ def _only_classes(folder: Path) -> bool:
     """Whether every folder in a folder holds images itself, as folders of classes do."""
     inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     return len(inner) > 1 and all(
-        any(each.suffix.lower() in IMAGE_SUFFIXES for each in path.iterdir()) for path in inner
+        any(each.suffix.lower() in IMAGE_SUFFIXES + EVENT_SUFFIXES for each in path.iterdir()) for path in inner
     )
-
-
-def holds_recordings(place: Path) -> bool:
-    """Whether a list or folder is of recordings of events, and not of images."""
-    return read_list(place)[0].suffix.lower() in EVENT_SUFFIXES
 
 
 def _classes(part: Path) -> tuple[str, ...]:

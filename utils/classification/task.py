@@ -23,14 +23,16 @@ from utils.classification.metrics import (
     probabilities,
     scores_of,
 )
-from utils.classification.open_data import holds_recordings, open_data
+from utils.classification.open_data import open_data
 from utils.classification.recordings import EventDataset
 from utils.darknet.heads import class_count, fresh_last_layer, only_output
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Softmax
 from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list, same_classes
+from utils.data.recordings import check_plain, holds_recordings
 from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.errors import InputError
 from utils.reporting.confusion import plot_confusion
@@ -116,10 +118,11 @@ class ClassificationTask:
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
-        frames: int = 0,
+        frames: FrameRule | None = None,
     ) -> ClassDataset | EventDataset:
         """The images of a list or folder with their classes, or recordings of events with theirs."""
         if holds_recordings(images):
+            check_plain(images, grey=grey)
             return EventDataset(
                 images,
                 manifest,
@@ -129,6 +132,7 @@ class ClassificationTask:
                 cache=cache,
                 seed=seed,
                 channels=channels,
+                how=how,
                 unreadable=unreadable,
             )
         check_still(images, frames)

@@ -12,13 +12,15 @@ from utils.darknet.words import REFUSED, words
 NET_SECTIONS = ("net", "network")
 
 # Of one layer, or in [net] of all; [net]'s decay is Darknet's weight decay (docs/decisions/035).
+EVENTS = frozenset(f"event_{key}" for key in "bins window size frame shift drop jitter".split())  # of recordings
 NEURON = frozenset("""v_th membrane_decay reset reset_gradient surrogate levels membrane_bits""".split())
 OWN_NEURON = NEURON | {"gate", "adaptive", "replaces"}
 RNN_NEURON = NEURON - {"levels", "membrane_bits"}  # of a recurrent layer's units
 
 SHAPING: dict[str, frozenset[str]] = {
     "net": frozenset(["batch", "subdivisions", "width", "height", "channels", "letter_box", "timesteps", "input"])
-    | NEURON,
+    | NEURON
+    | EVENTS,
     "convolutional": frozenset(
         """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation
         weight_quant""".split()
@@ -70,6 +72,8 @@ WEIGHTS = {"none": "none", "per_feature": "per_feature", "per_layer": "per_featu
 NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
 """What a weighted shortcut's keys may say, Darknet's second names included."""
 WEIGHT_QUANTS = {"none": "none", "binary": "binary"}
+EVENT_BINS = {"none": "number", **{kind: kind for kind in ("number", "time", "count")}}
+EVENT_FRAMES = {"none": "binary", **{kind: kind for kind in ("binary", "count", "polarity", "voxel")}}
 INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] input=; "none" where it is not set
 
 SECOND_NAMES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "local_avg": "local_avgpool"}

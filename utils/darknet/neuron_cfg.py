@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg_schema import INPUTS, NEURON, RNN_NEURON
+from utils.darknet.cfg_schema import EVENT_BINS, EVENT_FRAMES, EVENTS, INPUTS, NEURON, RNN_NEURON
 from utils.darknet.neuron_spec import ACTS_FOR, GATES, NEURONS, RESETS, SURROGATES, NeuronKeys
 from utils.darknet.sections import Section
 from utils.errors import InputError
@@ -66,6 +66,29 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     net.one_of("input", INPUTS)
     if kinds and "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network with neurons ({', '.join(sorted(kinds))}) needs timesteps=")
+    _check_events(net)
+
+
+def _check_events(net: Section) -> None:
+    """Refuse what a cfg says of recordings where it acts on none, or cannot be."""
+    said = EVENTS & net.options.keys()
+    if said and net.text("input", "repeat") != "frames":
+        key = sorted(said)[0]
+        raise InputError(
+            f"{net.name} line {net.options[key][0]}: {key}= acts with input=frames; add it, or leave it away"
+        )
+    bins, frame = net.one_of("event_bins", EVENT_BINS), net.one_of("event_frame", EVENT_FRAMES)
+    net.integer("event_window", 0)
+    if ("event_size" in said) != (bins == "count"):
+        raise InputError(f"{net.place}: event_size= is the events of a bin with event_bins=count; give both or neither")
+    if bins == "count":
+        net.integer("event_size", 1, least=1)
+    if frame == "voxel" and bins == "count":
+        raise InputError(f"{net.place}: event_frame=voxel shares events out by time; use event_bins=time")
+    for key, most in (("event_shift", 1.0), ("event_drop", 1.0), ("event_jitter", float("inf"))):
+        value = net.real(key, 0.0)
+        if not 0 <= value < most:
+            raise InputError(f"{net.name} line {net.options[key][0]}: {key}={value:g} must be from 0 to below {most:g}")
 
 
 def _check_sequence(net: Section, spec: s.ModelSpec) -> None:
@@ -73,6 +96,10 @@ def _check_sequence(net: Section, spec: s.ModelSpec) -> None:
     place = next((layer.line for layer in spec.layers if isinstance(layer, s.SequenceOutput)), None)
     if place is None:
         return
+    for key in sorted(EVENTS & net.options.keys()):
+        raise InputError(
+            f"{net.name} line {net.options[key][0]}: {key}= acts on recordings, [sequence] reads sequences"
+        )
     if not spec.input_frames or "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network that ends in [sequence] needs input=frames and timesteps=")
     if not spec.stateful:

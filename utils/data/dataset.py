@@ -186,11 +186,11 @@ class ImageFiles:
         self._shapes = [original for _, original in loaded]
 
 
-def check_still(images: Path, frames: int) -> None:
+def check_still(images: Path, frames: object) -> None:
     """Refuse still images to a network that takes frames.
 
     Raises:
-        InputError: ``frames`` is not 0.
+        InputError: ``frames`` is not None.
     """
-    if frames:
+    if frames is not None:
         raise InputError(f"{images}: the network takes frames (input=frames in [net]), these are still images")

@@ -1,15 +1,13 @@
-"""Recordings of event cameras: read, and made into frames or voxel grids, a bin a step.
+"""Events of a camera, and what a network is shown of them: frames, a bin of events a step.
 
-    events = read_events("00008.bin")                 N-MNIST; .dat Prophesee
-    frames = to_frames(events, bins=10, size=(34, 34))          [T, 2, H, W] counts of ON and OFF
+    frames = to_frames(bins_of(events, 10), size=(34, 34))          [T, 2, H, W] counts of ON and OFF
 
 A bin is events of its own: by number (each has as many), by time (each lasts as long), or of a fixed count or
-duration, as many bins as that makes.
+duration, as many bins as that makes. Files are read in ``recordings.py``.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data.manifest import EVENT_SUFFIXES
 from utils.errors import InputError
-
-DAT_EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])  # x: bits 0-13, y: 14-27, p: 28
-HEADER_LINE = b"%"
-NMNIST_BYTES = 5  # of an event
 
 
 @dataclass(frozen=True)
@@ -48,63 +41,11 @@ class Events:
         return self[first:last]
 
 
-def read_events(path: Path | str) -> Events:
-    """A recording, by the ending of its name.
-
-    Raises:
-        InputError: no such file, a format that is not known, or a file that is damaged.
-    """
-    path = Path(path)
-    readers = {".bin": read_nmnist, ".dat": read_dat}
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path}: recordings end in {' or '.join(EVENT_SUFFIXES)}; give one of those")
-    return readers[path.suffix.lower()](path)
-
-
-def read_nmnist(path: Path | str) -> Events:
-    """N-MNIST's format: 40 bits an event, x, y, one bit of polarity, 23 bits of time.
-
-    Source: Orchard et al., Converting static image datasets to spiking neuromorphic datasets using saccades, 2015.
-    """
-    content = np.frombuffer(_read(path), np.uint8)
-    if len(content) % NMNIST_BYTES or not len(content):
-        raise InputError(
-            f"{path}: {len(content)} bytes are not whole events of {NMNIST_BYTES}; it is cut off or of another format"
-        )
-    rows = content.reshape(-1, NMNIST_BYTES).astype(np.int64)
-    t = (rows[:, 2] & 0x7F) << 16 | rows[:, 3] << 8 | rows[:, 4]
-    return _in_order(Events(t, rows[:, 0], rows[:, 1], rows[:, 2] >> 7), path)
-
-
-def read_dat(path: Path | str, begin: int = 0, duration: int | None = None) -> Events:
-    """Prophesee's .dat: lines that begin with %, a byte of type, one of size (8), then 8 bytes an event.
-
-    Args:
-        path: the file; without a header the events begin at once.
-        begin: us; only events from there on are read.
-        duration: us of what is read; None: to the end.
-    """
-    content = _read(path)
-    at = 0
-    while content[at : at + 1] == HEADER_LINE:
-        end = content.find(b"\n", at)
-        if end < 0:
-            raise InputError(f"{path}: its header has no end; the file is cut off")
-        at = end + 1
-    if at:
-        kind = content[at : at + 2]
-        if len(kind) == 2 and kind[1] != DAT_EVENT.itemsize:
-            raise InputError(f"{path}: events of {kind[1]} bytes, not {DAT_EVENT.itemsize}; it holds something else")
-        at += 2
-    body = content[at:]
-    if len(body) % DAT_EVENT.itemsize:
-        raise InputError(f"{path}: ends inside an event ({len(body) % DAT_EVENT.itemsize} bytes over); it is cut off")
-    rows = np.frombuffer(body, DAT_EVENT)
-    first, last = np.searchsorted(rows["t"], (begin, math.inf if duration is None else begin + duration))
-    rows = rows[first:last]
-    word = rows["word"].astype(np.int64)
-    events = Events(rows["t"].astype(np.int64), word & 0x3FFF, word >> 14 & 0x3FFF, word >> 28 & 1)
-    return _in_order(events, path)
+def joined(parts: Sequence[Events]) -> Events:
+    """One after the other."""
+    if not parts:
+        return Events(*(np.zeros(0, np.int64) for _ in range(4)))
+    return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("t", "x", "y", "p")))
 
 
 def bins_of(events: Events, bins: int, *, by: str = "number") -> list[Events]:
@@ -178,14 +119,7 @@ def voxel_grid(events: Events, bins: int, size: tuple[int, int]) -> NDArray[np.f
     return grid
 
 
-def _read(path: Path | str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this recording ({error.strerror}); check the list") from error
-
-
-def _in_order(events: Events, path: Path | str) -> Events:
+def in_order(events: Events, path: Path | str) -> Events:
     """As they are: time never runs back in a recording that is whole."""
     if len(events) > 1 and (np.diff(events.t) < 0).any():
         at = int((np.diff(events.t) < 0).argmax()) + 1

@@ -8,6 +8,9 @@
     flip = 0.5                    # optional: share of images mirrored left to right in training
     mosaic = 1                    # optional: share of training samples made of four images
     scale = 0.4                   # optional: they are enlarged or reduced by up to this share
+    diagonal = 30                 # optional, of recordings of events: smaller boxes do not count, px of the sensor
+    side = 10                     # optional, likewise: boxes of which a side is smaller
+    skip = 500000                 # optional, likewise: nor do those of the beginning, us
 
 Paths are looked up beside the ``.data`` file, then in the current folder. Which folders will do in place of a ``.data``
 file is the task's to know, see ``utils/detection/open_data.py``.
@@ -30,7 +33,7 @@ from utils.errors import InputError
 log = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data/digits.data"  # what --data is where nothing is said
-KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale")
+KEYS = ("classes", "train", "valid", "names", "labels", "flip", "mosaic", "scale", "diagonal", "side", "skip")
 IGNORED = (
     "backup",
     "eval",
@@ -41,7 +44,7 @@ IGNORED = (
     "tree",
 )  # Darknet knows them; nothing here asks for them
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-EVENT_SUFFIXES = (".bin", ".dat")  # recordings of event cameras; in a folder, where there are no images
+EVENT_SUFFIXES = (".aedat", ".aedat4", ".bin", ".dat", ".h5", ".hdf5")  # of recordings; in a folder without images
 LONGEST = 255  # bytes of one part of a path, on the file systems there are
 
 
@@ -51,8 +54,9 @@ class Manifest:
 
     ``train`` and ``valid`` are list files or folders of images, ``labels`` the folder of label files where they are
     not beside the images. ``flip``, ``mosaic`` and ``scale`` are how far training may change such images without
-    making others of them, see ``transforms.Jitter``; 0..1. ``numbers`` are the numbers in ``names`` of the classes of
-    the label files, where a network has them in another order; () where they are the same.
+    making others of them, see ``transforms.Jitter``; 0..1. ``diagonal``, ``side`` (px of the sensor) and ``skip`` (us)
+    say which boxes of recordings of events do not count: smaller ones, and earlier ones. ``numbers`` are the numbers in
+    ``names`` of the classes of the label files, where a network has them in another order; () where they are the same.
     """
 
     path: Path
@@ -64,6 +68,9 @@ class Manifest:
     flip: float = 0.5
     mosaic: float = 1.0
     scale: float = 0.4
+    diagonal: float = 0.0
+    side: float = 0.0
+    skip: float = 0.0
     numbers: tuple[int, ...] = field(default=(), repr=False)
 
 
@@ -87,7 +94,7 @@ def read_manifest(place: Path | str) -> Manifest:
         raise InputError(f"{where}: classes = {classes}, but {values['names'][0]} names {len(names)}; make them agree")
     shares: dict[str, Any] = {
         key: _share(path, key, *values[key]) for key in ("flip", "mosaic", "scale") if key in values
-    }
+    } | {key: _amount(path, key, *values[key]) for key in ("diagonal", "side", "skip") if key in values}
     return Manifest(
         path=path.absolute(),
         classes=classes,
@@ -199,6 +206,16 @@ def _share(path: Path, key: str, value: str, number: int) -> float:
     if not 0 <= share <= 1:
         raise InputError(f"{path}:{number}: {key} = {value}: must be a number from 0 to 1")
     return share
+
+
+def _amount(path: Path, key: str, value: str, number: int) -> float:
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise InputError(f"{path}:{number}: {key} = {value}: must be a number from 0 up")
+    return amount
 
 
 def read_names(path: Path) -> tuple[str, ...]:

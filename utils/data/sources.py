@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from utils.data.images import HUSH, read_image
-from utils.data.manifest import IMAGE_SUFFIXES
+from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES
+from utils.data.transforms import Letterbox
 from utils.errors import InputError
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -28,12 +29,17 @@ class Video:
 
 @dataclass(frozen=True)
 class Frame:
-    """``image`` uint8 [H, W, C] RGB or grey of ``name`` (a path, an address or a camera); ``number`` counts from 0."""
+    """``image`` uint8 [H, W, C] RGB or grey of ``name`` (a path, an address or a camera); ``number`` counts from 0.
+
+    Of a recording of events ``steps`` uint8 [T, C, H, W] is what the network is shown, and ``box`` how it was fitted.
+    """
 
     name: str
     image: np.ndarray
     number: int = 0
     video: Video | None = None
+    steps: np.ndarray | None = None
+    box: Letterbox | None = None
 
 
 def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
@@ -70,6 +76,8 @@ def _paths(source: str) -> list[Path]:
     """The images and videos a path or pattern stands for, by name."""
     path, known = Path(source), tuple(dict.fromkeys(IMAGE_SUFFIXES + VIDEO_SUFFIXES))
     if path.is_file():
+        if path.suffix.lower() in EVENT_SUFFIXES:
+            raise InputError(f"{path}: a recording of events, and the network takes images; give images")
         if path.suffix.lower() not in known:
             raise InputError(f"{path}: neither image nor video by its name; known are {' '.join(known)}")
         return [path]

@@ -39,11 +39,12 @@ class BoxBatch(Batch):
     """Images with boxes.
 
     ``targets`` float32 [M, 6] (image in the batch, class, cx, cy, w, h; 0..1 of the network's image); ``letterboxes``
-    to map boxes back.
+    to map boxes back. ``least``: diagonal and side, px of the originals, of boxes that count.
     """
 
     targets: Tensor
     letterboxes: tuple[Letterbox, ...]
+    least: tuple[float, float] = (0.0, 0.0)
 
 
 class DetectionDataset(ImageFiles):
@@ -150,13 +151,16 @@ class DetectionDataset(ImageFiles):
         return indices[0], transforms.warp(canvas, matrix, size), boxes, box
 
 
-def collate(samples: Sequence[Sample]) -> BoxBatch:
-    """One batch of samples, at least one."""
+def collate(
+    samples: Sequence[Sample], images: Tensor | None = None, least: tuple[float, float] = (0.0, 0.0)
+) -> BoxBatch:
+    """One batch of samples, at least one; ``images`` where the network is shown something else than their pictures."""
     rows = [torch.cat([torch.full((len(s.boxes), 1), float(i)), s.boxes], 1) for i, s in enumerate(samples)]
     return BoxBatch(
-        images=transforms.stack([s.image for s in samples]),
+        images=transforms.stack([s.image for s in samples]) if images is None else images,
         targets=torch.cat(rows),
         indices=tuple(s.index for s in samples),
         letterboxes=tuple(s.letterbox for s in samples),
         gaps=tuple(gap for s in samples for gap in s.gaps),
+        least=least,
     )

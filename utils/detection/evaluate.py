@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.darknet.spec import Detect
+from utils.data.transforms import as_inputs
 from utils.detection.average_precision import Scores, average_precision
 from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.detection.decode import decode
@@ -63,9 +64,10 @@ def evaluate(
     resizing and padding move both boxes alike.
 
     Args:
-        predictor: images [N, C, H, W] in 0..1 -> one raw tensor per head; a module is put into eval mode meanwhile.
-        loader: yields batches with ``images`` uint8 [N, C, H, W], ``targets`` [M, 6] (image in the batch, class,
-            cx, cy, w, h; 0..1), ``indices`` and ``letterboxes``.
+        predictor: images [N, C, H, W] in 0..1, or frames [N, T, C, H, W] -> one raw tensor per head; a module is put
+            into eval mode meanwhile.
+        loader: yields batches with ``images`` uint8, ``targets`` [M, 6] (image in the batch, class, cx, cy, w, h;
+            0..1), ``indices`` and ``letterboxes``; and ``least``, where found boxes that are too small do not count.
         heads: the [yolo] layers, in the order of the predictor's outputs.
         names: the classes' names.
         conf: candidates score above this; low, because AP needs the tail.
@@ -81,9 +83,9 @@ def evaluate(
     collected: list[Detections] = []
     with eval_mode(predictor), torch.no_grad():
         for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
-            size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
+            size = (int(batch.images.shape[-2]), int(batch.images.shape[-1]))
             began = clock(device)
-            images = batch.images.to(device, memory_format=torch.channels_last).float() / 255
+            images = as_inputs(batch.images, device)
             with torch.inference_mode(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 raw = predictor(images)
             between = clock(device)
@@ -180,5 +182,13 @@ def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Det
         (top, left), (height, width) = ((0, 0), size) if letterbox is None else (letterbox.pad, letterbox.scaled)
         boxes[:, 0:4:2].clamp_(left, left + width)
         boxes[:, 1:4:2].clamp_(top, top + height)
+        boxes = boxes[_large_enough(boxes, letterbox, *getattr(batch, "least", (0.0, 0.0)))]
         collected.append(Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox))
     return collected
+
+
+def _large_enough(boxes: Tensor, letterbox: Any, diagonal: float, side: float) -> Tensor:
+    """Which boxes count as large enough; the limits are px of the original."""
+    tall, wide = letterbox.scale if letterbox is not None else (1.0, 1.0)
+    w, h = (boxes[:, 2] - boxes[:, 0]) / wide, (boxes[:, 3] - boxes[:, 1]) / tall
+    return (torch.hypot(w, h) >= diagonal) & (w >= side) & (h >= side)

@@ -16,6 +16,7 @@ from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, read_list, 
 from utils.data.set_apart import set_apart
 from utils.data.text import read_text
 from utils.detection import coco, cvat, voc
+from utils.detection.automotive import recordings_folder
 from utils.detection.data_yaml import YamlSet, read_yaml
 from utils.detection.label_writer import Annotated, Findings, class_names, write_set
 from utils.detection.labels import label_path
@@ -266,6 +267,7 @@ def _read_here(folder: Path, path: Path) -> list[Path]:
 
 
 LAYOUTS: tuple[Callable[[Path], Found | None], ...] = (
+    recordings_folder,
     yaml_folder,
     coco_folder,
     cvat_folder,

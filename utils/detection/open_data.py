@@ -8,6 +8,8 @@ from pathlib import Path
 
 from utils.data import manifest as files
 from utils.data.manifest import Manifest, read_list
+from utils.data.recordings import holds_recordings
+from utils.detection.dvs_sample import prepare_if_dvs
 from utils.detection.layouts import Found, of_yaml, recognise
 from utils.detection.overlaps import leaks, shared_labels, turned_by_exif
 from utils.detection.sample import prepare_if_sample
@@ -23,6 +25,7 @@ def open_data(place: Path | str) -> Manifest:
         InputError: something in it is missing, unknown or contradicts itself; the message says what and the remedy.
     """
     prepare_if_sample(place)
+    prepare_if_dvs(place)
     manifest, words = _read(Path(place))
     lists = [path.stat() for path in (manifest.train, manifest.valid)]
     _look_over(
@@ -62,14 +65,15 @@ def _look_over(manifest: Manifest, recognised: str, stamps: object) -> None:
     if recognised:
         counts = f"{len(train)} images to train on, {len(valid)} to validate on, {manifest.classes} classes"
         log.info("%s: %s", recognised, counts, extra={"always": True})
-    shared = shared_labels([*train, *valid], manifest)
+    recordings = holds_recordings(manifest.train)
+    shared = {} if recordings else shared_labels([*train, *valid], manifest)
     if shared:
         label, (first, second, *_) = next(iter(shared.items()))
         raise InputError(
             f"{first}, {second}: both would have the boxes of {label} ({len(shared)} such files in {manifest.path}); "
             "rename one of each and its label file, or take one from the list"
         )
-    both, turned = leaks(train, valid), turned_by_exif([*train, *valid], manifest)
+    both, turned = leaks(train, valid), [] if recordings else turned_by_exif([*train, *valid], manifest)
     if turned:
         log.warning(
             "%s: EXIF turns %d images, first %s; their labels must be of the picture as it is shown; "

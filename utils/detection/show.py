@@ -28,7 +28,8 @@ PAGE = 384  # px; the longer side of those is at least about this
 def training_sheet(path: Path, dataset: DetectionDataset, names: Sequence[str]) -> Path:
     """Images as the first epoch augments them, with their labels."""
     dataset.set_epoch(0)
-    batch = collate([dataset[i] for i in range(min(TRAINING, len(dataset)))])
+    samples = [dataset[i] for i in range(min(TRAINING, len(dataset)))]
+    batch = collate(samples)  # of their pictures, whatever the network is shown
     save_picture(path, batch_mosaic(batch.images, batch.targets, names))
     return path
 

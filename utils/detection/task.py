@@ -14,8 +14,10 @@ from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec
 from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list, same_classes
+from utils.data.recordings import check_plain, holds_recordings
 from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.detection import results, show
 from utils.detection.augment import Augment
@@ -27,6 +29,7 @@ from utils.detection.labels import label_path
 from utils.detection.loss import YoloLoss, prior_biases
 from utils.detection.open_data import open_data
 from utils.detection.plots import plot_confusion, plot_pr_curves
+from utils.detection.recordings import EventBoxDataset
 from utils.errors import InputError
 from utils.reporting.facts import Column, TaskChart
 from utils.reporting.results import write_rows
@@ -115,9 +118,23 @@ class DetectionTask:
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
-        frames: int = 0,
-    ) -> DetectionDataset:
-        """The images of a list with their boxes."""
+        frames: FrameRule | None = None,
+    ) -> DetectionDataset | EventBoxDataset:
+        """The images of a list with their boxes, or the moments of recordings of events with theirs."""
+        if holds_recordings(images):
+            check_plain(images, grey=grey)
+            return EventBoxDataset(
+                images,
+                manifest,
+                size,
+                frames=frames,
+                augment=bool(augment),
+                cache=cache,
+                seed=seed,
+                channels=channels,
+                how=how,
+                unreadable=unreadable,
+            )
         check_still(images, frames)
         return DetectionDataset(
             images,
@@ -134,6 +151,8 @@ class DetectionTask:
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> Augment:
         """The usual strengths, with what the manifest says its images stand."""
+        if mosaic and holds_recordings(manifest.train):
+            raise InputError("--mosaic: four recordings side by side are no recording; leave it away")
         share = manifest.mosaic if mosaic is None else mosaic
         return Augment(flip=manifest.flip, mosaic=share, scale=manifest.scale)
 

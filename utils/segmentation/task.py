@@ -15,6 +15,7 @@ from utils.darknet.heads import class_count, fresh_last_layer, only_output
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, Segment
 from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list, same_classes
 from utils.data.transforms import Jitter, Letterbox, Resize, as_inputs
@@ -110,7 +111,7 @@ class SegmentationTask:
         channels: int = 3,
         grey: bool = False,
         how: Resize = "letterbox",
-        frames: int = 0,
+        frames: FrameRule | None = None,
         unreadable: Unreadable = "stop",
     ) -> MaskDataset:
         """The images of a list or folder with their masks."""

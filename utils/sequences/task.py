@@ -14,6 +14,7 @@ from utils.darknet.heads import class_count, fresh_last_layer, only_output
 from utils.darknet.network import State
 from utils.darknet.spec import ModelSpec, SequenceOutput
 from utils.data.dataset import Unreadable
+from utils.data.event_frames import FrameRule
 from utils.data.manifest import Manifest, same_classes
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
@@ -118,11 +119,19 @@ class SequenceTask:
         grey: bool = False,
         how: Resize = "letterbox",
         unreadable: Unreadable = "stop",
-        frames: int = 0,
+        frames: FrameRule | None = None,
     ) -> SequenceDataset:
         """The sequences of a split; those of the adding task that are trained on are others each epoch."""
         order = self.output.order
-        made = make_dataset(manifest, images, order, steps=frames, channels=channels, seed=seed, unreadable=unreadable)
+        made = make_dataset(
+            manifest,
+            images,
+            order,
+            steps=frames.steps if frames else 0,
+            channels=channels,
+            seed=seed,
+            unreadable=unreadable,
+        )
         return made
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.temporal.early_exit import Steps
-from utils.temporal.execution import Memories
+from utils.temporal.execution import FRAMES, Memories
 from utils.temporal.spike_record import SpikeRecord
 
 
@@ -35,12 +35,12 @@ class CarriedSteps(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The next frame [1, C, H, W] in 0..1 -> raw head maps of this step."""
+        """The next frame [1, C, H, W] in 0..1, or the next steps [1, T, C, H, W] -> raw head maps of what was new."""
         if x.shape != self._shape or (self.every and self._since == self.every):
             self.reset()
         heads, self._memory, sent = self.network.watch(x, self._memory, 1)
         if self.record:
             self.record.add(sent)
         self._shape, self._since = x.shape, self._since + 1
-        self.taken.append(1)
+        self.taken.append(x.shape[1] if x.dim() == FRAMES else 1)
         return heads
