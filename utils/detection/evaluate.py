@@ -182,7 +182,8 @@ def _collect(batch: Any, found: list[Tensor], size: tuple[int, int]) -> list[Det
         (top, left), (height, width) = ((0, 0), size) if letterbox is None else (letterbox.pad, letterbox.scaled)
         boxes[:, 0:4:2].clamp_(left, left + width)
         boxes[:, 1:4:2].clamp_(top, top + height)
-        boxes = boxes[_large_enough(boxes, letterbox, *getattr(batch, "least", (0.0, 0.0)))]
+        least = getattr(batch, "least", (0.0, 0.0))
+        boxes = boxes[_large_enough(boxes, letterbox, *least)] if any(least) else boxes
         collected.append(Detections(int(index), boxes, rows[targets[:, 0] == i], letterbox))
     return collected
 
