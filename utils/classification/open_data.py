@@ -31,6 +31,7 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.prophesee import boxes_path
 from utils.data.recordings import holds_recordings
 from utils.data.sample_set import is_sample
 from utils.errors import InputError
@@ -54,7 +55,7 @@ def open_data(place: Path | str) -> Manifest:
 def is_of_classes(place: Path) -> bool:
     """Whether a folder or file is laid out as a set of classes; a ``.data`` file is, where its images have no label."""
     if place.is_dir():
-        if recognise(place) is not None or _tables(place):
+        if recognise(place) is not None or _tables(place) or gesture_folder(place):
             return True
         parts = {path.name.lower(): path for path in place.iterdir() if path.is_dir()}
         train = parts.get("train")
@@ -74,7 +75,8 @@ def is_of_classes(place: Path) -> bool:
 def _boxed(image: Path) -> bool:
     """Whether a label file of boxes is where one would be: beside the image, or where ``images`` is ``labels``."""
     parts = ["labels" if part in ("images", "JPEGImages") else part for part in image.parts]
-    return Path(*parts).with_suffix(".txt").is_file() or image.with_suffix(".txt").is_file()
+    beside = (Path(*parts).with_suffix(".txt"), image.with_suffix(".txt"), boxes_path(image))
+    return any(path.is_file() for path in beside)
 
 
 def _tell_classes(images: Sequence[Path], manifest: Manifest) -> bool:

@@ -13,8 +13,11 @@ from utils.data import transforms
 from utils.data.images import UnreadableImageError, read_image, save_picture
 from utils.data.look_over import SPLITS
 from utils.data.manifest import Manifest
+from utils.data.recordings import holds_recordings
 from utils.detection import augment as boxed
 from utils.detection.dataset_stats import Seen, Survey, survey
+from utils.detection.dvs_sample import prepare_if_dvs
+from utils.detection.event_check import check_events
 from utils.detection.open_data import read_manifest
 from utils.detection.pictures import batch_mosaic
 from utils.detection.sample import prepare_if_sample
@@ -36,7 +39,10 @@ def check(data: Path) -> DatasetReport:
         InputError: the ``.data`` file or a list is missing or wrong.
     """
     prepare_if_sample(data)
+    prepare_if_dvs(data)
     manifest = read_manifest(data)
+    if holds_recordings(manifest.train):
+        return check_events(data, manifest)
     found = survey(manifest)
     blind = baseline(found)
     trivial = (

@@ -123,16 +123,8 @@ class SequenceTask:
     ) -> SequenceDataset:
         """The sequences of a split; those of the adding task that are trained on are others each epoch."""
         order = self.output.order
-        made = make_dataset(
-            manifest,
-            images,
-            order,
-            steps=frames.steps if frames else 0,
-            channels=channels,
-            seed=seed,
-            unreadable=unreadable,
-        )
-        return made
+        steps = frames.steps if frames else 0
+        return make_dataset(manifest, images, order, steps=steps, channels=channels, seed=seed, unreadable=unreadable)
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> bool:
         """None."""
