@@ -16,7 +16,7 @@ from utils.detection.dvs_sample import (
     DVS_SAMPLE,
     FINE,
     DvsRecipe,
-    Mover,
+    MovingDigit,
     _backdrop,
     dvs_scenes,
     picture_at,
@@ -92,7 +92,7 @@ def test_without_noise_and_drift_every_event_is_of_a_digit_on_its_way(material):
 
 def test_a_box_is_round_the_ink_to_the_sixteenth_of_a_px():
     ink = np.full((30, 20), 255, np.uint8)
-    mover = Mover(3, ink, 0, np.array([100, 205]), np.array([100 + 50 * FINE, 205 - 7 * FINE]))
+    mover = MovingDigit(3, ink, 0, np.array([100, 205]), np.array([100 + 50 * FINE, 205 - 7 * FINE]))
     ground = np.full((104, 104), 200, np.uint8)
     whole = SMALL.bins * SMALL.duration
     for now in range(0, whole + 1, 10_000):

@@ -64,7 +64,7 @@ class DvsRecipe:
 
 
 @dataclass(frozen=True)
-class Mover:
+class MovingDigit:
     """A digit on its way: ``ink`` [h, w] of 255, ``grey``, its class, its corner (y, x) in 1/16 px at both ends."""
 
     label: int
@@ -135,7 +135,7 @@ def dvs_scenes(material: Material, count: int, recipe: DvsRecipe, stream: int) -
         rng = np.random.Generator(np.random.PCG64((recipe.seed, stream, number)))
         name = names[rng.integers(len(names))]
         photograph = _backdrop(rng, material.photographs[name], recipe.size + 2 * MARGIN)
-        movers: list[Mover] = []
+        movers: list[MovingDigit] = []
         used = []
         for _ in range(rng.integers(recipe.digits[0], recipe.digits[1], endpoint=True)):
             deck = deck or [int(c) for c in rng.permutation(10)]
@@ -153,7 +153,7 @@ def dvs_scenes(material: Material, count: int, recipe: DvsRecipe, stream: int) -
 
 
 def picture_at(
-    now: int, photograph: Grey, drift: NDArray[np.int64], movers: Sequence[Mover], recipe: DvsRecipe
+    now: int, photograph: Grey, drift: NDArray[np.int64], movers: Sequence[MovingDigit], recipe: DvsRecipe
 ) -> Grey:
     """The scene as it looks at ``now`` us: grey, [size, size]."""
     duration, size = recipe.bins * recipe.duration, recipe.size
@@ -179,8 +179,8 @@ def _shifted(picture: Grey, down: int, across: int) -> Grey:
 
 
 def _mover(
-    rng: np.random.Generator, label: int, glyph: Grey, mean: int, others: Sequence[Mover], recipe: DvsRecipe
-) -> Mover | None:
+    rng: np.random.Generator, label: int, glyph: Grey, mean: int, others: Sequence[MovingDigit], recipe: DvsRecipe
+) -> MovingDigit | None:
     """A digit and its way, on which it hides no other at the end of a bin; None where there was none."""
     low, high = recipe.height
     height = round(low * (high / low) ** rng.random())  # small sizes as frequent as large ones, on a scale of ratios
@@ -193,14 +193,14 @@ def _mover(
     room = (np.array([recipe.size, recipe.size]) - ink.shape) * FINE
     for _ in range(TRIES if room.min() >= 0 else 0):
         begin, end = (rng.integers(0, room + 1) for _ in range(2))
-        mover = Mover(label, ink, grey, begin, end)
+        mover = MovingDigit(label, ink, grey, begin, end)
         length = float(np.hypot(*(end - begin))) / FINE
         if recipe.travel[0] <= length <= recipe.travel[1] and not _hides(mover, others, recipe):
             return mover
     return None
 
 
-def _hides(mover: Mover, others: Sequence[Mover], recipe: DvsRecipe) -> bool:
+def _hides(mover: MovingDigit, others: Sequence[MovingDigit], recipe: DvsRecipe) -> bool:
     whole = recipe.bins * recipe.duration
     ends = range(0, whole + 1, recipe.duration)
     return any(
@@ -214,7 +214,7 @@ def _common(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return wide * high / min(a[2] * a[3], b[2] * b[3])
 
 
-def _boxes(movers: Sequence[Mover], recipe: DvsRecipe) -> NDArray[np.void]:
+def _boxes(movers: Sequence[MovingDigit], recipe: DvsRecipe) -> NDArray[np.void]:
     """The boxes at the end of every bin."""
     ends = [(n + 1) * recipe.duration for n in range(recipe.bins)]
     whole = ends[-1]
