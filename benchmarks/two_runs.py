@@ -19,10 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
+from models import Darknet, network_of
+from tests.conftest import ROOT
 from tests.test_two_runs import CONVERT, HERE, PRUNE, QUANTISE, TRAIN, at_once, check_stamps, furnish
 from utils.cli import positive
+from utils.darknet.cfg import read_cfg
+from utils.darknet.network import Checkpoint, save_checkpoint
 
-CUT = PRUNE[: PRUNE.index("--percent")] + PRUNE[PRUNE.index("--percent") + 2 :]
+LAYERS = [*HERE, "--weights", "blocks.pt", "--shortcuts", "1", "--force", "--recalibrate", "0", "--name", "w"]
+BOTH = [*LAYERS, "--percent", "0.1"]
 NET = [*HERE, "--weights", "net.pt", "--name", "w"]
 LOOK = ["--weights", "net.pt", "--data", "set.data", "--device", "cpu", "--name", "w", "--source", "images/valid"]
 EXPORT = ["c", "--weights", "net.int.pt", "--data", "set.data", "--device", "cpu", "--golden", "1", "--name", "w"]
@@ -34,8 +39,9 @@ PAIRS = {
     "regular_prune": PRUNE,
     "shortcut_prune": PRUNE,
     "slim_prune": PRUNE,
-    "layer_prune": [*CUT, "--shortcuts", "1"],
-    "layer_channel_prune": [*PRUNE, "--shortcuts", "1"],
+    "layer_prune": LAYERS,
+    "layer_channel_prune": BOTH,
+    "layer_channel_regular_prune": BOTH,
     "quantize": QUANTISE,
     "convert_snn": CONVERT,
     "export": EXPORT,
@@ -52,6 +58,8 @@ def main() -> None:
     for _ in tqdm(range(args.times), unit="round"):
         with tempfile.TemporaryDirectory() as folder:
             place = furnish(Path(folder))
+            blocks = network_of(Darknet(read_cfg(ROOT / "tests/cfgs/residual.cfg")))
+            save_checkpoint(place / "blocks.pt", Checkpoint(blocks, ("blue", "green")))
             if "export" in args.only:
                 at_once(place, [("quantize", [*HERE, "--weights", "net.pt", "--calibration", "4"])])
                 shutil.copy(place / "weights/net.int.pt", place)
