@@ -14,6 +14,7 @@ from utils.darknet.implicit import fold_implicit
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.weights import read_weights, write_weights
 from utils.errors import InputError
+from utils.pruning.sparsity import sparsity
 from utils.quantization.validate import check_supported
 
 HEAD = """
@@ -127,6 +128,11 @@ def test_the_door_of_the_scripts_opens_the_folded_network(tmp_path):
 def test_channels_that_meet_implicit_values_are_judged_by_their_batch_norm():
     wires = trace(parse_cfg(text()))
     assert torch.equal(wires.outputs[1], wires.outputs[4]) and not wires.locked[wires.outputs[4]].any()
+
+
+def test_sparse_training_pushes_the_gammas_that_implicit_values_stand_beside():
+    network = random_network(text())
+    assert [*sparsity(network, 0)[0]] == [4] and [*sparsity(fold_implicit(network), 0)[0]] == [2]
 
 
 @pytest.mark.parametrize(("wrong", "line"), [

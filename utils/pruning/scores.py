@@ -82,6 +82,7 @@ BACK: dict[type[s.Layer], Callable[[Any, Tensor, list[int], Tensor | None], list
     s.Kernel: _through_kernel,
     s.Route: _through_route,
     s.Shortcut: _through_sum,
+    s.Implicit: lambda layer, way, widths, gate: [torch.zeros(widths[0])],  # uses nothing of the image
     s.Reorg: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
     s.Reorg3d: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
     s.Layer: lambda layer, way, widths, gate: [way] * len(widths),
