@@ -58,7 +58,7 @@ class ValidationSample:
             seen += len(held[-1].images)
             if seen >= images:
                 break
-        return cls(session, tuple(held), seen, seen == len(dataset))
+        return cls(session, tuple(held), seen, seen == len(dataset) - len(session.valid.gaps))
 
     def inputs(self) -> Iterator[Tensor]:
         """[N,C,H,W] of n / 255."""

@@ -291,9 +291,9 @@ def write_nir_form(job: Job) -> Written:
 
 def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
     """The dialect "if": the file, and how far importers are from the integers on some images."""
-    session, dataset = job.session, job.session.valid.dataset
+    session = job.session
     steps = session.config.steps or network.window
-    batch = dataset.collate([dataset[i] for i in range(len(job.images))])
+    batch = session.validation_batch(len(job.images))
 
     def score(predictor: Any) -> float:
         return session.headline(session.measured(predictor, [batch]))

@@ -25,6 +25,7 @@ from utils.darknet.shapes import granularity, sizes
 from utils.darknet.spec import ModelSpec
 from utils.data.dataset import Unreadable
 from utils.data.event_frames import FrameRule
+from utils.data.images import UnreadableImageError
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.errors import InputError
@@ -102,10 +103,27 @@ class Session(Generic[C]):
         return [self.task.inputs(each, torch.device("cpu")) for each in batches]
 
     def validation_images(self, images: int) -> Tensor:
-        """The first so many validation images, [N, C, H, W] in 0..1."""
-        dataset = self.valid.dataset
-        batch = dataset.collate([dataset[i] for i in range(images)])
-        return self.task.inputs(batch, torch.device("cpu")).contiguous()
+        """The first so many validation images that can be read, [N, C, H, W] in 0..1."""
+        return self.task.inputs(self.validation_batch(images), torch.device("cpu")).contiguous()
+
+    def validation_batch(self, images: int) -> Any:
+        """The first so many validation images that can be read, in one batch; the others are told and skipped.
+
+        Raises:
+            InputError: fewer can be read.
+        """
+        dataset, samples, last = self.valid.dataset, list[Any](), None
+        for i in range(len(dataset)):
+            if len(samples) == images:
+                break
+            try:
+                samples.append(dataset[i])
+            except UnreadableImageError as error:
+                self.valid.skip(i, str(error))
+                last = error
+        if len(samples) < images:
+            raise last or InputError(f"{self.manifest.valid}: {len(samples)} images of {images}; ask for fewer")
+        return dataset.collate(samples)
 
     def training_batches(self, count: int) -> Iterator[Any]:
         """The first so many training batches of a seeded order, with their labels, not augmented."""
@@ -271,9 +289,13 @@ def dataset_of(
     images: Path | None = None,
     cache: str | None = None,
     augment: Any = False,
-    unreadable: Unreadable = "stop",
+    unreadable: Unreadable | None = None,
 ) -> Any:
-    """The images of a list (by default those to train on) as this network takes them."""
+    """The images of a list (by default those to train on) as this network takes them.
+
+    What cannot be read is skipped alike in every script: dropped from a list that is measured on, replaced by another
+    image in one to train on; a loader tells each, and more than 1 % of them are an error.
+    """
     return task.dataset(
         manifest,
         images or manifest.train,
@@ -284,7 +306,7 @@ def dataset_of(
         grey=config.gray_scale,
         how=how_of(config),
         augment=augment,
-        unreadable=unreadable,
+        unreadable=unreadable or ("drop" if images else "replace"),
         frames=frame_rule(spec),
     )
 

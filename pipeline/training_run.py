@@ -252,7 +252,7 @@ def loaders(
     """
     share, step = (group.rank, group.size), granularity(spec)
     augment = task.augmentation(manifest, config.mosaic)
-    seen = dataset_of(config, task, manifest, spec, size, augment=augment, unreadable="replace")
+    seen = dataset_of(config, task, manifest, spec, size, augment=augment)
     batch = training_batch(config.batch_size, spec, len(seen))
     if batch < group.size:
         raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
@@ -266,7 +266,7 @@ def loaders(
         rect=step if config.rect else 0,
         sizes=_sizes(config, size, step),
     )
-    looked_at = dataset_of(config, task, manifest, spec, size, images=manifest.valid, unreadable="drop")
+    looked_at = dataset_of(config, task, manifest, spec, size, images=manifest.valid)
     valid = make_loader(looked_at, batch, workers=config.workers, share=share)
     return train, valid
 

@@ -175,6 +175,14 @@ class Loader(Generic[B]):
             if len(batch.images):
                 yield batch
 
+    def skip(self, index: int, message: str) -> None:
+        """Name an image that could not be read when it was asked for by its number.
+
+        Raises:
+            InputError: it is too much by now.
+        """
+        self._note([(index, message)])
+
     def _note(self, gaps: Iterable[Gap]) -> None:
         """Name what could not be read.
 

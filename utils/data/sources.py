@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.data.images import HUSH, read_image
+from utils.data.images import HUSH, UnreadableImageError, read_image
+from utils.data.loader import MOST_GAPS
 from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -95,11 +99,20 @@ def _paths(source: str) -> list[Path]:
 
 
 def _files(paths: list[Path], channels: int) -> Iterator[Frame]:
+    gaps = 0
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _video(str(path), str(path), channels)
-        else:
-            yield Frame(str(path), read_image(path, channels))
+            continue
+        try:
+            image = read_image(path, channels)
+        except UnreadableImageError as error:  # as a loader does
+            gaps += 1
+            if gaps > MOST_GAPS * len(paths):
+                raise
+            log.warning("%s; skipped, as %d of %d images so far", error, gaps, len(paths))
+            continue
+        yield Frame(str(path), image)
 
 
 def _video(source: str | int, name: str, channels: int) -> Iterator[Frame]:
