@@ -27,7 +27,6 @@ from models import Darknet
 from pipeline.session import output_of
 from pipeline.tasks import task_of
 from utils.cli import above_zero, positive, whole
-from utils.config.run import DATA
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
@@ -138,7 +137,7 @@ def batches_of(task: str, net: str) -> int:
     """Batches of an epoch."""
     spec = read_cfg(_cfg(task, net))
     sequences = task_of(spec)
-    manifest = sequences.open_data(TASKS[task].data or DATA)
+    manifest = sequences.open_data(TASKS[task].data or sequences.sample)
     return -(-len(sequences.listed(manifest.train)) // spec.batch)
 
 

@@ -29,10 +29,11 @@ def log_run(run: Run) -> None:
     git = (record.git or "no git").partition("+")
     log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
     log.info(
-        "%d training and %d validation images at %dx%d px, batches of %d, %d a step; %s parameters, %s MACs",
+        "%d training and %d validation images at %dx%d px%s, batches of %d, %d a step; %s parameters, %s MACs",
         len(run.train.dataset),
         len(run.valid.dataset),
         *run.size,
+        f", {run.model.spec.timesteps} steps" if run.model.spec.stateful else "",
         run.train.batch_size,
         update.accumulate,
         number(counts.params),
