@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models import Loaded, load_model
+from models import Darknet, Loaded, load_model
 from pipeline.session import FLOAT, RUNS, WEIGHTS, Session, image_size, newest, open_session, output_of
 from pipeline.tasks import task_of
 from utils.config.as_trained import as_trained, how_of
@@ -37,15 +37,18 @@ from utils.quantization.integer import IntegerNetwork
 from utils.reporting.cost_plots import plot_costs
 from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
 from utils.spiking.aer import write_image_events
+from utils.spiking.aer_lif import write_spike_events
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.nir_export import write_nir
 from utils.spiking.nir_if import write_nir_if
-from utils.spiking.nir_report import measure_nir
+from utils.spiking.nir_lif import write_nir_lif
+from utils.spiking.nir_report import measure_nir, measure_nir_lif
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 
 log = logging.getLogger(__name__)
 
 QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
+DIRECT = ("nir", "aer")  # forms of networks that were trained as spikes
 FOLDER = Path("export")
 
 
@@ -99,13 +102,26 @@ def open_network(config: ExportConfig) -> Session[ExportConfig]:
         InputError: it is the other kind.
     """
     if not config.takes_floats:
-        return open_integers(config)
+        spikes = open_spikes(config) if config.form in DIRECT and config.weights else None
+        return spikes or open_integers(config)
     session = open_session(config, scripts=FLOAT)
     if session.loaded.network is None:
         what = f"{config.form} --float" if config.float_network else config.form
         path = session.loaded.path
         raise InputError(f"{path}: has integers, and export.py {what} takes floats; give the network it was made of")
     return session
+
+
+def open_spikes(config: ExportConfig) -> Session[ExportConfig] | None:
+    """The session of a network that was trained as spikes; None if ``--weights`` is none."""
+    if not config.weights.endswith(".pt") or not load_model(config.weights).spec.neurons:
+        return None
+    for flag in ("dialect", "steps", "target"):
+        if flag in config.given:
+            raise InputError(
+                f"--{flag}: {config.weights} was trained as spikes, in steps and nodes of its own; leave --{flag} away"
+            )
+    return open_session(config)
 
 
 def open_integers(config: ExportConfig) -> Session[ExportConfig]:
@@ -119,6 +135,9 @@ def open_integers(config: ExportConfig) -> Session[ExportConfig]:
     if not weights.endswith(".pt"):
         raise InputError(float_network)
     session = open_session(replace(config, weights=weights))
+    if session.loaded.spec.neurons:
+        forms = " and ".join(DIRECT)
+        raise InputError(f"{weights}: was trained as spikes, which only {forms} hold; use export.py {DIRECT[0]}")
     if session.loaded.integer is None:
         rate = f"{weights}: spikes in {RATE} mode, which has no integers; convert_snn.py --mode {LAYERWISE} has"
         raise InputError(rate if session.loaded.kind == "spiking" else float_network)
@@ -281,6 +300,8 @@ def write_nir_form(job: Job) -> Written:
     Raises:
         InputError: the network has something that NIR cannot hold; names the layer.
     """
+    if job.session.loaded.spec.neurons:
+        return write_nir_lif_form(job)
     network, config = encode(job.integer), job.session.config
     if config.dialect == "if":
         return write_nir_if_form(job, network)
@@ -306,16 +327,39 @@ def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
     return Written({"bytes": files[0].stat().st_size, **about}, files)
 
 
+def write_nir_lif_form(job: Job) -> Written:
+    """The form "nir" of a network trained as spikes: the file, and how far importers are from it on some images.
+
+    Raises:
+        InputError: it has something that NIR cannot hold; names the layer.
+    """
+    session, dataset = job.session, job.session.valid.dataset
+    batch = dataset.collate([dataset[i] for i in range(len(job.images))])
+
+    def score(predictor: Any) -> float:
+        return session.headline(session.measured(predictor, [batch]))
+
+    with whole_folder(job.out) as folder:
+        path = write_nir_lif(folder / f"{job.stem}.nir", job.network, *session.size)
+        about = measure_nir_lif(path, session.loaded.predictor.cpu(), job.images, session.heading, score)
+    files = [job.out / path.name, job.out / "report.json"]
+    return Written({"bytes": files[0].stat().st_size, **about}, files)
+
+
 def write_aer_form(job: Job) -> Written:
     """The form "aer": events of each golden image, in and out; or nothing.
 
     Raises:
         InputError: the folder exists, or the events do not add up to the integer levels, which would be our mistake.
     """
+    loaded = job.session.loaded
     with whole_folder(job.out) as folder:
-        names, total = write_image_events(folder, job.integer, job.images)
+        if isinstance(loaded.predictor, Darknet):
+            names, total = write_spike_events(folder, loaded.predictor.cpu(), job.images)
+        else:
+            names, total = write_image_events(folder, job.integer, job.images)
         note_target(folder, job.session.config.target)
-    log.info("%s: %s events of %d images, in and out", job.out, f"{total:,}", len(job.images))
+    log.info("%s: %s events of %d images", job.out, f"{total:,}", len(job.images))
     return Written({"events": total}, [job.out / name for name in names])
 
 

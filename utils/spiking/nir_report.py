@@ -15,11 +15,26 @@ from torch import Tensor
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.nir_export import nir_package
-from utils.spiking.nir_simulator import SEMANTICS, NirSimulator
+from utils.spiking.nir_simulator import LIF_SEMANTICS, SEMANTICS, NirSimulator
 from utils.spiking.spike_schedule import SpikingNetwork
 
 log = logging.getLogger(__name__)
 
+LOOSE = 1e-3  # of the largest value of a map: rounding of floats is below
+LIF_README = """# {name}
+
+`{name}.nir`: Conv2d and LIF, for simulators that read NIR. Show an image [C,H,W], a pixel n as n / 255 and the same in every
+step (or a frame a step, where `metadata["input"]` says so), for {steps} steps of {dt} s; what the output adds up to over
+them is the head's map; {meant}. `r` is 1, so that currents are in the weights. A max pool is a sum and a LIF that forgets all
+in a step.
+
+The file, run as its importers run it (`report.json`), beside the network:
+
+{table}
+
+norse: `from_nir(graph, dt={dt})`. snnTorch 1.0.0: set `init_hidden = True` on each of its neurons after loading. sinabs takes
+`tau` for steps and not for seconds: it is not for this file.
+"""  # noqa: E501
 EXACT = "integers (--dialect exact)"
 BRANCHES = (
     "layers {layers} join several inputs: sinabs 3.1 and norse 1.1 load that and run it depth first, without part of "
@@ -111,6 +126,53 @@ def measure_nir(
     text = nir_readme(path.stem, steps, len(images), found, heading, notes)
     (path.parent / "README.md").write_text(text, encoding="utf-8")
     return {"steps": steps, **about}
+
+
+def measure_nir_lif(
+    path: Path, network: Callable[[Tensor], list[Tensor]], images: Tensor, heading: str, score: Callable[[Any], float]
+) -> dict[str, Any]:
+    """As `measure_nir`, for a file of a network trained as spikes, beside that network.
+
+    Args:
+        path: of the file.
+        network: images -> [the head's map].
+        images: [N,C,H,W] in 0..1, or frames.
+        heading: the word for the score.
+        score: a predictor's, on the same images.
+
+    Returns:
+        Numbers for a record.
+    """
+    graph = nir_package().read(str(path))
+    steps, reset = int(graph.metadata["steps"]), str(graph.metadata["reset"])
+    with torch.no_grad():
+        golden = network(images)[0]
+    found = [Dialect("the network", 0.0, 0.0, score(network))]
+    for name, semantics in LIF_SEMANTICS.items():
+        simulator = NirSimulator(graph, semantics, steps)
+        (made,) = simulator(images)
+        off = (made - golden).flatten(1).abs().amax(1) > LOOSE * golden.abs().max()
+        worst = float((made - golden).abs().max() / golden.abs().max().clamp(min=1e-30))
+        found.append(Dialect(name, float(off.float().mean()), worst, score(simulator)))
+    table = [["run as", "images that differ", "map", heading], *rows(found, heading)[1:]]
+    meant = f"the reset that is meant is {'by subtraction' if reset == 'subtract' else 'to zero'}"
+    lines = "\n".join(" | ".join(cells) for cells in table)
+    log.info("%s, %d images, %d steps each; %s:\n%s", path.name, len(images), steps, meant, lines)
+    if reset == "subtract":
+        log.warning(
+            "NIR's LIF resets to a value: no importer that was tried subtracts; train with reset=hard for those"
+        )
+    about = {"dialects": {each.name: asdict(each) for each in found}}
+    report = {"steps": steps, "images": len(images), "reset": reset, **about}
+    (path.parent / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = LIF_README.format(name=path.stem, steps=steps, dt=graph.metadata["dt"], meant=meant, table=_markdown(table))
+    (path.parent / "README.md").write_text(text, encoding="utf-8")
+    return {"steps": steps, **about}
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    head, *body = table
+    return "\n".join(" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *body))
 
 
 def rows(found: Sequence[Dialect], heading: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""A NIR file of the dialect "if", run as its importers run it: which of them reset to what, fire how often, leak.
+"""A NIR file of the dialects "if" and "lif", run as its importers run it: who resets to what, fires how often, leaks.
 
 Facts from the importers' own text: sinabs 3.1.3 (nir.py: IAFSqueeze, min_v_mem = -threshold; by default it subtracts
 and fires as often as the membrane holds thresholds), norse 1.1.0 (iaf.py: one spike, v_reset), snnTorch 1.0.0
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from utils.temporal.execution import FRAMES
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,17 @@ SEMANTICS = {
 }
 
 
+LIF_SEMANTICS = {  # of NIR's LIF: norse and snnTorch as its text says
+    "subtraction": IfSemantics(),
+    "to zero (NIR's text, norse, snnTorch)": IfSemantics(subtract=False),
+}
+
+
 class NirSimulator(nn.Module):
-    """``forward`` takes images [N,C,H,W] in 0..1 and returns [the head's map]; ``counts`` are the last run's spikes."""
+    """``forward`` takes images [N,C,H,W] in 0..1, or frames [N,T,C,H,W], and returns [the head's map].
+
+    ``counts`` are the last run's spikes. A file with LIF nodes says itself how long a step is.
+    """
 
     def __init__(self, graph: Any, semantics: IfSemantics, steps: int) -> None:
         super().__init__()
@@ -62,10 +73,13 @@ class NirSimulator(nn.Module):
         membranes: dict[str, Tensor] = {}
         self.counts, total = {}, torch.zeros(())
         still: dict[str, Tensor] = {}
-        for _ in range(self.steps):
+        for t in range(self.steps):
             value: dict[str, Tensor] = {}
+            shown = x[:, t].float() if x.dim() == FRAMES else x.float()
+            if x.dim() == FRAMES:
+                still.clear()
             for name in self._order:
-                value[name] = self._node(name, x.float(), value, membranes, still)
+                value[name] = self._node(name, shown, value, membranes, still)
             total = total + value["output"]
         return [total]
 
@@ -89,7 +103,7 @@ class NirSimulator(nn.Module):
             case "SumPool2d":
                 kernel, stride = _pair(node.kernel_size), _pair(node.stride)
                 return F.avg_pool2d(given, kernel, stride) * (kernel[0] * kernel[1])
-            case "IF":
+            case "IF" | "LIF":
                 return self._fire(name, node, given, membranes)
         return given
 
@@ -97,7 +111,11 @@ class NirSimulator(nn.Module):
         how, threshold = self.semantics, float(np.unique(node.v_threshold)[0])
         before = membranes.get(name, torch.zeros_like(charge))
         early = (before > threshold).float() if how.twice else torch.zeros(())
-        v = before * how.keep + charge - early * threshold
+        if type(node).__name__ == "LIF":
+            share = self.graph.metadata["dt"] / float(np.unique(node.tau)[0])
+            v = before * (1 - share) + charge * share * float(np.unique(node.r)[0])
+        else:
+            v = before * how.keep + charge - early * threshold
         spikes = (v / threshold).floor_().clamp_(min=0) if how.many else (v > threshold).float()
         v = v - (spikes - early) * threshold if how.subtract else v * (1 - spikes)
         membranes[name] = v if how.floor is None else v.clamp(min=how.floor * threshold)
