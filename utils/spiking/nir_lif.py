@@ -61,7 +61,8 @@ def to_nir_lif(network: Network, height: int, width: int) -> Any:
     def step(i: int, layer: s.Layer, given: list[Parts]) -> Parts:
         return rule(NODES, layer, "node in NIR")(builder, i, layer, given)
 
-    run(spec, (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),), step)
+    image: Parts = (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),)
+    run(spec, image, step)
     made = nir.NIRGraph(builder.graph.nodes, builder.graph.edges, type_check=False)
     resets = sorted({neuron.reset for neuron in spec.neurons.values()})
     made.metadata = {
