@@ -31,6 +31,7 @@ from utils.quantization.integer import IntegerNetwork
 from utils.quantization.qat_checkpoint import as_integers
 from utils.spiking.snn_checkpoint import open_spiking
 from utils.temporal.execution import Clock, Memories, Passage, clock_of, initial_gamma
+from utils.temporal.hardware import INT8, check_hardware, count_levels, on_its_grid
 from utils.temporal.neurons import make_neuron
 from utils.temporal.recurrence import make_recurrence
 from utils.temporal.straight_through import binary_weight, sharpness_at
@@ -45,9 +46,12 @@ class ConvBlock(nn.Module):
         self.conv, self.bn = conv_and_bn(layer, in_channels)
         self.activation = ACTIVATIONS.get(layer.activation, linear)
         self.sharpness = sharpness_at(0.0)  # of binary weights' gradient; a function of the training's progress
+        self.levels = 1  # of what it reads, where weights are rounded to whole numbers: 255 of an image
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, H', W']."""
+        if self.layer.weight_quant == INT8:
+            return on_its_grid(self.layer, self, x)
         if self.layer.weight_quant == "binary":
             x = convolve(self.layer, x, binary_weight(self.conv.weight, self.sharpness), self.conv.bias)
         else:
@@ -121,6 +125,7 @@ class Darknet(nn.Module):
 
     def __init__(self, spec: s.ModelSpec) -> None:
         super().__init__()
+        check_hardware(spec)
         self.spec = spec
         width = channels(spec)
         self.layers = nn.ModuleDict()
@@ -134,6 +139,7 @@ class Darknet(nn.Module):
                 module.add_module("neuron", make_recurrence(spec, i, width[layer.sources[0]]))
             if module is not None:
                 self.layers[str(i)] = module
+        count_levels(spec, self.layers)
         for i in spec.normed:
             gamma = initial_gamma(spec, i)
             if gamma is not None:

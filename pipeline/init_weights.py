@@ -14,7 +14,7 @@ import torch
 
 from models import Darknet
 from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
-from pipeline.spiking_training import as_spiking
+from pipeline.spiking_training import as_hardware, as_spiking
 from pipeline.tasks import check_serves, task_of
 from utils.chain.budget import TrainingBudget
 from utils.config.as_trained import data_of_task
@@ -144,6 +144,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     changed = spec != network.spec or _other_classes(read, config, manifest)
     state = _without_outputs(network) if changed and not read.scratch else network.state
     spec = as_spiking(spec, config, read.thresholds) if config.spiking else spec
+    spec = as_hardware(spec) if config.hw_friendly else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
         return made

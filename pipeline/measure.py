@@ -21,11 +21,14 @@ from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table, plain_table
 from utils.spiking.direct import measure_direct
+from utils.spiking.lif_integers import LifExecutor, equal_to_the_bit, lower_lif
 from utils.spiking.synops import SpikeCost
+from utils.temporal.hardware import INT8
 from utils.temporal.recurrence import firing_rates
 
 log = logging.getLogger(__name__)
 
+COMPARED = 8  # validation images on which integers are compared with the network that they are of
 COUNTED = 64  # validation images that spikes are counted on
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
@@ -51,6 +54,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
         row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
     cost = spikes_of(session)
     row |= numbers_of(cost) if cost else {}
+    row |= integers_of(session)
     row |= firing_of(session)
     log.info(task.class_table(metrics))
     log.info(comparison_table(f"{loaded.path.name} ({loaded.kind})", {"value": row}, task=task))
@@ -97,6 +101,26 @@ def firing_of(session: Session[TestConfig]) -> dict[str, float]:
     model.to("cpu")(session.validation_images(min(COUNTED, len(session.valid.dataset))))
     rates = firing_rates(model)
     return {"firing": statistics.mean(rates.values())} if rates else {}
+
+
+def integers_of(session: Session[TestConfig]) -> dict[str, Any]:
+    """Whether a network that was trained with --hw-friendly is its integers to the bit, and how wide membranes are.
+
+    Nothing for any other network.
+
+    Raises:
+        InputError: a membrane could outgrow its 24 bits.
+    """
+    model, spec = session.loaded.predictor, session.loaded.spec
+    if not isinstance(model, Darknet) or all(layer.weight_quant != INT8 for layer in spec.kernels.values()):
+        return {}
+    model = model.to("cpu")
+    executor, images = LifExecutor(lower_lif(model)), min(COMPARED, len(session.valid.dataset))
+    equal = all(equal_to_the_bit(model, executor, x) for x in session.validation_images(images).split(1))
+    how = "equal to the bit" if equal else "NOT equal, which is a fault of ours; please report this network"
+    said = "as integers, 8-bit weights and membranes of %d bits: %s on %d images, every spike of every step"
+    log.log(logging.INFO if equal else logging.ERROR, said, executor.membrane_bits, how, images)
+    return {"integers_equal": equal, "membrane_bits": executor.membrane_bits}
 
 
 def numbers_of(cost: SpikeCost) -> dict[str, float]:

@@ -22,6 +22,7 @@ from utils.reporting.tables import plain_table
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
 from utils.temporal.early_exit import StepByStep
+from utils.temporal.hardware import for_hardware
 from utils.temporal.spike_record import SpikeRecord
 from utils.temporal.stateful_video import CarriedSteps
 from utils.temporal.straight_through import sharpness_at
@@ -46,6 +47,21 @@ def as_spiking(spec: ModelSpec, config: TrainConfig, highest: Mapping[int, float
     made = with_neurons(spec, kind, config.steps, levels=config.levels, thresholds=thresholds)
     converted = ", thresholds those of the quantised network" if highest is not None else ""
     log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
+    return made
+
+
+def as_hardware(spec: ModelSpec) -> ModelSpec:
+    """The network with weights of 8 bits, for --hw-friendly.
+
+    Raises:
+        InputError: it has no neurons, or something that takes more than shifts, sums and comparisons.
+    """
+    if not spec.neurons:
+        raise InputError(
+            "--hw-friendly: the network has no neurons; add --spiking lif, or --quantized pow2 for integers"
+        )
+    made = for_hardware(spec)
+    log.info("--hw-friendly: %d layers with weights of 8 bits; decays and thresholds are shifts", len(made.kernels))
     return made
 
 

@@ -42,6 +42,7 @@ LACKING = [  # script, the flags, and what the line says
     ("train", "--quantized 1 --FPGA", "^--quantized google and --FPGA: it is the same as --quantized pow2"),
     ("train", "--timesteps 4", "^--timesteps: a cfg says its own; add --spiking lif"),
     ("train", "--spiking lif --levels 4", "^--levels: acts only with --spiking ilif"),
+    ("train", "--spiking lif --hw-friendly --act relu", "^--act and --hw-friendly: its integers are those of spikes"),
     ("train", "--fptt-k 2", "^--fptt-k: acts only with --trainer fptt"),
     ("train", "--trainer bptt --fptt-alpha 0.5", "^--fptt-alpha: acts only with --trainer fptt"),
     ("train", "--spiking lif --act relu", "^--act and --spiking: both replace the activations"),

@@ -40,6 +40,7 @@ def run(*words: str):
     [
         ["--spiking", "lif", "--timesteps", "2"],
         ["--spiking", "plif", "-sr", "--s", "0.1", "--adam"],
+        ["--spiking", "lif", "--timesteps", "2", "--hw-friendly"],
         FPTT,
         [*FPTT, "-sr", "--s", "0.1"],
     ],
@@ -84,6 +85,17 @@ def test_what_was_trained_is_measured_pruned_taught_and_trained_on():
 
 
 @pytest.mark.usefixtures("place")
+def test_a_network_for_hardware_is_its_integers_to_the_bit_and_starts_from_floats():
+    run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
+    run("--weights", "weights/last_float.pt", "--spiking", "lif", "--hw-friendly", "--epochs", "2", "--name", "chip")
+    spec = load_model("weights/last_chip.pt").spec
+    assert {layer.weight_quant for layer in spec.kernels.values()} == {"int8"}
+    found = measuring.run(measuring.parser().parse_args([*HERE, "--weights", "weights/last_chip.pt"])).metrics
+    assert found["integers_equal"] is True
+    assert 2 <= found["membrane_bits"] <= 25
+
+
+@pytest.mark.usefixtures("place")
 def test_a_quantised_network_is_where_an_ilif_starts():
     run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
     quantize.run(quantize.parser().parse_args([*HERE, "--weights", "weights/last_float.pt", "--a-bit", "4"]))
@@ -101,6 +113,9 @@ def test_a_quantised_network_is_where_an_ilif_starts():
     ("words", "message"),
     [
         (["--trainer", "fptt"], "--trainer fptt: the network has no steps in time; add --spiking"),
+        (["--hw-friendly"], "--hw-friendly: the network has no neurons; add --spiking lif"),
+        (["--spiking", "ltc", "--hw-friendly"], "activation=ltc has no form in shifts; use --spiking lif"),
+        (["--spiking", "lif", "--timesteps", "3", "--hw-friendly"], r"timesteps=3: outputs are means over the steps"),
         (["--spiking", "lif", "--trainer", "fptt", "--ema"], "--ema and --trainer fptt: fptt measures an average"),
         (["--spiking", "lif", "--trainer", "fptt", "--fptt-k", "5"], "--fptt-k: 5 segments of 4 steps; give 1 to 4"),
     ],

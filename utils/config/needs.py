@@ -70,6 +70,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "SpikingConfig": (
         Rule("--timesteps", needs="--spiking", why="a cfg says its own; add --spiking lif, or set timesteps= in [net]"),
         Rule("--levels", needs="--spiking ilif"),
+        Rule(
+            "--hw-friendly",
+            against="--quantized | --FPGA | --act",
+            why="its integers are those of spikes; leave one of them away",
+        ),
         Rule("--fptt-k --fptt-alpha --fptt-beta", needs="--trainer fptt"),
         Rule(
             "--spiking",

@@ -215,6 +215,9 @@ class SpikingConfig(QuantisedConfig):
         None, f"steps an image is shown with --spiking (default: {STEPS_SHOWN}, of ilif 1)", type=cli.positive
     )
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
+    hw_friendly: bool = flag(
+        False, "for integers and shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
+    )
     trainer: str = flag(
         "bptt", "through all steps at once, or forward in time, a step of the optimizer a segment", choices=TRAINERS
     )

@@ -71,7 +71,7 @@ NMS_KINDS = {"none": "default", **{kind: kind for kind in ("default", "greedynms
 WEIGHTS = {"none": "none", "per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}
 NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
 """What a weighted shortcut's keys may say, Darknet's second names included."""
-WEIGHT_QUANTS = {"none": "none", "binary": "binary"}
+WEIGHT_QUANTS = {"none": "none", "binary": "binary", "int8": "int8"}
 EVENT_BINS = {"none": "number", **{kind: kind for kind in ("number", "time", "count")}}
 EVENT_FRAMES = {"none": "binary", **{kind: kind for kind in ("binary", "count", "polarity", "voxel")}}
 INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] input=; "none" where it is not set

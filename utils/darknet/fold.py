@@ -26,8 +26,9 @@ def fold_bn(network: Network) -> Network:
             state[key] = value
     for i, layer in network.spec.normed.items():
         if layer.weight_quant != "none":
+            bits = {"binary": "one bit"}.get(layer.weight_quant, "8 bits")
             raise InputError(
-                f"cfg line {layer.line}: weight_quant={layer.weight_quant} trains weights of one bit; batch norm can "
+                f"cfg line {layer.line}: weight_quant={layer.weight_quant} trains weights of {bits}; batch norm can "
                 "not be folded into them. Train without it for what needs folded weights"
             )
         gamma, beta, mean, var = (

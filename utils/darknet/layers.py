@@ -46,7 +46,8 @@ class Activation(Activated):
 class Kernel(Activated):
     """A layer with a kernel of any kind: the kernel, batch norm, activation. ``pad`` is pixels on every side.
 
-    ``weight_quant``: ``binary`` trains weights of one bit each, ``none`` leaves them alone.
+    ``weight_quant``: ``binary`` trains weights of one bit each, ``int8`` of 8 bits in a network of spikes, ``none``
+    leaves them alone.
     """
 
     inputs_first: ClassVar[bool] = False  # on the first axis of the kernel's tensor, not the outputs

@@ -103,8 +103,10 @@ def check_nir_lif(spec: s.ModelSpec) -> None:
 
 
 def _check_conv(spec: s.ModelSpec, i: int, layer: s.Conv, place: str) -> None:
-    if layer.weight_quant == "binary":
-        raise InputError(f"{place}: weight_quant=binary keeps its batch norm, which NIR has not; train without it")
+    if layer.weight_quant != "none":
+        raise InputError(
+            f"{place}: weight_quant={layer.weight_quant} rounds what NIR has as floats; train a network without it"
+        )
     neuron = spec.neurons.get(i)
     if neuron is None:
         if layer.activation != "linear" or not any(i in spec.layers[j].sources for j in spec.heads):

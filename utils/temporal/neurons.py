@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from utils.darknet.firing import after_reset
+from utils.darknet.firing import after_reset, fired
 from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
 from utils.temporal.fused import Integrate
+from utils.temporal.hardware import Leak
 from utils.temporal.straight_through import rounded_membrane
 from utils.temporal.surrogates import SURROGATE, Spike
 
@@ -55,10 +56,19 @@ class StatefulNeuron(nn.Module):
 
 
 class IntegrateAndFire(StatefulNeuron):
-    """lif, and ilif, which in training sends whole numbers of its threshold."""
+    """lif, and ilif, which in training sends whole numbers of its threshold.
+
+    ``grid`` is the unit of its currents where these are whole numbers (see hardware.py), else 0; its layer sets it.
+    """
+
+    def __init__(self, neuron: NeuronSpec) -> None:
+        super().__init__(neuron)
+        self.grid = 0.0
 
     def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """All steps as one node of the graph; with membrane_bits step by step, since rounding comes between."""
+        """All steps as one node of the graph; where membranes are rounded, step by step."""
+        if self.grid and not self.training:
+            return self._in_whole_numbers(x, memory[0])
         if self.neuron.membrane_bits:
             return super().unroll(x, memory)
         sent, v = Integrate.apply(x, memory[0], self.decay(), self.neuron)
@@ -66,9 +76,22 @@ class IntegrateAndFire(StatefulNeuron):
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One step."""
+        if self.grid and not self.training:
+            sent, memory = self._in_whole_numbers(x[None], memory[0])
+            return sent[0], memory
         sent, v = Integrate.apply(x[None], memory[0], self.decay(), self.neuron)
         bits = self.neuron.membrane_bits
         return sent[0], (rounded_membrane(v, bits) if bits else v,)
+
+    def _in_whole_numbers(self, x: Tensor, v: Tensor) -> tuple[Tensor, Memory]:
+        """Steps whose decay is a shift of whole numbers of the grid; float32 holds all of them exactly."""
+        leak, sent = Leak.of(self.neuron.membrane_decay), torch.empty_like(x)
+        assert leak is not None
+        for t in range(len(x)):
+            u = leak(v / self.grid) * self.grid + x[t]
+            sent[t] = fired(self.neuron, u, self.neuron.v_th)
+            v = after_reset(self.neuron, u, sent[t])
+        return sent, (v,)
 
     def decay(self) -> Tensor:
         """Share of the membrane that is left after a step, a scalar."""
