@@ -174,9 +174,9 @@ class Rounded:
 
 def folded(conv: nn.Module, bn: nn.Module | None, levels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weight and bias with batch norm in them, for an input that counts in ``levels``, float64; and the gains [O]."""
-    weight = conv.weight.detach().double() / levels  # type: ignore[operator, union-attr]
+    weight = conv.weight.detach().double() / levels  # type: ignore[operator]
     if bn is None:
-        return weight, conv.bias.detach().double(), torch.ones(len(weight)).to(weight)  # type: ignore[operator, union-attr]
+        return weight, conv.bias.detach().double(), torch.ones(len(weight)).to(weight)  # type: ignore[operator]
     gamma, beta, mean, var = (
         getattr(bn, name).detach().double() for name in ("weight", "bias", "running_mean", "running_var")
     )
@@ -222,7 +222,7 @@ def on_its_grid(layer: s.Kernel, block: Any, x: Tensor) -> Tensor:
     v_th = neuron.neuron.v_th if neuron is not None else 1.0
     if block.training:
         made = convolve(layer, x, rounded_weight(block.conv, block.bn, block.levels, v_th), block.conv.bias)
-        return made if block.bn is None else block.bn(made)  # type: ignore[no-any-return]
+        return made if block.bn is None else block.bn(made)
     on = rounded(block.conv, block.bn, block.levels, v_th)
     if neuron is not None:
         neuron.grid = on.grid
