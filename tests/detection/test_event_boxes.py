@@ -287,3 +287,40 @@ def test_a_source_that_holds_no_recording_is_refused(source, message):
 def test_a_recording_is_refused_where_images_are_looked_at(place):
     with pytest.raises(InputError, match="a recording of events, and the network takes images"):
         load_images(place / "set/val/0_td.dat")
+
+
+def test_check_tells_what_counts_and_what_is_wrong(gen1, monkeypatch, capsys):
+    from utils.data.__main__ import main
+
+    monkeypatch.chdir(gen1.parent)
+    assert main(["check", "gen1"]) == 0
+    said = capsys.readouterr().out
+    rows = {
+        line.split("|")[1].strip(): [each.strip() for each in line.split("|")[2:4]]
+        for line in said.splitlines()
+        if "|" in line
+    }
+    assert rows["recordings"] == ["2", "2"] and rows["boxes"] == ["16", "16"] and rows["sensor, px"] == ["304x240"] * 2
+    assert rows["moments with boxes that count"] == ["4", "4"] and rows["boxes that are too early"] == ["4", "4"]
+    assert rows["boxes that are too small"] == ["4", "4"] and rows["pedestrian"] == ["4", "4"]
+    assert "boxes count from a diagonal of 30 px and a side of 10 px on, after the first 0.5 s" in said
+    assert "17-04-0_bbox.npy: 1 boxes are outside of the sensor" in said
+    assert "train and valid share an image (the same bytes)" in said
+    assert (gen1.parent / "runs/check-gen1/samples.jpg").is_file()
+    (gen1 / "val/17-04-1_td.dat").write_bytes(b"% no end")
+    recording(gen1 / "val/17-04-0_td.dat", BOXES, (100, 100))
+    header = (gen1 / "train/17-04-1_td.dat").read_bytes().split(b"\x0c\x08")[0]
+    content = (gen1 / "val/17-04-0_td.dat").read_bytes().split(b"\x0c\x08", 1)[1]
+    (gen1 / "train/17-04-1_td.dat").write_bytes(header.replace(b"240", b"50") + b"\x0c\x08" + content)
+    assert main(["check", "gen1"]) == 2
+    said = capsys.readouterr().out
+    assert "17-04-1_td.dat: its header has no end" in said
+    assert "outside of its sensor of 304x50 px" in said
+
+
+def test_anchors_of_recordings_are_refused_by_name(gen1, tmp_path):
+    from utils.detection.fit_anchors import refit
+
+    (tmp_path / "net.cfg").write_text(CFG)
+    with pytest.raises(InputError, match="recordings of events, and anchors are fitted to images' labels"):
+        refit(gen1, tmp_path / "net.cfg", None, generations=1, seed=0)

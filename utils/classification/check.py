@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from utils.classification.dataset import ClassDataset
+from utils.classification.event_check import check_gestures
 from utils.classification.open_data import labels_of, open_data
 from utils.classification.show import training_sheet
 from utils.data.look_over import LookedAt, duplicates, in_both, look_over, with_picture
 from utils.data.manifest import Manifest, read_list
+from utils.data.recordings import holds_recordings
 from utils.errors import InputError
 from utils.reporting.class_bars import class_bars
 from utils.reporting.dataset_report import DatasetReport, report_dataset
@@ -31,6 +33,8 @@ def check(data: Path) -> DatasetReport:
         InputError: the set or a list is missing or wrong, or an image tells no class.
     """
     manifest = open_data(data)
+    if holds_recordings(manifest.train):
+        return check_gestures(data, manifest)
     splits = look_over(manifest, lambda path: with_picture(LookedAt(path=path)))
     labels = {
         split: labels_of(read_list(place), manifest, place)

@@ -113,6 +113,9 @@ def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[i
 
 @functools.lru_cache(maxsize=16)
 def _folder(folder: Path) -> Manifest:
+    gestures = gesture_folder(folder)  # before .csv lists: its tables of times are .csv files
+    if gestures is not None:
+        return gestures
     arrays = recognise(folder)
     if arrays is not None:
         return read_manifest(unpacked(folder, arrays))
@@ -125,9 +128,6 @@ def _folder(folder: Path) -> Manifest:
         manifest = read_manifest(split_folder(folder, _classes(folder)))
         return replace(manifest, flip=0.0) if holds_recordings(manifest.train) else manifest
     if train is None or not valid:
-        published = gesture_folder(folder)
-        if published is not None:
-            return published
         raise InputError(
             f"{folder}: classes are read of folders train/CLASS/ and val/CLASS/ (or valid, test), of a folder a class, "
             "of .csv lists, of CIFAR's files and of IDX; make them, or write a .data file"

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.classification.dataset import ClassDataset
 from utils.classification.metrics import ClassificationMetrics
+from utils.classification.recordings import EventDataset
 from utils.data.images import save_picture
 from utils.data.pictures import FONT, INK, PAPER, Picture, as_picture, save_apiece, save_square, sheet, spread
 
@@ -36,7 +37,7 @@ def captioned(image: Picture, lines: Sequence[str], ink: tuple[int, int, int] = 
     return out
 
 
-def training_sheet(path: Path, dataset: ClassDataset, names: Sequence[str]) -> Path:
+def training_sheet(path: Path, dataset: ClassDataset | EventDataset, names: Sequence[str]) -> Path:
     """Images as the first epoch changes them, with their classes."""
     dataset.set_epoch(0)
     drawn = np.random.Generator(np.random.PCG64(dataset.seed)).permutation(len(dataset))[:TRAINING]  # of all classes
@@ -45,7 +46,7 @@ def training_sheet(path: Path, dataset: ClassDataset, names: Sequence[str]) -> P
 
 
 def validation_sheet(
-    path: Path, dataset: ClassDataset, found: ClassificationMetrics, names: Sequence[str], title: str
+    path: Path, dataset: ClassDataset | EventDataset, found: ClassificationMetrics, names: Sequence[str], title: str
 ) -> Path:
     """What images are beside what they are taken for."""
     cells = []
@@ -56,7 +57,10 @@ def validation_sheet(
 
 
 def compare(
-    path: Path, dataset: ClassDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str]
+    path: Path,
+    dataset: ClassDataset | EventDataset,
+    measured: Mapping[str, ClassificationMetrics],
+    names: Sequence[str],
 ) -> Path:
     """A sheet of validation images: the truth, then each network's answer."""
     rows, titles = _columns(dataset, measured, names, PICTURES)
@@ -65,7 +69,10 @@ def compare(
 
 
 def separate(
-    folder: Path, dataset: ClassDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str]
+    folder: Path,
+    dataset: ClassDataset | EventDataset,
+    measured: Mapping[str, ClassificationMetrics],
+    names: Sequence[str],
 ) -> list[Path]:
     """What `compare` shows, each picture in a file of its own: ``<image>-<column>-<title>.jpg``."""
     rows, titles = _columns(dataset, measured, names, APIECE)
@@ -73,7 +80,7 @@ def separate(
 
 
 def _columns(
-    dataset: ClassDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str], most: int
+    dataset: ClassDataset | EventDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str], most: int
 ) -> tuple[list[list[Picture]], tuple[str, ...]]:
     first = next(iter(measured.values())).answers
     rows = []

@@ -12,6 +12,7 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.shapes import strides
 from utils.darknet.writer import write_cfg
+from utils.data.recordings import holds_recordings
 from utils.data.transforms import Resize
 from utils.detection.anchors import Fit, box_sizes, find_anchors, measure
 from utils.detection.dataset import DetectionDataset
@@ -42,6 +43,10 @@ def refit(data: Path, cfg: Path, out: Path | None, *, generations: int, seed: in
         raise InputError(f"{out}: exists already; choose another --out")
     if not spec.heads:
         raise InputError(f"{cfg}: no [yolo] or [region] layer, so no anchors; give a detector's cfg")
+    if holds_recordings(manifest.train):
+        raise InputError(
+            f"{data}: recordings of events, and anchors are fitted to images' labels; write them into the cfg"
+        )
     dataset = DetectionDataset(manifest.train, manifest, (spec.height, spec.width), how=how, cache="off")
     boxes = box_sizes(dataset)
     if not len(boxes):
