@@ -8,6 +8,7 @@
   python3 train.py --weights weights/slim_prune_0.8.pt --quantized pow2 --w-bit 4 --a-bit 4 --epochs 10    to integers
   python3 train.py --weights weights/last.pt --quantized google --w-bit 4 --a-bit 3 --progressive --epochs 30    8, 4, 3
   python3 train.py --weights weights/last.pt --quantized pow2 --a-bit 4 --sparsify 10 --acc-bits 20    few spikes
+  python3 train.py --epochs 10 --evolve 20                      search over rate, mosaic, ... in 20 trainings (Optuna)
   python3 train.py --resume                                     go on with the run that was cut
   torchrun --nproc_per_node=2 -- train.py -sr --s 0.001         two processes; the first one writes
   torchrun --nnodes=2 --node_rank=0 --master_addr=HOST --master_port=29500 --nproc_per_node=2 -- train.py
@@ -37,7 +38,11 @@ def parser() -> cli.Parser[TrainConfig]:
 
 def run(config: TrainConfig) -> Record:
     """Train as the flags say."""
-    from pipeline import train as training  # here, since --help needs no torch
+    if config.evolve:
+        from darkspike.search import evolve  # here, since --help needs no torch
+
+        return evolve(config)
+    from pipeline import train as training
 
     return training.train(config)
 

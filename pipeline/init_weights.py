@@ -265,7 +265,7 @@ def _begins_with(path: Path, spec: ModelSpec) -> bool:
         return False
 
 
-def task_of_start(config: PipelineConfig) -> Task:
+def task_of_start(config: PipelineConfig | TrainConfig) -> Task:
     """The task of the network that the chain starts from.
 
     Raises:
@@ -306,7 +306,7 @@ def check_chain(config: PipelineConfig) -> None:
     check_writable(RUNS, WEIGHTS, *([PRUNED] if last >= STAGES.index("pruned") else []))
 
 
-def spec_of_start(config: PipelineConfig) -> ModelSpec:
+def spec_of_start(config: PipelineConfig | TrainConfig) -> ModelSpec:
     """The structure that the chain starts from.
 
     Raises:
@@ -322,11 +322,11 @@ def spec_of_start(config: PipelineConfig) -> ModelSpec:
     return checkpoint.network.spec
 
 
-def _own_cfg(config: PipelineConfig) -> bool:
+def _own_cfg(config: PipelineConfig | TrainConfig) -> bool:
     return config.cfg is None and config.weights.endswith(".pt")
 
 
-def fingerprint_of_data(config: PipelineConfig) -> str:
+def fingerprint_of_data(config: PipelineConfig | TrainConfig) -> str:
     """What ``--data`` says, names and sizes of its images, bytes of their labels; the sample set is composed first.
 
     Raises:

@@ -33,7 +33,7 @@ from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
 from utils.training.device import select_device
 from utils.training.distributed import from_environment, joined
-from utils.training.loggers import check_loggers, logging_to
+from utils.training.loggers import RunLogger, check_loggers, logging_to
 from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.resume import Progress, capture, random_state
 
@@ -45,12 +45,14 @@ WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
 
 
 @names_kept()
-def train(config: TrainConfig) -> Record:
-    """Train as the config says.
+def train(config: TrainConfig, followers: Sequence[RunLogger] = ()) -> Record:
+    """Train as the config says; ``followers`` are told of it besides the services that it names.
 
     Raises:
         InputError: data, cfg, weights or flags are wrong, or the loss is not finite.
     """
+    if config.evolve:
+        raise InputError("evolve: a search is many trainings; use train.py --evolve")
     group = from_environment(timedelta(seconds=config.rank_timeout))
     if not group.is_main:
         logging.getLogger().setLevel(logging.WARNING)
@@ -61,7 +63,9 @@ def train(config: TrainConfig) -> Record:
             config = saved_config(config, saved.training)
         check_loggers(config.loggers)
         run = assemble(config, saved, group)
-        with logging_to(run.config.loggers if group.is_main else (), run.record.folder, config.values) as run.loggers:
+        told = run.config.loggers if group.is_main else ()
+        with logging_to(told, run.record.folder, config.values) as services:
+            run.loggers = [*services, *followers]
             return all_epochs(run)
 
 
@@ -74,6 +78,9 @@ def all_epochs(run: Run) -> Record:
             run = next_stage(run)
         if is_stale(run.rows, run.task.primary, run.config.patience):
             log.info("%d epochs brought nothing better: --patience is at its end", run.config.patience)
+            break
+        if run.enough:
+            log.info("this is not going to be the best: the rest of its epochs is left out")
             break
         one_epoch(run, epoch)
     return finish(run)
@@ -256,8 +263,9 @@ def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:
     if not run.group.is_main:
         return
     write_rows(run.record.folder / "results.csv", run.rows)
-    for service in run.loggers:
-        service.epoch(run.rows[-1], [column.name for column in run.task.columns])
+    scores = [column.name for column in run.task.columns]
+    ends = [service.epoch(run.rows[-1], scores) for service in run.loggers]  # every one of them is told
+    run.enough = any(ends)
     if run.metrics and (better or last):
         epoch_report.picture_validation(run)
     if better and kept:

@@ -89,6 +89,7 @@ class Run:
     data: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics | None = None
     loggers: Sequence[RunLogger] = ()
+    enough: bool = False
 
     @property
     def model(self) -> Model:

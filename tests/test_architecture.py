@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "data": set(),
     "training": set(),
     "reporting": {"darknet"},
+    "search": set(),
     "recipes": {"reporting"},
     "dashboard": {"reporting"},
     "task": {"darknet", "data", "reporting"},
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "quantization": {"darknet", "task"},
     "spiking": {"darknet", "quantization", "temporal"},
     "export": {"darknet", "quantization", "spiking"},
-    "config": {"cli", "darknet", "distillation", "export", "pruning", "quantization", "spiking", "task"},
+    "config": {"cli", "darknet", "distillation", "export", "pruning", "quantization", "search", "spiking", "task"},
 }
 COMMANDS = {  # modules that are commands -> what they use besides their room's
     "utils/data/__main__.py": {"classification", "cli", "detection", "reporting", "segmentation"},

@@ -89,6 +89,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             why="a teacher without a strategy; add --KDstr 1 to 5, or cwd, mgd, ...",
         ),
         Rule("--t_cfg", needs="--t_weights"),
+        Rule("--evolve", against="--resume", why="a search that was cut goes on by the same line; leave --resume away"),
+        Rule("--evolve", against="--notest", why="what is not validated cannot be compared; leave one of them away"),
+        Rule("--evolve", against="--progressive", why="stages are not comparable; leave one of them away"),
         Rule(
             "--t_data",
             against="--rect",

@@ -21,6 +21,7 @@ from utils.quantization.scheme import STYLES, Scheme
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
+TRIALS = 20
 TRAINERS = ("bptt", "fptt")
 SCHEDULES = ("constant", "decay")
 SERVICES = ("tensorboard", "wandb", "mlflow")
@@ -244,6 +245,14 @@ class TrainConfig(SpikingConfig):
     t_cfg: str | None = flag(None, "the teacher's structure, where --t_weights does not carry it", "--t_cfg", "--t-cfg")
     kd: str = flag("", f"what it teaches: {KNOWN}; 3+cwd: both", "--KDstr", "--kd", type=strategy)
     kd_weight: float = flag(1.0, "of all that the teacher says, beside the labels", type=cli.non_negative)
+    evolve: int | None = flag(
+        None,
+        f"search over the settings that are not said, in so many trainings (default of N: {TRIALS}); needs Optuna",
+        nargs="?",
+        const=TRIALS,
+        type=cli.positive,
+        metavar="N",
+    )
     t_data: str = flag(
         "", "more images without labels, a list or a folder, for the teacher alone", "--t_data", "--t-data"
     )

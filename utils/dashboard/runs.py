@@ -16,7 +16,7 @@ from utils.reporting.results import read_rows
 
 LIVE = 300  # seconds since it last wrote, after which a run that is not finished looks as if it were cut
 CLOCK = 15  # seconds after which a page that tells ages is another one
-TABLES = ("results.csv", "points.csv")
+TABLES = ("results.csv", "points.csv", "trials.csv")
 PICTURES = (".png", ".jpg", ".svg")
 Row = Mapping[str, Any]
 

@@ -109,6 +109,11 @@ class TaskFacts:
         return tuple(column for column in self.columns if column.name in (self.primary, self.headline))
 
     @property
+    def primary_heading(self) -> str:
+        """The heading of the number that decides."""
+        return next(column.heading for column in self.columns if column.name == self.primary)
+
+    @property
     def score(self) -> Column:
         """The headline's column."""
         return next(column for column in self.columns if column.name == self.headline)

@@ -142,6 +142,28 @@ def plot_channels(
     return _save(figure, path)
 
 
+def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], heading: str) -> Path:
+    """Scores of a search by the number of the trial, and the best so far.
+
+    Args:
+        path: the picture.
+        trials: number, score, and "complete" or "pruned".
+        heading: of the score.
+    """
+    figure, (axis,) = _figure(1, "Search", width=7.5)
+    for state, mark, label in (("complete", "o", "seen to its end"), ("pruned", "x", "had seen enough")):
+        spots = [(number, score) for number, score, kind in trials if kind == state]
+        if spots:
+            axis.scatter(*zip(*spots, strict=True), marker=mark, s=36, label=label, zorder=3)
+    whole = [(number, score) for number, score, kind in trials if kind == "complete"]
+    reached = [(number, max(score for _, score in whole[: i + 1])) for i, (number, _) in enumerate(whole)]
+    axis.plot(*zip(*reached, strict=True), drawstyle="steps-post", color="0.5", label="best so far")
+    axis.set(xlabel="trial", ylabel=heading)
+    _whole_epochs(axis, max(number for number, _, _ in trials) + 1)
+    axis.legend(frameon=False)
+    return _save(figure, path)
+
+
 def plot_bars(path: Path | str, values: Mapping[str, float], *, title: str, unit: str) -> Path:
     """One horizontal bar a name, its value written beside it; for stages, layers, energies."""
     figure, (axis,) = _figure(1, title, width=7.5, height=1.2 + 0.4 * len(values))

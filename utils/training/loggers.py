@@ -22,8 +22,13 @@ PROJECT = "darkspike"
 class RunLogger(Protocol):
     """One service that follows one training."""
 
-    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> None:
-        """An epoch of results.csv; what is None was not measured, ``scores`` are the columns of validation."""
+    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> bool:
+        """An epoch of results.csv; whether the training may end here.
+
+        Args:
+            row: what is None was not measured.
+            scores: the columns of validation.
+        """
 
     def result(self, metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         """What the training came to."""
@@ -38,9 +43,10 @@ class TensorBoardLogger:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder / "tensorboard"
 
-    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> None:
+    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> bool:
         """Scalars, in a file of their own."""
         write_scalars(self.folder, row, scores)
+        return False
 
     def result(self, metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         """Nothing: the record has it."""
@@ -61,9 +67,10 @@ class WandbLogger:
         self.run = wandb.init(project=PROJECT, name=folder.name, dir=str(folder), config=dict(config), **again)
         write_text(folder / "wandb.id", f"{self.run.id}\n")
 
-    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> None:
+    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> bool:
         """Numbers under their names in results.csv."""
         self.run.log(numbers(row), step=row["epoch"])
+        return False
 
     def result(self, metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         """The summary, and the pictures."""
@@ -88,9 +95,10 @@ class MlflowLogger:
         if not known:  # what is said once cannot be said otherwise
             mlflow.log_params({key: str(value) for key, value in config.items()})
 
-    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> None:
+    def epoch(self, row: Mapping[str, Any], scores: Sequence[str]) -> bool:
         """Numbers under their names in results.csv."""
         self.package.log_metrics(numbers(row), step=row["epoch"])
+        return False
 
     def result(self, metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         """The final numbers, and the pictures as artifacts."""
