@@ -52,7 +52,7 @@ LACKING = [  # script, the flags, and what the line says
     ("train", "--t_data more", "^--t_data: a teacher without a strategy"),
     ("train", "--evolve --resume", "^--resume and --evolve: a search that was cut goes on by the same line"),
     ("train", "--evolve 3 --notest", "^--notest and --evolve: what is not validated cannot be compared"),
-    ("train", "--quantized 1 --evolve 3 --progressive", "^--progressive and --evolve: stages are not comparable"),
+    ("train", "--quantized 1 --evolve 3 --progressive", "^--evolve and --progressive: stages are not comparable"),
     ("train", "--KDstr 3 --t_cfg t.cfg", "^--t_cfg: acts only with --t_weights"),
     ("train", "--KDstr 3 --t_data more --rect", "^--rect and --t_data: its images have not the sizes"),
     ("test", "--task benchmark --rect", "^--task benchmark and --rect: its table is over sizes"),

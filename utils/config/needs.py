@@ -91,7 +91,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--t_cfg", needs="--t_weights"),
         Rule("--evolve", against="--resume", why="a search that was cut goes on by the same line; leave --resume away"),
         Rule("--evolve", against="--notest", why="what is not validated cannot be compared; leave one of them away"),
-        Rule("--evolve", against="--progressive", why="stages are not comparable; leave one of them away"),
+        Rule("--progressive", against="--evolve", why="stages are not comparable; leave one of them away"),
         Rule(
             "--t_data",
             against="--rect",
