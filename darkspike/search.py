@@ -25,7 +25,7 @@ from utils.reporting.record import FILE, Record, finish_record, new_run_folder, 
 from utils.reporting.results import write_rows
 from utils.reporting.tables import plain_table
 from utils.search import study
-from utils.search.study import Enough, Trial, check_optuna, search
+from utils.search.study import Enough, TriedSettings, check_optuna, search
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _record(config: TrainConfig, task: TaskFacts) -> Record:
     return start_record(folder, script="search", args=args, seed=config.seed, task=task)
 
 
-def _told(config: TrainConfig, record: Record, task: TaskFacts, trials: Sequence[Trial]) -> Record:
+def _told(config: TrainConfig, record: Record, task: TaskFacts, trials: Sequence[TriedSettings]) -> Record:
     """The table, the picture, and the command that trains so again."""
     chosen = study.best(trials)
     names = list(dict.fromkeys(name for trial in trials for name in trial.values))

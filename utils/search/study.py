@@ -46,7 +46,7 @@ Space = Mapping[str, Between | OneOf]
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedSettings:
     """What was tried; ``state`` is complete, pruned (it had seen enough) or failed, ``error`` why."""
 
     number: int
@@ -70,7 +70,7 @@ def check_optuna(flag: str) -> None:
 
 def search(
     folder: Path, space: Space, objective: Objective, *, trials: int, seed: int = 0, least: int = 0
-) -> list[Trial]:
+) -> list[TriedSettings]:
     """Try settings until so many have been tried, those of earlier sittings among them.
 
     Args:
@@ -92,7 +92,7 @@ def search(
     return [_trial(each) for each in _counted(study)]
 
 
-def best(trials: Sequence[Trial]) -> Trial:
+def best(trials: Sequence[TriedSettings]) -> TriedSettings:
     """The one that scored highest, of those that were seen to their end."""
     return max((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.score or 0.0)
 
@@ -157,10 +157,10 @@ def _counted(study: Any) -> list[Any]:
     return [trial for trial in ended if trial.state != TrialState.FAIL or "error" in trial.user_attrs]
 
 
-def _trial(found: Any) -> Trial:
+def _trial(found: Any) -> TriedSettings:
     attrs = found.user_attrs
     state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(found.state.name, "failed")
-    return Trial(found.number, dict(found.params), state, attrs.get("score"), attrs.get("error", ""))
+    return TriedSettings(found.number, dict(found.params), state, attrs.get("score"), attrs.get("error", ""))
 
 
 def _chosen(trial: Any, name: str, choice: Between | OneOf) -> Any:
