@@ -46,3 +46,5 @@ lock:
 	  requirements-dev.txt -o requirements-dev.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
 	  requirements-clients.txt -o requirements-clients.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  requirements-hardware.txt -o requirements-hardware.lock

@@ -188,7 +188,8 @@ def engine_of(config: ExportConfig) -> Engine | None:
         raise InputError(f"--target {config.target}: sizes of an engine; add --engine integer")
     if not config.engine:
         return None
-    return read_engine(Path(config.target)) if is_file else Engine()
+    spiking = config.engine == "spikes"
+    return read_engine(Path(config.target), spiking=spiking) if is_file else Engine(spiking=spiking)
 
 
 def free_folder(config: ExportConfig, stem: str) -> Path:

@@ -25,7 +25,7 @@ def plain(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-clients"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-clients", "requirements-hardware"])
 def test_the_lock_has_every_requirement_in_its_version_with_a_hash(name):
     text = (ROOT / f"{name}.lock").read_text()
     locked = {plain(package): version for package, version in PINNED.findall(text)}

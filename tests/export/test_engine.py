@@ -247,6 +247,34 @@ def test_the_driver_is_c99_and_its_addresses_are_the_memory_maps(blocks, tmp_pat
     assert len(arrays) >= 2 and all(each in told for each in arrays)
 
 
+NEXTPNR = """#!/bin/sh
+while [ "$1" != --report ]; do shift; done
+echo '{"fmax": {"clk": {"achieved": 57.3456, "constraint": 50}}, "utilization": {"TRELLIS_COMB": {"used": 14813,
+"available": 83640}, "TRELLIS_FF": {"used": 6757, "available": 83640}, "DP16KD": {"used": 66, "available": 208},
+"MULT18X18D": {"used": 89, "available": 156}}, "critical_paths": [{"from": "<async>", "to": "posedge clk", "path": []},
+{"from": "posedge clk", "to": "posedge clk", "path": [{"from": {"cell": "a"}, "to": {"cell": "b"}},
+{"from": {"cell": "b"}, "to": {"cell": "c"}}]}]}' > "$2"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_place_and_route_is_read_back_into_the_report_and_fails_below_the_bar(blocks, tmp_path):
+    """nextpnr itself takes minutes (docs/benchmarks.md); here it is a stand-in that writes what nextpnr does."""
+    tool = tmp_path / "nextpnr"
+    tool.write_text(NEXTPNR)
+    tool.chmod(0o755)
+    command = ["make", "-s", "-C", blocks, "pnr", f"BUILD={tmp_path}", "YOSYS=true", f"NEXTPNR={tool}"]
+    command.append(f"PYTHON={sys.executable}")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.match(r"ecp5-85 placed and routed: 57\.35 MHz, [\d.]+ frames a second; 14813 LUT \(18%\), ", done.stdout)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["place_and_route"]["fmax_mhz"] == 57.35 and found["place_and_route"]["longest"] == ["a", "c"]
+    assert found["clocks"] == json.loads((blocks / "report.json").read_text())["clocks"]
+    low = subprocess.run([*command, "MHZ=60"], capture_output=True, text=True)
+    assert low.returncode != 0 and low.stdout.strip().endswith("below 60 MHz, the longest path is a to c")
+
+
 def test_every_descriptor_carries_its_check():
     words = encode(compiled(*small("tests/cfgs/gates.cfg")).descriptors)
     assert set(np.bitwise_xor.reduce(words.view(np.uint16), axis=1).tolist()) == {CHECK}

@@ -115,6 +115,15 @@ def test_an_engine_is_written_with_its_program_and_sizes_of_a_file_are_its_own(p
     assert manifest("export/net")["suppression"]["confidence"] == 0.25
 
 
+def test_the_spiking_engine_is_written_as_it_is_typed(place):
+    Path("small.json").write_text('{"lanes": 4, "membranes": 4096}')
+    typed("fpga", "--weights", "weights/net.snn.pt", "--golden", "2", "--engine", "spikes", "--target", "small.json")
+    folder = Path("export/net/rtl/engine")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["engine"]["membranes"] == 4096 and report["accumulates"] > 0 and (folder / "map1.txt").is_file()
+    assert f"{report['clocks']:,} clocks for golden image 0" in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -46,7 +46,9 @@ class ExportConfig(RunConfig):
     dialect: str = flag("if", "nir: nodes that simulators import, or exact ones", choices=["if", "exact"])
     steps: int | None = flag(None, "nir: how long an image is shown (default: the window)", type=cli.positive)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
-    engine: str = flag("", "with the whole network in SystemVerilog, and its program", choices=ENGINES)
+    engine: str = flag(
+        "", "with the whole network in SystemVerilog, and its program: an array, or events", choices=ENGINES
+    )
     target: str = flag("", "refuse what this hardware cannot run: vitis-dpu, or the engine's FILE.json", type=target)
     client: str = flag("", "qonnx: the folder that hls4ml or FINN opens", "--for", choices=["hls4ml", "finn"])
     layers: int | None = flag(None, "qonnx --for: the first so many layers alone", type=cli.positive)

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 TARGET_NAMES = ("speck", "vitis-dpu")  # `targets.TARGETS`
-ENGINES = ("integer",)
+ENGINES = ("integer", "spikes")

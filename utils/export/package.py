@@ -19,7 +19,9 @@ from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
 from utils.export import c99, prepare, rtl, verify
 from utils.export.costs import shapes
+from utils.export.engine.clocks import Work
 from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.events import work_of
 from utils.export.engine.target import Engine
 from utils.export.engine.write import write_engine
 from utils.export.formats import FORMS
@@ -30,6 +32,7 @@ from utils.export.schema import FILE as SCHEMA
 from utils.export.schema import fault
 from utils.export.spikes import describe_neuron, describe_spikes
 from utils.files import clear_leftovers, temporary_name
+from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.spike_schedule import encode
 
@@ -93,7 +96,7 @@ def export_network(
         manifest = _fill(folder, network, images, options)
         clocks = rtl.write_rtl(folder / "rtl", manifest) if "mem" in options.forms else None
         if program is not None:
-            log.info("%s", write_engine(folder / "rtl/engine", program, manifest))
+            log.info("%s", write_engine(folder / "rtl/engine", program, manifest, works_of(network, images, program)))
         if finish is not None:
             finish(folder, manifest)
         seal(folder, manifest)
@@ -117,6 +120,14 @@ def program_of(network: IntegerNetwork, images: Tensor, engine: Engine) -> Progr
         InputError: a layer is not in the engine, or does not fit it.
     """
     return compile_network(network, shapes(network, (images.shape[2], images.shape[3])), engine)
+
+
+def works_of(network: IntegerNetwork, images: Tensor, program: Program) -> list[list[Work]]:
+    """What each image costs an engine of events; nothing that depends on an image otherwise."""
+    if not program.engine.spiking:
+        return [[]]
+    levels = {i: each.numpy() for i, each in IntegerExecutor(network).levels(images).items()}
+    return [work_of(network, program, {i: each[k] for i, each in levels.items()}) for k in range(len(images))]
 
 
 @contextmanager

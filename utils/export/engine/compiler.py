@@ -26,6 +26,7 @@ from utils.export.engine.plan import MemoryPlan, engine_for, plan, renamed
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Window
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
+from utils.spiking.spike_schedule import check_spikes
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,7 @@ class Compiler(Mover):
     def gate(self, i: int, op: IntGate, out: Edge) -> None:
         """Levels times the level of their channel's gate."""
         if self.sources_as_they_are(i)[0].pixels != 1:
-            raise InputError(
-                f"--engine integer: {self.network.place(i)}: a gate for every pixel is not in the engine; "
-                "use one a channel"
-            )
+            raise InputError(f"{self.place(i)}: a gate for every pixel is not in the engine; use one a channel")
         gate, feature = self.sources(i)
         by = scaling(op.requantiser, np.zeros(1, np.int64))
         fields = self.scaled(i, by, op) | {"mode": Mode.GATE}
@@ -112,8 +110,7 @@ class Compiler(Mover):
         _, high, wide = source.shape
         if max(high, wide) > 256:
             raise InputError(
-                f"--engine integer: {self.network.place(i)}: averages {high}x{wide} px, "
-                "the engine at most 256x256; use a smaller image"
+                f"{self.place(i)}: averages {high}x{wide} px, the engine at most 256x256; use a smaller image"
             )
         window, by = Window(kernel=(high, wide)), scaling(op.requantiser, np.zeros(1, np.int64))
         fields = self.scaled(i, by, op) | {"hold": True}
@@ -154,6 +151,8 @@ def compile_network(network: IntegerNetwork, shape: dict[int, Shape], engine: En
     Raises:
         InputError: a layer is not in the engine, or does not fit it; names the layer.
     """
+    if engine.spiking:
+        check_spikes(network)  # gates, averages and tables
     engine = engine_for(network, engine)
     compiler = Compiler(network, engine, plan(network, shape, engine), ConstantStore(engine.lanes))
     for i in range(len(network.spec.layers)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from utils.errors import InputError
 from utils.export.engine.clocks import clocks
 from utils.export.engine.constants import PARAMETERS, ConstantStore, Scaling, weight_rows
 from utils.export.engine.edges import Edge, LaneBlock, signs
-from utils.export.engine.isa import Compute, Descriptor, Load, Op
+from utils.export.engine.isa import Compute, Descriptor, Events, Load, Op
 from utils.export.engine.plan import MemoryPlan
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Tile, Window, tiles
@@ -39,6 +40,19 @@ class Emitter:
     constants: ConstantStore
     program: list[Descriptor] = field(default_factory=list)
 
+    @cached_property
+    def pixels(self) -> set[int]:
+        """Edges that hold pixels of the image, moved or not: no neuron fired them."""
+        found = {-1}
+        for i, layer in enumerate(self.network.spec.layers):
+            if i not in self.network.ops and found & set(layer.sources):
+                found.add(i)
+        return found
+
+    def place(self, i: int) -> str:
+        """Layer ``i`` in messages."""
+        return f"--engine {self.engine.kind}: {self.network.place(i)}"
+
     def at(self, block: LaneBlock) -> int:
         """First word of a block; maps are counted from 0 until all constants are known."""
         return self.plan.place[block.buffer] + block.offset
@@ -46,7 +60,7 @@ class Emitter:
     def load_input(self, i: int, blocks: Sequence[LaneBlock], low: int, length: int) -> list[Descriptor]:
         """``length`` words from word ``low`` of each block, one block after the other."""
         if length > 0xFFFF:
-            raise InputError(f"--engine integer: {self.network.place(i)}: {length} words at once; use a smaller buffer")
+            raise InputError(f"{self.place(i)}: {length} words at once; use a smaller buffer")
         found: list[Descriptor] = []
         starts, into = [self.at(block) + low for block in blocks], 0
         while starts:
@@ -64,26 +78,40 @@ class Emitter:
         try:
             return signs(blocks)
         except ValueError as error:
-            raise InputError(f"--engine integer: {self.network.place(i)}: {error}; prune it") from None
+            raise InputError(f"{self.place(i)}: {error}; prune it") from None
+
+    def events(self, i: int, read: Sequence[LaneBlock], rows: np.ndarray | None = None) -> Events | None:
+        """How what is read becomes events, where the engine has them; ``rows`` of weights, None of gains."""
+        if not self.engine.spiking:
+            return None
+        used = sum(1 << k for k in range(self.engine.lanes) if any(block.lanes[k] >= 0 for block in read))
+        diagonal = rows is None or not (rows * (1 - np.eye(self.engine.lanes, dtype=np.int8))).any()
+        return Events(diagonal, any(j in self.pixels for j in self.network.spec.layers[i].sources), used)
 
     def load_weights(self, i: int, content: bytes) -> Load:
         """Parameters and rows."""
         words = (len(content) - PARAMETERS * self.engine.lanes) // self.engine.lanes**2
         if words > self.engine.weight_rows:
             raise InputError(
-                f"--engine integer: {self.network.place(i)}: {words} rows of weights, the engine has "
+                f"{self.place(i)}: {words} rows of weights, the engine has "
                 f"{self.engine.weight_rows}; give it more (weight_rows of --target)"
             )
         address, length = self.constants.place(content)
         return Load(op=Op.LOAD_WEIGHTS, layer=i, address=address, length=length)
 
-    def tiled(self, i: int, window: Window, source: Edge, out: Edge, blocks: int) -> list[Tile]:
-        """The tiles of a layer."""
-        (_, high, wide), out_high = source.shape, out.shape[1]
-        found = tiles(window, high, out_high, wide * blocks, self.engine.input_words)
+    def tiled(self, i: int, window: Window, source: Edge, out: Edge, blocks: int, *, sums: bool = False) -> list[Tile]:
+        """The tiles of a layer; ``sums``: of outputs that are accumulated, each in a membrane where there are such."""
+        (_, high, wide), (_, out_high, out_wide) = source.shape, out.shape
+        most = self.engine.membranes // out_wide if sums and self.engine.spiking else out_high
+        found = tiles(window, high, out_high, wide * blocks, self.engine.input_words, most) if most else None
+        if most == 0:
+            raise InputError(
+                f"{self.place(i)}: one row of outputs has {out_wide} px, the engine "
+                f"{self.engine.membranes} membranes a lane; give it more (membranes of --target)"
+            )
         if found is None:
             raise InputError(
-                f"--engine integer: {self.network.place(i)}: one row of outputs needs more than the "
+                f"{self.place(i)}: one row of outputs needs more than the "
                 f"{self.engine.input_words} words of the input buffer; give it more (input_words of --target)"
             )
         return list(found)
@@ -104,14 +132,18 @@ class Emitter:
         wide, rows, left = source.shape[2], tile.high - tile.low, window.aside - window.before
         of_output = 4 if raw else 1  # words
         word = (block.offset + tile.first * out.shape[2]) * of_output
-        first = rest.pop("first", 0)
+        if rest.get("events") and (tile.top > 0 or (window.dilation > 1 and max(window.step) > 1)):
+            raise InputError(
+                f"{self.place(i)}: a kernel with both stride and dilation, or padding of more "
+                "than the map, is not in the engine; use a cfg without it"
+            )
         return MapStore(
             layer=i,
             address=self.plan.place[block.buffer] + word,
             size=(tile.end - tile.first, out.shape[2]),
             wide=wide,
             high=rows,
-            base=(first * rows * wide + tile.top * wide + left) % self.engine.input_words,
+            base=(tile.top * wide + left) % self.engine.input_words,
             left=left,
             top=tile.top,
             kernel=window.kernel,
@@ -131,40 +163,38 @@ class Emitter:
         for numbers, blocks in _jobs(source, out, weight, groups):
             read = [source.blocks[b] for b in numbers]
             fields = fields | {"signed": self.signs(i, read)}
-            contents = []
             count = len(read)
-            least = -(-LEAST_RAW // int(np.prod(window.kernel))) if fields.get("raw") else 1
+            waits = fields.get("raw") and not self.engine.spiking
+            least = -(-LEAST_RAW // int(np.prod(window.kernel))) if waits else 1
+            parts = []
             for block in blocks:
                 rows = weight_rows(weight, block.lanes, [each.lanes for each in read], groups)
+                events = self.events(i, read, rows)
                 if count < least:
                     rows = np.concatenate(
                         [rows, np.zeros(((least - count) * rows.shape[0] // count, *rows.shape[1:]), np.int8)]
                     )
-                contents.append(by.block(block.lanes) + rows.tobytes())
-            made = self.tiled(i, window, source, out, count)
+                load = self.load_weights(i, by.block(block.lanes) + rows.tobytes())
+                parts.append((block, load, fields | {"blocks": max(count, least), "events": events}))
+            made = self.tiled(i, window, source, out, count, sums=True)
             loads = {
                 tile: self.load_input(i, read, tile.low * source.shape[2], (tile.high - tile.low) * source.shape[2])
                 for tile in made
             }
-            weights = [self.load_weights(i, content) for content in contents]
             outer_tiles: list[Descriptor] = []
             outer_blocks: list[Descriptor] = []
             for tile in made:
                 outer_tiles += loads[tile]
-                for k, block in enumerate(blocks):
+                for block, load, settings in parts:
                     if len(made) > 1 or len(blocks) > 1 or tile is made[0]:
-                        outer_tiles.append(weights[k])
-                    outer_tiles.append(
-                        self.compute(i, tile, window, source, out, block, blocks=max(count, least), **fields)
-                    )
-            for k, block in enumerate(blocks):
-                outer_blocks.append(weights[k])
+                        outer_tiles.append(load)
+                    outer_tiles.append(self.compute(i, tile, window, source, out, block, **settings))
+            for k, (block, load, settings) in enumerate(parts):
+                outer_blocks.append(load)
                 for tile in made:
                     if len(made) > 1 or k == 0:
                         outer_blocks += loads[tile]
-                    outer_blocks.append(
-                        self.compute(i, tile, window, source, out, block, blocks=max(count, least), **fields)
-                    )
+                    outer_blocks.append(self.compute(i, tile, window, source, out, block, **settings))
             lanes = self.engine.lanes
             self.program += min(outer_tiles, outer_blocks, key=lambda each: clocks(each, lanes))
 
@@ -174,6 +204,7 @@ class Emitter:
     ) -> None:  # fmt: skip
         """Element by element, as many words at a time as fit with all sources in the buffer."""
         room, loaded = min(self.engine.input_words // len(given), 0x8000), b""
+        room = min(room, self.engine.membranes) if self.engine.spiking else room
         for b, block in enumerate(out.blocks):
             wanted = content(block.lanes)
             if wanted != loaded:
@@ -189,7 +220,7 @@ class Emitter:
                     MapStore(
                         layer=i, address=self.at(block) + low, size=(1, words), wide=words, high=1, base=0,
                         blocks=len(given), block=words, signed=self.signs(i, read),
-                        gate_signed=gate is not None and gate.blocks[b].signed, **fields,
+                        gate_signed=gate is not None and gate.blocks[b].signed, events=self.events(i, read), **fields,
                     )
                 )  # fmt: skip
 

@@ -57,6 +57,18 @@ class Load:
         return _sealed(words)
 
 
+@dataclass(frozen=True)
+class Events:
+    """How inputs become events: a lane each, or with ``diagonal`` a word; of ``bits`` where levels are no spikes.
+
+    ``used``: a bit a lane that has a channel.
+    """
+
+    diagonal: bool
+    bits: bool
+    used: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compute:
     """A tile of outputs of one block of channels: a walk over taps, and where the words go.
@@ -90,16 +102,27 @@ class Compute:
     f: int = 1
     lo: int = 0
     hi: int = 0
+    events: Events | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Words of outputs."""
+        return int(np.prod(self.size))
 
     @property
     def taps(self) -> int:
         """Clocks of the array."""
-        return int(np.prod(self.size)) * self.blocks * int(np.prod(self.kernel))
+        return self.outputs * self.blocks * int(np.prod(self.kernel))
 
     @property
     def words(self) -> int:
         """How many words it stores."""
-        return int(np.prod(self.size)) * (4 if self.raw else 1)
+        return self.outputs * (4 if self.raw else 1)
+
+    @property
+    def origin(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of events, right and down: the output that the first pixel reaches by its first tap, and that tap."""
+        return divmod(-self.left, self.step[1]), divmod(-self.top, self.step[0])
 
     def encode(self) -> np.ndarray:
         """uint32 [16]."""
@@ -110,14 +133,16 @@ class Compute:
                 (self.plain, 10), (self.hold, 12), (self.gate_signed, 13), (self.f, 16), (self.up - 1, 24),
             )
         )  # fmt: skip
+        if self.events is not None:
+            flags |= self.events.bits << 14 | self.events.diagonal << 15
         return _sealed(
             [
                 int(Op.COMPUTE) | flags,
                 self.layer,
                 self.address,
                 self.words,
-                0,
-                self.base,
+                0 if self.events is None else self._origin(),
+                self.base if self.events is None else self.events.used,
                 self.block,
                 _pair(self.size[1] - 1, self.size[0] - 1),
                 self.kernel[1] - 1 | self.kernel[0] - 1 << 8 | self.blocks - 1 << 16,
@@ -130,6 +155,11 @@ class Compute:
                 self.signed >> 32,
             ]
         )
+
+    def _origin(self) -> int:
+        (from_x, phase_x), (from_y, phase_y) = self.origin
+        assert max(from_x, from_y) < 256, "padding beyond 8 bits"
+        return from_x | phase_x << 8 | from_y << 16 | phase_y << 24
 
 
 @dataclass(frozen=True)

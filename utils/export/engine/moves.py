@@ -15,7 +15,7 @@ from utils.export.engine.isa import Mode, Op
 from utils.export.engine.tiles import Window
 from utils.quantization.activation_qparams import QParams
 
-AS_IT_IS = Scaling(np.zeros(1, np.int64), np.full(1, 2), np.full(1, 2), 1)  # (2 n + 1) >> 1
+AS_IT_IS = Scaling(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), 1)  # and no gain
 
 
 def elements_of_reorg(shape: tuple[int, int, int], stride: int, channel: int, row: int) -> tuple[int, int, int]:
@@ -75,7 +75,7 @@ class Mover(Emitter):
         (_, high, wide), place, stride = source.shape, source.place(), layer.stride
         if source.shape[0] % stride**2 or high % stride or wide % stride:
             raise InputError(
-                f"--engine integer: {self.network.place(i)}: [reorg] of {source.shape[0]}x{high}x{wide} by {stride}, "
+                f"{self.place(i)}: [reorg] of {source.shape[0]}x{high}x{wide} by {stride}, "
                 f"which does not part it; use channels in multiples of {stride**2}, a side in multiples of {stride}"
             )
         loaded = b""
@@ -84,7 +84,7 @@ class Mover(Emitter):
             rows = sorted({(place[c][0], y, x) for c, y, x in lanes.values()})
             if len(rows) * wide > self.engine.input_words:
                 raise InputError(
-                    f"--engine integer: {self.network.place(i)}: {len(rows)} rows of {wide} px, more than the "
+                    f"{self.place(i)}: {len(rows)} rows of {wide} px, more than the "
                     f"{self.engine.input_words} words of the input buffer; give it more (input_words of --target)"
                 )
             weights = np.zeros((len(rows), len(block.lanes), len(block.lanes)), np.int8)
@@ -94,11 +94,12 @@ class Mover(Emitter):
             if content != loaded:
                 self.program.append(self.load_weights(i, content))
                 loaded = content
-            self._row(i, rows, source, block, row, stride)
+            self._row(i, rows, source, block, row, stride, weights)
 
     def _row(
-        self, i: int, rows: list[tuple[int, int, int]], source: Edge, block: LaneBlock, row: int, stride: int
-    ) -> None:
+        self, i: int, rows: list[tuple[int, int, int]], source: Edge, block: LaneBlock, row: int, stride: int,
+        weights: np.ndarray,
+    ) -> None:  # fmt: skip
         """A row of outputs from rows (block, row, first column) of inputs that lie one after the other."""
         wide, made = source.shape[2], source.shape[2] // stride
         read = [source.blocks[b] for b, _, _ in rows]
@@ -110,9 +111,9 @@ class Mover(Emitter):
             MapStore(
                 layer=i, address=self.at(block) + row * made, size=(1, made), wide=wide, high=1, base=0,
                 blocks=len(rows), block=wide, step=(1, stride), signed=self.signs(i, read),
-                **self._levels(self.network.grids[i]),
+                events=self.events(i, read, weights), **self._levels(self.network.grids[i]),
             )
         )  # fmt: skip
 
     def _levels(self, grid: QParams) -> dict[str, Any]:
-        return {"f": AS_IT_IS.f, "lo": grid.qmin, "hi": grid.qmax}
+        return {"plain": True, "lo": grid.qmin, "hi": grid.qmax}

@@ -39,7 +39,7 @@ def engine_for(network: IntegerNetwork, engine: Engine) -> Engine:
     faults = list(_faults(network))
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise InputError(f"--engine integer: {faults[0]}{more}")
+        raise InputError(f"--engine {engine.kind}: {faults[0]}{more}")
     gains, factors, accs, weights = [2], [2], [2], [2]
     for i, op in network.ops.items():
         accs.append(acc_bits(network, i))
@@ -101,12 +101,12 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
         elif isinstance(layer, s.Fitted) and renamed(layer, given[0]):
             edges[i] = first(given[0], layer.filters)
         else:
-            edges[i] = _made(network, i, shape[i], given, engine.lanes)
+            edges[i] = _made(network, i, shape[i], given, engine)
             for j, edge in zip(layer.sources, given, strict=True):
                 if isinstance(network.ops.get(i), IntShortcut | IntGate) and edge.lanes != edges[i].lanes:
                     buffer = SCRATCH + len(reordered)
                     lanes = edges[i].lanes
-                    reordered[i, j] = fresh(buffer, edge.shape, lanes, _signs(network, i, edge, lanes))
+                    reordered[i, j] = fresh(buffer, edge.shape, lanes, _signs(network, i, edge, lanes, engine))
                     lives[buffer] = Life(len(lanes) * edge.pixels, i, i)
             raw = 1 if i in network.grids else 4
             ends = any(i in layers[k].sources for k in network.spec.heads)
@@ -117,14 +117,14 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
     return MemoryPlan(edges, reordered, place, words, largest)
 
 
-def _made(network: IntegerNetwork, i: int, shape: Shape, given: list[Edge], wide: int) -> Edge:
+def _made(network: IntegerNetwork, i: int, shape: Shape, given: list[Edge], engine: Engine) -> Edge:
     """The map that layer ``i`` writes: in the order of its sources where they agree, else in plain order."""
     layer, op, grid = network.spec.layers[i], network.ops.get(i), network.grids.get(i)
-    lanes, source = tuple(dense(shape[0], wide)), given[0]
+    lanes, source = tuple(dense(shape[0], engine.lanes)), given[0]
     if isinstance(layer, s.Reorg3d):
         return parted(i, shape, source)
     if isinstance(layer, s.Reorg | s.Fitted):
-        return fresh(i, shape, lanes, _signs(network, i, source, lanes))
+        return fresh(i, shape, lanes, _signs(network, i, source, lanes, engine))
     if not isinstance(op, IntConv) and all(edge.lanes == source.lanes for edge in given):
         lanes = source.lanes
     if op is None:  # moved levels keep their signs
@@ -132,7 +132,9 @@ def _made(network: IntegerNetwork, i: int, shape: Shape, given: list[Edge], wide
     return fresh(i, shape, lanes, [grid is not None and grid.qmin < 0] * len(lanes))
 
 
-def _signs(network: IntegerNetwork, i: int, source: Edge, lanes: Sequence[tuple[int, ...]]) -> list[bool]:
+def _signs(
+    network: IntegerNetwork, i: int, source: Edge, lanes: Sequence[tuple[int, ...]], engine: Engine
+) -> list[bool]:
     """Of the blocks ``lanes`` that layer ``i`` fills with channels of ``source``.
 
     Raises:
@@ -145,8 +147,8 @@ def _signs(network: IntegerNetwork, i: int, source: Edge, lanes: Sequence[tuple[
         signs = {source.blocks[place[c][0]].signed for c in channels}
         if len(signs) > 1:
             raise InputError(
-                f"--engine integer: {network.place(i)}: one word would hold signed and unsigned levels of a route; "
-                f"give the route channels in multiples of {len(block)}, or one activation"
+                f"--engine {engine.kind}: {network.place(i)}: one word would hold signed and unsigned levels; "
+                f"give the route that it reads channels in multiples of {len(block)}, or one activation"
             )
         found.append(signs == {True})
     return found

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from utils.export.engine.clocks import clocks_of
+from utils.export.engine.clocks import Work, clocks_of
 from utils.export.engine.compiler import Program
 from utils.export.engine.isa import BYTES, Compute, Descriptor, Load
 
 CLOCK = 100e6  # Hz at which frames a second are stated
 
 
-def report(program: Program) -> dict[str, Any]:
-    """Everything that is known before a simulation."""
+def report(program: Program, work: Sequence[Work] = ()) -> dict[str, Any]:
+    """Everything that is known before a simulation; ``work``: of one image, where that decides."""
     engine, lanes = program.engine, program.engine.lanes
-    of_layer: dict[int, list[Descriptor]] = defaultdict(list)
-    for one in program.descriptors[:-1]:  # END belongs to none
-        of_layer[one.layer].append(one)
-    layers = [{"layer": i, **costs(each, lanes)} for i, each in sorted(of_layer.items())]
-    total = costs(program.descriptors, lanes)
+    works: Sequence[Work | None] = work or [None] * len(program.descriptors)
+    each = list(zip(program.descriptors, works, strict=True))
+    of_layer: dict[int, list[tuple[Descriptor, Work | None]]] = defaultdict(list)
+    for one, of in each[:-1]:  # END belongs to none
+        of_layer[one.layer].append((one, of))
+    layers = [{"layer": i, **costs(kept, lanes)} for i, kept in sorted(of_layer.items())]
+    total = costs(each, lanes)
     return {
         "engine": engine.to_dict(),
         "array": [lanes, lanes],
@@ -29,7 +31,8 @@ def report(program: Program) -> dict[str, Any]:
         "on_chip_bytes": {
             "input_buffer": engine.input_words * lanes,
             "weight_buffer": engine.weight_rows * lanes**2,
-        },
+        }
+        | ({"membranes": engine.membranes * lanes * engine.acc_bits // 8} if engine.spiking else {}),
         "memory_bytes": {
             "constants": len(program.constants),
             "activations": program.plan.words * lanes,
@@ -41,15 +44,17 @@ def report(program: Program) -> dict[str, Any]:
     }
 
 
-def costs(descriptors: Iterable[Descriptor], lanes: int) -> dict[str, Any]:
-    """Clocks, those in which the array has a tap, descriptors, bytes read and written."""
+def costs(descriptors: Iterable[tuple[Descriptor, Work | None]], lanes: int) -> dict[str, Any]:
+    """Clocks, those in which the array has a tap or a spike, descriptors, bytes read and written."""
     kept = list(descriptors)
-    loads = [one for one in kept if isinstance(one, Load)]
-    computed = [one for one in kept if isinstance(one, Compute)]
-    clocks, taps = sum(clocks_of(one, lanes) for one in kept), sum(one.taps for one in computed)
+    loads = [one for one, _ in kept if isinstance(one, Load)]
+    computed = [one for one, _ in kept if isinstance(one, Compute)]
+    clocks, spikes = sum(clocks_of(one, lanes, of) for one, of in kept), sum(of.accumulates for _, of in kept if of)
+    taps = sum(one.taps for one in computed if one.events is None) + spikes
     return {
         "clocks": clocks,
         "array_busy": round(taps / clocks, 4),
+        **({"accumulates": spikes} if any(of for _, of in kept) else {}),
         "descriptors": len(kept),
         "bytes_read": sum(one.words for one in loads) * lanes + BYTES * len(kept),
         "bytes_written": sum(one.words for one in computed) * lanes,

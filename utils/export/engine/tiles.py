@@ -39,11 +39,17 @@ class Tile:
     top: int
 
 
-def tiles(window: Window, high: int, out_high: int, words_a_row: int, room: int) -> Iterator[Tile] | None:
-    """As few tiles as fit ``room`` words, of as even a height as can be; None where not one row of outputs does."""
+def tiles(
+    window: Window, high: int, out_high: int, words_a_row: int, room: int, most: int = 1 << 30
+) -> Iterator[Tile] | None:
+    """As few tiles as fit ``room`` words, of as even a height as can be; None where not one row of outputs does.
+
+    ``most``: rows of outputs in a tile.
+    """
     for count in range(1, -(-out_high // window.up) + 1):
         found = list(_split(window, high, out_high, count))
-        if max((tile.high - tile.low) * words_a_row for tile in found) <= room:
+        fits = max((tile.high - tile.low) * words_a_row for tile in found) <= room
+        if fits and max(tile.end - tile.first for tile in found) <= most:
             return iter(found)
     return None
 

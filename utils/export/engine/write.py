@@ -6,11 +6,12 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from utils.export.engine.clocks import clocks_of
+from utils.export.engine.clocks import Work, spent
 from utils.export.engine.compiler import Program
 from utils.export.engine.edges import Edge
 from utils.export.engine.isa import encode
@@ -20,23 +21,32 @@ from utils.export.engine.report import report, table
 FILES = Path(__file__).with_name("files")
 
 
-def write_engine(folder: Path, program: Program, manifest: dict[str, Any]) -> str:
-    """Write the folder, which does not exist yet; returns what it is, in one line."""
+def write_engine(
+    folder: Path, program: Program, manifest: dict[str, Any], works: Sequence[Sequence[Work]] = ((),)
+) -> str:
+    """Write the folder, which does not exist yet; returns what it is, in one line.
+
+    ``works``: what each golden image costs, of an engine whose clocks depend on the image.
+    """
     shutil.copytree(FILES, folder)
     (folder / "top.sv").write_text(top(program))
     (folder / "constants.bin").write_bytes(program.constants)
     (folder / "program.bin").write_bytes(encode(program.descriptors).astype("<u4").tobytes())
-    (folder / "map.txt").write_text(memory_map(program, manifest))
+    for k, work in enumerate(works):
+        (folder / f"map{k or ''}.txt").write_text(memory_map(program, manifest, work))
     (folder / "network.h").write_text(network_header(program, manifest))
-    found = report(program)
+    found = report(program, works[0])
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     kinds = {each["layer"]: each["kind"] for each in manifest["layers"]}
-    words = Template((FILES / "README.md").read_text(encoding="utf-8"))
+    words = Template((FILES / ("spikes.md" if program.engine.spiking else "README.md")).read_text(encoding="utf-8"))
     (folder / "README.md").write_text(
         words.substitute(numbers(program, found), table=table(found, kinds)), encoding="utf-8"
     )
+    (folder / "spikes.md").unlink(missing_ok=True)
     fps = f"{found['frames_per_second_at_100_mhz']:.1f} frames a second at 100 MHz"
     busy = f"the array busy in {found['array_busy']:.0%}"
+    if program.engine.spiking:
+        busy = f"an accumulate in {found['array_busy']:.0%}, of golden image 0"
     return f"RTL engine: {found['clocks']:,} clocks a frame, {fps}, {busy}; make lint sim in rtl/engine/"
 
 
@@ -49,6 +59,9 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
         | shown
         | {
             "lanes": str(program.engine.lanes),
+            "lanes_top": str(program.engine.lanes - 1),
+            "membranes": f"{program.engine.membranes:,}",
+            "accumulates": f"{found.get('accumulates', 0):,}",
             "program_word": str(program.start),
             "busy": f"{found['array_busy']:.1%}",
             "fps": f"{found['frames_per_second_at_100_mhz']:.2f}",
@@ -56,18 +69,18 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
     )
 
 
-def layer_clocks(program: Program) -> Counter[int]:
+def layer_clocks(program: Program, work: Sequence[Work] = ()) -> Counter[int]:
     """Predicted clocks of every layer."""
     found: Counter[int] = Counter()
-    for one in program.descriptors:
-        found[one.layer] += clocks_of(one, program.engine.lanes)
+    for one, clocks in zip(program.descriptors, spent(program.descriptors, program.engine.lanes, work), strict=True):
+        found[one.layer] += clocks
     return found
 
 
-def memory_map(program: Program, manifest: dict[str, Any]) -> str:
+def memory_map(program: Program, manifest: dict[str, Any], work: Sequence[Work] = ()) -> str:
     """What the bench and a driver need: files, and for every map the byte address of each channel."""
     lanes, golden = program.engine.lanes, manifest["golden"]["tensors"][0]
-    per_layer = layer_clocks(program)
+    per_layer = layer_clocks(program, work)
     lines = [
         f"lanes {lanes}",
         f"words {program.words}",

@@ -7,7 +7,9 @@ module engine #(
     parameter int GAIN = 17,     // of m, signed
     parameter int FACTOR = 18,   // of a shortcut's gain or a gate, signed
     parameter int ADDRESS = 13,  // of a word in the input buffer
-    parameter int ROWS = 10      // of a row in the weight buffer
+    parameter int ROWS = 10,     // of a row in the weight buffer
+    parameter int SPIKES = 0,    // 1: events and membranes in place of the array
+    parameter int MEMBRANE = 11  // then: of a word of membranes
 ) (
     input  logic           clk,
     input  logic           reset,
@@ -67,7 +69,7 @@ module engine #(
     logic [15:0] read_length, read_rows;
     logic read_start, read_valid, read_done, read_failed, write_done, write_failed;
     logic [8*L-1:0] read_data;
-    logic tap;
+    logic tap, working;
     /* verilator lint_off UNUSEDSIGNAL */  // a descriptor has room for more, and widths follow the network
     logic [511:0] d;
     /* verilator lint_on UNUSEDSIGNAL */
@@ -85,7 +87,7 @@ module engine #(
         .wready(s_wready), .wdata(s_wdata), .bvalid(s_bvalid), .bready(s_bready), .bresp(s_bresp),
         .arvalid(s_arvalid), .arready(s_arready), .araddr(s_araddr), .rvalid(s_rvalid), .rready(s_rready),
         .rdata(s_rdata), .rresp(s_rresp), .start(start), .base(base), .program_word(program_word), .busy(busy),
-        .ended(ended), .array_busy(tap), .layer(layer), .error(error), .irq(irq)
+        .ended(ended), .array_busy(working), .layer(layer), .error(error), .irq(irq)
     );
     sequencer #(.L(L)) control (
         .clk(clk), .reset(reset), .start(start), .program_word(program_word), .descriptor(d), .busy(busy),
@@ -106,7 +108,9 @@ module engine #(
     logic [ADDRESS-1:0] fill;
     logic [3:0] parameters_in;  // up to PARAMETERS, and stays there
     logic [12*8*L-1:0] parameters;
+    /* verilator lint_off UNUSEDSIGNAL */  // of integers alone
     logic [8*L-1:0] gate;
+    /* verilator lint_on UNUSEDSIGNAL */
 
     assign into_input = read_valid && !fetching && d[3:0] == LOAD_INPUT;
     assign into_weights = read_valid && !fetching && d[3:0] == LOAD_WEIGHTS;
@@ -130,18 +134,22 @@ module engine #(
     // -------------------------------------------------------------------------------------------------- taps
     logic on_map, first, last, room, tap_1, on_map_1, first_1, last_1, tap_2, first_2, last_2;
     logic tap_3, first_3, last_3, tap_4, first_4, last_4, whole_5;
-    logic signed_1;
+    logic signed_1, whole_0;
     logic [5:0] which;
-    logic [ADDRESS-1:0] address;
+    logic [ADDRESS-1:0] address, address_0;
+    /* verilator lint_off UNUSEDSIGNAL */  // of integers alone
     logic [ROWS-1:0] row;
+    logic [8*L*L-1:0] weights_2;
+    /* verilator lint_on UNUSEDSIGNAL */
+    logic [ROWS-1:0] row_0;
     logic [8*L-1:0] word_1;
-    logic [8*L*L-1:0] weights_1, weights_2;
+    logic [8*L*L-1:0] weights_1;
     logic [1:0] mode;
 
     assign mode = d[9:8];
 
     taps #(.ADDRESS(ADDRESS), .ROWS(ROWS)) walk (
-        .clk(clk), .reset(reset), .start(compute), .room(room), .last_x(d[224+:16]), .last_y(d[240+:16]),
+        .clk(clk), .reset(reset), .start(compute && (SPIKES == 0 || mode == LARGEST)), .room(room), .last_x(d[224+:16]), .last_y(d[240+:16]),
         .last_kx(d[256+:8]), .last_ky(d[264+:8]), .last_block(d[272+:16]), .step_x(d[320+:8]),
         .step_y(d[328+:8]), .dilation(d[336+:8]), .last_up(d[31:24]), .spread(d[5]), .hold(d[12]),
         .left(d[352+:16]), .top(d[368+:16]), .wide(d[288+:16]), .high(d[304+:16]), .dilated_row(d[384+:16]),
@@ -149,10 +157,10 @@ module engine #(
         .row(row), .which(which), .on_map(on_map), .first(first), .last(last)
     );
     ram #(.WIDTH(8 * L), .ADDRESS(ADDRESS)) input_buffer (
-        .clk(clk), .write(into_input), .write_address(fill), .in(read_data), .read_address(address), .out(word_1)
+        .clk(clk), .write(into_input), .write_address(fill), .in(read_data), .read_address(address_0), .out(word_1)
     );
     weight_buffer #(.L(L), .ROWS(ROWS)) rows (
-        .clk(clk), .clear(load && d[3:0] == LOAD_WEIGHTS), .write(into_rows), .in(read_data), .row(row),
+        .clk(clk), .clear(load && d[3:0] == LOAD_WEIGHTS), .write(into_rows), .in(read_data), .row(row_0),
         .weights(weights_1)
     );
 
@@ -161,7 +169,7 @@ module engine #(
         tap_2 <= tap_1 && !reset;
         tap_3 <= tap_2 && !reset;
         tap_4 <= tap_3 && !reset;
-        whole_5 <= tap_4 && last_4 && !reset;
+        whole_0 <= tap_4 && last_4 && !reset;
         {on_map_1, first_1, last_1} <= {on_map, first, last};
         signed_1 <= d[448+{26'b0, which}];  // a bit a block of input channels
         {first_2, last_2} <= {first_1, last_1};
@@ -171,10 +179,15 @@ module engine #(
     end
 
     // ------------------------------------------------------------------------------------------------- lanes
+    logic fires, fired;
+    /* verilator lint_off UNUSEDSIGNAL */  // of spikes alone
+    logic more;
+    logic [L*ACC-1:0] bias_0;
+    /* verilator lint_on UNUSEDSIGNAL */
+    logic [8*L-1:0] counts;
     logic signed [LEVEL-1:0] lo, hi, outside;
     logic [L*LEVEL-1:0] n_2, n_3, n_4, level_10;
-    logic [L*32-1:0] factors_2;
-    logic [L*ACC-1:0] sum_4, product_4, term_4, start_4, acc_5;
+    logic [L*ACC-1:0] term_4, product_4, start_4, acc_0, acc_5;
     logic [8*L-1:0] word_11;
 
     assign lo = d[416+:LEVEL];
@@ -184,19 +197,17 @@ module engine #(
     genvar i;
     generate
         for (i = 0; i < L; i = i + 1) begin : lane
-            logic [7:0] level, of_gate;
+            logic [7:0] level;
             logic signed [ACC-1:0] lowest, bias, widened;
             logic signed [LEVEL-1:0] taken;
             assign level = word_1[8*i+:8];
-            assign of_gate = gate[8*i+:8];
             assign bias = ACC'($signed(parameters[32*i+:32]));
             assign lowest = ACC'(lo);
             assign taken = n_4[LEVEL*i+:LEVEL];
             assign widened = ACC'(taken);
+            assign bias_0[ACC*i+:ACC] = bias;
             assign start_4[ACC*i+:ACC] = mode == LARGEST ? lowest : bias;
-            assign term_4[ACC*i+:ACC] =
-                mode == LARGEST ? widened : mode == GAINS || mode == GATE ? product_4[ACC*i+:ACC] : sum_4[ACC*i+:ACC];
-            assign factors_2[32*i+:32] = mode == GATE ? {{24{d[13] && of_gate[7]}}, of_gate} : weights_2[32*i+:32];
+            assign term_4[ACC*i+:ACC] = mode == LARGEST ? widened : product_4[ACC*i+:ACC];
             always_ff @(posedge clk)
                 n_2[LEVEL*i+:LEVEL] <= on_map_1 ? LEVEL'($signed({signed_1 && level[7], level})) : outside;
 
@@ -213,15 +224,43 @@ module engine #(
         n_4 <= n_3;
     end
 
-    pe_array #(.L(L), .LEVEL(LEVEL), .WEIGHT(WEIGHT), .ACC(ACC)) array (
-        .clk(clk), .n(n_2), .w(weights_2), .sum(sum_4)
-    );
-    elementwise #(.L(L), .LEVEL(LEVEL), .GAIN(FACTOR), .ACC(ACC)) products (
-        .clk(clk), .n(n_2), .gains(factors_2), .product(product_4)
-    );
+    generate
+        if (SPIKES == 0) begin : integers
+            logic [L*32-1:0] factors_2;
+            logic [L*ACC-1:0] array_4, element_4;
+            for (i = 0; i < L; i = i + 1) begin : lane
+                logic [7:0] of_gate;
+                assign of_gate = gate[8*i+:8];
+                assign factors_2[32*i+:32] = mode == GATE ? {{24{d[13] && of_gate[7]}}, of_gate} : weights_2[32*i+:32];
+            end
+            pe_array #(.L(L), .LEVEL(LEVEL), .WEIGHT(WEIGHT), .ACC(ACC)) array (
+                .clk(clk), .n(n_2), .w(weights_2), .sum(array_4)
+            );
+            elementwise #(.L(L), .LEVEL(LEVEL), .GAIN(FACTOR), .ACC(ACC)) products (
+                .clk(clk), .n(n_2), .gains(factors_2), .product(element_4)
+            );
+            assign product_4 = mode == GAINS || mode == GATE ? element_4 : array_4;
+            assign {address_0, row_0, working} = {address, row, tap};
+            assign {whole_5, acc_5} = {whole_0, acc_0};
+        end else begin : events
+            logic spike, valid;
+            logic [ADDRESS-1:0] of_events;
+            logic [L*ACC-1:0] sum;
+            spiking #(
+                .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE)
+            ) neurons (
+                .clk(clk), .reset(reset), .start(compute && mode != LARGEST), .d(d), .bias(bias_0), .address(of_events),
+                .word(word_1), .row(row_0), .weights(weights_1), .room(room && more), .spike(spike), .valid(valid), .sum(sum)
+            );
+            assign product_4 = 0;
+            assign address_0 = mode == LARGEST ? address : of_events;
+            assign working = tap || spike;
+            assign {whole_5, acc_5} = mode == LARGEST ? {whole_0, acc_0} : {valid, sum};
+        end
+    endgenerate
     accumulator #(.L(L), .ACC(ACC)) sums (
         .clk(clk), .tap(tap_4), .first(first_4), .largest(mode == LARGEST), .start(start_4), .term(term_4),
-        .acc(acc_5)
+        .acc(acc_0)
     );
     level_table #(.L(L), .LEVEL(LEVEL)) activation (
         .clk(clk), .clear(load && d[3:0] == LOAD_TABLE), .write(into_table), .in(read_data), .used(d[6]), .lo(lo),
@@ -243,7 +282,6 @@ module engine #(
     endgenerate
 
     assign raw_push = raw_left != 0;
-    assign push = d[7] ? raw_push : whole[5];
 
     always_ff @(posedge clk) begin
         whole <= reset ? 6'b0 : {whole[4:0], whole_5};
@@ -257,9 +295,34 @@ module engine #(
         end
     end
 
+    // Levels are what neurons fire, a spike a clock; what only moves is not fired again.
+
+    generate
+        if (SPIKES == 0) begin : levels
+            assign {fires, more, fired, counts} = 0;
+        end else begin : neurons
+            logic popped, charged;
+            logic [8*L-1:0] potential;
+            /* verilator lint_off UNUSEDSIGNAL */  // for whoever wants to watch
+            logic [L-1:0] spikes;
+            /* verilator lint_on UNUSEDSIGNAL */
+            assign fires = mode != LARGEST && !d[7] && !d[10];
+            fifo #(.WIDTH(8 * L)) charges (
+                .clk(clk), .reset(reset), .push(whole[5] && fires), .in(word_11), .pop(popped), .out(potential),
+                .valid(charged), .room(more)
+            );
+            fire #(.L(L)) firing (
+                .clk(clk), .reset(reset), .has_sign(lo < 0), .valid(charged), .potential(potential), .pop(popped),
+                .room(room), .push(fired), .counts(counts), .spikes(spikes)
+            );
+        end
+    endgenerate
+
+    assign push = fires ? fired : d[7] ? raw_push : whole[5];
+
     fifo #(.WIDTH(8 * L)) waiting (
-        .clk(clk), .reset(reset), .push(push), .in(d[7] ? raw[8*L-1:0] : word_11), .pop(pop), .out(stored),
-        .valid(filled), .room(room)
+        .clk(clk), .reset(reset), .push(push), .in(fires ? counts : d[7] ? raw[8*L-1:0] : word_11), .pop(pop),
+        .out(stored), .valid(filled), .room(room)
     );
     dma_write #(.L(L)) writer (
         .clk(clk), .reset(reset), .start(compute), .base(base), .address(d[64+:32]), .length(d[96+:32]),

@@ -1,0 +1,84 @@
+// Membranes of a tile, L a word: from the bias on, an accumulate a clock, and at the end read out word by word.
+module membranes #(
+    parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, MEMBRANE = 11
+) (
+    input  logic                clk,
+    input  logic                reset,
+    input  logic                start,       // fill with `bias`; `ready` when that is done
+    input  logic [MEMBRANE-1:0] last,        // number of the last word
+    input  logic [L*ACC-1:0]    bias,
+    output logic                ready,
+    input  logic                spike,       // with the weights and the word's number
+    input  logic [MEMBRANE-1:0] membrane,
+    input  logic [L-1:0]        active,
+    input  logic [L-1:0]        negative,
+    input  logic [2:0]          shift,
+    input  logic [$clog2(L)-1:0] lane,
+    input  logic                diagonal,
+    input  logic                gains,       // of 32 bits a lane in the row, not a byte for every lane that fires
+    /* verilator lint_off UNUSEDSIGNAL */  // weights and gains may have fewer bits
+    input  logic [8*L*L-1:0]    weights,
+    /* verilator lint_on UNUSEDSIGNAL */
+    input  logic                read,        // from the first word on
+    input  logic                slow,        // a word every four clocks
+    input  logic                room,
+    output logic                valid,
+    output logic [L*ACC-1:0]    sum
+);
+    logic filling, reading, spike_4, spike_5, write, more;
+    logic [1:0] wait_for;
+    logic [MEMBRANE-1:0] at, at_4, at_5;
+    logic [L*ACC-1:0] term_4, made, made_5, found;
+
+    ram #(.WIDTH(L * ACC), .ADDRESS(MEMBRANE)) words (
+        .clk(clk), .write(write), .write_address(filling ? at : at_4), .in(filling ? bias : made),
+        .read_address(reading ? at : membrane), .out(found)
+    );
+
+    assign write = filling || spike_4;
+    assign more = reading && room && wait_for == 0;
+    assign sum = found;
+
+    genvar i;
+    generate
+        for (i = 0; i < L; i = i + 1) begin : of_lane
+            logic signed [WEIGHT-1:0] weight;
+            logic signed [FACTOR-1:0] gain;
+            logic signed [ACC-1:0] wide, shifted;
+            assign weight = diagonal ? weights[8*(L*i+i)+:WEIGHT] : weights[8*L*i+8*32'(lane)+:WEIGHT];
+            assign gain = weights[32*i+:FACTOR];
+            assign wide = gains ? ACC'(gain) : ACC'(weight);
+            assign shifted = wide <<< shift;
+            assign made[ACC*i+:ACC] = (spike_5 && at_5 == at_4 ? made_5[ACC*i+:ACC] : found[ACC*i+:ACC]) + term_4[ACC*i+:ACC];
+            always_ff @(posedge clk) term_4[ACC*i+:ACC] <= !active[i] ? 0 : negative[i] ? -shifted : shifted;
+        end
+    endgenerate
+
+    always_ff @(posedge clk) begin
+        spike_4 <= spike && !reset;
+        spike_5 <= spike_4 && !reset;
+        at_4 <= membrane;
+        at_5 <= at_4;
+        made_5 <= made;
+        ready <= filling && at == last && !reset;
+        valid <= more && !reset;
+        if (reset) begin
+            filling <= 0;
+            reading <= 0;
+        end else if (start || read) begin
+            filling <= start;
+            reading <= read;
+            at <= 0;
+            wait_for <= 0;
+        end else begin
+            if (filling || more) begin
+                at <= at + 1;
+                if (at == last) begin
+                    filling <= 0;
+                    reading <= 0;
+                end
+            end
+            if (reading) wait_for <= more && slow ? 2'd3 : wait_for == 0 ? 2'd0 : wait_for - 2'd1;
+        end
+    end
+endmodule

@@ -1,0 +1,144 @@
+"""Vectors for unit_spikes.sv: python3 unit_spikes.py SEED FOLDER. Sums and spikes are counted here output by output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+L, ACC, WEIGHT, FACTOR, ADDRESS, ROWS, MEMBRANE = 4, 24, 5, 12, 8, 6, 6
+CASES, WORDS = 40, 60
+
+
+class Tile(NamedTuple):
+    """Geometry, down and right each, and how levels become events."""
+
+    size: np.ndarray
+    kernel: np.ndarray
+    step: np.ndarray
+    pads: np.ndarray
+    dilation: int
+    up: int
+    diagonal: int
+    bits: int
+    gains: int
+    signed: int
+    used: int
+
+
+def accumulated(tile: Tile, words: np.ndarray, rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sums [outputs down, right, L], and how often something is accumulated; words [blocks, high, wide, L]."""
+    sums, count = np.tile(bias, (*tile.size, 1)).astype(np.int64), 0
+    for b, y, x, ky, kx in np.ndindex(*words.shape[:3], *tile.kernel):
+        down, right = np.array([y, x]) * tile.up + tile.pads - np.array([ky, kx]) * tile.dilation
+        out = (down // tile.step[0], right // tile.step[1])
+        if (
+            down % tile.step[0]
+            or right % tile.step[1]
+            or not all(0 <= n < m for n, m in zip(out, tile.size, strict=True))
+        ):
+            continue
+        n = [wrapped(v, 8) if tile.signed >> b & 1 else int(v) for v in words[b, y, x]]
+        n = [v if tile.used >> k & 1 else 0 for k, v in enumerate(n)]
+        w = rows[b, ky, kx]
+        for k in range(L):
+            gain = wrapped(sum(int(w.ravel()[4 * k + i]) << 8 * i for i in range(4)), FACTOR)
+            if tile.diagonal:
+                sums[out][k] += n[k] * (gain if tile.gains else wrapped(int(w[k, k]), WEIGHT))
+            else:
+                sums[out][k] += sum(n[j] * wrapped(int(w[k, j]), WEIGHT) for j in range(L))
+        each = [abs(v) for v in n]
+        if tile.diagonal:
+            each = [int(np.bitwise_or.reduce(each))] if tile.bits else [max(each)]
+        count += sum(bin(v).count("1") if tile.bits else v for v in each)
+    return sums, count
+
+
+def case(random: np.random.Generator) -> dict[str, list[int]]:
+    """A tile: descriptor, bias, words of the buffer, rows of weights -> sums and how often something is accumulated."""
+    kernel, size, shape = (random.integers(1, 4, 2), random.integers(1, 7, 2), random.integers(1, 7, 2))
+    blocks, step, dilation, up = int(random.integers(1, 4)), np.array([1, 1]), 1, 1
+    pads = np.array([int(random.integers(0, k)) for k in kernel])
+    kind = int(random.integers(4))
+    if kind == 0:
+        step = random.integers(1, 4, 2)
+    elif kind == 1:
+        dilation = int(random.integers(1, 3))
+    elif kind == 2:
+        kernel, pads, up = np.array([1, 1]), np.array([0, 0]), int(random.integers(1, 4))
+    diagonal, bits, raw = (int(random.integers(2)) for _ in range(3))
+    gains = int(diagonal and random.integers(2))
+    signed, used = int(random.integers(1 << blocks)), int(random.integers(1, 1 << L))
+    words = random.integers(0, 256 >> random.integers(0, 7), (blocks, *shape, L))
+    words = np.where(random.random(words.shape) < 0.5, words, -words & 0xFF) * (random.random(words.shape) < 0.4)
+    rows = random.integers(0, 256, (blocks, *kernel, L, L))
+    bias = random.integers(-1000, 1000, L)
+    tile = Tile(size, kernel, step, pads, dilation, up, diagonal, bits, gains, signed, used)
+    sums, count = accumulated(tile, words, rows, bias)
+    outputs = int(size.prod())
+    d = field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | (up - 1) << 24)
+    d |= field(3, outputs * (4 if raw else 1)) | field(5, used)
+    origin = [number for axis in (1, 0) for number in divmod(int(pads[axis]), int(step[axis]))]
+    d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
+    d |= field(7, int(size[1]) - 1 | int(size[0]) - 1 << 16)
+    d |= field(8, int(kernel[1]) - 1 | int(kernel[0]) - 1 << 8 | blocks - 1 << 16)
+    d |= field(9, int(shape[1]) | int(shape[0]) << 16) | field(10, int(step[1]) | int(step[0]) << 8 | dilation << 16)
+    d |= field(14, signed)
+    return {
+        "tiles": [d],
+        "biases": [joined(bias, ACC)],
+        "words": [joined(word, 8) for word in padded(words.reshape(-1, L), 1 << ADDRESS)],
+        "rows": [joined(row, 8) for row in padded(rows.reshape(-1, L * L), 1 << ROWS)],
+        "sums": [joined(word, ACC) for word in padded(sums.reshape(-1, L), 1 << MEMBRANE)],
+        "numbers": [outputs | count << 32],
+    }
+
+
+def wrapped(value: int, bits: int) -> int:
+    """Two's complement of so many bits."""
+    value = int(value) & ((1 << bits) - 1)
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def field(word: int, value: int) -> int:
+    """A word of a descriptor."""
+    return value << 32 * word
+
+
+def joined(values: np.ndarray, bits: int) -> int:
+    """Numbers side by side, the first one lowest."""
+    return sum((int(value) & ((1 << bits) - 1)) << bits * k for k, value in enumerate(values))
+
+
+def padded(values: np.ndarray, count: int) -> np.ndarray:
+    """Zeros behind."""
+    return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
+
+
+def main(seed: int, folder: Path) -> None:
+    """Write unit_spikes.svh and the vectors."""
+    random = np.random.default_rng(seed)
+    vectors: dict[str, list[int]] = {}
+    for _ in range(CASES):
+        for name, lines in case(random).items():
+            vectors.setdefault(name, []).extend(lines)
+    potentials = random.integers(0, 256, (WORDS, L)) >> random.integers(0, 8, (WORDS, L))
+    vectors["potentials"] = [int(random.integers(2)) | joined(word, 8) << 1 for word in potentials]
+    folder.mkdir(parents=True, exist_ok=True)
+    header = [
+        f"localparam int {name} = {value};"
+        for name, value in (
+            ("L", L), ("ACC", ACC), ("WEIGHT", WEIGHT), ("FACTOR", FACTOR), ("ADDRESS", ADDRESS), ("ROWS", ROWS),
+            ("MEMBRANE", MEMBRANE), ("CASES", CASES), ("FIRED", WORDS), ("SEED", seed),
+        )
+    ]  # fmt: skip
+    for name, rows in vectors.items():
+        (folder / f"{name}.mem").write_text("\n".join(f"{row:x}" for row in rows) + "\n")
+        header.append(f'localparam {name.upper()}_FILE = "{folder / name}.mem";')
+    (folder / "unit_spikes.svh").write_text("\n".join(header) + "\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
