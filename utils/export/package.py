@@ -19,7 +19,7 @@ from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
 from utils.export import c99, prepare, rtl, verify
 from utils.export.costs import shapes
-from utils.export.engine.clocks import Work
+from utils.export.engine.clocks import EventWork
 from utils.export.engine.compiler import Program, compile_network
 from utils.export.engine.events import work_of
 from utils.export.engine.target import Engine
@@ -122,7 +122,7 @@ def program_of(network: IntegerNetwork, images: Tensor, engine: Engine) -> Progr
     return compile_network(network, shapes(network, (images.shape[2], images.shape[3])), engine)
 
 
-def works_of(network: IntegerNetwork, images: Tensor, program: Program) -> list[list[Work]]:
+def works_of(network: IntegerNetwork, images: Tensor, program: Program) -> list[list[EventWork]]:
     """What each image costs an engine of events; nothing that depends on an image otherwise."""
     if not program.engine.spiking:
         return [[]]

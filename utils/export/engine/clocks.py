@@ -18,14 +18,14 @@ FIRED = LATENCY + 20  # and the pipelines of events and of neurons
 
 
 @dataclass(frozen=True)
-class Work:
+class EventWork:
     """What a descriptor's events and neurons do for one image: clocks, and those of them in which there is a spike."""
 
     clocks: int = 0
     accumulates: int = 0
 
 
-def clocks_of(one: Descriptor, lanes: int, work: Work | None = None) -> int:
+def clocks_of(one: Descriptor, lanes: int, work: EventWork | None = None) -> int:
     """From the descriptor's fetch to the next one's. ``work``: of its events, which depend on the image."""
     fetch = FETCH + BYTES // lanes
     match one:
@@ -44,7 +44,7 @@ def clocks(program: Iterable[Descriptor], lanes: int) -> int:
     return sum(clocks_of(one, lanes) for one in program)
 
 
-def spent(program: Sequence[Descriptor], lanes: int, work: Sequence[Work] = ()) -> list[int]:
+def spent(program: Sequence[Descriptor], lanes: int, work: Sequence[EventWork] = ()) -> list[int]:
     """Of every descriptor; ``work`` has one entry a descriptor, or none where the clocks depend on no image."""
-    each: Sequence[Work | None] = work or [None] * len(program)
+    each: Sequence[EventWork | None] = work or [None] * len(program)
     return [clocks_of(one, lanes, of) for one, of in zip(program, each, strict=True)]

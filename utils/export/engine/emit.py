@@ -13,7 +13,7 @@ from utils.errors import InputError
 from utils.export.engine.clocks import clocks
 from utils.export.engine.constants import PARAMETERS, ConstantStore, Scaling, weight_rows
 from utils.export.engine.edges import Edge, LaneBlock, signs
-from utils.export.engine.isa import Compute, Descriptor, Events, Load, Op
+from utils.export.engine.isa import Compute, Descriptor, Load, Op, Scattering
 from utils.export.engine.plan import MemoryPlan
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Tile, Window, tiles
@@ -80,13 +80,13 @@ class Emitter:
         except ValueError as error:
             raise InputError(f"{self.place(i)}: {error}; prune it") from None
 
-    def events(self, i: int, read: Sequence[LaneBlock], rows: np.ndarray | None = None) -> Events | None:
+    def events(self, i: int, read: Sequence[LaneBlock], rows: np.ndarray | None = None) -> Scattering | None:
         """How what is read becomes events, where the engine has them; ``rows`` of weights, None of gains."""
         if not self.engine.spiking:
             return None
         used = sum(1 << k for k in range(self.engine.lanes) if any(block.lanes[k] >= 0 for block in read))
         diagonal = rows is None or not (rows * (1 - np.eye(self.engine.lanes, dtype=np.int8))).any()
-        return Events(diagonal, any(j in self.pixels for j in self.network.spec.layers[i].sources), used)
+        return Scattering(diagonal, any(j in self.pixels for j in self.network.spec.layers[i].sources), used)
 
     def load_weights(self, i: int, content: bytes) -> Load:
         """Parameters and rows."""

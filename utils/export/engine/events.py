@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from utils.export.engine.clocks import Work
+from utils.export.engine.clocks import EventWork
 from utils.export.engine.compiler import Program
 from utils.export.engine.edges import Edge
 from utils.export.engine.isa import Compute, Load, Op
@@ -15,7 +15,7 @@ from utils.quantization.integer import IntegerNetwork
 UNKNOWN = 0xA5  # what the simulation's memory holds where nobody wrote
 
 
-def work_of(network: IntegerNetwork, program: Program, levels: Mapping[int, np.ndarray]) -> list[Work]:
+def work_of(network: IntegerNetwork, program: Program, levels: Mapping[int, np.ndarray]) -> list[EventWork]:
     """Of every descriptor.
 
     Args:
@@ -39,7 +39,7 @@ def work_of(network: IntegerNetwork, program: Program, levels: Mapping[int, np.n
         if isinstance(one, Load) and one.op is Op.LOAD_INPUT:
             starts = one.address + one.stride * np.arange(one.rows)
             buffer[one.into : one.into + one.words] = memory[(starts[:, None] + np.arange(one.length)).ravel()]
-        work = Work()
+        work = EventWork()
         if isinstance(one, Compute) and one.events is not None:
             work = of_events(one, buffer) if one.raw else of_neurons(one, buffer, memory)
         found.append(work)
@@ -57,14 +57,14 @@ def put(memory: np.ndarray, program: Program, edge: Edge, values: np.ndarray, ho
                 memory[at : at + edge.pixels, k] = holes
 
 
-def of_neurons(one: Compute, buffer: np.ndarray, memory: np.ndarray) -> Work:
+def of_neurons(one: Compute, buffer: np.ndarray, memory: np.ndarray) -> EventWork:
     """Events, then a clock more a word than its busiest neuron has spikes; one where levels only move."""
     made, found = memory[one.address : one.address + one.words], of_events(one, buffer)
     fired = 0 if one.plain else int(magnitudes(made, one.lo < 0).max(1).sum())
-    return Work(found.clocks + one.outputs + fired, found.accumulates)
+    return EventWork(found.clocks + one.outputs + fired, found.accumulates)
 
 
-def of_events(one: Compute, buffer: np.ndarray) -> Work:
+def of_events(one: Compute, buffer: np.ndarray) -> EventWork:
     """Every word of the buffer takes a clock, or those of its events; accumulators four clocks more a word."""
     events = one.events
     assert events is not None
@@ -82,7 +82,7 @@ def of_events(one: Compute, buffer: np.ndarray) -> Work:
     of_event = off_y[..., None] + on_y[..., None] * (off_x[..., None] + on_x[..., None] * spikes)
     clocks = np.maximum(1, (some * of_event).sum(-1)).sum()
     accumulates = (some * on_y[..., None] * on_x[..., None] * spikes).sum()
-    return Work(int(clocks) + (4 * one.outputs if one.raw else 0), int(accumulates))
+    return EventWork(int(clocks) + (4 * one.outputs if one.raw else 0), int(accumulates))
 
 
 def reached(one: Compute, axis: int, count: int, start: int, phase: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Events:
+class Scattering:
     """How inputs become events: a lane each, or with ``diagonal`` a word; of ``bits`` where levels are no spikes.
 
     ``used``: a bit a lane that has a channel.
@@ -102,7 +102,7 @@ class Compute:
     f: int = 1
     lo: int = 0
     hi: int = 0
-    events: Events | None = None
+    events: Scattering | None = None
 
     @property
     def outputs(self) -> int:

@@ -6,19 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from utils.export.engine.clocks import Work, clocks_of
+from utils.export.engine.clocks import EventWork, clocks_of
 from utils.export.engine.compiler import Program
 from utils.export.engine.isa import BYTES, Compute, Descriptor, Load
 
 CLOCK = 100e6  # Hz at which frames a second are stated
 
 
-def report(program: Program, work: Sequence[Work] = ()) -> dict[str, Any]:
+def report(program: Program, work: Sequence[EventWork] = ()) -> dict[str, Any]:
     """Everything that is known before a simulation; ``work``: of one image, where that decides."""
     engine, lanes = program.engine, program.engine.lanes
-    works: Sequence[Work | None] = work or [None] * len(program.descriptors)
+    works: Sequence[EventWork | None] = work or [None] * len(program.descriptors)
     each = list(zip(program.descriptors, works, strict=True))
-    of_layer: dict[int, list[tuple[Descriptor, Work | None]]] = defaultdict(list)
+    of_layer: dict[int, list[tuple[Descriptor, EventWork | None]]] = defaultdict(list)
     for one, of in each[:-1]:  # END belongs to none
         of_layer[one.layer].append((one, of))
     layers = [{"layer": i, **costs(kept, lanes)} for i, kept in sorted(of_layer.items())]
@@ -44,7 +44,7 @@ def report(program: Program, work: Sequence[Work] = ()) -> dict[str, Any]:
     }
 
 
-def costs(descriptors: Iterable[tuple[Descriptor, Work | None]], lanes: int) -> dict[str, Any]:
+def costs(descriptors: Iterable[tuple[Descriptor, EventWork | None]], lanes: int) -> dict[str, Any]:
     """Clocks, those in which the array has a tap or a spike, descriptors, bytes read and written."""
     kept = list(descriptors)
     loads = [one for one, _ in kept if isinstance(one, Load)]

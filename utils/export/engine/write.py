@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from utils.export.engine.clocks import Work, spent
+from utils.export.engine.clocks import EventWork, spent
 from utils.export.engine.compiler import Program
 from utils.export.engine.edges import Edge
 from utils.export.engine.isa import encode
@@ -22,7 +22,7 @@ FILES = Path(__file__).with_name("files")
 
 
 def write_engine(
-    folder: Path, program: Program, manifest: dict[str, Any], works: Sequence[Sequence[Work]] = ((),)
+    folder: Path, program: Program, manifest: dict[str, Any], works: Sequence[Sequence[EventWork]] = ((),)
 ) -> str:
     """Write the folder, which does not exist yet; returns what it is, in one line.
 
@@ -69,7 +69,7 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
     )
 
 
-def layer_clocks(program: Program, work: Sequence[Work] = ()) -> Counter[int]:
+def layer_clocks(program: Program, work: Sequence[EventWork] = ()) -> Counter[int]:
     """Predicted clocks of every layer."""
     found: Counter[int] = Counter()
     for one, clocks in zip(program.descriptors, spent(program.descriptors, program.engine.lanes, work), strict=True):
@@ -77,7 +77,7 @@ def layer_clocks(program: Program, work: Sequence[Work] = ()) -> Counter[int]:
     return found
 
 
-def memory_map(program: Program, manifest: dict[str, Any], work: Sequence[Work] = ()) -> str:
+def memory_map(program: Program, manifest: dict[str, Any], work: Sequence[EventWork] = ()) -> str:
     """What the bench and a driver need: files, and for every map the byte address of each channel."""
     lanes, golden = program.engine.lanes, manifest["golden"]["tensors"][0]
     per_layer = layer_clocks(program, work)

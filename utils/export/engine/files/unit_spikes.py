@@ -12,7 +12,7 @@ L, ACC, WEIGHT, FACTOR, ADDRESS, ROWS, MEMBRANE = 4, 24, 5, 12, 8, 6, 6
 CASES, WORDS = 40, 60
 
 
-class Tile(NamedTuple):
+class TileOfEvents(NamedTuple):
     """Geometry, down and right each, and how levels become events."""
 
     size: np.ndarray
@@ -28,7 +28,7 @@ class Tile(NamedTuple):
     used: int
 
 
-def accumulated(tile: Tile, words: np.ndarray, rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, int]:
+def accumulated(tile: TileOfEvents, words: np.ndarray, rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, int]:
     """Sums [outputs down, right, L], and how often something is accumulated; words [blocks, high, wide, L]."""
     sums, count = np.tile(bias, (*tile.size, 1)).astype(np.int64), 0
     for b, y, x, ky, kx in np.ndindex(*words.shape[:3], *tile.kernel):
@@ -75,7 +75,7 @@ def case(random: np.random.Generator) -> dict[str, list[int]]:
     words = np.where(random.random(words.shape) < 0.5, words, -words & 0xFF) * (random.random(words.shape) < 0.4)
     rows = random.integers(0, 256, (blocks, *kernel, L, L))
     bias = random.integers(-1000, 1000, L)
-    tile = Tile(size, kernel, step, pads, dilation, up, diagonal, bits, gains, signed, used)
+    tile = TileOfEvents(size, kernel, step, pads, dilation, up, diagonal, bits, gains, signed, used)
     sums, count = accumulated(tile, words, rows, bias)
     outputs = int(size.prod())
     d = field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | (up - 1) << 24)
