@@ -14,7 +14,7 @@ import test as measuring
 import train
 from models import load_model
 from pipeline.detect import open_detector
-from tests.scenes import undrawn_runs
+from tests.scenes import undrawn_runs, write_scenes
 from utils.config.measure import DetectConfig
 from utils.data.event_frames import FrameRule
 from utils.data.event_sources import load_recordings
@@ -324,3 +324,16 @@ def test_anchors_of_recordings_are_refused_by_name(gen1, tmp_path):
     (tmp_path / "net.cfg").write_text(CFG)
     with pytest.raises(InputError, match="recordings of events, and anchors are fitted to images' labels"):
         refit(gen1, tmp_path / "net.cfg", None, generations=1, seed=0)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("scale = 0.2", "images"), ("diagonal = 30", "recordings of events")])
+def test_a_key_of_data_that_cannot_act_is_refused(gen1, tmp_path, key, kind):
+    (tmp_path / "x.names").write_text("a\nb\n")
+    if kind == "images":
+        (tmp_path / "x.data").write_text(f"classes=2\ntrain=gen1/train\nvalid=gen1/val\nnames=x.names\n{key}\n")
+    else:
+        write_scenes(tmp_path, train=2, valid=2)
+        with (tmp_path / "set.data").open("a") as file:
+            file.write(f"{key}\n")
+    with pytest.raises(InputError, match=rf"'{key.split()[0]} =' acts on {kind}, these are"):
+        open_data(tmp_path / ("x.data" if kind == "images" else "set.data"))

@@ -16,6 +16,8 @@ from utils.reporting.class_bars import class_bars
 from utils.reporting.dataset_report import DatasetReport, report_dataset
 from utils.reporting.tables import plain_table
 
+SHEET = FrameRule(3, frame="count")  # how the sheet shows them
+
 Splits = Mapping[str, Sequence[LookedAtRecording]]
 Counts = Mapping[str, Sequence[int]]
 
@@ -65,7 +67,7 @@ def tables(manifest: Manifest, splits: Splits, counts: Counts) -> list[str]:
 def _draw(manifest: Manifest, splits: Splits, counts: Counts, folder: Path) -> list[Path]:
     bars = class_bars(manifest.names, counts, "Samples of each class", "samples", folder / "classes.png")
     try:
-        dataset = EventDataset(manifest.train, manifest, largest(splits), frames=FrameRule(1), cache="off")
+        dataset = EventDataset(manifest.train, manifest, largest(splits), frames=SHEET, cache="off")
         return [bars, training_sheet(folder / "samples.jpg", dataset, manifest.names)]
     except InputError:  # a recording is damaged, which is told
         return [bars]

@@ -32,7 +32,7 @@ from utils.data.manifest import (
     read_names,
 )
 from utils.data.prophesee import boxes_path
-from utils.data.recordings import holds_recordings
+from utils.data.recordings import check_keys, holds_recordings
 from utils.data.sample_set import is_sample
 from utils.errors import InputError
 
@@ -49,7 +49,9 @@ def open_data(place: Path | str) -> Manifest:
     path = Path(place)
     if path.suffix.lower() == ".csv" and path.is_file():
         return csv_manifest(path, {path.stem.lower(): path.absolute()})
-    return open_place(place, _folder, "train/CLASS/ and val/CLASS/", NAME, prepare_sample)
+    manifest = open_place(place, _folder, "train/CLASS/ and val/CLASS/", NAME, prepare_sample)
+    check_keys(manifest, recordings=False)
+    return manifest
 
 
 def is_of_classes(place: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from utils.data.events import Events, in_order
-from utils.data.manifest import EVENT_SUFFIXES, read_list
+from utils.data.manifest import EVENT_SUFFIXES, Manifest, read_list
 from utils.data.prophesee import open_dat
 from utils.errors import InputError
 
@@ -108,6 +108,20 @@ def read_events(path: Path | str) -> Events:
 def holds_recordings(place: Path) -> bool:
     """Whether a list or folder is of recordings of events, and not of images."""
     return read_list(place)[0].suffix.lower() in EVENT_SUFFIXES
+
+
+def check_keys(manifest: Manifest, *, recordings: bool) -> None:
+    """Refuse keys of a ``.data`` file that cannot act on what its lists hold.
+
+    Raises:
+        InputError: names the key.
+    """
+    usual = Manifest(manifest.path, 1, ("",), manifest.train, manifest.valid)
+    idle = ("scale",) if recordings else ("diagonal", "side", "skip")
+    for key in idle:
+        if getattr(manifest, key) != getattr(usual, key):
+            what = "images, these are recordings of events" if recordings else "recordings of events, these are images"
+            raise InputError(f"{manifest.path}: '{key} =' acts on {what}; take the line away")
 
 
 def check_plain(place: Path, *, grey: bool) -> None:

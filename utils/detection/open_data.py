@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.data import manifest as files
 from utils.data.manifest import Manifest, read_list
-from utils.data.recordings import holds_recordings
+from utils.data.recordings import check_keys, holds_recordings
 from utils.detection.dvs_sample import prepare_if_dvs
 from utils.detection.layouts import Found, of_yaml, recognise
 from utils.detection.overlaps import leaks, shared_labels, turned_by_exif
@@ -66,6 +66,7 @@ def _look_over(manifest: Manifest, recognised: str, stamps: object) -> None:
         counts = f"{len(train)} images to train on, {len(valid)} to validate on, {manifest.classes} classes"
         log.info("%s: %s", recognised, counts, extra={"always": True})
     recordings = holds_recordings(manifest.train)
+    check_keys(manifest, recordings=recordings)
     shared = {} if recordings else shared_labels([*train, *valid], manifest)
     if shared:
         label, (first, second, *_) = next(iter(shared.items()))

@@ -121,33 +121,13 @@ class DetectionTask:
         frames: FrameRule | None = None,
     ) -> DetectionDataset | EventBoxDataset:
         """The images of a list with their boxes, or the moments of recordings of events with theirs."""
+        shared: dict[str, Any] = {"seed": seed, "channels": channels, "how": how, "unreadable": unreadable}
         if holds_recordings(images):
             check_plain(images, grey=grey)
-            return EventBoxDataset(
-                images,
-                manifest,
-                size,
-                frames=frames,
-                augment=bool(augment),
-                cache=cache,
-                seed=seed,
-                channels=channels,
-                how=how,
-                unreadable=unreadable,
-            )
+            return EventBoxDataset(images, manifest, size, frames=frames, augment=bool(augment), cache=cache, **shared)
         check_still(images, frames)
-        return DetectionDataset(
-            images,
-            manifest,
-            size,
-            augment=augment,
-            cache=cast(Cache, cache),
-            seed=seed,
-            channels=channels,
-            grey=grey,
-            how=how,
-            unreadable=unreadable,
-        )
+        kept = cast(Cache, cache)
+        return DetectionDataset(images, manifest, size, augment=augment, cache=kept, grey=grey, **shared)
 
     def augmentation(self, manifest: Manifest, mosaic: float | None) -> Augment:
         """The usual strengths, with what the manifest says its images stand."""

@@ -24,6 +24,7 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.recordings import check_keys
 from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
@@ -42,7 +43,9 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
-    return open_place(place, _folder, "images/, masks/ and names.txt", NAME, prepare_sample)
+    manifest = open_place(place, _folder, "images/, masks/ and names.txt", NAME, prepare_sample)
+    check_keys(manifest, recordings=False)
+    return manifest
 
 
 def is_of_masks(place: Path) -> bool:
