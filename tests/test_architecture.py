@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "training": set(),
     "reporting": {"darknet"},
     "search": set(),
-    "recipes": {"reporting"},
+    "recipes": {"data", "reporting"},
     "dashboard": {"reporting"},
     "task": {"darknet", "data", "reporting"},
     "segmentation": {"darknet", "data", "reporting", "task"},

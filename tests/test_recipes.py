@@ -97,13 +97,10 @@ def test_steps_of_one_run_are_the_same_command():
 
 def test_every_kind_of_table_has_recipes_and_every_value_its_source():
     recipes = [read_recipe(name) for name in names()]
-    assert {recipe.kind for recipe in recipes} == set(KINDS) - MISSING
+    assert {recipe.kind for recipe in recipes} == set(KINDS)
     for recipe in recipes:
         assert all(each.source or recipe.source for each in recipe.expected)
         assert all(0 < each.tolerance < each.value for each in recipe.expected)
-
-
-MISSING = {"direct"}
 
 
 def test_a_recipe_runs_its_steps_and_says_ours_beside_theirs(place, capsys):

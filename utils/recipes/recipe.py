@@ -34,6 +34,7 @@ from utils.errors import InputError
 from utils.files import no_file
 
 PLACE = Path(__file__).resolve().parent.parent.parent / "recipes"
+LAYOUTS = ("", "events", "event-boxes")
 KINDS = ("training", "pruning", "quantisation", "distillation", "conversion", "direct")
 LEFT = {"best": "best*.pt", "last": "last*.pt", "network": "*.pt"}  # what a step left -> its files' pattern
 BLANK = re.compile(r"\{([\w-]+)\.(\w+)\}")
@@ -78,7 +79,8 @@ class PublishedRow:
     """A row of a table.
 
     ``needs`` are files that have to be there, and where they are to be had; ``notes`` what the source leaves open and
-    what is done here instead; ``classes`` how many there are where ``data`` is a folder.
+    what is done here instead; ``classes`` how many there are where ``data`` is a folder, ``layout`` of what: ""
+    pictures in a folder a class, ``events`` recordings in such, ``event-boxes`` recordings with boxes.
     """
 
     name: str
@@ -92,6 +94,7 @@ class PublishedRow:
     needs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     classes: int = 0
+    layout: str = ""
 
 
 def names(place: Path = PLACE) -> list[str]:
@@ -145,6 +148,8 @@ def _made(kind: type[T], given: Mapping[str, Any], place: str) -> T:
 def _check(recipe: PublishedRow, path: Path) -> None:
     if recipe.kind not in KINDS:
         raise InputError(f"{path}: kind = {recipe.kind!r}; one of {', '.join(KINDS)}")
+    if recipe.layout not in LAYOUTS:
+        raise InputError(f"{path}: layout = {recipe.layout!r}; events or event-boxes, or leave it away")
     before: list[str] = []
     for step in recipe.steps:
         for name, left in BLANK.findall(step.command):

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data.events import Events
+from utils.data.prophesee import BOX, boxes_path, write_boxes, write_dat
 from utils.recipes.recipe import PublishedRow
 
 THIN = 16  # of so many channels one is left
@@ -81,7 +83,8 @@ def write_data(recipe: PublishedRow, root: Path, place: Path) -> None:
     path, rng = place / recipe.data, np.random.default_rng(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not recipe.data.endswith(".data"):
-        _write_classes(path, recipe.classes, rng)
+        writers = {"": _write_classes, "events": _write_gestures, "event-boxes": _write_traffic}
+        writers[recipe.layout](path, recipe.classes, rng)
         return
     names = [name for name in _names(root / recipe.data) if name]
     folder = path.with_suffix("")
@@ -108,6 +111,35 @@ def _write_classes(folder: Path, classes: int, rng: np.random.Generator) -> None
         for number in range(count):
             picture = rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
             _write_image(folder / split / f"class{number % classes:04}" / f"{number}.png", picture)
+
+
+def _write_gestures(folder: Path, classes: int, rng: np.random.Generator) -> None:
+    """Recordings of a DVS128, a folder a class."""
+    for part, count in (("Train", 1), ("Test", 1)):
+        for label in range(classes):
+            place = folder / part / f"class{label:04}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                write_dat(place / f"{number}.dat", _events(3000, 100_000, (128, 128), rng), (128, 128))
+
+
+def _write_traffic(folder: Path, classes: int, rng: np.random.Generator) -> None:
+    """Recordings of Gen1's sensor with boxes, four of each a second after the beginning."""
+    for part in ("train", "val"):
+        (folder / part).mkdir(parents=True)
+        for number in range(2):
+            path = folder / part / f"{number}_td.dat"
+            write_dat(path, _events(20_000, 2_000_000, (240, 304), rng), (240, 304))
+            boxes = np.zeros(4, BOX)
+            for i in range(4):
+                boxes[i] = (1_000_000 + 200_000 * i, 40 + 20 * i, 60, 60, 50, i % classes, 1.0, i)
+            write_boxes(boxes_path(path), boxes)
+
+
+def _events(count: int, end: int, size: tuple[int, int], rng: np.random.Generator) -> Events:
+    """Noise over a time, us, on a sensor of (height, width)."""
+    times = np.sort(rng.integers(0, end, count))
+    return Events(times, rng.integers(0, size[1], count), rng.integers(0, size[0], count), rng.integers(0, 2, count))
 
 
 def _scene(label: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
