@@ -5,9 +5,9 @@
 
 One process has everything imported; a mutant is one fork that opens it through the door that scripts use: cfg, weights,
 data, labels, xml, json, float and integer and spiking checkpoints, manifest. A door may take the file or refuse it in
-one line (`InputError`, `MismatchError`); anything else that comes out of it, a signal, or ten seconds without an answer
-is a finding, kept in the table with the seed that makes it again. A mutant of a checkpoint or of a hand-off must be
-refused, whatever bit it changes.
+one line (`InputError`, `MismatchError`); anything else that comes out of it, a signal, or ten seconds of a processor
+(two minutes of a clock) without an answer is a finding, kept in the table with the seed that makes it again. A mutant
+of a checkpoint or of a hand-off must be refused, whatever bit it changes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from utils.errors import InputError  # noqa: E402
 from utils.export import verify  # noqa: E402
 from utils.quantization.bits import read_bits_map  # noqa: E402
 
-SECONDS = 10.0
+SECONDS, PATIENCE = 10, 120.0  # of a processor, and of a clock, which other work may hold up
 MEMORY = 4 * 2**30
 TAKEN, REFUSED, CRASHED, HUNG = "taken", "refused", "crashed", "hung"
 WORDS = (
@@ -151,10 +151,11 @@ def outcome(door: Door, path: Path) -> tuple[str, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         os.write(writer, "\n".join(said(door, path)).encode(errors="replace")[:2000])
         os._exit(0)
     os.close(writer)
-    end, ended = time.monotonic() + SECONDS, (0, 0)
+    end, ended = time.monotonic() + PATIENCE, (0, 0)
     while ended[0] == 0 and time.monotonic() < end:
         ended = os.waitpid(child, os.WNOHANG)
         time.sleep(0 if ended[0] else 0.001)
@@ -163,7 +164,7 @@ def outcome(door: Door, path: Path) -> tuple[str, str]:
         os.waitpid(child, 0)
     with os.fdopen(reader, "rb") as pipe:
         words = pipe.read().decode().partition("\n")
-    if ended[0] == 0:
+    if ended[0] == 0 or (os.WIFSIGNALED(ended[1]) and os.WTERMSIG(ended[1]) == signal.SIGXCPU):
         return HUNG, ""
     return (words[0], words[2]) if os.waitstatus_to_exitcode(ended[1]) == 0 and words[0] else (CRASHED, f"{ended[1]}")
 

@@ -124,10 +124,11 @@ def test_training_after_the_cut_never_ends_below_what_it_began_with():
         assert (0.7 if kept is None else tried[kept].best) == max(0.7, *(each.best for each in tried))
 
 
-def test_training_after_the_cut_that_ends_under_the_bar_goes_on_once_from_its_best():
-    tried = played(Recover(), seen(before=0.7), (0.8, 0.84), (0.84, 0.86))
+def test_training_after_the_cut_that_leaves_integers_nothing_to_lose_goes_on_once_from_its_best():
+    tried = played(Recover(), seen(before=0.7), (0.8, 0.86), (0.84, 0.87))
     assert tried[1].given.start == 0 and words(tried)[1].endswith("--lr 0.1")
-    assert len(played(Recover(), seen(before=0.7), (0.84, 0.86))) == 1
+    assert "1.5 points under what leaves integers their part" in tried[1].given.why
+    assert len(played(Recover(), seen(before=0.7), (0.84, 0.88))) == 1
 
 
 def test_bits_go_up_until_they_hold_or_there_are_no_more():

@@ -16,7 +16,7 @@ HALVINGS = 2  # of s, and of the rate after a cut
 RATE = 0.2  # train.py's own
 EPS = 1e-9
 A_BITS = (4, 5, 6, 8)
-CUT_SHARE = 0.5  # of what the chain may lose: the cut's, before anything is trained again
+CUT_SHARE = 0.5  # of what the chain may lose: the cut's before anything is trained again, and the floats' in the end
 AUTO = "the largest that the pre-flight and the drop allow"
 
 
@@ -64,6 +64,11 @@ class StageView:
     def bar(self) -> float:
         """The score that the chain's end has to reach."""
         return (self.baseline or 0.0) - self.max_drop
+
+    @property
+    def goal(self) -> float:
+        """What the training after the cut should reach: half of what may be lost is left to the integers."""
+        return (self.baseline or 0.0) - CUT_SHARE * self.max_drop
 
     @property
     def judged(self) -> bool:
@@ -182,7 +187,7 @@ class CutShare:
 class Recover:
     """The training after the cut, which never ends below what it began with.
 
-    Worse than before: from the start at half of the rate. Better, but under the bar: on from the best at half of it.
+    Worse than before: from the start at half of the rate. Better, but under the goal: on from the best at half of it.
     """
 
     epochs: int | None = None
@@ -197,13 +202,14 @@ class Recover:
             return None if tried else Try((*flags, *_rate(self.lr)), why)
         found = tried[-1].best
         worse = not holds(found, seen.before)
-        if len(tried) > HALVINGS or (not worse and (holds(found, seen.bar) or len(tried) > 1)):
+        if len(tried) > HALVINGS or (not worse and (holds(found, seen.goal) or len(tried) > 1)):
             return None
         flags += _rate((self.lr or RATE) / 2 ** len(tried))
         if worse:
             return Try(flags, f"{_lost(seen.before, found)} below what it began with: half of the rate, from the start")
         start = self.kept(seen, tried)
-        return Try(flags, f"{_lost(seen.bar, found)} under the bar: on from the best at half of the rate", start)
+        why = f"{_lost(seen.goal, found)} under what leaves integers their part: on from the best at half of the rate"
+        return Try(flags, why, start)
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The best of all, what it began with among them."""
