@@ -21,20 +21,23 @@ from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.errors import InputError
+from utils.export.choices import SPIKES
 from utils.export.client_folder import ClientOptions, export_client
 from utils.export.darknet_files import export_darknet, write_files
 from utils.export.decoding import write_decoding
-from utils.export.engine.target import Engine, read_engine
+from utils.export.engine.fit import EngineChoice, choose_engine
+from utils.export.engine.price import clocks_of_program
+from utils.export.engine.target import Engine, FpgaPart, read_part
 from utils.export.formats import FORMS
 from utils.export.onnx_float_folder import MODEL, FloatOptions, export_float
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
 from utils.export.onnx_metadata import ModelFacts
-from utils.export.package import HandOffOptions, Manifest, export_network, whole_folder
+from utils.export.package import HandOffOptions, Manifest, export_network, program_of, whole_folder
 from utils.export.targets import TARGETS, check_target
 from utils.files import alone, holder, names_kept, take
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.reporting.cost_plots import plot_costs
+from utils.reporting.cost_plots import plot_costs, plot_roofline
 from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
 from utils.spiking.aer import write_image_events
 from utils.spiking.aer_lif import write_spike_events
@@ -162,7 +165,7 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     if config.target in TARGETS:
         assert session.loaded.integer is not None
         check_target(session.loaded.integer, config.target, session.size, config.form)
-    engine_of(config)
+    part_of(config)
     most = len(session.valid.dataset)
     count = min(config.images, most) if "golden" not in config.given else config.golden
     if not 1 <= count <= most:
@@ -177,19 +180,36 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
 
 
-def engine_of(config: ExportConfig) -> Engine | None:
-    """The sizes of the engine that is asked for.
+def part_of(config: ExportConfig) -> FpgaPart | None:
+    """The part that the engine is for, where one is named.
 
     Raises:
-        InputError: ``--target`` is a file and there is no ``--engine``, or the file says something else.
+        InputError: there is no ``--engine`` for it, or its file says what no part has.
     """
-    is_file = bool(config.target) and config.target not in TARGETS
-    if is_file and not config.engine:
-        raise InputError(f"--target {config.target}: sizes of an engine; add --engine integer")
-    if not config.engine:
+    if not config.target or config.target in TARGETS:
         return None
-    spiking = config.engine == "spikes"
-    return read_engine(Path(config.target), spiking=spiking) if is_file else Engine(spiking=spiking)
+    if not config.engine:
+        raise InputError(f"--target {config.target}: sizes of an engine; add --engine integer")
+    part = read_part(config.target, spiking=config.engine == SPIKES)
+    if config.engine == SPIKES and not part.sizes:
+        sizes = "a part is chosen an array for (--engine integer); give an engine of spikes its sizes in a FILE.json"
+        raise InputError(f"--target {config.target}: {sizes}")
+    return part
+
+
+def engine_of(job: Job) -> tuple[Engine | None, EngineChoice | None]:
+    """The engine that goes into the folder, and what it was chosen among where a part is named."""
+    config, part = job.session.config, part_of(job.session.config)
+    if config.engine == SPIKES:
+        return Engine(**(part.sizes if part else {}), spiking=True), None
+    if part is None:
+        return Engine() if config.engine else None, None
+
+    def clocks_of(engine: Engine) -> int:
+        return clocks_of_program(program_of(job.integer, job.images, engine))
+
+    choice = choose_engine(clocks_of, part, fps=config.target_fps)
+    return choice.best.engine, choice
 
 
 def free_folder(config: ExportConfig, stem: str) -> Path:
@@ -210,7 +230,7 @@ def free_folder(config: ExportConfig, stem: str) -> Path:
 def write_hand_off(job: Job) -> Written:
     """The forms "fpga" and "c": a folder."""
     config, out = job.session.config, job.out
-    fpga = config.form == "fpga"
+    fpga, (engine, choice) = config.form == "fpga", engine_of(job)
     options = HandOffOptions(
         name=job.stem,
         forms=FORMS if fpga else ("npy",),
@@ -218,7 +238,8 @@ def write_hand_off(job: Job) -> Written:
         spiking=job.session.loaded.kind == "spiking",
         git=git_state(),
         resize=how_of(config),
-        engine=engine_of(config),
+        engine=engine,
+        part=choice.record() if choice else None,
         names=tuple(job.names),
     )
 
@@ -227,6 +248,9 @@ def write_hand_off(job: Job) -> Written:
             manifest["target"] = config.target
             note_target(folder, config.target)
         plot_costs(folder / "costs", manifest["layers"])
+        if engine is not None and not engine.spiking:
+            predicted = json.loads((folder / "rtl/engine/report.json").read_text(encoding="utf-8"))
+            plot_roofline(folder / "rtl/engine/roofline.png", predicted)
         answers = write_answers(job, folder)
         if answers and "iou" in answers[0]:
             write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])

@@ -122,6 +122,8 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
         raise InputError(f"{path}: a {session.loaded.kind} network; prune the float one it was made of")
     check_steps(config, strategy)
     planner = PruningPlanner(Measure(session), strategy, full, full, CutStep(total=config.iterative))
+    planner = planner.fitted()
+    strategy = planner.strategy
     if config.explain:
         tell_groups(full)
     if isinstance(config, ChannelConfig) and config.sensitivity:
@@ -138,10 +140,20 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
     if done.layers is not None:
         metrics["after"]["layers"] = [done.names[i] for i in range(len(done.small.spec.layers))]
     final = load_checkpoint(files[0]).network
+    if planner.priced:
+        tell_clocks(planner, final, metrics)
     threshold = done.channels.threshold if done.channels else None
     drawn = pictures(done.full, final, done.names, threshold, record.folder)
     log.info("%s; pictures %s", ", ".join(map(str, files)), record.folder)
     return PruneResult(final, files[0], finish_record(record, metrics=metrics, outputs=[*files, *drawn]))
+
+
+def tell_clocks(planner: PruningPlanner, final: Network, metrics: dict[str, dict[str, Any]]) -> None:
+    """Predicted clocks of a frame before and after, into the metrics too."""
+    before, after, lanes = planner.clocks(planner.full.spec), planner.clocks(final.spec), planner.engine.lanes
+    metrics["before"]["clocks"], metrics["after"]["clocks"] = before, after
+    log.info("clocks a frame, predicted for an array of %dx%d: %s before, %s after (%.1f %%)",
+             lanes, lanes, f"{before:,}", f"{after:,}", 100 * after / before)  # fmt: skip
 
 
 def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str, Any]], list[Path], Cut]:

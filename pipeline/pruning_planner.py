@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 from models import build
 from pipeline.pruning_measure import Measure
 from pipeline.session import Session
-from utils.config.prune import AUTO, BlocksConfig, ChannelConfig, PruneConfig
+from utils.config.prune import AUTO, BlocksConfig, ChannelConfig, PruneConfig, RegularConfig
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.export.engine.price import clocks_of_spec, engine_for_spec
+from utils.export.engine.target import Engine
 from utils.pruning import criteria
 from utils.pruning.bias_carrier import appoint, settle_and_cut
+from utils.pruning.blocks import shorten
 from utils.pruning.choices import Beta, By
 from utils.pruning.layer_plan import LayerPlan, plan_layers
 from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
@@ -126,6 +131,53 @@ class PruningPlanner:
             "scope": parse_scope(self.channels.scope, self.full.spec),
         }
 
+    @cached_property
+    def engine(self) -> Engine:
+        """What ``--target`` has room for, chosen for the network before all cuts."""
+        return engine_for_spec(self.session.config.target or "generic", self.first.spec, self.session.size).best.engine
+
+    def clocks(self, spec: ModelSpec) -> int:
+        """Of a frame, as predicted for that engine."""
+        return clocks_of_spec(spec, self.session.size, self.engine)
+
+    @property
+    def priced(self) -> bool:
+        """Whether somebody asked for clocks."""
+        config = self.session.config
+        return bool(config.target) or config.target_cycles is not None
+
+    def fitted(self) -> Self:
+        """The strategy as the engine wants it: channels in its words, as many blocks as the clocks ask for.
+
+        Raises:
+            InputError: the network cannot run on the engine, or the clocks are out of reach.
+        """
+        config, strategy = self.session.config, self.strategy
+        if isinstance(config, RegularConfig) and config.target and "multiple" not in config.given:
+            strategy = replace(strategy, multiple=self.engine.lanes)
+            log.info("--multiple %d: a word of the engine; fewer channels in it save no clocks", strategy.multiple)
+        if isinstance(config, BlocksConfig) and strategy.tie is None and config.target_cycles is not None:
+            strategy = replace(strategy, blocks=self._blocks_for(config.target_cycles))
+        return replace(self, strategy=strategy)
+
+    def _blocks_for(self, asked: float) -> int:
+        """The fewest blocks without which a frame takes so many clocks."""
+        full = self.clocks(self.full.spec)
+        budget, config, n, least = asked * full if asked <= 1 else asked, self.session.config, 0, full
+        assert isinstance(config, BlocksConfig)
+        while least > budget:
+            try:
+                layers = plan_layers(self.full, n=n + 1, score=self.score, by=By[config.by.upper()])
+            except InputError as error:
+                reached = f"{least:,} of {full:,} clocks ({least / full:.1%}) without {n} blocks"
+                raise InputError(
+                    f"--target-cycles {asked:g}: out of reach; {reached} and no more can go; ask for less, or use "
+                    "layer_channel_prune.py"
+                ) from error
+            n, least = n + 1, self.clocks(shorten(self.full.spec, layers.gone).spec)
+        log.info("%d blocks reach the target: %s of %s clocks", n, f"{least:,}", f"{full:,}")
+        return n
+
     def plan(self) -> Plan:
         """Which channels stay.
 
@@ -174,11 +226,20 @@ class PruningPlanner:
     def _percent(self) -> float:
         """The percent that is given, or found: by a budget, or by what the metric may lose."""
         config = self.channels
-        if config.target_macs is not None or config.target_params is not None:
+        if any(each is not None for each in (config.target_macs, config.target_params, config.target_cycles)):
             size, spec = self.session.size, self.first.spec
             macs = self.step.budget(config.target_macs, count(spec, size).macs)
             params = self.step.budget(config.target_params, parameters(spec))
-            found = percent_for(self.full, plan_of=self._whole_plan, macs=macs, params=params, size=size)
+            clocks = None if config.target_cycles is None else self.step.budget(config.target_cycles, self.clocks(spec))
+            found = percent_for(
+                self.full,
+                plan_of=self._whole_plan,
+                macs=macs,
+                params=params,
+                clocks=clocks,
+                clocks_of=self.clocks,
+                size=size,
+            )
             log.info("percent %.4f reaches the target", found)
             return found
         if config.percent != AUTO:

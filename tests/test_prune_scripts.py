@@ -24,6 +24,8 @@ from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
+from utils.export.engine.price import clocks_of_spec
+from utils.export.engine.target import Engine
 from utils.reporting.record import Record
 
 SCRIPTS = {
@@ -163,6 +165,31 @@ def test_target_of_parameters_is_reached_and_names_the_percent(place):
     record = run("slim_prune", "--target-params", "0.7")
     assert record.metrics["after"]["params"] <= 0.7 * record.metrics["before"]["params"]  # carriers and all
     assert "slim_prune_0.8" not in str(record.paths("*.pt")[0])
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "layer_prune"])
+def test_target_of_clocks_is_reached_on_the_engine(place, script):
+    record = run(script, "--target-cycles", "0.8", "--target", "generic", "--force")
+    before, after = (record.metrics[moment]["clocks"] for moment in ("before", "after"))
+    assert before == clocks_of_spec(load_checkpoint("sparse.pt").network.spec, (64, 64), Engine())
+    assert after == clocks_of_spec(network(record).spec, (64, 64), Engine()) <= 0.8 * before
+
+
+def test_blocks_go_until_the_clocks_are_reached_or_it_is_refused(place):
+    metrics = run("layer_prune", "--target-cycles", "0.99").metrics
+    assert metrics["after"]["clocks"] <= 0.99 * metrics["before"]["clocks"]
+    with pytest.raises(
+        InputError, match=r"--target-cycles 0.1: out of reach; [\d,]+ of [\d,]+ clocks .* without 1 blocks"
+    ):
+        run("layer_prune", "--target-cycles", "0.1")
+
+
+def test_channels_are_rounded_to_the_words_of_the_target_where_nobody_says(place, caplog):
+    caplog.set_level("INFO")
+    Path("four.json").write_text('{"lanes": 4}')
+    words = ["--percent", "0.5", "--target", "four.json"]
+    widths = [layer.filters for layer in network(run("regular_prune", *words)).spec.convs.values() if layer.bn]
+    assert "--multiple 4: a word of the engine" in caplog.text and all(n % 4 == 0 or n < 4 for n in widths)
 
 
 def test_automatic_percent_stays_within_the_drop(place):

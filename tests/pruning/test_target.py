@@ -45,6 +45,15 @@ def test_both_budgets_hold():
     assert percent_for(net, plan_of=slim(net), macs=0.3, params=0.6) == max(one, other)
 
 
+def test_clocks_are_a_budget_as_parameters_are():
+    """Whoever counts clocks is handed in: counting parameters, it gives the percent of parameters."""
+    net = random_network("tiny")
+    by_clocks = percent_for(net, plan_of=slim(net), clocks=0.5, clocks_of=parameters)
+    assert by_clocks == percent_for(net, plan_of=slim(net), params=0.5) > 0
+    with pytest.raises(InputError, match=r"out of reach: clocks fall from [\d,]+ to [\d,]+ at most"):
+        percent_for(net, plan_of=slim(net), clocks=1.5, clocks_of=parameters)
+
+
 def test_budget_that_the_full_network_meets_cuts_nothing():
     net = random_network("tiny")
     assert percent_for(net, plan_of=slim(net), params=1.0) == 0

@@ -9,6 +9,7 @@ from utils import cli
 from utils.cli import flag
 from utils.config.run import RunConfig
 from utils.export.choices import ENGINES, TARGET_NAMES
+from utils.export.engine.target import part_names
 
 FORMS = ("aer", "c", "darknet", "fpga", "nir", "onnx", "qonnx")
 
@@ -24,9 +25,18 @@ def tile(text: str) -> tuple[int, int]:
 
 
 def target(text: str) -> str:
-    """The name of hardware, or a file of an engine's sizes."""
-    if text not in TARGET_NAMES and not text.endswith(".json"):
-        raise argparse.ArgumentTypeError(f"must be {', '.join(TARGET_NAMES)} or an engine's FILE.json, got {text}")
+    """The name of hardware, or a file that describes a part or an engine."""
+    if text not in TARGET_NAMES:
+        return part(text)
+    return text
+
+
+def part(text: str) -> str:
+    """The name of a part that the engine may be put on, or a file that describes one."""
+    if text not in part_names() and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join((*TARGET_NAMES, *part_names()))} or a part's FILE.json, got {text}"
+        )
     return text
 
 
@@ -49,7 +59,15 @@ class ExportConfig(RunConfig):
     engine: str = flag(
         "", "with the whole network in SystemVerilog, and its program: an array, or events", choices=ENGINES
     )
-    target: str = flag("", "refuse what this hardware cannot run: vitis-dpu, or the engine's FILE.json", type=target)
+    target: str = flag(
+        "",
+        "refuse what this hardware cannot run: vitis-dpu, speck; or size the engine for a part: "
+        f"{', '.join(part_names())}, FILE.json",
+        type=target,
+    )
+    target_fps: float | None = flag(
+        None, "the smallest engine on the --target that is so fast, frames a second", type=cli.above_zero
+    )
     client: str = flag("", "qonnx: the folder that hls4ml or FINN opens", "--for", choices=["hls4ml", "finn"])
     layers: int | None = flag(None, "qonnx --for: the first so many layers alone", type=cli.positive)
     out: str = flag("", "the new folder (default: export/ and the network's name)")

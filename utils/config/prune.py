@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from utils import cli
 from utils.cli import flag
+from utils.config.export import part
 from utils.config.run import NetworkConfig
+from utils.export.engine.target import part_names
 from utils.pruning.choices import SCORES, Beta, By
 
 AUTO = "auto"
@@ -27,6 +29,15 @@ class PruneConfig(NetworkConfig):
     force: bool = flag(False, "prune what the gammas say will not survive")
     explain: bool = flag(False, "print which channels belong together, and why some stay")
     finetune: int = flag(0, "train what is left for N epochs, at a low rate", type=cli.whole, metavar="N")
+    target_cycles: float | None = flag(
+        None, "prune until a frame takes so many predicted clocks of the engine (up to 1: a share)", type=cli.above_zero
+    )
+    target: str = flag(
+        "",
+        f"what the engine is on: {', '.join(part_names())}, or FILE.json (default: generic); "
+        "channels are rounded to its words where they are rounded",
+        type=part,
+    )
     iterative: int = flag(1, "cut in K steps, each fine-tuned (--finetune)", type=cli.positive, metavar="K")
 
 
@@ -76,6 +87,11 @@ class BlocksConfig(PruneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerConfig(BlocksConfig):
+    """layer_prune.py: blocks alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerChannelConfig(BlocksConfig, SlimConfig):
     """layer_channel_prune.py: slim, then blocks."""
 
@@ -102,7 +118,7 @@ FLAGS = {
     "regular": PruneFlags(RegularConfig, 0.5),
     "shortcut": PruneFlags(ChannelConfig, 0.6),
     "slim": PruneFlags(SlimConfig, 0.8),
-    "layer": PruneFlags(BlocksConfig, None),
+    "layer": PruneFlags(LayerConfig, None),
     "layer_channel": PruneFlags(LayerChannelConfig, 0.6),
     "layer_channel_regular": PruneFlags(LayerChannelRegularConfig, 0.6),
 }

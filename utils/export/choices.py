@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 TARGET_NAMES = ("speck", "vitis-dpu")  # `targets.TARGETS`
-ENGINES = ("integer", "spikes")
+SPIKES = "spikes"
+ENGINES = ("integer", SPIKES)

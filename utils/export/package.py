@@ -59,6 +59,7 @@ class HandOffOptions:
         git: commit of the program.
         resize: how pictures are fitted into the network's, "letterbox" or "stretch".
         engine: with the whole network in hardware of these sizes, in rtl/engine/.
+        part: what the engine was chosen for, for its report.
         names: of the classes.
     """
 
@@ -69,6 +70,7 @@ class HandOffOptions:
     git: str | None = None
     resize: str = "letterbox"
     engine: Engine | None = None
+    part: dict[str, Any] | None = None
     names: tuple[str, ...] = ()
 
 
@@ -96,7 +98,8 @@ def export_network(
         manifest = _fill(folder, network, images, options)
         clocks = rtl.write_rtl(folder / "rtl", manifest) if "mem" in options.forms else None
         if program is not None:
-            log.info("%s", write_engine(folder / "rtl/engine", program, manifest, works_of(network, images, program)))
+            works = works_of(network, images, program)
+            log.info("%s", write_engine(folder / "rtl/engine", program, manifest, works, options.part))
         if finish is not None:
             finish(folder, manifest)
         seal(folder, manifest)

@@ -23,6 +23,8 @@ def percent_for(
     plan_of: Callable[[float], Plan],
     macs: float | None = None,
     params: float | None = None,
+    clocks: float | None = None,
+    clocks_of: Callable[[s.ModelSpec], int] | None = None,
     size: tuple[int, int] | None = None,
 ) -> float:
     """The smallest percent whose cut network is within a budget, on a grid of 0.0001.
@@ -34,29 +36,41 @@ def percent_for(
         net: the network to be cut; only its cfg is looked at.
         plan_of: percent -> plan, with the strategy and score that will make the cut.
         macs: budget of MACs: up to 1 a share of the full network's, above that a number.
-        params: budget of parameters, likewise; both may be given, then both hold.
+        params: budget of parameters, likewise; where several are given, all hold.
+        clocks: budget of clocks of a frame, likewise, as ``clocks_of`` predicts them for a structure.
+        clocks_of: structure -> clocks.
         size: (height, width) px that MACs are counted at; default that of [net].
 
     Raises:
         InputError: the budget is out of reach (what can be reached is said), not positive, or there is none.
     """
     size = size or (net.spec.height, net.spec.width)
-    budgets = []
-    for name, given, cost in (("MACs", macs, lambda spec: count(spec, size).macs), ("parameters", params, parameters)):
+    budgets: list[tuple[str, float, Callable[[s.ModelSpec], int]]] = []
+    asked = (
+        ("MACs", macs, lambda spec: count(spec, size).macs),
+        ("parameters", params, parameters),
+        ("clocks", clocks, clocks_of),
+    )
+    for name, given, cost in asked:
         if given is not None:
+            assert cost is not None, "a budget of clocks comes with who counts them"
             budgets.append((name, _budget(name, given, cost(net.spec)), cost))
     if not budgets:
         raise InputError("no budget was given; name a share or a number of MACs (--target-macs) or parameters")
 
+    tries = tqdm(desc="percents", leave=False, delay=2, disable=None)
+
     def within(step: int) -> bool:
+        tries.update()
         small = narrow(net.spec, plan_of(step / GRID))
         return all(cost(small) <= budget for _, budget, cost in budgets)
 
-    if within(0):
-        return 0.0
-    if not within(GRID - 1):
-        raise InputError(_out_of_reach(net.spec, narrow(net.spec, plan_of((GRID - 1) / GRID)), budgets))
-    return _bisect(within, GRID - 1) / GRID
+    with tries:
+        if within(0):
+            return 0.0
+        if not within(GRID - 1):
+            raise InputError(_out_of_reach(net.spec, narrow(net.spec, plan_of((GRID - 1) / GRID)), budgets))
+        return _bisect(within, GRID - 1) / GRID
 
 
 def auto_percent(

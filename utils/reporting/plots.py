@@ -49,7 +49,7 @@ def plot_results(
         panels.append(("learning rate", {"lr": "rate"}, False))
     if "images_per_second" in known:
         panels.append(("throughput, images/s", {"images_per_second": "images/s"}, False))
-    figure, axes = _figure(len(panels), title)
+    figure, axes = new_figure(len(panels), title)
     for axis, (name, columns, log) in zip(axes, panels, strict=True):
         for column, label in columns.items():
             points = [(row["epoch"], row[column]) for row in rows if row.get(column) is not None]
@@ -63,7 +63,7 @@ def plot_results(
         if len(columns) > 1:
             # Below the axis; inside it would hide curves.
             axis.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_gammas(
@@ -86,7 +86,7 @@ def plot_gammas(
     values = {name: np.abs(gammas.detach().float().cpu().numpy().ravel()).clip(1e-6) for name, gammas in sets.items()}
     top = max(float(found.max()) for found in values.values())
     edges = np.geomspace(1e-6, max(top, 1.0) * 1.05, 61)
-    figure, (axis,) = _figure(1, title, width=7.5)
+    figure, (axis,) = new_figure(1, title, width=7.5)
     tints = _tints(len(values))
     for tint, (name, found) in zip(tints, values.items(), strict=True):
         heights, _ = np.histogram(found, edges)
@@ -103,7 +103,7 @@ def plot_gammas(
         axis.axvline(threshold, color="black", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
     axis.set(xscale="log", xlabel="|gamma|", ylabel="share of the channels", xlim=(edges[0], edges[-1]))
     axis.legend(frameon=False, title="(channels)" if counted else None)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_channels(
@@ -119,7 +119,7 @@ def plot_channels(
     """
     layers = list(before)
     places = np.arange(len(layers))
-    figure, (axis,) = _figure(1, title, width=max(7.5, 0.22 * len(layers)))
+    figure, (axis,) = new_figure(1, title, width=max(7.5, 0.22 * len(layers)))
     axis.bar(
         places,
         [before[i] for i in layers],
@@ -139,7 +139,7 @@ def plot_channels(
     axis.set(xlabel="layer of the cfg", ylabel="channels")
     axis.margins(x=0.01)
     axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], heading: str) -> Path:
@@ -166,19 +166,20 @@ def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], head
 
 def plot_bars(path: Path | str, values: Mapping[str, float], *, title: str, unit: str) -> Path:
     """One horizontal bar a name, its value written beside it; for stages, layers, energies."""
-    figure, (axis,) = _figure(1, title, width=7.5, height=1.2 + 0.4 * len(values))
+    figure, (axis,) = new_figure(1, title, width=7.5, height=1.2 + 0.4 * len(values))
     names = list(values)[::-1]
     bars = axis.barh(names, [values[name] for name in names], color=BLUE)
     axis.bar_label(bars, fmt=lambda value: f"{value:,.4g}", padding=4, fontsize=9)
     axis.set_xlabel(unit)
     axis.margins(x=0.15)
     axis.grid(False, axis="y")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _figure(
+def new_figure(
     panels: int, title: str, *, width: float | None = None, height: float | None = None
 ) -> tuple[Any, list[Any]]:
+    """A figure of so many panels in our dress, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -204,7 +205,8 @@ def _places(figure: Any, panels: int, across: int, down: int) -> list[Any]:
     return [cells[row, i * wide[row] : (i + 1) * wide[row]] for row, count in enumerate(counts) for i in range(count)]
 
 
-def _save(figure: Any, path: Path | str) -> Path:
+def save_figure(figure: Any, path: Path | str) -> Path:
+    """Write it whole or not at all."""
     with writing(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
     return Path(path)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from utils.errors import InputError
 
+PARTS = Path(__file__).with_name("targets")
 SIZES = ("lanes", "input_words", "weight_rows")  # what a file may say; the widths follow from the network
+LIMITS = {"lanes": (4, 32), "input_words": (64, 65536), "weight_rows": (16, 16384), "membranes": (16, 65536)}
+COUNTS = ("lut", "ff", "dsp", "bram_bytes")
+FAMILIES = ("ecp5", "xc7")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +65,87 @@ class Engine:
         return {key: value for key, value in asdict(self).items() if self.spiking or key not in of_spikes}
 
 
-def read_engine(path: Path, *, spiking: bool = False) -> Engine:
-    """An engine's sizes from a JSON object of ``SIZES``, and ``membranes``; what it does not say is the default.
+@dataclass(frozen=True, kw_only=True)
+class FpgaPart:
+    """A part, or a board with it: what `--target` names.
+
+    Args:
+        name: for people.
+        clock_mhz: at which frames a second are stated; a promise of the file, which `make pnr` may not keep.
+        bytes_a_clock: of memory; an engine has no wider a word.
+        family: whose cells are counted, "ecp5" or "xc7"; "" where there are no counts.
+        counts: what there is of ``COUNTS``; what is not there has no limit.
+        sizes: of the engine, where the file says them; the others are searched for.
+        about: where the numbers come from.
+    """
+
+    name: str = "an engine"
+    clock_mhz: float = 100.0
+    bytes_a_clock: int = 32
+    family: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    about: str = ""
+
+    @property
+    def given(self) -> Engine | None:
+        """The engine, where the file says so much as one of its sizes."""
+        return Engine(**self.sizes) if self.sizes else None
+
+
+def part_names() -> tuple[str, ...]:
+    """The parts that are known by name."""
+    return tuple(sorted(path.stem for path in PARTS.glob("*.json")))
+
+
+def read_part(target: str, *, spiking: bool = False) -> FpgaPart:
+    """A part by its name, or from a JSON object of ``SIZES``, ``COUNTS``, clock_mhz, bytes_a_clock, family, about.
+
+    With ``spiking`` its sizes have ``membranes`` too.
 
     Raises:
-        InputError: it cannot be read, has another key, or a size that no engine has.
+        InputError: it cannot be read, has another key, or a number that no engine or part has.
     """
+    path = PARTS / f"{target}.json" if target in part_names() else Path(target)
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"--target {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"--target {target}: {getattr(error, 'strerror', None) or error}") from error
     sizes = (*SIZES, "membranes") if spiking else SIZES
-    usual = {field.name: field.default for field in fields(Engine) if field.name in sizes}
-    if not isinstance(said, dict) or not set(said) <= set(sizes):
-        wrong = next((key for key in said if key not in sizes), "a list") if isinstance(said, dict) else "no object"
-        raise InputError(f"--target {path}: {wrong} is not among {', '.join(sizes)}; leave it away")
-    limits = {"lanes": (4, 32), "input_words": (64, 65536), "weight_rows": (16, 16384), "membranes": (16, 65536)}
+    known = (*sizes, *COUNTS, "clock_mhz", "bytes_a_clock", "family", "about")
+    if not isinstance(said, dict) or not set(said) <= set(known):
+        wrong = next((key for key in said if key not in known), "a list") if isinstance(said, dict) else "no object"
+        raise InputError(f"--target {target}: {wrong} is not among {', '.join(known)}; leave it away")
     for key, value in said.items():
-        low, high = limits[key]
-        if type(value) is not int or value & (value - 1) or not low <= value <= high:
-            raise InputError(f"--target {path}: {key} is {value!r}; use a power of two from {low} to {high}")
-    return Engine(**{**usual, **said}, spiking=spiking)
+        fault = _fault(key, value)
+        if fault:
+            raise InputError(f"--target {target}: {key} is {value!r}; {fault}")
+    counts = {key: said[key] for key in COUNTS if key in said}
+    if counts and "family" not in said:
+        raise InputError(f"--target {target}: {next(iter(counts))} counts cells of a family; add family: ecp5 or xc7")
+    rest = {key: said[key] for key in ("clock_mhz", "bytes_a_clock", "family", "about") if key in said}
+    return FpgaPart(name=target, counts=counts, sizes={key: said[key] for key in sizes if key in said}, **rest)
+
+
+def read_engine(path: Path, *, spiking: bool = False) -> Engine:
+    """An engine's sizes from a file; what it does not say is the default.
+
+    Raises:
+        InputError: as ``read_part``.
+    """
+    return Engine(**read_part(str(path), spiking=spiking).sizes, spiking=spiking)
+
+
+def _fault(key: str, value: Any) -> str:
+    """What to use instead; "" where the value will do."""
+    if key == "about":
+        return "" if isinstance(value, str) else "use words"
+    if key == "family":
+        return "" if value in FAMILIES else f"use {' or '.join(FAMILIES)}"
+    if key in LIMITS:
+        low, high = LIMITS[key]
+        good = type(value) is int and not value & (value - 1) and low <= value <= high
+        return "" if good else f"use a power of two from {low} to {high}"
+    if key == "clock_mhz":
+        return "" if type(value) in (int, float) and 0 < value <= 1000 else "use MHz from above 0 to 1000"
+    return "" if type(value) is int and value > 0 else "use a whole number from 1 up"

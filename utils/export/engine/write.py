@@ -17,16 +17,22 @@ from utils.export.engine.edges import Edge
 from utils.export.engine.isa import encode
 from utils.export.engine.plan import IMAGE
 from utils.export.engine.report import report, table
+from utils.export.engine.roofline import with_roofline, words
 
 FILES = Path(__file__).with_name("files")
 
 
 def write_engine(
-    folder: Path, program: Program, manifest: dict[str, Any], works: Sequence[Sequence[EventWork]] = ((),)
+    folder: Path,
+    program: Program,
+    manifest: dict[str, Any],
+    works: Sequence[Sequence[EventWork]] = ((),),
+    part: dict[str, Any] | None = None,
 ) -> str:
     """Write the folder, which does not exist yet; returns what it is, in one line.
 
-    ``works``: what each golden image costs, of an engine whose clocks depend on the image.
+    ``works``: what each golden image costs, of an engine whose clocks depend on the image. ``part``: what the engine
+    was chosen for.
     """
     shutil.copytree(FILES, folder)
     (folder / "top.sv").write_text(top(program))
@@ -36,12 +42,14 @@ def write_engine(
         (folder / f"map{k or ''}.txt").write_text(memory_map(program, manifest, work))
     (folder / "network.h").write_text(network_header(program, manifest))
     found = report(program, works[0])
+    if not program.engine.spiking:
+        found = with_roofline(found, {each["layer"]: each["cost"]["macs"] for each in manifest["layers"]})
+    found |= {"part": part} if part else {}
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     kinds = {each["layer"]: each["kind"] for each in manifest["layers"]}
-    words = Template((FILES / ("spikes.md" if program.engine.spiking else "README.md")).read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(
-        words.substitute(numbers(program, found), table=table(found, kinds)), encoding="utf-8"
-    )
+    text = Template((FILES / ("spikes.md" if program.engine.spiking else "README.md")).read_text(encoding="utf-8"))
+    said = table(found, kinds) + ("" if program.engine.spiking else f"\n\n{words(found)}")
+    (folder / "README.md").write_text(text.substitute(numbers(program, found), table=said), encoding="utf-8")
     (folder / "spikes.md").unlink(missing_ok=True)
     fps = f"{found['frames_per_second_at_100_mhz']:.1f} frames a second at 100 MHz"
     busy = f"the array busy in {found['array_busy']:.0%}"
