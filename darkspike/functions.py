@@ -25,7 +25,7 @@ from utils.config.convert import ConvertConfig
 from utils.config.export import ExportConfig
 from utils.config.fields import configured
 from utils.config.measure import DetectConfig
-from utils.config.quantise import QuantiseConfig
+from utils.config.quantise import PtqConfig
 from utils.config.run import DATA, RunConfig
 from utils.config.train import TrainConfig
 from utils.data.images import read_image
@@ -98,14 +98,14 @@ def quantize(network: Source, *, data: str | Path = DATA, **fields: Any) -> Quan
 
     Args:
         network: a float one, or one that was trained quantised, which is packed as it is.
-        data: a .data file, or a folder that is laid out as a data set.
-        fields: `utils.config.quantise.QuantiseConfig`'s: ``w_bit``, ``a_bit``, ``style``, ``bits``, …
+        data: a .data file, a folder that is laid out as a data set, or one of images alone.
+        fields: `utils.config.quantise.PtqConfig`'s: ``w_bit``, ``a_bit``, ``style``, ``bits``, …
 
     Raises:
         TypeError: an unknown field.
         InputError: a layer has no integer form, or no bits meet what was asked.
     """
-    done = quantise_session(open_session(_config(QuantiseConfig, network, {"data": data, **fields})))
+    done = quantise_session(open_session(_config(PtqConfig, network, {"data": data, **fields}).for_target, bare=True))
     return Quantised(done.path, done.record, done.integer)
 
 

@@ -42,7 +42,7 @@ from utils.reporting.record import Record, finish_record, git_state, new_run_fol
 from utils.spiking.aer import write_image_events
 from utils.spiking.aer_lif import write_spike_events
 from utils.spiking.choices import LAYERWISE, RATE
-from utils.spiking.nir_export import write_nir
+from utils.spiking.nir_export import exact_readme, write_nir
 from utils.spiking.nir_if import write_nir_if
 from utils.spiking.nir_lif import write_nir_lif
 from utils.spiking.nir_report import measure_nir, measure_nir_lif
@@ -330,7 +330,12 @@ def write_nir_form(job: Job) -> Written:
     network, config = encode(job.integer), job.session.config
     if config.dialect == "if":
         return write_nir_if_form(job, network)
-    path = write_nir(job.out / f"{job.stem}.nir", network, *job.session.size)
+    with whole_folder(job.out) as folder:
+        write_nir(folder / f"{job.stem}.nir", network, *job.session.size)
+        words = exact_readme(job.stem, network, *job.session.size)
+        (folder / "README.md").write_text(words, encoding="utf-8")
+        note_target(folder, config.target)
+    path = job.out / f"{job.stem}.nir"
     log.info("%s: %s; read-outs are settled after %d steps", path, network.describe(), network.latency)
     return Written({"bytes": path.stat().st_size, "steps": network.latency}, [path])
 

@@ -15,8 +15,12 @@ from pipeline.session import Session
 from utils.cli import flag_fields, option_names
 from utils.config.bits import PERCENTILE
 from utils.config.quantise import MAX_DROP, QuantiseConfig
+from utils.darknet.counts import count
 from utils.darknet.spec import ModelSpec
+from utils.data.plain_images import BareFolder
 from utils.errors import InputError
+from utils.export.engine.price import on_part
+from utils.export.targets import TARGETS, check_target
 from utils.files import names_kept, writing
 from utils.quantization.bits import check_layers, read_bits_map, write_bits_map
 from utils.quantization.calibrate import calibrate
@@ -27,6 +31,7 @@ from utils.quantization.mixed_precision import BitSearch, TrialScorer, search_bi
 from utils.quantization.scheme import Scheme
 from utils.quantization.sensitivity import FULL, BitUnit
 from utils.quantization.sizes import FLOAT_BITS, bit_operations, file_sizes
+from utils.reporting.files import file_bytes
 from utils.reporting.quantisation_plots import plot_bits
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import change, comparison_table, number, plain_table, size
@@ -44,11 +49,11 @@ Rows = dict[str, dict[str, Any]]  # a network's numbers by its name in the recor
 
 @dataclass(frozen=True)
 class QuantiseResult:
-    """What quantising left: the integers, their file and metrics, the run's record."""
+    """What quantising left: the integers, their file, metrics (None: of images without labels), the run's record."""
 
     integer: IntegerNetwork
     path: Path
-    metrics: Metrics
+    metrics: Metrics | None
     record: Record
 
 
@@ -62,14 +67,45 @@ def quantise(session: Session[Q]) -> QuantiseResult:
     if session.loaded.kind == "quantised":
         raise InputError(f"{session.loaded.path}: holds packed integers already, nothing to do; test.py measures it")
     check_own_bits(session)
+    check_labels(session)
     session, record = session.begin_making("quantize", ".int.pt")
     integer = to_integers(session, record.folder)
+    hardware = check_hardware(session, integer)
     path = save_integers(session.leaving(".int.pt"), integer, names=session.manifest.names, meta=session.meta)
     try:
-        return _measured(session, record, integer, path)
+        if isinstance(session.manifest, BareFolder):
+            return _unmeasured(session, record, integer, path, hardware)
+        return _measured(session, record, integer, path, hardware)
     except BaseException:
         path.unlink()  # what was not measured is not left about as if it had been
         raise
+
+
+def check_labels(session: Session[Q]) -> None:
+    """Refuse a choice of bits by scores where nothing can be scored.
+
+    Raises:
+        InputError: the images have no labels.
+    """
+    if isinstance(session.manifest, BareFolder) and session.config.bits == "auto":
+        place = session.manifest.path
+        raise InputError(f"--bits auto: scores networks on labels, and {place} has images alone; give a data set")
+
+
+def check_hardware(session: Session[Q], integer: IntegerNetwork) -> Rows:
+    """What ``--target`` says of the integers: nothing, where it can run them; of the engine clocks and frames a second.
+
+    Raises:
+        InputError: it cannot run them; names the layer.
+    """
+    target = getattr(session.config, "target", "")
+    if target in TARGETS:
+        check_target(integer, target, session.size)
+    if not target or target in TARGETS:
+        return {}
+    choice, _ = on_part(integer, session.size, target)
+    log.info("fewer bits change none of these clocks: the engine's words are bytes; they save its cells and energy")
+    return {"hardware": choice.record()}
 
 
 def check_own_bits(session: Session[Q]) -> None:
@@ -147,7 +183,27 @@ def bits_of(integer: IntegerNetwork) -> str:
     return message if scheme.style == "google" else f"{message}, {scheme.style}"
 
 
-def _measured(session: Session[Q], record: Record, integer: IntegerNetwork, path: Path) -> QuantiseResult:
+def _unmeasured(
+    session: Session[Q], record: Record, integer: IntegerNetwork, path: Path, hardware: Rows
+) -> QuantiseResult:
+    counts = count(integer.spec, session.size)
+    row = {
+        "params": counts.params,
+        "macs": counts.macs,
+        "bops": bit_operations(integer, session.size),
+        "bytes": file_bytes(path),
+    }
+    images = len(session.valid.dataset)
+    log.info("quantised to %s on %d images without labels: nothing was measured", bits_of(integer), images)
+    log.info("weights %s (%d bytes); test.py --weights %s --data FILE.data measures it", path, row["bytes"], path)
+    return QuantiseResult(
+        integer, path, None, finish_record(record, metrics={"quantised": row} | hardware, outputs=[path])
+    )
+
+
+def _measured(
+    session: Session[Q], record: Record, integer: IntegerNetwork, path: Path, hardware: Rows
+) -> QuantiseResult:
     rows = float_row(session)
     executor = IntegerExecutor(integer)
     metrics = session.score(executor)
@@ -164,7 +220,8 @@ def _measured(session: Session[Q], record: Record, integer: IntegerNetwork, path
     )
     log.info("weights %s (%d bytes); pictures %s", path, path.stat().st_size, record.folder)
     pictures = sorted(each for each in record.folder.iterdir() if each.suffix in (".jpg", ".png", ".csv", ".txt"))
-    return QuantiseResult(integer, path, metrics, finish_record(record, metrics=rows, outputs=[path, *pictures]))
+    done = finish_record(record, metrics=rows | hardware, outputs=[path, *pictures])
+    return QuantiseResult(integer, path, metrics, done)
 
 
 def _size_table(sizes: dict[str, int], rows: Rows) -> str:

@@ -28,6 +28,7 @@ from utils.data.event_frames import FrameRule
 from utils.data.images import UnreadableImageError
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
+from utils.data.plain_images import BareFolder, BareImages, bare_folder, is_bare
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files
 from utils.files import alone, hold, holder, take
@@ -184,6 +185,7 @@ def open_session(
     sparse: bool = False,
     thresholds: Thresholds | None = None,
     rect: bool = False,
+    bare: bool = False,
 ) -> Session[C]:
     """Load ``--weights`` (by default the newest network that fits) and ``--data``.
 
@@ -193,6 +195,7 @@ def open_session(
         sparse: only training runs with ``-sr`` count.
         thresholds: what counts as an answer when the network is measured.
         rect: validate batches of images of similar aspect, with less padding.
+        bare: ``--data`` may be a folder of images without labels, on which nothing can be measured.
 
     Raises:
         InputError: a file is missing, or weights, cfg and data do not belong together.
@@ -205,8 +208,11 @@ def open_session(
         check_serves(task, loaded.path)
     check_idle(task, config.given)
     config = data_as_trained(config, loaded.data, loaded.path, task)
-    manifest = task.open_data(config.data)
-    manifest = task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names)
+    manifest: Manifest
+    if bare and is_bare(config.data):
+        manifest = bare_folder(config.data, task.classes(loaded.spec), loaded.names)
+    else:
+        manifest = task.check_classes(loaded.spec, task.open_data(config.data), str(loaded.path), loaded.names)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
@@ -296,6 +302,16 @@ def dataset_of(
     What cannot be read is skipped alike in every script: dropped from a list that is measured on, replaced by another
     image in one to train on; a loader tells each, and more than 1 % of them are an error.
     """
+    if isinstance(manifest, BareFolder):
+        return BareImages(
+            images or manifest.train,
+            size,
+            seed=config.seed,
+            channels=spec.channels,
+            grey=config.gray_scale,
+            how=how_of(config),
+            unreadable=unreadable or ("drop" if images else "replace"),
+        )
     return task.dataset(
         manifest,
         images or manifest.train,

@@ -22,9 +22,11 @@ from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import NotMet
+from utils.export.engine.price import clocks_of_spec, on_part
 from utils.files import hold, shown
 from utils.pruning.scores import gammas
 from utils.quantization.integer import IntegerNetwork
+from utils.reporting.cost_plots import plot_roofline
 from utils.reporting.files import stamps
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.html.report import write_report
@@ -94,6 +96,8 @@ def summarise(
     verdict = _verdict(config, session, left, rows)
     _tell(session, rows, left, teachers)
     outputs = leave(session, {name: each.record for name, each in left.items()}, found, record.folder)
+    hardware, drawn = on_hardware(config, session, found, record.folder) if config.target else ({}, [])
+    outputs += drawn
     metrics = {
         "stages": rows,
         "verdict": verdict.record(),
@@ -107,7 +111,7 @@ def summarise(
             for name, each in left.items()
         },
         "about": about(session, Path(config.cfg or config.weights or CFG).stem),
-    }
+    } | hardware
     done = with_report(finish_record(record, metrics=metrics, outputs=[*inputs, *outputs]))
     log.info("record, pictures and report: %s", done.folder / REPORT)
     return done
@@ -212,6 +216,27 @@ def leave(
         *(write_rows(folder / name, table) for name, table in task.tables(measured).items()),
         *task.separate(folder / task.pictures, dataset, apart, names),
     ]
+
+
+def on_hardware(
+    config: PipelineConfig, session: Session[Any], found: Mapping[str, Measured], folder: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """What a frame of every stage's network takes on the engine on ``--target``, and hardware.csv, roofline.png.
+
+    The engine is the quantised network's; predicted clocks of float networks are those of their integers.
+    """
+    integer = found["quantised"].integer
+    assert integer is not None
+    choice, report = on_part(integer, session.size, config.target)
+    clocks = {
+        name: report["clocks"] if each.integer else clocks_of_spec(each.network.spec, session.size, choice.best.engine)
+        for name, each in found.items()
+        if name != "spiking"
+    }
+    kinds = {i: type(layer).__name__.lower() for i, layer in enumerate(integer.spec.layers)}
+    rows = [{"layer": each["layer"], "kind": kinds[each["layer"]], **each} for each in report["layers"]]
+    numbers = {"hardware": choice.record() | {"stages": clocks, "array": report["array"]}}
+    return numbers, [write_rows(folder / "hardware.csv", rows), plot_roofline(folder / "roofline.png", report)]
 
 
 def with_report(record: Record) -> Record:

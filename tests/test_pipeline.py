@@ -66,7 +66,7 @@ def place(tmp_path_factory):
     write_scenes(folder)
     before = os.getcwd()  # noqa: PTH109
     os.chdir(folder)
-    compress.run(compress.parser().parse_args(QUICK))
+    compress.run(compress.parser().parse_args([*QUICK, "--target", "generic"]))
     yield folder
     os.chdir(before)
 
@@ -74,6 +74,19 @@ def place(tmp_path_factory):
 def run(script, *words):
     workers = [] if script is detect else ["--workers", "0"]  # it reads one picture after the other
     return script.run(script.parser().parse_args(["--data", "set.data", *workers, "--device", "cpu", *words]))
+
+
+def test_a_part_has_a_row_of_clocks_a_stage_and_a_roofline_on_the_page(place):
+    folder = place / "runs" / "compress"
+    found = read_record(folder).metrics["hardware"]
+    assert list(found["stages"]) == ["baseline", "sparse", "pruned", "finetuned", "quantised"]
+    assert found["stages"]["pruned"] == found["stages"]["finetuned"] == found["stages"]["quantised"]
+    assert found["stages"]["baseline"] == found["stages"]["sparse"] >= found["stages"]["pruned"]
+    rows = read_rows(folder / "hardware.csv")
+    assert sum(row["clocks"] for row in rows) == pytest.approx(found["stages"]["quantised"], abs=50)  # and END's
+    page = (folder / "report.html").read_text()
+    assert "On hardware" in page and f"{found['stages']['baseline']:,}" in page and "MACs a byte moved" in page
+    assert (folder / "roofline.png").stat().st_size > 5000
 
 
 def network_of_stage(folder, stage):

@@ -167,12 +167,19 @@ def test_target_of_parameters_is_reached_and_names_the_percent(place):
     assert "slim_prune_0.8" not in str(record.paths("*.pt")[0])
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "layer_prune"])
+@pytest.mark.parametrize("script", ["normal_prune", "slim_prune", "layer_channel_regular_prune"])
 def test_target_of_clocks_is_reached_on_the_engine(place, script):
-    record = run(script, "--target-cycles", "0.8", "--target", "generic", "--force")
+    Path("four.json").write_text('{"lanes": 4}')
+    record = run(script, "--target-cycles", "0.95", "--target", "four.json", "--force")
     before, after = (record.metrics[moment]["clocks"] for moment in ("before", "after"))
-    assert before == clocks_of_spec(load_checkpoint("sparse.pt").network.spec, (64, 64), Engine())
-    assert after == clocks_of_spec(network(record).spec, (64, 64), Engine()) <= 0.8 * before
+    assert before == clocks_of_spec(load_checkpoint("sparse.pt").network.spec, (64, 64), Engine(lanes=4))
+    assert after == clocks_of_spec(network(record).spec, (64, 64), Engine(lanes=4)) <= 0.95 * before
+
+
+def test_clocks_that_no_cut_saves_are_refused(place):
+    """Eight lanes take eight channels or one in the same clocks."""
+    with pytest.raises(InputError, match=r"out of reach: clocks fall from ([\d,]+) to \1 at most \(100.0%\)"):
+        run("normal_prune", "--target-cycles", "0.8")
 
 
 def test_blocks_go_until_the_clocks_are_reached_or_it_is_refused(place):

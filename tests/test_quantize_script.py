@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,13 @@ from utils.config.quantise import QuantiseConfig
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.data.manifest import read_list
 from utils.errors import InputError
+from utils.export.costs import shapes
+from utils.export.engine.compiler import compile_network
+from utils.export.engine.price import clocks_of_program
+from utils.export.engine.target import Engine
+from utils.export.targets import check_target
 from utils.quantization import mixed_precision
 from utils.quantization.bits import packed_bytes, read_bits_map
 from utils.quantization.choices import Budget
@@ -93,6 +100,52 @@ def test_what_could_not_be_scored_leaves_no_file(place, monkeypatch):
     with pytest.raises(InputError, match="disk is full"):
         run()
     assert not list(Path("weights").glob("*"))
+
+
+def test_images_without_labels_give_the_network_that_the_same_images_with_labels_give(place, caplog):
+    caplog.set_level("INFO")
+    words = ["--weights", "net.pt", "--device", "cpu", "--workers", "0", "--calibration", "4", "--a-bit", "8"]
+    for number, image in enumerate(read_list(open_session(parsed()).manifest.train)):
+        Path("bare").mkdir(exist_ok=True)
+        shutil.copy(image, f"bare/{number:03d}{image.suffix}")
+    bare = quantize.run(quantize.parser().parse_args([*words, "--data", "bare"]))
+    told = quantize.run(quantize.parser().parse_args([*words, "--data", "set.data"]))
+    one, other = (load_model(left(record)).integer for record in (bare, told))
+    assert one.grids == other.grids
+    assert all(torch.equal(one.ops[i].weight, op.weight) for i, op in other.ops.items() if isinstance(op, IntConv))
+    assert set(bare.metrics) == {"quantised"} and "map50" not in bare.metrics["quantised"]
+    assert bare.metrics["quantised"]["bops"] == told.metrics["quantised"]["bops"]
+    assert "images without labels: nothing was measured" in caplog.text
+
+
+def test_bits_are_not_chosen_on_images_without_labels_and_a_set_without_lists_stays_refused(place):
+    Path("bare").mkdir()
+    shutil.copy(read_list(open_session(parsed()).manifest.train)[0], "bare")
+    words = ["--weights", "net.pt", "--device", "cpu", "--workers", "0", "--data", "bare"]
+    with pytest.raises(InputError, match=r"--bits auto: scores networks on labels, and .*bare has images alone"):
+        quantize.run(quantize.parser().parse_args([*words, "--bits", "auto"]))
+    Path("bare/notes.txt").write_text("0 0.5 0.5 0.1 0.1")  # somebody says something: no bare folder any more
+    with pytest.raises(InputError, match="bare"):
+        quantize.run(quantize.parser().parse_args(words))
+    assert not Path("weights").exists() or not list(Path("weights").glob("*"))
+
+
+def test_the_target_of_a_dpu_makes_what_the_dpu_runs_and_refuses_what_calibration_cannot_mend(place):
+    save_network(CFG.replace("relu", "leaky"))
+    with pytest.raises(InputError, match=r"--target vitis-dpu: layer 0 \(cfg line \d+\): activation=leaky"):
+        run("--target", "vitis-dpu")
+    assert not Path("weights").exists() or not list(Path("weights").glob("*"))
+    save_network(CFG.replace("leaky", "relu"))
+    integer = load_model(left(run("--target", "vitis-dpu"))).integer
+    assert integer.scheme.style == "pow2" and max(grid.qmax for i, grid in integer.grids.items() if i >= 0) == 127
+    check_target(integer, "vitis-dpu", (64, 64))
+
+
+def test_a_part_says_what_a_frame_takes_there(place):
+    record = run("--target", "generic", "--a-bit", "8")
+    network = load_model(left(record)).integer
+    program = compile_network(network, shapes(network, (64, 64)), Engine())
+    assert record.metrics["hardware"]["tried"][0]["clocks"] == clocks_of_program(program)
 
 
 def test_packed_integers_are_not_packed_again(place):

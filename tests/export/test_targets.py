@@ -22,6 +22,7 @@ from utils.quantization.scheme import Scheme
 assert place  # a fixture
 
 DPU = Scheme(style="pow2", w_bit=8, a_bit=7, equalise=False, correct_bias=False, ranges="minmax")
+EITHER = r"calibrate the float network: quantize.py --target vitis-dpu, or "
 RETRAIN = r"retrain: train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7"
 
 
@@ -70,11 +71,11 @@ def test_what_the_dpu_cannot_run_is_told_with_layer_line_and_remedy(sections, me
 
 def test_scales_that_are_no_powers_of_two_and_levels_beyond_int8_are_told():
     with pytest.raises(
-        InputError, match=rf"style google has scales that are no powers of two; {RETRAIN} \(and \d more\)"
+        InputError, match=rf"style google has scales that are no powers of two; {EITHER}{RETRAIN} \(and \d more\)"
     ):
         check_target(network(conv(), scheme=QUICK), "vitis-dpu")
     with pytest.raises(
-        InputError, match=rf"layer 0 .*: levels 0\.\.255 do not fit int8, 7 unsigned bits do; {RETRAIN}$"
+        InputError, match=rf"layer 0 .*: levels 0\.\.255 do not fit int8, 7 unsigned bits do; {EITHER}{RETRAIN}$"
     ):
         check_target(network(conv(), scheme=replace(DPU, a_bit=8)), "vitis-dpu")
     wide = replace(DPU, layer_bits=((0, 16, 7),))

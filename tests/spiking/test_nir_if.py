@@ -187,4 +187,7 @@ def test_the_script_measures_what_the_dialect_makes_inexact(one_head, caplog):
 def test_the_exact_dialect_is_what_it_was(one_head):
     record = typed("--weights", "weights/one.int.pt", "--dialect", "exact")
     (path,) = record.paths()
+    graph, words = nir.read(str(path)), (path.parent / "README.md").read_text()
+    assert f"After {graph.metadata['steps']} steps" in words and "{" not in words
+    assert all(f"`{name}`" in words for name in graph.nodes if name.startswith("output_"))
     assert {type(node).__name__ for node in nir.read(str(path)).nodes.values()} >= {"I", "Threshold", "Scale", "Delay"}

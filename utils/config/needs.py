@@ -120,6 +120,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
         Rule("--percent", against="--strategy layer", why="that one takes --shortcuts out; leave one of them away"),
         Rule("--until", against="--sweep", why="a point is a whole chain; leave one of them away"),
+        Rule("--target", against="--sweep | --until", why="it is said of a whole chain; leave one of them away"),
     ),
     "PruneConfig": (
         Rule(
@@ -151,6 +152,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--w-bit --a-bit", against="--bits auto", why="the bits are chosen by layer; leave one of them away"),
         Rule("--percentile", needs="--ranges percentile | --mode rate"),
         Rule("--FPGA", against="--style google", why="it is the same as --style pow2; leave one of them away"),
+    ),
+    "PtqConfig": (
+        Rule(
+            "--w-bit --a-bit --bits --bits-map --style --FPGA",
+            against="--target vitis-dpu",
+            why="the DPU takes powers of two, 8-bit weights and 7 unsigned bits; leave one of them away",
+        ),
     ),
     "ConvertConfig": (
         Rule("--early-exit --neuron --schedule", needs="--mode stream", why=_STREAM),

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, W_BIT
+from utils.config.export import part
 from utils.config.prune import FLAGS
 from utils.config.run import CFG, RunConfig
 from utils.config.train import SCHEDULES, activations, strategy, style
 from utils.distillation.strategies import USUAL
 from utils.errors import InputError
+from utils.export.engine.target import part_names
 from utils.quantization.scheme import Scheme
 
 RULE = "by the size of the data"
@@ -63,6 +65,11 @@ class PipelineConfig(RunConfig):
         None, "of the integers: google, pow2, with --qat also dorefa (default: google)", type=style
     )
     qat: bool = flag(False, "train for the integers, as long as after the cut, instead of calibrating them")
+    target: str = flag(
+        "",
+        f"say what a frame takes on the engine on this part too: {', '.join(part_names())}, or FILE.json",
+        type=part,
+    )
     verbose: bool = flag(False, "show all that the stages say")
     until: str | None = flag(None, "end after this stage", choices=STAGES)
     sweep: tuple[str, ...] | None = flag(

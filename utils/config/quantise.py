@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, PERCENTILE, W_BIT, W_HELP
+from utils.config.export import target
 from utils.config.run import NetworkConfig
+from utils.export.choices import DPU, DPU_BITS
+from utils.export.engine.target import part_names
 from utils.quantization.choices import BUDGETS, Budget
 from utils.quantization.scheme import RANGE_METHODS, Scheme
 
@@ -90,3 +94,20 @@ class QuantiseConfig(NetworkConfig):
     def wanted_style(self) -> str:
         """The style of the scales."""
         return "pow2" if self.fpga else self.style
+
+
+@dataclass(frozen=True, kw_only=True)
+class PtqConfig(QuantiseConfig):
+    """The flags of quantize.py: calibration, and for which hardware."""
+
+    target: str = flag(
+        "",
+        "vitis-dpu: powers of two, 8-bit weights, 7 unsigned bits; speck: refuse what it cannot run; a part or "
+        f"FILE.json: what a frame takes on the engine there ({', '.join(part_names())})",
+        type=target,
+    )
+
+    @property
+    def for_target(self) -> Self:
+        """The config with what the target wants of the integers."""
+        return replace(self, style="pow2", w_bit=DPU_BITS, a_bit=DPU_BITS - 1) if self.target == DPU else self

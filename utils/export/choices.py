@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-TARGET_NAMES = ("speck", "vitis-dpu")  # `targets.TARGETS`
+DPU, DPU_BITS = "vitis-dpu", 8  # its bytes are signed, so that unsigned levels have 7 bits
+TARGET_NAMES = ("speck", DPU)  # `targets.TARGETS`
 SPIKES = "spikes"
 ENGINES = ("integer", SPIKES)

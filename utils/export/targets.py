@@ -23,6 +23,7 @@ from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
 
 PARALLEL, DEPTH = 16, 2048  # channels at once, words of a weight bank: a B4096 core
 LONGEST_KERNEL, LONGEST_STRIDE, LONGEST_POOL = 16, 8, 8
+CALIBRATE = "calibrate the float network: quantize.py --target vitis-dpu"
 RETRAIN = "train.py --quantized pow2 --BN_Fold --w-bit 8 --a-bit 7"
 
 DPU_NOTES = """
@@ -75,7 +76,7 @@ def dpu_faults(network: IntegerNetwork, size: tuple[int, int]) -> Iterator[str]:
     """What a DPUCZDX8G cannot run, one sentence each."""
     style = network.scheme.style
     if style != "pow2":
-        yield f"style {style} has scales that are no powers of two; retrain: {RETRAIN}"
+        yield f"style {style} has scales that are no powers of two; {CALIBRATE}, or retrain: {RETRAIN}"
     width = channels(network.spec)
     for i, layer in enumerate(network.spec.layers):
         where, grid = place(i, layer), network.grids.get(i)
@@ -88,7 +89,8 @@ def dpu_faults(network: IntegerNetwork, size: tuple[int, int]) -> Iterator[str]:
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, and the DPU has int8; retrain with --w-bit 8"
         if grid is not None and not is_identity(layer) and not (grid.qmin >= -128 and grid.qmax <= 127):
-            yield f"{where}: levels {grid.qmin}..{grid.qmax} do not fit int8, 7 unsigned bits do; retrain: {RETRAIN}"
+            levels = f"levels {grid.qmin}..{grid.qmax} do not fit int8, 7 unsigned bits do"
+            yield f"{where}: {levels}; {CALIBRATE}, or retrain: {RETRAIN}"
 
 
 def _with(layer: s.Activated) -> str:

@@ -150,7 +150,7 @@ def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], head
         trials: number, score, and "complete" or "pruned".
         heading: of the score.
     """
-    figure, (axis,) = _figure(1, "Search", width=7.5)
+    figure, (axis,) = new_figure(1, "Search", width=7.5)
     for state, mark, label in (("complete", "o", "seen to its end"), ("pruned", "x", "had seen enough")):
         spots = [(number, score) for number, score, kind in trials if kind == state]
         if spots:
@@ -161,7 +161,7 @@ def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], head
     axis.set(xlabel="trial", ylabel=heading)
     _whole_epochs(axis, max(number for number, _, _ in trials) + 1)
     axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_bars(path: Path | str, values: Mapping[str, float], *, title: str, unit: str) -> Path:

@@ -34,6 +34,23 @@ Array = NDArray[np.float64]
 IMAGE, START = "image", "start"
 NO_PACKAGE = "nir: the package is missing; pip install -r requirements-export.txt"
 
+EXACT_WORDS = """# {name}
+
+`{name}.nir`: the network in layerwise mode, exact, in nodes of NIR whose meaning is not disputed: Conv2d, I (an
+integrator), Threshold, Scale, Delay. NIR's IF is not in it, since importers differ in its reset. {describe}
+
+- Inputs: `image` [C,H,W] = {image}, the pixels' levels 0..255 as they are at step 0 and nothing after; `start`
+  [1,H,W], ones at step 0 and nothing after. A step is one unit of `Delay`.
+- Outputs: a membrane for each read-out, {outputs}. After {steps} steps it holds the accumulator of
+  the integer network; times `metadata["scale_<layer>"]` (one a channel) it is the head's value.
+- `fire_<layer>` nodes fire the spikes of a layer, in its own window of {window} steps; its signed spikes add up to the
+  integer level.
+
+    import nir
+    graph = nir.read("{name}.nir")
+    print(graph.metadata["steps"], [name for name in graph.nodes if name.startswith("output_")])
+"""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -72,6 +89,18 @@ def write_nir(path: str | Path, network: SpikingNetwork, height: int, width: int
     with writing(Path(path)) as temporary:
         nir.write(str(temporary), graph)
     return Path(path)
+
+
+def exact_readme(name: str, network: SpikingNetwork, height: int, width: int) -> str:
+    """README.md beside the file."""
+    return EXACT_WORDS.format(
+        name=name,
+        describe=network.describe(),
+        image=[channels(network.spec)[-1], height, width],
+        outputs=", ".join(f"`output_{i}`" for i in sorted(set(readouts(network.spec)))),
+        steps=network.latency,
+        window=network.window,
+    )
 
 
 def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:

@@ -22,8 +22,8 @@ TABLES = 4096  # bytes of on-chip memory beside the two buffers
 
 # What Yosys counts of the engine for 8-bit levels and weights (`make synth` of the sample network): lanes -> counts.
 COUNTED = {
-    "ecp5": {8: {"lut": 22860, "ff": 7740, "dsp": 105}},
-    "xc7": {8: {"lut": 7951, "ff": 4565, "dsp": 89}},
+    "ecp5": {4: {"lut": 12725, "ff": 3996, "dsp": 29}, 8: {"lut": 22860, "ff": 7740, "dsp": 105}},
+    "xc7": {4: {"lut": 4931, "ff": 2873, "dsp": 29}, 8: {"lut": 7951, "ff": 4565, "dsp": 89}},
 }
 
 
@@ -95,8 +95,8 @@ class EngineChoice:
 def estimate(engine: Engine, part: FpgaPart) -> dict[str, int]:
     """What the engine takes of a part: bytes of memory, and by family LUT, FF and DSP.
 
-    Where Yosys counted so many lanes it is that count; else what a quadratic through the counts says, since the array
-    grows with L^2 and the rest with L. Counted for 8 bits: fewer bits take less.
+    Where Yosys counted so many lanes it is that count; else a + b L^2 through two counts, or a parabola through three,
+    since the array grows with L^2: an extrapolation. Counted for 8 bits: fewer bits take less.
     """
     lanes, found = engine.lanes, {}
     if part.family:
@@ -192,12 +192,9 @@ def _engines(part: FpgaPart) -> Iterator[Engine]:
 
 
 def _through(points: dict[int, int], x: int) -> float:
-    """The polynomial through all points (Lagrange), at x; with one point, it grows with x^2."""
-    if x in points:
-        return points[x]
-    if len(points) == 1:
-        ((at, value),) = points.items()
-        return value * (x / at) ** 2
+    """a + b x^2 through two points, the polynomial through more (Lagrange), at x."""
+    if len(points) == 2:
+        points, x = {at * at: value for at, value in points.items()}, x * x
     total = 0.0
     for at, value in points.items():
         term = float(value)

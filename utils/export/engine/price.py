@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,10 +12,12 @@ from utils.darknet.expand import expand
 from utils.darknet.network import Network
 from utils.darknet.shapes import sizes
 from utils.darknet.weights import tensors
-from utils.export.costs import shapes
+from utils.export.costs import cost_of, shapes
 from utils.export.engine.clocks import clocks
 from utils.export.engine.compiler import Program, compile_network
 from utils.export.engine.fit import EngineChoice, choose_engine
+from utils.export.engine.report import report
+from utils.export.engine.roofline import with_roofline
 from utils.export.engine.target import Engine, read_part
 from utils.quantization.activation_qparams import IMAGE_SCALE, QParams, level_bounds, trace_edges
 from utils.quantization.integer import IntegerNetwork
@@ -57,6 +60,18 @@ def engine_for_spec(target: str, spec: s.ModelSpec, size: tuple[int, int], fps: 
     return choose_engine(
         lambda engine: clocks_of_program(compile_network(network, shape, engine)), read_part(target), fps=fps
     )
+
+
+def on_part(network: IntegerNetwork, size: tuple[int, int], target: str) -> tuple[EngineChoice, dict[str, Any]]:
+    """The engine on ``--target`` that a quantised network runs best on, and its report with every layer's roofline.
+
+    Raises:
+        InputError: the target cannot be read, or the network cannot run on any engine there.
+    """
+    shape = shapes(network, size)
+    choice = choose_engine(lambda engine: clocks_of_program(compile_network(network, shape, engine)), read_part(target))
+    macs = {i: cost_of(network, i, shape).macs for i in range(len(network.spec.layers))}
+    return choice, with_roofline(report(compile_network(network, shape, choice.best.engine)), macs)
 
 
 def silent(spec: s.ModelSpec, size: tuple[int, int]) -> IntegerNetwork:

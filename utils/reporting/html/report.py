@@ -9,12 +9,13 @@ from typing import Any
 from utils.files import write_text
 from utils.reporting.facts import Column, Described, TaskFacts
 from utils.reporting.html import sections
+from utils.reporting.html.hardware import hardware
 from utils.reporting.record import Record, read_record
 from utils.reporting.results import read_rows
 from utils.reporting.tables import COSTS
 
 NAME = "report.html"
-TABLES = ("epochs", "gammas", "channels", "layers")  # csv files beside the record, as the task's own are
+TABLES = ("epochs", "gammas", "channels", "layers", "hardware")  # csv files beside the record, as the task's own are
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -93,6 +94,7 @@ def render(report: ReportPage) -> str:
         sections.quality(tables, task),
         sections.cut(tables),
         sections.integers(tables),
+        hardware(record.metrics.get("hardware"), tables.get("hardware", [])),
         sections.training(tables, task),
         sections.reproduce(record),
     ]

@@ -95,7 +95,7 @@ def line_chart(
     shown = [line for line in lines if line.points]
     parts = [grid(x, y), *(_mark(x, start, end, name, last) for start, end, name, last in _with_last(marks))]
     parts += [_drawn(line, x, y) for line in shown]
-    legend = [(line.name, line.tint, line.dashed) for line in shown] if len(shown) > 1 else []
+    legend = list(dict.fromkeys((line.name, line.tint, line.dashed) for line in shown)) if len(shown) > 1 else []
     return figure(title, y.label, "".join(parts), legend, note)
 
 
