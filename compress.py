@@ -4,6 +4,7 @@
   python3 compress.py --percent 0.7 --a-bit 3
   python3 compress.py --strategy regular --act relu --style pow2 --qat          for hardware: multiples of 8, shifts
   python3 compress.py --cfg cfg/yolov3-tiny.cfg --weights yolov3-tiny.weights --data mine.data --epochs 50
+  python3 compress.py --target zynq7020                           and what a frame of every stage takes on that part
   python3 compress.py --sweep percent=0.5,0.7,0.9 a-bit=2,4,8     every combination, and which are worth having
 
 Every stage is one of the scripts, with its own checkpoint and record; the network before the cut teaches the one after

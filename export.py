@@ -3,6 +3,7 @@
   python3 export.py                                               the newest quantised network, for an FPGA
   python3 export.py fpga --weights weights/best.int.pt --golden 4 --tile 64x8
   python3 export.py fpga --engine integer                         and the whole network in SystemVerilog
+  python3 export.py fpga --engine integer --target zynq7020 --target-fps 30   the smallest array that is so fast
   python3 export.py c --weights weights/best.snn.pt --out export/mcu
   python3 export.py onnx --weights weights/best.int.pt            QDQ, for onnxruntime (requirements-export.txt)
   python3 export.py onnx --float --decode --weights weights/best.pt   the float network, boxes out

@@ -3,6 +3,7 @@
   python3 layer_prune.py                                          one block, after python3 train.py -sr --prune 2
   python3 layer_prune.py --shortcuts 8 --cfg cfg/yolov3.cfg --weights sparse.weights --data data/coco.data
   python3 layer_prune.py --shortcuts 2 --finetune 6
+  python3 layer_prune.py --target-cycles 0.8                      as many as 80 % of the clocks on an FPGA ask for
 
 Leaves weights/layer_prune_1.pt and .weights, and cfg/pruned/layer_prune_1.cfg;
 in runs/layer_prune the record, the table and pictures. What the network would not survive is

@@ -2,6 +2,7 @@
 
   python3 regular_prune.py --percent 0.5                          after python3 train.py -sr
   python3 regular_prune.py --multiple 16 --target-macs 0.5        half of the MACs
+  python3 regular_prune.py --target-cycles 0.5 --target ecp5-85   half of the clocks on an FPGA, in its words
   python3 regular_prune.py --weights weights/last.pt --percent 0.7 --finetune 6
 
 Leaves weights/regular_prune_0.5.pt and .weights, and cfg/pruned/regular_prune_0.5.cfg;

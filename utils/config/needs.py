@@ -186,7 +186,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--seed", idle=True, why="nothing is random in a hand-off"),
         Rule("--batch-size", idle=True, why="golden images are run one by one"),
         Rule("--tile --engine", needs="fpga"),
-        Rule("--target-fps", needs="--engine"),
+        Rule("--target-fps", needs="--engine integer"),
         Rule("--target-fps", needs="--target"),
         Rule("--golden", against="--dialect exact | darknet", why="a graph without images; leave it away"),
         Rule("--dialect --steps", needs="nir"),

@@ -185,7 +185,7 @@ def _engines(part: FpgaPart) -> Iterator[Engine]:
         kept = {key: value for key, value in part.sizes.items() if key != "lanes"}
         seen = []
         for words, rows in splits:
-            engine = replace(whole, **{"input_words": words, "weight_rows": rows, **kept})
+            engine = replace(whole, **({"input_words": words, "weight_rows": rows} | kept))
             if engine not in seen:
                 seen.append(engine)
                 yield engine

@@ -84,13 +84,8 @@ class FpgaPart:
     bytes_a_clock: int = 32
     family: str = ""
     counts: dict[str, int] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
     about: str = ""
-
-    @property
-    def given(self) -> Engine | None:
-        """The engine, where the file says so much as one of its sizes."""
-        return Engine(**self.sizes) if self.sizes else None
 
 
 def part_names() -> tuple[str, ...]:
