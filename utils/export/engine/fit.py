@@ -28,7 +28,7 @@ COUNTED = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EngineTrial:
     """An engine, its predicted clocks a frame (None: a layer does not fit it), and why it is not for the part."""
 
     engine: Engine
@@ -47,8 +47,8 @@ class EngineChoice:
     """The engine that was taken, and all that were looked at."""
 
     part: FpgaPart
-    best: Candidate
-    tried: tuple[Candidate, ...]
+    best: EngineTrial
+    tried: tuple[EngineTrial, ...]
 
     @property
     def frames(self) -> float:
@@ -118,7 +118,7 @@ def choose_engine(clocks_of: Callable[[Engine], int], part: FpgaPart, *, fps: fl
         InputError: nothing fits; or nothing that fits is fast enough, with the fewest clocks that can be reached.
     """
     engines = list(_engines(part))
-    tried: list[Candidate] = []
+    tried: list[EngineTrial] = []
     for engine in tqdm(engines, desc="engines", leave=False, delay=2, disable=None):
         needs = estimate(engine, part)
         over = [f"{kind} {needs[kind]:,} of {has:,}" for kind, has in part.counts.items() if needs.get(kind, 0) > has]
@@ -127,7 +127,7 @@ def choose_engine(clocks_of: Callable[[Engine], int], part: FpgaPart, *, fps: fl
             clocks, fault = clocks_of(engine), "; ".join(over)
         except InputError as error:
             clocks, fault = None, str(error).removeprefix("--engine integer: ")
-        tried.append(Candidate(engine, clocks, needs, fault))
+        tried.append(EngineTrial(engine, clocks, needs, fault))
     fit = [each for each in tried if not each.fault and each.clocks is not None]
     if not fit:
         raise InputError(f"--target {part.name}: no engine fits: {tried[0].fault}; use a larger part or prune")
@@ -139,7 +139,7 @@ def choose_engine(clocks_of: Callable[[Engine], int], part: FpgaPart, *, fps: fl
     return choice
 
 
-def _fast_enough(fit: list[Candidate], part: FpgaPart, fps: float) -> Candidate:
+def _fast_enough(fit: list[EngineTrial], part: FpgaPart, fps: float) -> EngineTrial:
     """The smallest that makes so many frames a second."""
     rate = part.clock_mhz * 1e6
     fast = [each for each in fit if each.clocks is not None and rate / each.clocks >= fps]
