@@ -25,14 +25,14 @@ EXACT = 2**24  # float32 holds whole numbers up to here, and so do membranes of 
 class LifLayer:
     """A convolution in integers, and its neurons.
 
-    ``weight`` int8 [O, I, k, k], ``bias`` int32 [O]; both, and membranes, are whole numbers of 2^``exponent``. It fires
-    above ``threshold``, a power of two. A read-out has no ``leak`` and no threshold.
+    ``weight`` int8 [O, I, k, k], ``bias`` int32 [O]; both, and membranes, are whole numbers of 2^``exponent``, int64
+    [O]. A neuron fires above ``threshold``, int64 [O], powers of two. A read-out has no ``leak`` and no threshold.
     """
 
     weight: Tensor
     bias: Tensor
-    exponent: int
-    threshold: int = 0
+    exponent: Tensor
+    threshold: Tensor | None = None
     leak: Leak | None = None
     soft: bool = False
 
@@ -58,11 +58,12 @@ def lower_lif(model: Any) -> LifNetwork:
             raise InputError(f"cfg line {layer.line}: weight_quant={layer.weight_quant}; train with --hw-friendly")
         block, neuron = model.layers[str(i)], spec.neurons.get(i)
         on = rounded(block.conv, block.bn, block.levels, neuron.v_th if neuron else 1.0)
-        made = LifLayer(on.weight.to(torch.int8).cpu(), on.bias.to(torch.int32).cpu(), on.exponent)
+        exponent = on.exponent.to(torch.int64).cpu()
+        made = LifLayer(on.weight.to(torch.int8).cpu(), on.bias.to(torch.int32).cpu(), exponent)
         if neuron:
-            threshold = round(math.ldexp(neuron.v_th, -on.exponent))
+            threshold = 1 << (round(math.log2(neuron.v_th)) - exponent)
             leak = Leak.of(neuron.membrane_decay)
-            made = LifLayer(made.weight, made.bias, on.exponent, threshold, leak, neuron.reset == "soft")
+            made = LifLayer(made.weight, made.bias, exponent, threshold, leak, neuron.reset == "soft")
         _check_reach(layer, i, on, LEVELS if layer.sources[0] in pixels else spikes[layer.sources[0]], made)
         layers[i] = made
     return LifNetwork(spec, layers)
@@ -134,19 +135,21 @@ class LifExecutor(nn.Module):
         # float64 holds these sums exactly, in whatever order they are added up
         charge = convolve(layer, given[0].double(), made.weight.double(), made.bias.double())  # type: ignore[arg-type]
         current = charge.round().to(torch.int64)
-        if made.leak is None:
+        if made.leak is None or made.threshold is None:
             return current
+        threshold = made.threshold[:, None, None]
         v = membranes.get(i, torch.zeros_like(current))
         part = v >> made.leak.shift
         u = current + (v - part if made.leak.most else part)
-        spikes = (u > made.threshold).to(torch.int64)
-        membranes[i] = u - made.threshold * spikes if made.soft else u * (1 - spikes)
+        spikes = (u > threshold).to(torch.int64)
+        membranes[i] = u - threshold * spikes if made.soft else u * (1 - spikes)
         self.membrane_bits = max(self.membrane_bits, int(u.abs().max()).bit_length() + 1)
         return spikes
 
     def _read(self, head: int, total: Tensor, steps: int) -> Tensor:
         i = self.network.spec.layers[head].sources[0]
-        return (total.double() * math.ldexp(1 / steps, self.network.layers[i].exponent)).float()
+        unit = torch.exp2(self.network.layers[i].exponent.double())[:, None, None]
+        return (total.double() * unit / steps).float()
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Networks of spikes for hardware: weights of 8 bits, membranes of whole numbers, decays and thresholds by shifts.
 
-A layer's weights, its batch norm in them, are whole numbers of one power of two, its grid: w = n 2^e, -127 <= n <= 127.
-Spikes are 0 and 1, so its current, its membrane and its threshold are whole numbers of that grid too; the image counts
-as its levels 0 to 255, with 1 / 255 in the weights. A membrane keeps 2^-k of itself, or all but that, rounded down: a
-shift. All these are numbers that float32 holds exactly, so that the network as it stands computes what integers do.
+A filter's weights, its batch norm in them, are whole numbers of a power of two, its grid: w = n 2^e, -127 <= n <= 127.
+Spikes are 0 and 1, so its current, its membrane and its threshold are whole numbers of that grid too, the threshold a
+power of two; the image counts as its levels 0 to 255, with 1 / 255 in the weights. A membrane keeps 2^-k of itself, or
+all but that, rounded down: a shift. All these are numbers that float32 holds exactly, so that the network as it stands
+computes what integers do.
 In training weights are rounded and gradients go straight through; batch norm is that of the batch, and membranes are
 not rounded.
 """
@@ -30,6 +31,7 @@ INT8 = "int8"
 MOST = 127  # of a weight
 LEVELS = 255  # of a pixel
 SHIFTS = range(1, 8)
+FINEST = {1: 14, LEVELS: 18}  # what a unit of the input is in levels -> a threshold is 2 to this many units at most
 
 
 @dataclass(frozen=True)
@@ -160,16 +162,16 @@ CHECKS: dict[type[s.Layer], Callable[[s.ModelSpec, int, Any, str], None]] = {
 
 @dataclass(frozen=True)
 class Rounded:
-    """A layer on its grid: ``weight`` and ``bias`` are whole numbers of 2^``exponent``, held in floats."""
+    """A layer on its grids: ``weight`` and ``bias`` are whole numbers of 2^``exponent`` [O], held in floats."""
 
     weight: Tensor
     bias: Tensor
-    exponent: int
+    exponent: Tensor
 
     @property
-    def grid(self) -> float:
-        """The unit of its currents and membranes."""
-        return 2.0**self.exponent
+    def grid(self) -> Tensor:
+        """The units of its currents and membranes, [O, 1, 1]."""
+        return torch.exp2(self.exponent)[:, None, None]
 
 
 def folded(conv: nn.Module, bn: nn.Module | None, levels: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,23 +187,23 @@ def folded(conv: nn.Module, bn: nn.Module | None, levels: int) -> tuple[Tensor, 
 
 
 def rounded(conv: nn.Module, bn: nn.Module | None, levels: int, v_th: float) -> Rounded:
-    """A layer on its grid: the finest power of two on which no weight is above 127, and v_th a whole number."""
+    """A layer on its grids: a filter's is the finest on which no weight is above 127, and v_th a whole number."""
     weight, bias, _ = folded(conv, bn, levels)
-    exponent = _exponent(weight, v_th)
-    scale = 2.0**-exponent
-    return Rounded((weight * scale).round().clamp(-MOST, MOST), (bias * scale).round(), exponent)
+    exponent = _exponents(weight, levels, v_th)
+    scale = torch.exp2(-exponent)
+    return Rounded((weight * scale[:, None, None, None]).round().clamp(-MOST, MOST), (bias * scale).round(), exponent)
 
 
-def _exponent(weight: Tensor, v_th: float) -> int:
-    largest = float(weight.abs().max())
+def _exponents(weight: Tensor, levels: int, v_th: float) -> Tensor:
+    """Of each filter [O], whole numbers in float64."""
     highest = round(math.log2(v_th))
-    return min(highest, math.ceil(math.log2(largest / MOST))) if largest > 0 else highest
+    return (weight.abs().amax((1, 2, 3)) / MOST).log2().ceil().clamp(highest - FINEST[levels], highest)
 
 
 def rounded_weight(conv: nn.Module, bn: nn.Module | None, levels: int, v_th: float) -> Tensor:
     """The weight for training: what its folded form is rounded to, unfolded again; gradients go straight through."""
     weight, _, gain = folded(conv, bn, levels)
-    step = 2.0 ** _exponent(weight, v_th)
+    step = torch.exp2(_exponents(weight, levels, v_th))[:, None, None, None]
     back = torch.where(gain == 0, 0.0, levels / gain)[:, None, None, None]
     off = ((weight / step).round().clamp(-MOST, MOST) * step - weight) * back
     result: Tensor = conv.weight + off.to(conv.weight.dtype)  # type: ignore[operator, arg-type]
@@ -225,9 +227,9 @@ def on_its_grid(layer: s.Kernel, block: Any, x: Tensor) -> Tensor:
         return made if block.bn is None else block.bn(made)
     on = rounded(block.conv, block.bn, block.levels, v_th)
     if neuron is not None:
-        neuron.grid = on.grid
+        neuron.grid = on.grid.to(x)
     given = x if block.levels == 1 else (x * block.levels).round()
-    return convolve(layer, given, on.weight.to(x), on.bias.to(x)) * on.grid
+    return convolve(layer, given, on.weight.to(x), on.bias.to(x)) * on.grid.to(x)
 
 
 def count_levels(spec: s.ModelSpec, layers: nn.ModuleDict) -> None:

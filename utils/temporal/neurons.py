@@ -58,17 +58,17 @@ class StatefulNeuron(nn.Module):
 class IntegrateAndFire(StatefulNeuron):
     """lif, and ilif, which in training sends whole numbers of its threshold.
 
-    ``grid`` is the unit of its currents where these are whole numbers (see hardware.py), else 0; its layer sets it.
+    ``grid`` holds the units of its currents, [C, 1, 1], where these are whole numbers (hardware.py); its layer sets it.
     """
 
     def __init__(self, neuron: NeuronSpec) -> None:
         super().__init__(neuron)
-        self.grid = 0.0
+        self.grid: Tensor | None = None
 
     def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """All steps as one node of the graph; where membranes are rounded, step by step."""
-        if self.grid and not self.training:
-            return self._in_whole_numbers(x, memory[0])
+        if self.grid is not None and not self.training:
+            return self._in_whole_numbers(x, memory[0], self.grid)
         if self.neuron.membrane_bits:
             return super().unroll(x, memory)
         sent, v = Integrate.apply(x, memory[0], self.decay(), self.neuron)
@@ -76,19 +76,19 @@ class IntegrateAndFire(StatefulNeuron):
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One step."""
-        if self.grid and not self.training:
-            sent, memory = self._in_whole_numbers(x[None], memory[0])
+        if self.grid is not None and not self.training:
+            sent, memory = self._in_whole_numbers(x[None], memory[0], self.grid)
             return sent[0], memory
         sent, v = Integrate.apply(x[None], memory[0], self.decay(), self.neuron)
         bits = self.neuron.membrane_bits
         return sent[0], (rounded_membrane(v, bits) if bits else v,)
 
-    def _in_whole_numbers(self, x: Tensor, v: Tensor) -> tuple[Tensor, Memory]:
+    def _in_whole_numbers(self, x: Tensor, v: Tensor, grid: Tensor) -> tuple[Tensor, Memory]:
         """Steps whose decay is a shift of whole numbers of the grid; float32 holds all of them exactly."""
         leak, sent = Leak.of(self.neuron.membrane_decay), torch.empty_like(x)
         assert leak is not None
         for t in range(len(x)):
-            u = leak(v / self.grid) * self.grid + x[t]
+            u = leak(v / grid) * grid + x[t]
             sent[t] = fired(self.neuron, u, self.neuron.v_th)
             v = after_reset(self.neuron, u, sent[t])
         return sent, (v,)
