@@ -12,7 +12,7 @@ import torch
 from models import Darknet
 from pipeline.conversion_result import cost_lines, cost_numbers, operations_table
 from pipeline.session import ANY, Session, dataset_of, open_session
-from pipeline.spiking_training import measure_early
+from pipeline.spiking_training import measure_binary, measure_early
 from utils.config.measure import TestConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
@@ -42,6 +42,8 @@ def measure(config: TestConfig) -> Record:
     session = open_session(config, scripts=ANY, thresholds=config.thresholds, rect=config.rect)
     if config.early_exit:
         return measure_early(session)
+    if config.binary_steps:
+        return measure_binary(session)
     return benchmark(session) if config.task == "benchmark" else measure_once(session)
 
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from models import ConvBlock, Darknet, Loaded
@@ -21,6 +22,7 @@ from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import plain_table
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
+from utils.temporal.binary_steps import BinarySteps
 from utils.temporal.early_exit import StepByStep
 from utils.temporal.hardware import for_hardware
 from utils.temporal.spike_record import SpikeRecord
@@ -30,6 +32,7 @@ from utils.training.fptt import FpttOptions
 
 log = logging.getLogger(__name__)
 
+COMPARED = 8  # validation images that two ways of running a network are compared on
 FILM = 48  # steps of a film that a raster shows
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
@@ -125,6 +128,30 @@ def measure_early(session: Session[TestConfig]) -> Record:
         values = (results[name]["steps"], *(scores[column.name] for column in shown))
         rows.append([name.removeprefix("margin "), *(f"{value:.3f}" for value in values)])
     log.info(plain_table(f"{session.loaded.path.name}, {session.loaded.spec.timesteps} steps at most", rows))
+    return finish_record(record, metrics=results)
+
+
+def measure_binary(session: Session[TestConfig]) -> Record:
+    """A network of levels and the same in binary steps: both scores, and how far their outputs are apart.
+
+    Raises:
+        InputError: it was not trained with ilif.
+    """
+    network = trained_as_spikes(session.loaded, "--binary-steps")
+    binary = BinarySteps(network)
+    record, shown = session.begin("test"), TaskFacts.of(session.task).main
+    rows, results = [["run in", "steps", *(column.heading for column in shown)]], dict[str, Any]()
+    steps = session.loaded.spec.timesteps
+    for name, predictor, taken in (("levels", network, steps), ("binary steps", binary, steps * binary.most)):
+        results[name] = {**session.score(predictor).record(), "steps": taken}
+        rows.append([name, f"{taken}", *(f"{results[name][column.name]:.4f}" for column in shown)])
+    images = session.validation_images(min(COMPARED, len(session.valid.dataset)))
+    with torch.no_grad():
+        pairs = list(zip(binary(images), network.to(images.device)(images), strict=True))
+    results["apart"] = max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs)
+    log.info(plain_table(f"{session.loaded.path.name}, {binary.most} levels", rows))
+    sent = " and ".join(f"{value:g}" for value in sorted(binary.values))
+    log.info("neurons sent %s; outputs are at most %.2g of their largest value apart", sent, results["apart"])
     return finish_record(record, metrics=results)
 
 

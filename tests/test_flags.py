@@ -60,6 +60,7 @@ LACKING = [  # script, the flags, and what the line says
     ("test", "--task benchmark --iou-thres 0.5", "^--task benchmark and --iou-thres: "),
     ("test", "--early-exit 0.5 --save-json", "^--save-json and --early-exit: its table is over margins"),
     ("test", "--early-exit 0.5 --task benchmark", "^--task benchmark and --early-exit: its table is over margins"),
+    ("test", "--binary-steps --early-exit 0.5", "^--early-exit and --binary-steps: its table is of two ways"),
     ("detect", "--early-exit 0.5 --carry", "^--carry and --early-exit: a frame of a film is one step"),
     ("detect", "--reset 5", "^--reset: acts only with --carry"),
     ("compress", "--strategy regular --layer-keep 0.2", "^--layer-keep: acts only with --strategy slim or"),

@@ -12,7 +12,7 @@ import detect
 import test as measuring
 from models import network_of
 from tests.scenes import undrawn_runs, write_scenes
-from tests.temporal.nets import images, small, spiking, warmed
+from tests.temporal.nets import HIDDEN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.darknet.neuron_cfg import with_neurons
@@ -109,13 +109,27 @@ def place(tmp_path, monkeypatch) -> Path:
     undrawn_runs(monkeypatch)
     write_scenes(tmp_path, train=2, valid=4, shape=(64, 64))
     plain = read_cfg(tmp_path / "net.cfg")
+    hidden = HIDDEN.format("ilif").replace("activation=lif", "activation=ilif").replace("classes=3", "classes=2")
+    levels = parse_cfg(hidden.replace("filters=8\nsize=1", "filters=7\nsize=1").replace("timesteps=3", "timesteps=2"))
     for name, spec in (
+        ("levels", levels),
         ("spikes", with_neurons(plain, "lif", 2)),
         ("once", with_neurons(plain, "lif", 1)),
         ("plain", plain),
     ):
         save_checkpoint(f"{name}.pt", Checkpoint(network_of(warmed(spec, size=64))))
     return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+def test_levels_and_binary_steps_score_the_same():
+    words = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--img-size", "64", "--binary-steps"]
+    found = measuring.run(measuring.parser().parse_args([*words, "--weights", "levels.pt"])).metrics
+    assert found["levels"]["steps"] == 2 and found["binary steps"]["steps"] == 8
+    assert found["apart"] < 1e-4
+    assert found["binary steps"]["map50"] == pytest.approx(found["levels"]["map50"], abs=0.02)
+    with pytest.raises(InputError, match=r"layer 0 .*activation=lif sends no levels"):
+        measuring.run(measuring.parser().parse_args([*words, "--weights", "spikes.pt"]))
 
 
 def test_accuracy_stands_beside_mean_steps(place, caplog):

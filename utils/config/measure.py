@@ -35,6 +35,9 @@ class TestConfig(NetworkConfig):
     rect: bool = flag(False, "batches of images of similar aspect, less padding")
     save_json: bool = flag(False, "detections in COCO's results format")
     task: str = flag("test", "one measurement, or a table", choices=["test", "benchmark"])
+    binary_steps: bool = flag(
+        False, "a network trained with ilif: also as binary spikes, D steps of 0 and 1 for each step of D levels"
+    )
     early_exit: tuple[float, ...] | None = flag(
         None,
         "a network trained as spikes: end an image's steps when its answer leads by a margin; a table of accuracy "

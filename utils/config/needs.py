@@ -110,6 +110,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             against="--task benchmark | --save-json",
             why="its table is over margins, and has no answers of one of them; leave one of them away",
         ),
+        Rule(
+            "--binary-steps",
+            against="--task benchmark | --save-json | --early-exit",
+            why="its table is of two ways to run the network once; leave one of them away",
+        ),
     ),
     "PipelineConfig": (
         Rule("--jobs --engine", needs="--sweep"),
