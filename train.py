@@ -10,6 +10,7 @@
   python3 train.py --weights weights/last.pt --quantized pow2 --a-bit 4 --sparsify 10 --acc-bits 20    few spikes
   python3 train.py --epochs 10 --evolve 20                      search over rate, mosaic, ... in 20 trainings (Optuna)
   python3 train.py --resume                                     go on with the run that was cut
+  python3 train.py --processes auto                             in processes instead of threads, where that is faster
   torchrun --nproc_per_node=2 -- train.py -sr --s 0.001         two processes; the first one writes
   torchrun --nnodes=2 --node_rank=0 --master_addr=HOST --master_port=29500 --nproc_per_node=2 -- train.py
                                                                 two machines that see the same folder: 1 on the other
@@ -22,6 +23,7 @@ every stage leaves its own, last-8.pt for the one of 8 bits.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from utils import cli
@@ -47,5 +49,16 @@ def run(config: TrainConfig) -> Record:
     return training.train(config)
 
 
+def command(config: TrainConfig) -> None:
+    """The same from the command line, where ``--processes`` starts several."""
+    if config.processes is None:
+        run(config)
+        return
+    from pipeline import train as training
+
+    flags = cli.without(sys.argv[1:], "--processes")
+    training.train_in_processes(config, [sys.executable, sys.argv[0], *flags])
+
+
 if __name__ == "__main__":
-    cli.main(run, parser())
+    cli.main(command, parser())

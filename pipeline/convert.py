@@ -134,6 +134,8 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
         raise
     cost = spikes_of(session, spiking)
     rows["quantised"]["energy_pj"] = cost.energy.ann_int8
+    if "float" in rows:  # by the same count of true taps as all that is said below
+        rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
     message = [spiking.describe(), *message, *cost_lines(cost), operations_table("where the operations are", cost)]
     shown = dict(measured)

@@ -81,7 +81,8 @@ def line(run: Run) -> str:
     if "weakest_block" in last:
         means = f"the weakest residual block has a mean of {last['weakest_block']:.3g}"
     else:
-        means = f"percent {last['safe_percent']:.2f} is safe now, {last['survivable_percent']:.2f} survivable"
+        safe, signal = last["safe_percent"], last["survivable_percent"]
+        means = f"by them alone percent {safe:.2f} costs next to nothing now, {signal:.2f} keeps half of the signal"
     return f"{', '.join(parts)}\n  sparse: {sparse}; {means}"
 
 

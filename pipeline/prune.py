@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,11 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
         tell_layers(planner.found)
     done = decide(planner)
     record = session.begin(strategy.script)
-    metrics, files, done = cut_in_steps(planner, done)
+    try:
+        metrics, files, done = cut_in_steps(planner, done)
+    except InputError:
+        shutil.rmtree(record.folder, ignore_errors=True)  # nothing came of it
+        raise
     title = ", ".join([strategy.script, *amounts(config, strategy, done.channels)])
     log.info(comparison_table(title, metrics, session.task))
     if done.channels is not None:
@@ -166,6 +171,9 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
             latest = load_checkpoint(files[0]).network
             done = decide(replace(planner, full=latest, step=CutStep(step, total), force=True))  # too late to refuse
         small, columns = measure.columns(done.silenced, done.small)
+        if step == 1:
+            name = session.task.headline
+            planner.check_left(metrics["before"][name], columns[list(columns)[-1]][name])
         last = step == total
         stem = stem_of(session.config, strategy, done.channels) + ("" if last else f"_step{step}")
         files = save(session, small, stem)

@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import build
-from pipeline.session import Session
+from pipeline.session import Session, dataset_of
+from pipeline.training_run import Run
 from utils.config.prune import PruneConfig
 from utils.darknet.counts import count
 from utils.darknet.network import Network
-from utils.data.loader import Batch
+from utils.data.loader import Batch, make_loader
+from utils.pruning.penalty import SparsityPenalty, StrengthSchedule
+from utils.pruning.probe import pushed
 from utils.pruning.recalibrate import recalibrate
+from utils.pruning.sparsity import ENOUGH, prunable, reach_of
+from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
 
 log = logging.getLogger(__name__)
 
+PROBE_STEPS, PROBE_BATCH, PROBE_VALID = 30, 16, 4  # steps, images a step, batches to validate on
+SAYS_SOMETHING = 0.01  # of a headline: under it nothing is measured
 RECALIBRATION_BATCH = 64  # images: statistics of small maps need them
 SECONDS = 1.5  # of timing a batch size
+
+
+def tell_push(run: Run) -> None:
+    """Where a run's push is too weak, what a stronger one costs: a short probe of the network that it starts from.
+
+    Nothing of the run is touched, its random generators included. Untrained networks have nothing to lose yet.
+    """
+    config, task, spec, model = run.config, run.task, run.model.spec, run.model
+    assert config.lr is not None
+    penalty = SparsityPenalty(spec, prunable(spec, config.prune), config.s, StrengthSchedule(config.s_schedule))
+    far = reach_of(penalty, run.update.schedule, config.lr)
+    if not 0 < far < ENOUGH or config.adam or config.wanted_style or spec.neurons or run.group.size > 1:
+        return
+    given = (config, task, run.manifest, spec, run.size)
+    seen, looked_at = dataset_of(*given, cache="off"), dataset_of(*given, images=run.manifest.valid, cache="off")
+    batches = list(islice(make_loader(seen, PROBE_BATCH, workers=0, shuffle=True, seed=config.seed), PROBE_STEPS))
+    valid = list(islice(make_loader(looked_at, RECALIBRATION_BATCH, workers=0), PROBE_VALID))
+    device = run.precision.device
+
+    def headline(net: nn.Module) -> float:
+        found = task.evaluate(net, valid, spec, run.manifest.names, device=device, progress=False)
+        return float(found.record()[task.headline])
+
+    def after(reached: float) -> float:
+        loss = task.loss(spec)
+        return headline(
+            pushed(model, batches, reached, penalty, inputs=lambda batch: task.inputs(batch, device), loss=loss)
+        )
+
+    with torch.random.fork_rng():
+        before = headline(copy.deepcopy(model).eval())
+        if before < SAYS_SOMETHING:
+            return
+        weak, strong = after(far), after(ENOUGH)
+    log.info(
+        "sparse: a probe of %d steps that push as far as the whole run: %s %.4f before, %.4f with s = %g, %.4f with "
+        "s = %.2g; the run has %d steps to make up for it",
+        len(batches), TaskFacts.of(task).score.heading, before, weak, config.s, strong, config.s * ENOUGH / far,
+        run.update.schedule.steps,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Self
 
 from models import build
-from pipeline.pruning_measure import Measure
+from pipeline.pruning_measure import SAYS_SOMETHING, Measure
 from pipeline.session import Session
 from utils.config.prune import AUTO, BlocksConfig, ChannelConfig, PruneConfig, RegularConfig
 from utils.darknet.counts import count, parameters
@@ -31,6 +31,7 @@ from utils.pruning.target import auto_percent, percent_for
 
 log = logging.getLogger(__name__)
 
+SURVIVABLE = 0.5  # of the headline: a cut that leaves less is no start for fine-tuning
 TAYLOR_BATCHES = 20  # of training images, for the gradients
 
 
@@ -210,10 +211,49 @@ class PruningPlanner:
         """The pre-flight, told; |gamma| says nothing about what other scores cut, so only emptied layers stop those."""
         forced = self.channels.force or self.force or self.channels.score != "gamma"
         found = check(self.full, percent=percent, force=forced, **self.rules)
-        log.info("%.0f %% of |gamma| are under 0.01; percent %.2f costs next to nothing, %.2f is survivable, "
-                 "from %.2f on some layer has nothing above the threshold",
+        log.info("%.0f %% of |gamma| are under 0.01; by them alone percent %.2f costs next to nothing, %.2f keeps half "
+                 "of the signal, from %.2f on some layer has nothing above the threshold",
                  100 * found.near_zero, found.safe, found.survivable, found.limit)  # fmt: skip
         return found
+
+    def check_left(self, before: float, left: float) -> None:
+        """Say whether the cut is survivable, by what is left of the headline on recalibrated statistics.
+
+        Args:
+            before: of the network before the cut, on the validation images.
+            left: of the cut one.
+
+        Raises:
+            InputError: less than half of it is left; with the largest percent that was measured to leave more.
+        """
+        heading = self.session.heading
+        if before < SAYS_SOMETHING:
+            log.info("%s %.4f before the cut: too little to say what is survivable", heading, before)
+            return
+        survives = left >= SURVIVABLE * before
+        fact = f"{heading} {left:.4f} of {before:.4f} is left on recalibrated statistics"
+        log.info("%s: %s", fact, "survivable" if survives else "not survivable")
+        if survives or self.session.config.force or self.force:
+            return
+        raise InputError(f"{fact}, so it is not survivable; {self._smaller(before)}, or --force goes on")
+
+    def _smaller(self, before: float) -> str:
+        """What would be survivable, measured."""
+        config = self.session.config
+        if self.strategy.tie is None or not isinstance(config, ChannelConfig) or not isinstance(config.percent, float):
+            return "cut less"
+        log.info("looking for a percent that is survivable")
+        try:
+            percent, trace = auto_percent(
+                self._left, before=before, max_drop=(1 - SURVIVABLE) * before, high=self.step.percent(config.percent)
+            )
+        except InputError:
+            return "no smaller percent is, so make it sparser first: train.py -sr --prune 1"
+        return f"--percent {percent:.2f} is ({self.session.heading} {dict(trace)[percent]:.4f})"
+
+    def _left(self, percent: float) -> float:
+        """The headline of what a percent leaves, on recalibrated statistics."""
+        return self.measure.headline(self.measure.better(self.made(self.full, self.planned(percent)))[0])
 
     def made(self, net: Network, plan: Plan) -> Network:
         """The cut network, constants taken over as ``--beta`` says."""
@@ -246,7 +286,7 @@ class PruningPlanner:
             return self.step.percent(float(config.percent))
         before = self.measure.headline(self.full)
         percent, trace = auto_percent(
-            lambda percent: self.measure.headline(self.measure.better(self.made(self.full, self.planned(percent)))[0]),
+            self._left,
             before=before,
             max_drop=config.max_drop,
             high=self.found.survivable if not config.force else 0.99,

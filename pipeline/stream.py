@@ -73,6 +73,8 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     path = save(session, network)
     rows, measured = _rows(session, sample, network, golden, curve[answer], path)
     rows["quantised"]["energy_pj"] = cost.energy.ann_int8
+    if "float" in rows:
+        rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | _numbers(executor, every, answer)
     message += times(executor, every, network) + cost_lines(cost) + memory(every, network, session.size)
     if before is not None:

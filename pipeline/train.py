@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from models import Darknet
 from pipeline import epoch_report
+from pipeline.init_weights import read_initial
+from pipeline.pruning_measure import tell_push
 from pipeline.quantised_training import checkpoint_of, float_network
-from pipeline.session import WEIGHTS
+from pipeline.session import WEIGHTS, batch_size, image_size
 from pipeline.spiking_training import anneal
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.as_trained import how_of
@@ -23,6 +31,7 @@ from utils.darknet.network import Network, load_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files, write_beside
 from utils.files import hold, holder, names_kept
+from utils.jobs import cores
 from utils.pruning.sparsity import sparsity
 from utils.quantization.fake import FakeQuantised
 from utils.quantization.level_penalty import sparing
@@ -31,17 +40,67 @@ from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
 from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
-from utils.training.device import select_device
+from utils.training.device import select_device, select_precision
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
 from utils.training.loop import EpochResult, train_one_epoch
 from utils.training.resume import Progress, capture, random_state
+from utils.training.workers import Choice, choose, run_workers
 
 log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.15  # of the time, about, when --val-interval is not given
 SPARSITY = ("near_zero", "safe_percent", "survivable_percent", "weakest_block")  # kept in the record
 WHOLE = 0.1  # of the epochs, the last ones, see whole images instead of mosaics
+
+
+def train_in_processes(config: TrainConfig, words: Sequence[str]) -> None:
+    """``--processes``: the same command line in several processes, or in this one where that is as fast.
+
+    Args:
+        config: of the command line.
+        words: it, the interpreter and the script before it; without ``--processes``.
+
+    Raises:
+        InputError: torchrun has started this process already.
+        SystemExit: the processes ended, with the code of the first one.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise InputError("--processes: torchrun starts processes already; leave one of them away")
+    total = cores()
+    if config.processes == "auto":
+        choice = choose_processes(config, total)
+    else:
+        count = int(config.processes or 1)
+        choice = Choice(count, max(1, total // count), "as asked")
+    plural = f"{choice.processes} processes, {choice.threads} threads each" if choice.processes > 1 else "one process"
+    log.info("--processes %s: %s: %s", config.processes, choice.words, plural)
+    if choice.processes == 1:
+        train(replace(config, processes=None, given=tuple(name for name in config.given if name != "processes")))
+        return
+    synced = ["--sync-bn"] if not config.sync_bn else []
+    code = run_workers([*words, *synced], choice.processes, choice.threads)
+    if code:
+        sys.exit(code)
+
+
+def choose_processes(config: TrainConfig, total: int) -> Choice:
+    """What a second's measurement of forward and backward on random images says."""
+    spec = read_initial(config).network.spec
+    device = select_device(config.device)
+    if device.type != "cpu" or spec.neurons or spec.input_frames:
+        return Choice(1, total, "only still images on the processor are measured")
+    model, size = Darknet(spec).to(memory_format=torch.channels_last).train(), image_size(config.size_asked, spec)  # type: ignore[call-overload]
+    precision = select_precision(device)
+
+    def step(images: int) -> None:
+        x = torch.rand(images, spec.channels, *size).to(memory_format=torch.channels_last)
+        model.zero_grad(set_to_none=True)
+        with precision.autocast():
+            outputs = model(x)
+        sum(output.float().square().mean() for output in outputs).backward()
+
+    return choose(step, config.batch_size or batch_size(spec), total)
 
 
 @names_kept()
@@ -53,6 +112,8 @@ def train(config: TrainConfig, followers: Sequence[RunLogger] = ()) -> Record:
     """
     if config.evolve:
         raise InputError("evolve: a search is many trainings; use train.py --evolve")
+    if config.processes:
+        raise InputError("--processes: is for train.py's command line; start that, or leave processes away")
     group = from_environment(timedelta(seconds=config.rank_timeout))
     if not group.is_main:
         logging.getLogger().setLevel(logging.WARNING)
@@ -72,6 +133,8 @@ def train(config: TrainConfig, followers: Sequence[RunLogger] = ()) -> Record:
 def all_epochs(run: Run) -> Record:
     """From where the run is to its end."""
     epoch_report.log_run(run)
+    if run.config.sparse and not run.progress.epochs:
+        tell_push(run)
     for epoch in range(run.progress.epochs, run.config.epochs):
         if epoch == run.stage.end:
             leave_stage(run)

@@ -33,6 +33,7 @@ LACKING = [  # script, the flags, and what the line says
     ("train", "-sr --patience 2", "^-sr and --patience: a network that is made sparse gets worse first"),
     ("train", "--quantized 1 --progressive --patience 2", "^--patience and --progressive: stages share the epochs"),
     ("train", "--sync-bn", "^--sync-bn: acts only with torchrun"),
+    ("train", "--processes 2 --evolve 3", "^--evolve and --processes: a search is many trainings"),
     ("train", "--darknet --quantized 1", "^--quantized and --darknet: its files have no integers"),
     ("train", "--w-bit 0", "^--w-bit: only quantised training has that; add --quantized"),
     ("train", "--range-scale 1", "^--range-scale: only quantised training"),

@@ -143,6 +143,17 @@ def words_of(config: Any, names: Sequence[str] | None = None) -> list[str]:
     return words
 
 
+def without(words: Sequence[str], option: str) -> list[str]:
+    """A command line without a flag and its value."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = word == option and not skip
+    return kept
+
+
 def flag_words(option: str, value: Any) -> list[str]:
     """A flag as it is typed; nothing where its value says that it is not given."""
     if value in (None, "") or value is False:

@@ -39,6 +39,7 @@ _UNCUT = "--sensitivity cuts nothing; leave one of them away"
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "DenseConfig": (
         Rule("--sync-bn --rank-timeout", needs="torchrun"),
+        Rule("--processes", against="--evolve", why="a search is many trainings; leave one of them away"),
         Rule("--s --prune --s-schedule", needs="-sr"),
         Rule("--rect", against="--mosaic", why="batches of --rect are of whole images; leave one of them away"),
         Rule("--rect", against="--multi-scale", why="both choose the size of a batch; leave one of them away"),

@@ -47,6 +47,11 @@ def activations(text: str) -> str:
     return text
 
 
+def processes(text: str) -> str:
+    """The word auto, or a whole number from 1 up."""
+    return text if text == "auto" else str(cli.positive(text))
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     return 1.0 if text in ("1", "1.0") else cli.fraction(text)
@@ -94,6 +99,12 @@ class DenseConfig(RunConfig):
     sync_bn: bool = flag(False, "under torchrun: batch norm over the images of all processes")
     local_rank: int = flag(
         -1, "what older launchers add; torchrun says it otherwise", "--local_rank", "--local-rank", type=int
+    )
+    processes: str | None = flag(
+        None,
+        "train in so many processes of this machine, instead of threads; auto: what a second's measurement says",
+        type=processes,
+        metavar="auto|N",
     )
     rank_timeout: int = flag(
         60, "under torchrun: seconds without an answer after which a process counts as hung", type=cli.positive

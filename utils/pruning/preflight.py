@@ -45,7 +45,8 @@ class Preflight:
     """The judgement of a network; shares are of the prunable channels.
 
     ``safe`` loses next to nothing even before fine-tuning, ``survivable`` is the largest percent that `check` lets
-    through, ``limit`` the largest that leaves every layer something above the threshold.
+    through, as far as gammas tell: what a network survives is measured, on recalibrated statistics, when it is cut.
+    ``limit`` is the largest percent that leaves every layer something above the threshold.
     """
 
     channels: int
@@ -202,8 +203,8 @@ def check(
         return found
     number = {ShortcutRule.KEEP: 0}.get(tie, 1)
     remedy = (
-        f"use --percent {found.survivable:.2f} at most ({found.safe:.2f} costs next to nothing), or make the network "
-        f"sparser first: python3 train.py -sr --s 0.001 --prune {number} --weights <these weights>; --force goes on"
+        f"use --percent {found.survivable:.2f} at most (by |gamma|; {found.safe:.2f} costs next to nothing), or make "
+        f"it sparser first: python3 train.py -sr --s 0.001 --prune {number} --weights <these weights>; --force goes on"
     )
     empty = judged.emptied(plan)
     if empty is not None:

@@ -21,6 +21,7 @@ from utils.pruning.scores import gammas
 log = logging.getLogger(__name__)
 
 TIES = {0: ShortcutRule.KEEP, 1: ShortcutRule.ANY}  # --prune of the channel strategies -> which gammas they can cut
+ENOUGH = 0.5  # a push that moves a gamma less far makes none of them zero
 BLOCKS = 2  # --prune of layer pruning
 
 
@@ -78,13 +79,19 @@ def penalty_of(
         adam: whether steps are AdamW's, whose reach is not known beforehand.
     """
     penalty = SparsityPenalty(spec, prunable(spec, prune), s, StrengthSchedule(s_schedule))
-    strengths = [penalty.strength(step / schedule.steps) for step in range(schedule.steps)]
-    far = reach(1.0, [schedule.rate(i, lr) * strength for i, strength in enumerate(strengths)], schedule.momentum)
+    far = reach_of(penalty, schedule, lr)
     channels = sum(int(mask.sum()) for mask in penalty.masks.values())
     log.info("sparse: %s channels under s = %g, which alone would move a gamma by %.2g", f"{channels:,}", s, far)
-    if far < 0.5 and not adam:
-        log.info("sparse: too little to make a gamma zero; use a larger --s or more --epochs")
+    if 0 < far < ENOUGH and not adam:
+        more = ENOUGH / far
+        log.info("sparse: too little to make a gamma zero; %.1f times the --epochs would, or s = %.2g", more, s * more)
     return penalty
+
+
+def reach_of(penalty: SparsityPenalty, schedule: RateSchedule, lr: float) -> float:
+    """How far a run's push alone moves a gamma."""
+    strengths = [penalty.strength(step / schedule.steps) for step in range(schedule.steps)]
+    return reach(1.0, [schedule.rate(i, lr) * strength for i, strength in enumerate(strengths)], schedule.momentum)
 
 
 def bound(penalty: SparsityPenalty | None, model: nn.Module, schedule: RateSchedule) -> Callable[[int], None] | None:

@@ -17,7 +17,7 @@ BLUE, ORANGE, GREY, GREEN = "#2166ac", "#d6604d", "#9e9e9e", "#1b7837"
 SPARSITY = {
     "near_zero": "|gamma| < 0.01",
     "safe_percent": "safe percent",
-    "survivable_percent": "survivable percent",
+    "survivable_percent": "percent that keeps half of the signal",
     "weakest_block": "mean |gamma| of the weakest block",
 }
 TIMES = ("images_per_second", "wait_share", "seconds", "lr")

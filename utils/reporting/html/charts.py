@@ -11,7 +11,11 @@ from utils.reporting.html.svg import Axis, Bars, Line, axis, bar_chart, histogra
 from utils.reporting.html.words import TINTS, stage
 
 LOSS_TINTS, SCORE_TINTS = (5, 1, 3, 4, 0), (5, 3, 1, 4, 2, 0)  # in this order, again and again; 2 is the teacher's
-SPARSITY = {"near_zero": "|gamma| < 0.01", "safe_percent": "safe to cut", "survivable_percent": "survivable"}
+SPARSITY = {
+    "near_zero": "|gamma| < 0.01",
+    "safe_percent": "safe to cut",
+    "survivable_percent": "half of the signal",
+}
 NAMED = 12  # classes that a chart can name; of more the scores are drawn in order
 Tables = Mapping[str, list[dict[str, Any]]]
 Row = Mapping[str, Any]

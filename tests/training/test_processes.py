@@ -1,0 +1,78 @@
+"""train.py --processes: processes of one machine instead of threads, with the results of one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import train
+from tests.training.test_torchrun import FLAGS, ROOT, environment, place
+from utils import cli
+from utils.darknet.network import load_checkpoint
+from utils.errors import InputError
+from utils.reporting.record import read_record
+from utils.reporting.results import read_rows
+from utils.training.workers import choose, run_workers
+
+__all__ = ["place"]
+
+
+def typed(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment())
+
+
+def test_two_processes_end_in_the_losses_and_weights_of_one(place):
+    words = ["--epochs", "2", "--lr", "0.05", "--no-ema"]
+    for count in ("1", "2"):
+        done = typed(*words, "--processes", count, "--name", count)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"--processes {count}: as asked: " in done.stdout
+    one, two = (read_rows(place / f"runs/train-{count}/results.csv") for count in "12")
+    for a, b in zip(one, two, strict=True):
+        assert b["total"] == pytest.approx(a["total"], rel=1e-3)  # as of torchrun
+    assert "2 processes" in read_record(place / "runs/train-2").device
+    first, second = (load_checkpoint(f"weights/last_{count}.pt").network.state for count in "12")
+    assert float((first["layers.0.conv.weight"] - second["layers.0.conv.weight"]).abs().max()) < 0.02
+
+
+def test_a_mistake_is_one_line_of_one_process_and_ends_all(place):
+    done = typed("--processes", "2", "--weights", "nowhere.pt")
+    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0 and "nowhere.pt" in done.stderr
+
+
+def test_processes_are_chosen_where_a_step_of_a_share_is_faster():
+    def step(slow: float):
+        return lambda images: time.sleep(0.004 * images if torch.get_num_threads() == 1 else slow)
+
+    shared = choose(step(0.05), 8, 2, seconds=0.1)
+    assert (shared.processes, shared.threads) == (
+        2,
+        1,
+    ) and "a step of 8 images takes 50 ms with 2 threads" in shared.words
+    assert choose(step(0.01), 8, 2, seconds=0.1).processes == 1
+    assert choose(step(0.05), 1, 2).processes == 1 and choose(step(0.05), 8, 1).processes == 1
+
+
+def test_the_first_code_that_is_not_0_is_that_of_all():
+    code = "import os, sys, time; time.sleep(0.1); sys.exit(3 if os.environ['RANK'] == '1' else 0)"
+    assert run_workers([sys.executable, "-c", code], 2, 1) == 3
+    assert run_workers([sys.executable, "-c", "import os; assert os.environ['WORLD_SIZE'] == '2'"], 2, 1) == 0
+
+
+def test_it_is_refused_under_torchrun_and_from_python(monkeypatch):
+    config = train.parser().parse_args(["--processes", "2"])
+    with pytest.raises(InputError, match=r"^--processes: is for train.py's command line"):
+        train.run(config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"^--processes: torchrun starts processes already"):
+        train.command(config)
+
+
+def test_the_flag_is_taken_off_a_command_line_with_its_value():
+    words = ["-sr", "--processes", "auto", "--s", "0.1", "--processes=2"]
+    assert cli.without(words, "--processes") == ["-sr", "--s", "0.1"]
