@@ -194,6 +194,13 @@ def tell_unused_keys(spec: ModelSpec, task: Task) -> None:
         log.info("cfg [net]: %s not used; train.py's own flags and defaults apply", ", ".join(unused))
 
 
+def with_label_smoothing(network: Network, share: float) -> Network:
+    """The network with ``label_smooth_eps`` in its [net], in place of what its cfg says."""
+    net = tuple((key, value) for key, value in network.spec.net if key != "label_smooth_eps")
+    spec = replace(network.spec, net=(*net, ("label_smooth_eps", f"{share:g}")))
+    return Network(spec, network.state)
+
+
 def with_length(config: TrainConfig, spec: ModelSpec) -> TrainConfig:
     """The config with the epochs that a cfg's ``max_epochs`` says, where --epochs does not."""
     length = epochs(spec)

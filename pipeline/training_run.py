@@ -19,6 +19,7 @@ from pipeline.init_weights import (
     read_initial,
     tell_unused_keys,
     training_batch,
+    with_label_smoothing,
     with_length,
 )
 from pipeline.quantised_training import LR as QUANTISED_LR
@@ -252,7 +253,7 @@ def loaders(
         InputError: there are more processes than images in a batch.
     """
     share, step = (group.rank, group.size), granularity(spec)
-    augment = task.augmentation(manifest, config.mosaic)
+    augment = task.augmentation(manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
     seen = dataset_of(config, task, manifest, spec, size, augment=augment)
     batch = training_batch(config.batch_size, spec, len(seen))
     if batch < group.size:
@@ -290,6 +291,8 @@ def _sizes(config: TrainConfig, size: tuple[int, int], step: int) -> list[tuple[
 def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
     start = fitted(read, config, task, manifest)
     tell_unused_keys(start.network.spec, task)
+    if config.label_smoothing is not None:  # as a cfg would say it, so that the network remembers
+        start = replace(start, network=with_label_smoothing(start.network, config.label_smoothing))
     halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
     return replace(start, network=initial_gammas(start.network)) if halved else start
 

@@ -182,8 +182,8 @@ class Task(Protocol):
         ``frames``: how a network that takes frames (input=frames) is shown a recording; None where it takes images.
         """
 
-    def augmentation(self, manifest: Manifest, mosaic: float | None) -> Any:
-        """What ``dataset(augment=)`` takes for a training run: the manifest's strengths, ``--mosaic`` where given."""
+    def augmentation(self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0) -> Any:
+        """What ``dataset(augment=)`` takes for a training run: the manifest's strengths, and what flags say."""
 
     def inputs(self, batch: Any, device: torch.device) -> Tensor:
         """What the network takes of a batch: float32 [N, C, H, W], channels last, on the device."""

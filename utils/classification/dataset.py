@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +30,20 @@ class ClassAugment:
 
     ``flip``: share mirrored left to right. ``shift``: of small images, at most, as a share of the side (4 px of 32: He
     et al., CVPR 2016). ``least``: of larger ones, the least share of their area that is cut out (0.08 there; small
-    networks, which underfit, learn better of more).
+    networks, which underfit, learn better of more). ``mixup``, ``cutmix``: of Beta(a, a), by which two images share the
+    result; 0: off, both: one of them, by chance.
     """
 
     flip: float = 0.5
     shift: float = 0.125
     least: float = 0.25
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is made of two."""
+        return bool(self.mixup or self.cutmix)
 
     @classmethod
     def off(cls) -> ClassAugment:
@@ -44,13 +53,18 @@ class ClassAugment:
 
 @dataclass(frozen=True, slots=True)
 class ClassSample:
-    """``image`` uint8 [C, H, W], its class, its number in the dataset."""
+    """``image`` uint8 [C, H, W], its class, its number in the dataset; where two are mixed, the other's class.
+
+    ``share``: of the label, the rest is the other's.
+    """
 
     image: Tensor
     label: int
     index: int
     letterbox: Letterbox
     gaps: tuple[tuple[int, str], ...] = ()
+    other: int = 0
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +72,14 @@ class ClassBatch(Batch):
     """Images with classes: ``labels`` int64 [N]."""
 
     labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedBatch(ClassBatch):
+    """Images of two each: ``others`` int64 [N] are the second ones' classes, ``shares`` float32 [N] the first ones'."""
+
+    others: Tensor
+    shares: Tensor
 
 
 class ClassDataset(ImageFiles):
@@ -101,17 +123,28 @@ class ClassDataset(ImageFiles):
         index, image, original = self.fetch(request.index, gaps)
         box = transforms.fit(original, size, self.how)
         image = changed(image, box, self.augment, rng)
+        other, share = 0, 1.0
+        if self.augment.mixes:
+            partner, second, second_original = self.fetch(int(rng.integers(len(self))), gaps)
+            second = changed(second, transforms.fit(second_original, size, self.how), self.augment, rng)
+            image, share = mixed(image, second, self.augment, rng)
+            other = self.labels[partner]
         pixels = self.as_tensor(image)
-        return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()))
+        return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()), other, share)
 
     def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
         """One batch of samples, at least one."""
-        return ClassBatch(
-            images=transforms.stack([sample.image for sample in samples]),
-            labels=torch.tensor([sample.label for sample in samples]),
-            indices=tuple(sample.index for sample in samples),
-            gaps=tuple(gap for sample in samples for gap in sample.gaps),
-        )
+        parts: dict[str, Any] = {
+            "images": transforms.stack([sample.image for sample in samples]),
+            "labels": torch.tensor([sample.label for sample in samples]),
+            "indices": tuple(sample.index for sample in samples),
+            "gaps": tuple(gap for sample in samples for gap in sample.gaps),
+        }
+        if not self.augment.mixes:
+            return ClassBatch(**parts)
+        others = torch.tensor([sample.other for sample in samples])
+        shares = torch.tensor([sample.share for sample in samples], dtype=torch.float32)
+        return MixedBatch(**parts, others=others, shares=shares)
 
 
 def in_turn(labels: Sequence[int]) -> list[int]:
@@ -145,6 +178,30 @@ def shifted(image: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
         max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)
     ]
     return out
+
+
+def mixed(
+    first: np.ndarray, second: np.ndarray, strength: ClassAugment, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """One image of two, and the share of the first: blended (mixup), or with a part of the second in it (cutmix).
+
+    Sources: Zhang et al., ICLR 2018; Yun et al., ICCV 2019, whose share is that of the pixels that are left.
+    """
+    cut = bool(strength.cutmix) and (not strength.mixup or rng.random() < 0.5)
+    alpha = strength.cutmix if cut else strength.mixup
+    share = float(rng.beta(alpha, alpha))
+    if not cut:
+        blend = share * first.astype(np.float32) + (1 - share) * second.astype(np.float32)
+        return blend.round().astype(np.uint8), share
+    height, width = first.shape[:2]
+    side = math.sqrt(1 - share)
+    y, x = int(rng.integers(height)), int(rng.integers(width))  # the middle of the part, which the border may cut
+    rows = slice(max(0, y - round(height * side / 2)), min(height, y + round(height * side / 2)))
+    columns = slice(max(0, x - round(width * side / 2)), min(width, x + round(width * side / 2)))
+    out = first.copy()
+    out[rows, columns] = second[rows, columns]
+    taken = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return out, 1 - taken / (height * width)
 
 
 def cut_out(image: np.ndarray, least: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.classification import results, show
-from utils.classification.dataset import ClassAugment, ClassBatch, ClassDataset
+from utils.classification.dataset import ClassAugment, ClassBatch, ClassDataset, MixedBatch
 from utils.classification.metrics import (
     TOP,
     ClassAnswers,
@@ -123,6 +123,8 @@ class ClassificationTask:
         """The images of a list or folder with their classes, or recordings of events with theirs."""
         if holds_recordings(images):
             check_plain(images, grey=grey)
+            if isinstance(augment, ClassAugment) and (augment.mixup or augment.cutmix):
+                raise InputError(f"{images}: recordings of events are not mixed; leave --mixup and --cutmix away")
             return EventDataset(
                 images,
                 manifest,
@@ -149,16 +151,21 @@ class ClassificationTask:
             unreadable=unreadable,
         )
 
-    def augmentation(self, manifest: Manifest, mosaic: float | None) -> ClassAugment:
-        """The usual strengths, with the share of mirrored images that the manifest says they stand."""
-        return ClassAugment(flip=manifest.flip)
+    def augmentation(
+        self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> ClassAugment:
+        """The usual strengths, with the share of mirrored images that the manifest says they stand; how they mix."""
+        return ClassAugment(flip=manifest.flip, mixup=mixup, cutmix=cutmix)
 
     def inputs(self, batch: Batch, device: torch.device) -> Tensor:
         """Images in 0..1: float32 [N, C, H, W], channels last, on the device; or frames [N, T, C, H, W]."""
         return as_inputs(batch.images, device)
 
     def loss(self, spec: ModelSpec, mean: Callable[[float], float] | None = None) -> Loss:
-        """Cross entropy, with the smoothing of labels that [net] label_smooth_eps says (0 without)."""
+        """Cross entropy, with the smoothing of labels that [net] label_smooth_eps says (0 without).
+
+        An image that is mixed of two has both classes, by their shares.
+        """
         output = output_of(spec)
         if output.groups > 1:
             raise InputError(
@@ -171,7 +178,14 @@ class ClassificationTask:
 
         def terms(raw: Sequence[Tensor], batch: ClassBatch) -> Mapping[str, Tensor]:
             scores = scores_of(raw, output)
-            return {"total": F.cross_entropy(scores, batch.labels.to(scores.device), label_smoothing=smooth)}
+            labels = batch.labels.to(scores.device)
+            if not isinstance(batch, MixedBatch):
+                return {"total": F.cross_entropy(scores, labels, label_smoothing=smooth)}
+            others, shares = batch.others.to(scores.device), batch.shares.to(scores.device)
+            own, other = (
+                F.cross_entropy(scores, each, label_smoothing=smooth, reduction="none") for each in (labels, others)
+            )
+            return {"total": (shares * own + (1 - shares) * other).mean()}
 
         return terms
 

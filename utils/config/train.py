@@ -115,6 +115,15 @@ class DenseConfig(RunConfig):
     mosaic: float | None = flag(
         None, "share of samples made of four images (default: as --data says, or 1)", type=share
     )
+    mixup: float = flag(
+        0.0, "classes: mix two images, by shares of Beta(ALPHA, ALPHA)", type=cli.non_negative, metavar="ALPHA"
+    )
+    cutmix: float = flag(
+        0.0, "classes: put a part of one image into another, by such shares", type=cli.non_negative, metavar="ALPHA"
+    )
+    label_smoothing: float | None = flag(
+        None, "classes: share of the labels that all classes have (default: the cfg's, or 0)", type=cli.fraction
+    )
     rect: bool = flag(False, "batches of images of similar aspect, without mosaic")
     sparse: bool = flag(False, "push the gammas that pruning can cut towards zero", "-sr", "--sparse")
     s: float = flag(0.001, "strength of that push, an optimizer step", type=cli.non_negative)

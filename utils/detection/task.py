@@ -78,7 +78,11 @@ class DetectionTask:
     pictures = "detections"
     answers = "boxes"
     postprocessing = "decode and NMS"
-    idle: Mapping[str, str] = {}
+    idle: Mapping[str, str] = {
+        "mixup": "an image has boxes of many classes; --mosaic puts four into one",
+        "cutmix": "an image has boxes of many classes; --mosaic puts four into one",
+        "label_smoothing": "classes of boxes are learned each for itself",
+    }
     net_keys: frozenset[str] = frozenset()
     confined = ""
     made: frozenset[str] = frozenset()
@@ -129,7 +133,9 @@ class DetectionTask:
         kept = cast(Cache, cache)
         return DetectionDataset(images, manifest, size, augment=augment, cache=kept, grey=grey, **shared)
 
-    def augmentation(self, manifest: Manifest, mosaic: float | None) -> Augment:
+    def augmentation(
+        self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> Augment:
         """The usual strengths, with what the manifest says its images stand."""
         if mosaic and holds_recordings(manifest.train):
             raise InputError("--mosaic: four recordings side by side are no recording; leave it away")

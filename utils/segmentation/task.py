@@ -73,6 +73,9 @@ class SegmentationTask:
         "agnostic_nms": "every pixel has one class",
         "classes": "every pixel has one class",
         "mosaic": "pictures are moved and scaled with their masks instead",
+        "mixup": "every pixel has one class",
+        "cutmix": "every pixel has one class",
+        "label_smoothing": "the pixels of a class are many, and sure",
         "t_data": "a teacher of masks judges the labelled pictures",
     }
     net_keys: frozenset[str] = frozenset()
@@ -129,7 +132,9 @@ class SegmentationTask:
             unreadable=unreadable,
         )
 
-    def augmentation(self, manifest: Manifest, mosaic: float | None) -> Jitter:
+    def augmentation(
+        self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> Jitter:
         """The usual strengths, with the share of mirrored images that the manifest says they stand."""
         return Jitter(flip=manifest.flip, scale=manifest.scale)
 
