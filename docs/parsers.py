@@ -18,6 +18,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "-m utils.data": "utils/data/__main__.py",
+    "-m utils.darknet.import": "utils/darknet/import.py",
     "-m utils.spiking.surgery": "utils/spiking/surgery.py",
     "-m darkspike.dashboard": "darkspike/dashboard.py",
     "-m darkspike.recipe": "darkspike/recipe.py",

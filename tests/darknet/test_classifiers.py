@@ -175,6 +175,9 @@ PUBLISHED = {  # torchvision's page of each model; ResNets of CIFAR: counted out
     "classes/cifar-resnet18": 11_173_962,
     **{f"classes/cifar-resnet{n}": 272_474 + (n - 20) // 6 * 97_216 for n in (32, 44, 56, 110)},
     "cifar-resnet20": 272_474,
+    # of Fast-SNN's CIFAR networks, without the biases that a batch norm behind them takes away
+    "classes/cifar-alexnet": 11_736_298,
+    "classes/cifar-vgg11": 34_446_410,
 }
 
 
@@ -206,6 +209,8 @@ def narrow(spec: s.ModelSpec, side: int) -> s.ModelSpec:
         ("resnet34", 64),
         ("cifar-resnet18", 32),
         ("cifar-resnet32", 32),
+        ("cifar-alexnet", 32),
+        ("cifar-vgg11", 32),
     ],
 )
 def test_shipped_classifiers_are_integers_near_the_float_network_and_spikes_equal_to_them(name, side):

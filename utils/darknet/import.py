@@ -1,0 +1,98 @@
+"""A state dict that torchvision published as a network of ours: tensors are found by name.
+
+  python3 -m utils.darknet.import resnet18.pth --cfg cfg/classes/resnet18.cfg --names imagenet.names
+  python3 -m utils.darknet.import vgg16.safetensors --cfg cfg/classes/vgg16.cfg --out weights/vgg16.pt
+
+Reads resnet18, resnet34, alexnet, vgg16 and their like; nothing in a file is executed. The pictures' mean and deviation
+go into the first convolution, so that the network takes pictures in 0..1 as all of ours do; --mean 0 --std 1 leaves
+the weights as they are. What comes out starts test.py, detect.py, train.py -pt, pruning and quantisation.
+"""
+
+# ruff: noqa: N999  # the name by which it is called; what it does stands in foreign_state.py
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from utils.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    flags = argparse.ArgumentParser(
+        prog="python3 -m utils.darknet.import",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add_argument("state", type=Path, help="a state dict, .pth or .safetensors")
+    flags.add_argument("--cfg", type=Path, required=True, help="its structure; it is only read")
+    flags.add_argument("--names", type=Path, default=None, help="a file of its classes, one a line (default: none)")
+    flags.add_argument("--out", type=Path, default=None, help="the new file (default: weights/STATE.pt)")
+    flags.add_argument("--mean", type=float, nargs="+", default=None, help="of its pictures in 0..1 (ImageNet's)")
+    flags.add_argument("--std", type=float, nargs="+", default=None, help="their deviation (ImageNet's)")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; the exit code is 2 when the input is wrong."""
+    args = parser().parse_args(arguments)
+    try:
+        return run(args)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"{error.filename}: {error.strerror}; make room or allow it, then run this again\n")
+        return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write, say what was made.
+
+    Raises:
+        InputError: the file, the cfg or the names do not belong together.
+    """
+    from utils.darknet.cfg import read_cfg  # here, since --help needs no torch
+    from utils.darknet.foreign_state import MEAN, STD, as_network, read_state
+    from utils.darknet.heads import class_count
+    from utils.darknet.network import Checkpoint, save_checkpoint
+    from utils.files import take
+
+    spec = read_cfg(args.cfg)
+    mean, std = _three(args.mean, MEAN, "--mean", spec.channels), _three(args.std, STD, "--std", spec.channels)
+    if min(std) <= 0:
+        raise InputError(f"--std: {min(std):g} must be above 0; leave it away for ImageNet's")
+    network = as_network(read_state(args.state), spec, str(args.state), mean, std)
+    names: tuple[str, ...] = ()
+    if args.names:
+        names = tuple(line.strip() for line in args.names.read_text(encoding="utf-8").splitlines() if line.strip())
+        if len(names) != class_count(spec):
+            raise InputError(f"{args.names}: {len(names)} names, {args.cfg} has {class_count(spec)} classes; name each")
+    target = args.out or Path("weights") / f"{args.state.stem}.pt"
+    (path,) = (target,) if args.out else take(target)
+    if path.exists():
+        raise InputError(f"{path}: exists already; choose another --out")
+    meta = {"from": str(args.state), "size": [spec.height, spec.width], "resize": spec.resize_here}
+    save_checkpoint(path, Checkpoint(network, names, meta=meta))
+    params = sum(tensor.numel() for key, tensor in network.state.items() if "running" not in key)
+    sys.stdout.write(f"{path}: {len(spec.kernels)} layers with weights, {params:,} parameters, found by name\n")
+    return 0
+
+
+def _three(given: list[float] | None, usual: tuple[float, ...], flag: str, channels: int) -> tuple[float, ...]:
+    """One number a channel; a single one stands for all."""
+    values = tuple(given) if given is not None else usual
+    values = values * channels if len(values) == 1 else values
+    if len(values) != channels:
+        raise InputError(
+            f"{flag}: {len(values)} numbers, the cfg's pictures have {channels} channels; give one or {channels}"
+        )
+    if not all(abs(value) < 1e6 for value in values):
+        raise InputError(f"{flag}: {values} must be finite numbers; leave it away for ImageNet's")
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())
