@@ -48,6 +48,7 @@ class SequenceTask:
     idle: Mapping[str, str] = {
         **dict.fromkeys(("img_size", "resize", "gray_scale", "mosaic", "rect", "multi_scale"), PICTURE),
         **dict.fromkeys(("iou_thres", "conf_thres", "agnostic_nms", "classes"), "there are no boxes"),
+        **dict.fromkeys(("mixup", "cutmix", "label_smoothing"), "steps of two sequences are of no one class"),
         "cache": "pictures are always kept in memory, and sums are made",
         "sparse": "pruning has no rule for what comes back from the step before",
         "kd": "a teacher has nothing to say about a sequence yet",
@@ -126,7 +127,9 @@ class SequenceTask:
         steps = frames.steps if frames else 0
         return make_dataset(manifest, images, order, steps=steps, channels=channels, seed=seed, unreadable=unreadable)
 
-    def augmentation(self, manifest: Manifest, mosaic: float | None) -> bool:
+    def augmentation(
+        self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> bool:
         """None."""
         return False
 
