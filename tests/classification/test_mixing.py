@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.tasks import TASKS, check_idle, task_of
+from pipeline.tasks import check_idle, task_of
 from tests.classification.test_data import write_set
 from tests.classification.test_scripts import CFG, run
 from utils.classification.dataset import ClassAugment, ClassDataset, mixed
@@ -15,7 +15,9 @@ from utils.classification.open_data import open_data
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import load_checkpoint
 from utils.data.dataset import SampleRequest
+from utils.detection.task import DetectionTask
 from utils.errors import InputError
+from utils.segmentation.task import SegmentationTask
 
 STILL = {"flip": 0.0, "shift": 0.0, "least": 1.0}
 BLACK, WHITE = np.zeros((12, 20, 3), np.uint8), np.full((12, 20, 3), 240, np.uint8)
@@ -84,8 +86,8 @@ def test_flags_mix_and_smooth_and_the_network_remembers(tmp_path, monkeypatch):
     assert [value for key, value in spec.net if key == "label_smooth_eps"] == ["0.25"]
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("task", [DetectionTask(), SegmentationTask()], ids=lambda task: task.name)
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "label_smoothing"])
 def test_tasks_of_many_classes_a_picture_refuse_to_mix(task, name):
-    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: cannot act in {task}"):
-        check_idle(TASKS[task], (name,))
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: cannot act in {task.name}"):
+        check_idle(task, (name,))
