@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.init_weights import budget_of, with_data
-from pipeline.tasks import TASKS, task_of
+from pipeline.tasks import task_of
 from utils.classification.dataset import ClassDataset
 from utils.classification.sample import prepare_sample
+from utils.classification.task import ClassificationTask
 from utils.config.as_trained import data_as_trained, data_of_task
 from utils.config.pipeline import PipelineConfig
 from utils.config.train import TrainConfig
@@ -20,7 +21,9 @@ from utils.darknet.cfg import read_cfg
 from utils.data.manifest import read_manifest
 from utils.data.sample_scenes import Recipe, materials
 from utils.data.sample_set import ROOT
+from utils.detection.task import DetectionTask
 from utils.errors import InputError
+from utils.segmentation.task import SegmentationTask
 from utils.spiking.spike_schedule import check_spiking_spec
 
 WHEELS = ROOT / ".wheels"
@@ -74,6 +77,6 @@ def test_data_that_somebody_says_is_never_replaced(tmp_path):
     unsaid = TrainConfig()
     assert data_as_trained(unsaid, str(tmp_path), "a.pt", task).data == str(tmp_path)
     assert data_as_trained(unsaid, "", "a.pt", task).data == "data/digit-classes.data"
-    assert {each.sample for each in TASKS.values()} == {
+    assert {each.sample for each in (DetectionTask(), ClassificationTask(), SegmentationTask())} == {
         f"data/{name}.data" for name in ("digits", "digit-classes", "digit-masks")
     }
