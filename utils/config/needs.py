@@ -54,7 +54,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "--w-bit --a-bit --bits-map --BN_Fold --learn-scales --progressive --sparsify --acc-bits --no-equalise "
             "--range-scale",
             needs="--quantized | --FPGA",
-            why="only quantised training has that; add --quantized google, dorefa or pow2",
+            why="only quantised training has that; add --quantized google, dorefa, pow2 or apot",
         ),
         Rule(
             "--darknet",

@@ -62,7 +62,7 @@ class PipelineConfig(RunConfig):
         None, f"bits of the activations, 2 to 8; where they lose too much, more (default: {A_BIT})", type=int
     )
     style: str | None = flag(
-        None, "of the integers: google, pow2, with --qat also dorefa (default: google)", type=style
+        None, "of the integers: google, pow2, with --qat also dorefa, apot (default: google)", type=style
     )
     qat: bool = flag(False, "train for the integers, as long as after the cut, instead of calibrating them")
     target: str = flag(
@@ -84,5 +84,5 @@ class PipelineConfig(RunConfig):
         Scheme(w_bit=self.w_bit, a_bit=self.a_bit or A_BIT)
         if self.style == "":
             raise InputError("--style -1: a chain ends in integers; --until finetuned ends before them")
-        if self.style == "dorefa" and not self.qat:
-            raise InputError("--style dorefa: has to be trained; add --qat")
+        if self.style in ("dorefa", "apot") and not self.qat:
+            raise InputError(f"--style {self.style}: has to be trained; add --qat")

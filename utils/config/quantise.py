@@ -24,6 +24,8 @@ MAX_DROP = 0.01
 
 def style(text: str) -> str:
     """A style's name, or the number that the older tool gave it."""
+    if text == "apot":
+        raise argparse.ArgumentTypeError("apot has to be trained: train.py --quantized apot")
     if text in ("2", "dorefa"):
         raise argparse.ArgumentTypeError("dorefa has to be trained: train.py --quantized dorefa")
     if text in UNTRAINED:

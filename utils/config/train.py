@@ -25,6 +25,12 @@ TRIALS = 20
 TRAINERS = ("bptt", "fptt")
 SCHEDULES = ("constant", "decay")
 SERVICES = ("tensorboard", "wandb", "mlflow")
+FLOAT = 32  # bits of a first stage: the floats that a run starts from
+# What the commands of Fast-SNN (Hu et al., TPAMI 2023) say of its CIFAR networks: APoT, clips that learn, 0.04 for each
+# stage of 4, 3 and 2 bits from the one before.
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "fast-snn": {"quantized": "apot", "learn_scales": True, "progressive": (32, 4, 3, 2), "lr": 0.04}
+}
 NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the reference counts; "": off
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
 
@@ -190,7 +196,7 @@ class DenseConfig(RunConfig):
 class QuantisedConfig(DenseConfig):
     """The flags of quantised training."""
 
-    quantized: str | None = flag(None, "train for integers: google (1), dorefa (2) or pow2", type=style)
+    quantized: str | None = flag(None, "train for integers: google (1), dorefa (2), pow2 or apot", type=style)
     fpga: bool = flag(False, "scales that are powers of two; the same as --quantized pow2", "--FPGA")
     bn_fold: bool = flag(False, "quantise folded weights (pow2: always)", "--BN_Fold", "--BN_Flod")
     w_bit: int | None = flag(None, f"{W_HELP} (default: {W_BIT})", type=int)
@@ -215,8 +221,19 @@ class QuantisedConfig(DenseConfig):
         metavar="BITS",
     )
 
+    recipe: str | None = flag(
+        None, "fast-snn: apot with learned clips, in stages of 32 4 3 2 bits, at its rate", choices=[*RECIPES]
+    )
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any], usual: Mapping[str, Any]) -> Self:
+        """As everybody's; a recipe says what nobody says otherwise."""
+        return super().from_given({**RECIPES.get(str(given.get("recipe")), {}), **given}, usual)
+
     def check_values(self) -> None:
         """Bits and ranges that no scheme has; a file of bits and the stages say theirs later."""
+        if self.progressive and self.progressive[0] == FLOAT and not self.weights and not self.resume:
+            raise InputError("--progressive 32: floats come first; train them, then give them with --weights")
         super().check_values()
         bits = {name: getattr(self, name) for name in ("w_bit", "a_bit") if getattr(self, name) is not None}
         Scheme(acc_bits=self.acc_bits, range_scale=self.range_scale, **bits)

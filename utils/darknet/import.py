@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 2 when the input is wrong."""
     args = parser().parse_args(arguments)
     try:
-        return run(args)
+        return run(**vars(args))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -48,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def run(args: argparse.Namespace) -> int:
-    """Read, write, say what was made.
+def run(
+    state: Path, cfg: Path, names: Path | None, out: Path | None, mean: list[float] | None, std: list[float] | None
+) -> int:
+    """Read, write, say what was made; the arguments are the flags.
 
     Raises:
         InputError: the file, the cfg or the names do not belong together.
@@ -60,22 +62,21 @@ def run(args: argparse.Namespace) -> int:
     from utils.darknet.network import Checkpoint, save_checkpoint
     from utils.files import take
 
-    spec = read_cfg(args.cfg)
-    mean, std = _three(args.mean, MEAN, "--mean", spec.channels), _three(args.std, STD, "--std", spec.channels)
-    if min(std) <= 0:
-        raise InputError(f"--std: {min(std):g} must be above 0; leave it away for ImageNet's")
-    network = as_network(read_state(args.state), spec, str(args.state), mean, std)
-    names: tuple[str, ...] = ()
-    if args.names:
-        names = tuple(line.strip() for line in args.names.read_text(encoding="utf-8").splitlines() if line.strip())
-        if len(names) != class_count(spec):
-            raise InputError(f"{args.names}: {len(names)} names, {args.cfg} has {class_count(spec)} classes; name each")
-    target = args.out or Path("weights") / f"{args.state.stem}.pt"
-    (path,) = (target,) if args.out else take(target)
+    spec = read_cfg(cfg)
+    means, deviations = _three(mean, MEAN, "--mean", spec.channels), _three(std, STD, "--std", spec.channels)
+    if min(deviations) <= 0:
+        raise InputError(f"--std: {min(deviations):g} must be above 0; leave it away for ImageNet's")
+    network = as_network(read_state(state), spec, str(state), means, deviations)
+    classes: tuple[str, ...] = ()
+    if names:
+        classes = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+        if len(classes) != class_count(spec):
+            raise InputError(f"{names}: {len(classes)} names, {cfg} has {class_count(spec)} classes; name each")
+    (path,) = (out,) if out else take(Path("weights") / f"{state.stem}.pt")
     if path.exists():
         raise InputError(f"{path}: exists already; choose another --out")
-    meta = {"from": str(args.state), "size": [spec.height, spec.width], "resize": spec.resize_here}
-    save_checkpoint(path, Checkpoint(network, names, meta=meta))
+    meta = {"from": str(state), "size": [spec.height, spec.width], "resize": spec.resize_here}
+    save_checkpoint(path, Checkpoint(network, classes, meta=meta))
     params = sum(tensor.numel() for key, tensor in network.state.items() if "running" not in key)
     sys.stdout.write(f"{path}: {len(spec.kernels)} layers with weights, {params:,} parameters, found by name\n")
     return 0

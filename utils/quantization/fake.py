@@ -32,7 +32,7 @@ from utils.quantization.activation_qparams import (
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.fakeconv import FakeConv, FakeSum
 from utils.quantization.integer import IntegerNetwork
-from utils.quantization.lower import QuantisedNetwork, lower, weight_bits
+from utils.quantization.lower import QuantisedNetwork, additive_bits, lower, weight_bits
 from utils.quantization.observers import EDGE_PACE, WEIGHT_PACE, EdgeScale
 from utils.quantization.scheme import Scheme
 from utils.quantization.ste import level_sum
@@ -99,7 +99,10 @@ class FakeQuantised(nn.Module):
         self.frozen: Tensor
         self.seen: Tensor
         self.counts = dict(start.counts)
-        power, keeps = scheme.style == "pow2", (scheme.style != "google" or scheme.range_scale != 1) and not learn
+        power, keeps = (
+            scheme.style == "pow2",
+            (scheme.style not in ("google", "apot") or scheme.range_scale != 1) and not learn,
+        )
         self.edges, self.charges, self.layers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for group in self.traced.members():
             given = group == self.traced.group[-1] or group in self.traced.gates
@@ -258,6 +261,7 @@ class FakeQuantised(nn.Module):
             learn=self.learn,
             share=self._share(layer),
             acc_bits=self.scheme.acc_bits,
+            additive=additive_bits(self._folded, i, self.scheme),
         )
 
     def _share(self, layer: s.Conv) -> float:

@@ -9,9 +9,18 @@ from utils.darknet import spec as s
 from utils.darknet.modules import conv_and_bn, convolve
 from utils.darknet.shortcuts import source_shares
 from utils.quantization.activation_qparams import QParams
-from utils.quantization.observers import Scale
+from utils.quantization.apot import magnitudes, nearest_level, rounded_weight
+from utils.quantization.observers import FACTORS, Scale
 from utils.quantization.ste import learn_quantise, next_power, round_straight
-from utils.quantization.weights import LARGEST_BIAS, LEAST_RAISE, best_power, weight_levels, weight_scales
+from utils.quantization.weights import (
+    LARGEST_BIAS,
+    LEAST_RAISE,
+    SHARES,
+    SMALLEST_SHARE,
+    best_power,
+    weight_levels,
+    weight_scales,
+)
 
 SMALLEST_UNIT = 1e-30  # of an accumulator over its input's; a channel under it is dead
 SMALLEST_GAIN = 2.0**-40  # of batch norm; a channel under it is dead, and dividing by 0 would make it NaN
@@ -30,6 +39,8 @@ class FakeConv(nn.Module):
     only. (Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018, section 3.2.2, arXiv
     1806.08342.)
 
+    In style apot the levels of ``additive`` bits are sums of two powers of two, on one scale for the layer (`apot`).
+
     With ``acc_bits`` the scales in use are raised, in training and after it, until no input whatever can overflow an
     accumulator of so many bits: the bound of `weights.fit_accumulator`, on what batch norm makes of the layer now. What
     follows the weights or learns is the scale before that.
@@ -46,9 +57,10 @@ class FakeConv(nn.Module):
         learn: bool,
         share: float,
         acc_bits: int | None = None,
+        additive: int | None = None,
     ) -> None:
         super().__init__()
-        self.layer, self.bits, self.share = layer, bits, share
+        self.layer, self.bits, self.share, self.additive = layer, bits, share, additive
         self.room = None if acc_bits is None else 2 ** (acc_bits - 1) - 1
         self.dorefa, self.fold = style == "dorefa", fold and layer.bn
         self.conv, self.bn = conv_and_bn(layer, in_channels)
@@ -90,6 +102,9 @@ class FakeConv(nn.Module):
         weight = self._weight()
         nothing = torch.zeros(len(weight), dtype=torch.float64)
         per = "google" if len(self.steps.scale) > 1 or len(weight) == 1 else "dorefa"
+        if self.additive:
+            self.steps.scale.copy_(self._searched(weight.float()))
+            return
         found = weight_scales(weight.float(), nothing, 1.0, self.bits, per)[: len(self.steps.scale)]
         if self.steps.power and not self.steps.learn:
             found = found.new_tensor([best_power(weight, float(found), self.bits)])
@@ -101,6 +116,11 @@ class FakeConv(nn.Module):
         if self.steps.power and self.steps.follows:
             present = float(self.steps.step())
             self.steps.scale.fill_(best_power(self._weight(), present, self.bits, stay=present))
+        elif self.steps.follows and self.additive:
+            weight = self._weight()
+            factors = torch.tensor(FACTORS, device=weight.device)
+            errors = [self._error(weight, self.steps.scale * factor) for factor in factors]
+            self.steps.scale.mul_(factors[int(torch.stack(errors).argmin())].pow(pace))
         elif self.steps.follows:
             top = weight_levels(self.bits)
             self.steps.look(self._weight().reshape(len(self.steps.scale), -1), -top, top)
@@ -175,6 +195,8 @@ class FakeConv(nn.Module):
 
     def _levels(self, weight: Tensor, step: Tensor) -> Tensor:
         """Integers in the weight's own float32, as in training; not for gradients."""
+        if self.additive:
+            return nearest_level(weight / step.view(-1, 1, 1, 1), self.additive)
         top = weight_levels(self.bits)
         return (weight / step.view(-1, 1, 1, 1) + 0.5).floor_().clamp_(-top, top)
 
@@ -204,6 +226,16 @@ class FakeConv(nn.Module):
             raised = torch.where(over > 1, step * over.clamp_min(LEAST_RAISE), step).float()
             step = next_power(raised) if self.steps.power else raised
 
+    def _searched(self, weight: Tensor) -> Tensor:
+        """The scale of least squared error on additive levels, [1]."""
+        assert self.additive is not None
+        largest = weight.abs().max().clamp_min(torch.finfo(torch.float32).tiny) / magnitudes(self.additive)[-1]
+        scales = largest * torch.linspace(1, SMALLEST_SHARE, SHARES, device=weight.device)
+        return scales[torch.stack([self._error(weight, scale.view(1)) for scale in scales]).argmin()].view(1)
+
+    def _error(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return (self._levels(weight, scale) * scale.view(-1, 1, 1, 1) - weight).square().sum()
+
     def _own_step(self, weight: Tensor) -> Tensor:
         """The scales by the weights alone."""
         if self.steps.fixed:
@@ -213,6 +245,9 @@ class FakeConv(nn.Module):
 
     def _rounded(self, weight: Tensor, step: Tensor) -> Tensor:
         top, step = weight_levels(self.bits), step.view(-1, 1, 1, 1)
+        if self.additive:
+            scale = self.steps.scale.view(-1, 1, 1, 1)
+            return rounded_weight(weight, scale, step, self.additive, learn=self.steps.learn)
         if self.steps.learn:
             return learn_quantise(weight, self.steps.scale.view(-1, 1, 1, 1), step, -top, top)
         return round_straight(weight, step, top)

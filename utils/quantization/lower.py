@@ -16,6 +16,7 @@ from utils.darknet.ops import facts, rule
 from utils.darknet.shapes import channels
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
+from utils.quantization.apot import MOST, stored_bits
 from utils.quantization.exact_conv import accumulator_bounds, width_of
 from utils.quantization.gains import GAIN_BITS, gain_shift, make_requantiser, reduce
 from utils.quantization.histogram import shortcut_shares
@@ -161,12 +162,29 @@ FORMS: dict[type[s.Layer], Callable[[Any, int], s.Layer]] = {
 
 
 def weight_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int:
-    """Weight bits of layer ``i``: its own, or those of outer and depthwise layers, or everybody's."""
+    """Weight bits of layer ``i``: its own, or those of outer and depthwise layers, or everybody's.
+
+    In style apot those of its levels as whole numbers, which are a few more than those of their code.
+    """
+    bits = additive_bits(spec, i, scheme)
+    if bits is not None:
+        return stored_bits(bits)
     own = scheme.own_bits(i)
     if own:
         return own[0]
-    fragile = i in outer_layers(spec) or i in depthwise_layers(spec)
-    return max(scheme.outer_bit, scheme.w_bit) if fragile else scheme.w_bit
+    return max(scheme.outer_bit, scheme.w_bit) if _fragile(spec, i) else scheme.w_bit
+
+
+def additive_bits(spec: s.ModelSpec, i: int, scheme: Scheme) -> int | None:
+    """Bits of the code of layer ``i``'s weights where they are sums of two powers of two; None where they are not."""
+    own = scheme.own_bits(i)
+    bits = own[0] if own else scheme.w_bit
+    plain = scheme.style != "apot" or bits > MOST or (own is None and _fragile(spec, i))
+    return None if plain else bits
+
+
+def _fragile(spec: s.ModelSpec, i: int) -> bool:
+    return i in outer_layers(spec) or i in depthwise_layers(spec)
 
 
 def lower_conv(

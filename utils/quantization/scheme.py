@@ -8,8 +8,9 @@ from typing import Any
 from utils.errors import InputError
 
 RANGE_METHODS = ("mse", "percentile", "minmax", "cosine")
-STYLES = ("google", "dorefa", "pow2")
+STYLES = ("google", "dorefa", "pow2", "apot")
 BITS = (*range(2, 9), 16)
+MOST_APOT = 5  # bits of a weight that two powers of two make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Scheme:
 
     Args:
         style: "google": a weight scale for each output channel; "dorefa": one for each layer; "pow2": one for each
-            layer, and every scale, of activations too, is a power of two, so that requantising is a shift.
+            layer, and every scale, of activations too, is a power of two, so that requantising is a shift; "apot": one
+            for each layer, and weights are sums of two powers of two (`apot`), by training only.
         w_bit: weight bits of all layers but the outer and the depthwise ones.
         a_bit: bits of every activation edge; the image always has 8.
         outer_bit: weight bits, if more, of the layers that read the image, of the heads and of depthwise layers; they
@@ -58,6 +60,10 @@ class Scheme:
                 _check_bits(f"--bits: layer {i}", bits)
         if self.style not in STYLES:
             raise InputError(f"--quantized: {self.style!r} is unknown; use one of {', '.join(STYLES)}")
+        if self.style == "apot" and self.w_bit > MOST_APOT:
+            raise InputError(
+                f"--w-bit: {self.w_bit} bits in style apot, which adds two powers of two; use 2 to {MOST_APOT}"
+            )
         if self.acc_bits is not None and not 12 <= self.acc_bits <= 32:
             raise InputError(f"--acc-bits: {self.acc_bits} bits; use 12 to 32")
         if self.ranges not in RANGE_METHODS:

@@ -15,6 +15,7 @@ from utils.quantization.scheme import BITS, Scheme
 from utils.task import Task, main_columns
 
 STAGES = (8, 4, 3, 2)
+FLOAT = 32  # bits of the stage that comes before all others: the float network that a run starts from
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def stages_of(epochs: int, progressive: Sequence[int] | None, wanted: Scheme | N
     """
     if progressive is None or wanted is None:
         return (BitStage(0, epochs),)
-    found = _falling(progressive or STAGES, wanted)
+    found = _falling(_below_float(progressive) or STAGES, wanted)
     if len(found) == 1:
         raise InputError(
             f"--progressive: {wanted.w_bit}-bit weights, {wanted.a_bit}-bit activations are its first stage already; "
@@ -85,7 +86,7 @@ def wanted_bits(
 ) -> tuple[int, int]:
     """Bits of weights and activations in the end; those that nobody names are the last stage's, or as ``usual``."""
     if progressive is not None and w_bit is None and a_bit is None:
-        last = (progressive or STAGES)[-1]
+        last = (_below_float(progressive) or STAGES)[-1]
         usual = (last, last)
     return (usual[0] if w_bit is None else w_bit, usual[1] if a_bit is None else a_bit)
 
@@ -137,6 +138,11 @@ def stage_rows(results: Sequence[Mapping[str, Any]], task: Task) -> list[list[st
         scores = [f"{row[column.name]:.{column.digits}f}" for column in told]
         rows.append([str(n + 1), *map(str, bits), *scores, row["weights"]])
     return rows
+
+
+def _below_float(asked: Sequence[int]) -> Sequence[int]:
+    """The stages behind a first one of 32 bits, which is the float network that a run starts from."""
+    return asked[1:] if asked and asked[0] == FLOAT else asked
 
 
 def _falling(asked: Sequence[int], wanted: Scheme) -> list[tuple[int, int, int]]:

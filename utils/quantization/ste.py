@@ -8,6 +8,7 @@ Source: Bengio et al., Estimating or Propagating Gradients Through Stochastic Ne
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,6 +55,18 @@ def round_straight(x: Tensor, scale: Tensor, top: int) -> Tensor:
     return passed + (level * step - passed).detach()
 
 
+def round_levels(x: Tensor, scale: Tensor, level: Tensor, top: int) -> Tensor:
+    """As `round_straight`, on levels that are found already; ``top`` is the highest of them."""
+    step = scale.detach()
+    passed = x * (x.detach().abs() <= (top + 0.5) * step).to(x.dtype)
+    return passed + (level * step - passed).detach()
+
+
+def learn_levels(x: Tensor, scale: Tensor, step: Tensor, level: Tensor, top: int) -> Tensor:
+    """As `learn_quantise`, on levels that are found already; what learns is the clip, ``top`` steps wide."""
+    return _LearnedLevels.apply(x, scale, step.detach(), level, top)
+
+
 def level_sum(x: Tensor, y: Tensor, unit: float) -> Tensor:
     """The sum of |y| / unit in float32, as a term of a loss that wants fewer of them.
 
@@ -94,6 +107,22 @@ class _Fake(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
         (inside,) = ctx.saved_tensors
         return given[0] * inside, None, None, None
+
+
+class _LearnedLevels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, step: Tensor, level: Tensor, top: int) -> Tensor:
+        ctx.save_for_backward(x / step, level)
+        ctx.top, ctx.shape = top, scale.shape
+        return level * step
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        ratio, level = ctx.saved_tensors
+        inside = ratio.abs() <= ctx.top
+        moved = given[0] * torch.where(inside, level - ratio, ctx.top * ratio.sign())
+        values = ratio.numel() // math.prod(ctx.shape)
+        return given[0] * inside, moved.sum_to_size(ctx.shape) / math.sqrt(values * ctx.top), None, None, None
 
 
 class _LevelSum(torch.autograd.Function):
