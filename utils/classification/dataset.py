@@ -75,7 +75,7 @@ class ClassBatch(Batch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixedBatch(ClassBatch):
+class BlendedBatch(ClassBatch):
     """Images of two each: ``others`` int64 [N] are the second ones' classes, ``shares`` float32 [N] the first ones'."""
 
     others: Tensor
@@ -144,7 +144,7 @@ class ClassDataset(ImageFiles):
             return ClassBatch(**parts)
         others = torch.tensor([sample.other for sample in samples])
         shares = torch.tensor([sample.share for sample in samples], dtype=torch.float32)
-        return MixedBatch(**parts, others=others, shares=shares)
+        return BlendedBatch(**parts, others=others, shares=shares)
 
 
 def in_turn(labels: Sequence[int]) -> list[int]:

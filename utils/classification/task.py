@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.classification import results, show
-from utils.classification.dataset import ClassAugment, ClassBatch, ClassDataset, MixedBatch
+from utils.classification.dataset import BlendedBatch, ClassAugment, ClassBatch, ClassDataset
 from utils.classification.metrics import (
     TOP,
     ClassAnswers,
@@ -179,7 +179,7 @@ class ClassificationTask:
         def terms(raw: Sequence[Tensor], batch: ClassBatch) -> Mapping[str, Tensor]:
             scores = scores_of(raw, output)
             labels = batch.labels.to(scores.device)
-            if not isinstance(batch, MixedBatch):
+            if not isinstance(batch, BlendedBatch):
                 return {"total": F.cross_entropy(scores, labels, label_smoothing=smooth)}
             others, shares = batch.others.to(scores.device), batch.shares.to(scores.device)
             own, other = (
