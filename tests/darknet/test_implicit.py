@@ -145,7 +145,7 @@ def test_a_shift_by_something_else_is_refused(wrong, line):
 
 
 def test_sections_that_put_learned_channels_beside_a_map_are_refused_by_name():
-    with pytest.raises(InputError, match=r"\[implicit_cat\] puts learned channels beside"):
+    with pytest.raises(InputError, match=r"\[implicit_cat\] is a way to put learned channels beside"):
         parse_cfg(text().replace("[implicit_add]", "[implicit_cat]"))
 
 

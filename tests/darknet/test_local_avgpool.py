@@ -278,7 +278,7 @@ def test_the_hand_off_holds_it_as_a_convolution_of_ones(tmp_path):
     ]
     assert all(entry["groups"] == entry["output"][0] and entry["weights"]["bits"] == 2 for entry in entries)
     if shutil.which("cc") and shutil.which("make"):
-        assert (tmp_path / "out/c/net.c").read_text().count("conv(&conv_00") == 7
+        assert (tmp_path / "out/c/net.c").read_text().count("conv(&layer_00") == 7
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs onnxruntime")

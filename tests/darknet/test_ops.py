@@ -96,12 +96,15 @@ def test_every_kind_has_a_row_and_no_row_is_left_over():
     assert len({known.section for known in OPS.values()}) == len(OPS)
 
 
+IMPLICIT = (s.ImplicitAdd, s.ImplicitMul)
+
+
 def test_rows_say_where_the_values_of_a_kind_come_from():
     """What computes without tensors is in one table, what moves in the other, and each has its identity."""
     for kind, known in OPS.items():
         table = VALUES if known.computes else MOVES
         own = any(k in table for k in kind.__mro__)
-        with_tensors = (s.Conv, s.Connected, s.TransposedConv, s.SqueezeExcite, s.LifRnn, s.LtcRnn, s.Lstm)
+        with_tensors = (s.Conv, s.Connected, s.TransposedConv, s.SqueezeExcite, s.LifRnn, s.LtcRnn, s.Lstm, *IMPLICIT)
         assert own or kind in with_tensors, kind
 
 

@@ -183,5 +183,5 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_written(place, 
 
 def test_unknown_style_is_one_line(place, capsys):
     with pytest.raises(SystemExit):
-        flags("--quantized", "3")
-    assert "must be one of google, dorefa, pow2, 1 or 2, got 3" in capsys.readouterr().err
+        flags("--quantized", "9")
+    assert "must be one of google, dorefa, pow2, apot, 1, 2 or -1 (off), got 9" in capsys.readouterr().err

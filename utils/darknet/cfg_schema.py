@@ -96,7 +96,7 @@ NO_PLACE = {  # sections that are known and refused -> why
     "contrastive": "learns embeddings for Darknet's tracking and gives no boxes; take it and what it alone reads out",
     **dict.fromkeys(
         ("implicit_cat", "alternate_channels"),
-        "puts learned channels beside those of a map; use [implicit_add]",
+        "is a way to put learned channels beside those of a map; use [implicit_add]",
     ),
 }
 NO_SEQUENCE = f"{_STATE}; end the cfg in [sequence], whose network sees a sequence step by step"  # of RECURRENT

@@ -19,32 +19,33 @@ def fold_implicit(network: Network) -> Network:
     section's place. Exact but for the rounding of floats.
     """
     spec = network.spec
-    if not any(isinstance(layer, s.Informed | s.Implicit) for layer in spec.layers):
+    implicit = {int(key.split(".")[1]) for key in network.state if key.endswith(".implicit")}
+    if not implicit:
         return network
     state = dict(network.state)
-    folded = {i for i, layer in enumerate(spec.layers) if isinstance(layer, s.Informed) and _folded(spec, i, state)}
+    informed = {i: layer for i, layer in enumerate(spec.layers) if isinstance(layer, s.Informed)}
+    folded = {i for i, layer in informed.items() if _folded(spec, i, layer, state)}
     width, number, layers, made = channels(spec), {-1: -1}, list[s.Layer](), State()
     for i, layer in enumerate(spec.layers):
-        if isinstance(layer, s.Implicit) or i in folded:
+        if i in implicit or i in folded:
             number[i] = number[layer.sources[0]]
             continue
         number[i] = len(layers)
-        if isinstance(layer, s.Informed):
-            made |= _depthwise(layer, number[i], state[f"layers.{layer.sources[1]}.implicit"])
+        if i in informed:
+            made |= _depthwise(informed[i], number[i], state[f"layers.{layer.sources[1]}.implicit"])
             layer = s.Conv(sources=layer.sources[:1], line=layer.line, filters=width[i], groups=width[i])
         layers.append(replace(layer, sources=tuple(number[j] for j in layer.sources)))
     for key, value in state.items():
         _, number_before, rest = key.split(".", 2)
-        if not isinstance(spec.layers[int(number_before)], s.Implicit):
+        if int(number_before) not in implicit:
             made[f"layers.{number[int(number_before)]}.{rest}"] = value
     return Network(replace(spec, layers=tuple(layers)), made)
 
 
-def _folded(spec: s.ModelSpec, i: int, state: State) -> bool:
+def _folded(spec: s.ModelSpec, i: int, layer: s.Informed, state: State) -> bool:
     """Whether the values of layer ``i`` could be written into the convolutions beside it; ``state`` has them then."""
-    layer = spec.layers[i]
     values = state[f"layers.{layer.sources[1]}.implicit"]
-    if isinstance(layer, s.ControlChannels):
+    if layer.multiplies:
         return _multiplied(spec, layer.sources[0], i, values, state)
     readers = [j for j, other in enumerate(spec.layers) if i in other.sources]
     if not readers or not all(_sees_all(spec.layers[j]) for j in readers):
@@ -58,13 +59,13 @@ def _folded(spec: s.ModelSpec, i: int, state: State) -> bool:
 
 def _sees_all(layer: s.Layer) -> bool:
     """Whether a convolution sees the map, and nothing else, under each of its weights."""
-    return isinstance(layer, s.Conv) and layer.pad == 0 and layer.groups == 1 and layer.weight_quant == "none"
+    return type(layer) is s.Conv and layer.pad == 0 and layer.groups == 1 and layer.weight_quant == "none"
 
 
 def _multiplied(spec: s.ModelSpec, source: int, i: int, values: Tensor, state: State) -> bool:
     before = spec.layers[source] if source >= 0 else None
     alone = [j for j, other in enumerate(spec.layers) if source in other.sources] == [i]
-    if not isinstance(before, s.Conv) or before.activation != "linear" or not alone or before.weight_quant != "none":
+    if type(before) is not s.Conv or before.activation != "linear" or not alone or before.weight_quant != "none":
         return False
     for name in ("bn.weight", "bn.bias") if before.bn else ("conv.weight", "conv.bias"):
         key = f"layers.{source}.{name}"
@@ -74,6 +75,5 @@ def _multiplied(spec: s.ModelSpec, source: int, i: int, values: Tensor, state: S
 
 def _depthwise(layer: s.Informed, number: int, values: Tensor) -> State:
     """Tensors of the depthwise 1x1 convolution that adds the values, or multiplies by them."""
-    adds = isinstance(layer, s.ShiftChannels)
-    weight, bias = (ones_like(values), values) if adds else (values, zeros_like(values))
+    weight, bias = (values, zeros_like(values)) if layer.multiplies else (ones_like(values), values)
     return {f"layers.{number}.conv.weight": weight[:, None, None, None], f"layers.{number}.conv.bias": bias}

@@ -264,6 +264,8 @@ class ImplicitMul(Implicit):
 class Informed(Layer):
     """What implicit values act on; sources (features [N, C, H, W], values [1, C, 1, 1])."""
 
+    multiplies: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftChannels(Informed):
@@ -273,6 +275,8 @@ class ShiftChannels(Informed):
 @dataclass(frozen=True, kw_only=True)
 class ControlChannels(Informed):
     """``[control_channels]``: features * implicit values, channel by channel."""
+
+    multiplies: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def check_nir_lif(spec: s.ModelSpec) -> None:
     resets: dict[str, int] = {}
     for i, layer in enumerate(spec.layers):
         place, known = f"layer {i} (cfg line {layer.line})", facts(layer)
-        if type(layer) not in NODES and not isinstance(layer, s.Output):
+        if type(layer) not in NODES and i not in spec.heads:
             raise InputError(f"{place}: [{known.section}] has no node in NIR's importers; use a chain of convolutions")
         if isinstance(layer, s.Conv):
             _check_conv(spec, i, layer, place)

@@ -96,7 +96,7 @@ def check_hardware(spec: s.ModelSpec) -> None:
     pixels = read_image(spec)
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
-        if type(layer) not in CHECKS and not isinstance(layer, s.Output):
+        if type(layer) not in CHECKS and i not in spec.heads:
             raise InputError(f"{place}: [{facts(layer).section}] takes more than shifts and sums; use a cfg without it")
         rule(CHECKS, layer, "form in shifts and sums")(spec, i, layer, place)
         lit = {j in pixels for j in layer.sources}

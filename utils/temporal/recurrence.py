@@ -9,6 +9,7 @@ Normalization, ICLR 2017, section 3 (arXiv 1603.09025).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from utils.darknet import spec as s
 from utils.darknet.firing import after_reset
 from utils.darknet.fold import BN_EPS
 from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
+from utils.darknet.ops import rule
 from utils.temporal.fused_recurrence import LifSteps, LtcSteps
 from utils.temporal.neurons import Memory, StatefulNeuron
 from utils.temporal.surrogates import SURROGATE, Spike
@@ -210,9 +212,11 @@ def firing_rates(model: nn.Module) -> dict[str, float]:
 
 def make_recurrence(spec: s.ModelSpec, i: int, given: int) -> Recurrence:
     """The module of a recurrent layer that reads so many channels."""
-    layer = spec.recurrent[i]
-    if isinstance(layer, s.SpikingRnn):
-        kind = LtcRecurrence if isinstance(layer, s.LtcRnn) else LifRecurrence
-        return kind(layer, spec.neuron_of(layer), given)
-    assert isinstance(layer, s.Lstm)
-    return LstmRecurrence(layer, given)
+    return rule(RECURRENCES, spec.recurrent[i], "module")(spec, spec.recurrent[i], given)
+
+
+RECURRENCES: dict[type[s.Layer], Callable[[s.ModelSpec, Any, int], Recurrence]] = {
+    s.LtcRnn: lambda spec, layer, given: LtcRecurrence(layer, spec.neuron_of(layer), given),
+    s.LifRnn: lambda spec, layer, given: LifRecurrence(layer, spec.neuron_of(layer), given),
+    s.Lstm: lambda spec, layer, given: LstmRecurrence(layer, given),
+}

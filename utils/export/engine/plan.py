@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts
 from utils.errors import InputError
 from utils.export.costs import Shape
 from utils.export.engine.edges import Edge, dense, first, fresh, joined, parted
@@ -17,6 +18,8 @@ from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntShor
 MOVED = s.MaxPool | s.Upsample | s.Reorg | s.Reorg3d | s.Fitted
 IMAGE = -1
 SCRATCH = 10_000  # buffers of sources put into another order are numbered from here on
+
+PLACED = MOVED | s.Route | s.Dropout | s.Output  # what has no arithmetic of its own
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def engine_for(network: IntegerNetwork, engine: Engine) -> Engine:
 def _faults(network: IntegerNetwork) -> Iterator[str]:
     for i, layer in enumerate(network.spec.layers):
         where, op, grid = network.place(i), network.ops.get(i), network.grids.get(i)
-        if op is None and not isinstance(layer, MOVED | s.Route | s.Dropout | s.Output):
+        if op is None and not isinstance(layer, PLACED):
             yield f"{where}: {type(layer).__name__} is not in the engine; use a cfg without it"
         if isinstance(op, IntConv) and op.w_bit > 8:
             yield f"{where}: weights of {op.w_bit} bits, the engine has 8; quantise with --w-bit 8"
@@ -96,7 +99,7 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
             lives[buffer] = replace(lives[buffer], last=max(i, lives[buffer].last))
         if isinstance(layer, s.Route):
             edges[i] = joined(given, layer.groups, layer.group_id)
-        elif isinstance(layer, s.Dropout | s.Output):
+        elif facts(layer).identity:
             edges[i] = given[0]
         elif isinstance(layer, s.Fitted) and renamed(layer, given[0]):
             edges[i] = first(given[0], layer.filters)
