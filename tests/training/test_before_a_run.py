@@ -37,9 +37,9 @@ def test_batch_norm_of_one_value_is_refused_before_the_first_step(place, batch):
     with pytest.raises(
         InputError, match=r"layer 9 \(cfg line 47\): batch norm would see one value.*5 images in batches"
     ):
-        check_room(config("--batch-size", str(batch)), spec, read_manifest("set.data"))
-    check_room(config("--batch-size", "5"), spec, read_manifest("set.data"))
-    check_room(config("--batch-size", str(batch)), parse_cfg(CFG), read_manifest("set.data"))
+        check_room(config("--batch-size", str(batch)), spec, task_of(spec), read_manifest("set.data"))
+    check_room(config("--batch-size", "5"), spec, task_of(spec), read_manifest("set.data"))
+    check_room(config("--batch-size", str(batch)), parse_cfg(CFG), task_of(spec), read_manifest("set.data"))
 
 
 def start(place, names: tuple[str, ...], *words: str):

@@ -15,7 +15,7 @@ import torch
 import pipeline.train
 import train
 from models import build
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_of
 from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
@@ -173,7 +173,7 @@ def test_pretrained_keeps_the_backbone_and_starts_heads_at_their_priors(place, s
     from utils.darknet.cfg import read_cfg
 
     torch.manual_seed(5)
-    task = TASKS["detection"]
+    task = task_of(read_cfg("net.cfg"))
     network = pipeline.init_weights.fill(read_cfg("net.cfg"), {}, task)
     network = Network(
         network.spec, {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in network.state.items()}
