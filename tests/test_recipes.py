@@ -17,7 +17,7 @@ from utils.darknet.spec import Conv
 from utils.errors import InputError
 from utils.recipes.follow import follow, outcomes, run_name, shown, table
 from utils.recipes.recipe import BLANK, KINDS, Expected, names, read_recipe
-from utils.recipes.smoke import thinner
+from utils.recipes.smoke import prepare, thinner
 from utils.reporting.record import finish_record, new_run_folder, start_record
 
 TWO = """
@@ -244,6 +244,15 @@ def test_a_thin_network_is_the_same_network_with_fewer_channels(cfg):
     pairs = [(w, t) for w, t in zip(whole.layers, thin.layers, strict=True) if isinstance(w, Conv)]
     assert all((w.groups > 1) == (t.groups > 1) for w, t in pairs)
     assert sum(t.filters for _, t in pairs) < sum(w.filters for w, _ in pairs) / 4
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_has_data_and_networks_to_be_tried_on(tmp_path, name):
+    recipe = read_recipe(name)
+    prepare(recipe, ROOT, tmp_path, lambda cfg, weights: weights.touch())
+    assert (tmp_path / recipe.data).exists() and all((tmp_path / path).is_file() for path in recipe.needs)
+    for path in tmp_path.glob("cfg/**/*.cfg"):
+        parse_cfg(path.read_text(), path.name)
 
 
 def test_a_smoke_run_goes_through_every_command(tmp_path, monkeypatch):

@@ -86,7 +86,8 @@ def write_data(recipe: PublishedRow, root: Path, place: Path) -> None:
         writers = {"": _write_classes, "events": _write_gestures, "event-boxes": _write_traffic}
         writers[recipe.layout](path, recipe.classes, rng)
         return
-    names = [name for name in _names(root / recipe.data) if name]
+    known = (root / recipe.data).is_file()  # else the set was never published
+    names = _names(root / recipe.data) if known else [f"class{number}" for number in range(recipe.classes)]
     folder = path.with_suffix("")
     for split, count in IMAGES.items():
         for number in range(count):
@@ -158,7 +159,8 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
 def _names(data: Path) -> list[str]:
     found = re.search(r"(?m)^names\s*=\s*(\S+)", data.read_text(encoding="utf-8"))
     assert found is not None, f"{data} has names"
-    return (data.parent / found[1]).read_text(encoding="utf-8").splitlines()
+    lines = (data.parent / found[1]).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line]
 
 
 def _thin(width: int) -> int:
