@@ -156,7 +156,7 @@ def test_darknet_weights_keep_the_cfg_they_were_opened_with(made, monkeypatch):
     ("call", "error", "message"),
     [
         (lambda: ds.prune("x.pt", percnt=0.5), TypeError, "percnt: SlimConfig has no such field; did you mean percent"),
-        (lambda: ds.prune("x.pt", "layer", percent=0.5), TypeError, "percent: BlocksConfig has no such field"),
+        (lambda: ds.prune("x.pt", "layer", percent=0.5), TypeError, "percent: LayerConfig has no such field"),
         (lambda: ds.prune("x.pt", "thin"), ValueError, "thin: no such strategy; one of normal, regular"),
         (lambda: ds.train(weights="x.pt"), TypeError, "weights: the network is the first argument"),
         (lambda: ds.train(fingerprint="x"), TypeError, "fingerprint: TrainConfig has no such field"),

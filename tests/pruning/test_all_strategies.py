@@ -258,6 +258,7 @@ def test_opencv_reads_most_of_the_shipped_cfgs():
         "yolov3-ghost",
         "cifar-resnet20",
         "camvid-deeplab",
+        "yolov2-resnet34",
     }
 
 

@@ -117,7 +117,7 @@ def test_latency_is_the_median_of_warm_passes_and_leaves_the_mode_alone():
 
 @pytest.mark.parametrize("panels", range(1, 7))
 def test_a_picture_of_several_panels_has_no_empty_place(panels):
-    figure, axes = plots._figure(panels, "")
+    figure, axes = plots.new_figure(panels, "")
     figure.canvas.draw()
     boxes = [axis.get_position() for axis in axes]
     assert len(figure.axes) == len(axes) == panels
