@@ -15,79 +15,37 @@ import numpy as np
 import pytest
 import torch
 
+from tests.export.engine_folder import (
+    SMALL,
+    build,
+    check,
+    check_planted,
+    compiled,
+    needs_icarus,
+    needs_verilator,
+    run,
+    simulator_of,
+    unit,
+    write,
+)
 from tests.export.hand_made import hand_made
 from tests.export.nets import LOW, QUICK, chance, lowered, small
 from tests.quantization.random_nets import cfg_text, random_images
 from utils.darknet.reorder import reorg
 from utils.errors import InputError
-from utils.export.costs import shapes
-from utils.export.engine.compiler import Program, compile_network
 from utils.export.engine.constants import scaling
 from utils.export.engine.isa import CHECK, Compute, encode
 from utils.export.engine.memory import Life, allocate
 from utils.export.engine.moves import elements_of_reorg
 from utils.export.engine.target import Engine, read_engine
 from utils.export.engine.tiles import Window, tiles
-from utils.export.engine.write import top, write_engine
-from utils.export.golden import write_golden
-from utils.export.layers import TensorFiles, describe_layer
-from utils.quantization.integer import IntegerNetwork, Requantiser, requantise
-
-needs_verilator = pytest.mark.skipif(
-    not (shutil.which("verilator") and shutil.which("make") and shutil.which("c++")), reason="needs verilator"
-)
-needs_icarus = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("make")), reason="needs iverilog")
-SMALL = Engine(lanes=8, input_words=2048, weight_rows=128)  # so that layers are cut into tiles
-WIDEST = {"level_bits": 9, "weight_bits": 8, "acc_bits": 32, "gain_bits": 32, "factor_bits": 18}
-
-
-def compiled(network: IntegerNetwork, images, engine: Engine = SMALL) -> Program:
-    return compile_network(network, shapes(network, tuple(images.shape[2:])), engine)
-
-
-def write(folder: Path, network: IntegerNetwork, images, engine: Engine = SMALL) -> Program:
-    """A folder with golden/ and rtl/engine/, and nothing else."""
-    shape, target = shapes(network, tuple(images.shape[2:])), TensorFiles(folder, ("npy",))
-    manifest = {
-        "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
-        "golden": write_golden(folder, network, images[:1], ["npy"], None),
-    }
-    program = compiled(network, images, engine)
-    write_engine(folder / "rtl/engine", program, manifest)
-    return program
-
-
-def build(folder: Path) -> Path:
-    subprocess.run(["make", "-s", "-C", folder, "build/sim"], check=True, capture_output=True)
-    return folder / "build/sim"
+from utils.quantization.integer import Requantiser, requantise
 
 
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory) -> Path:
     """The engine as wide as any network needs, built once."""
-    folder = tmp_path_factory.mktemp("engine")
-    program = write(folder, *small("tests/cfgs/grey.cfg"))
-    wide = replace(program, engine=replace(program.engine, **WIDEST))
-    (folder / "rtl/engine/top.sv").write_text(top(wide))
-    return build(folder / "rtl/engine")
-
-
-def run(simulator: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [simulator, "map.txt", "../../golden/0", *flags]
-    return subprocess.run(command, cwd=folder / "rtl/engine", capture_output=True, text=True)
-
-
-def check(simulator: Path, folder: Path, network: IntegerNetwork, images) -> Program:
-    """Every map equal, with and without stalls; in the predicted clocks without."""
-    program = write(folder, network, images)
-    layers = len([i for i in program.plan.edges if i >= 0])
-    plain, stalled = run(simulator, folder), run(simulator, folder, "--stall", "40", "--seed", "5")
-    for done in (plain, stalled):
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"engine: {layers} layers, ")
-    clocks, predicted = map(int, re.search(r"; (\d+) clocks \((\d+) predicted\)", plain.stdout).groups())
-    assert clocks == predicted < int(re.search(r"; (\d+) clocks", stalled.stdout)[1])
-    return program
+    return simulator_of(tmp_path_factory.mktemp("engine"), *small("tests/cfgs/grey.cfg"))
 
 
 @needs_verilator
@@ -201,15 +159,10 @@ def blocks(tmp_path_factory) -> Path:
     return folder / "rtl/engine"
 
 
-def unit(folder: Path, seed: int) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-s", "-C", folder, "unit", f"SEED={seed}", f"PYTHON={sys.executable}"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @needs_icarus
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_block_equals_numpy_on_random_geometries(seed, blocks):
-    done = unit(blocks, seed)
+    done = unit(blocks, seed=seed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.fullmatch(rf"unit: \d+ vectors equal, seed {seed}", done.stdout.strip())
 
@@ -217,13 +170,7 @@ def test_every_block_equals_numpy_on_random_geometries(seed, blocks):
 @needs_icarus
 @pytest.mark.parametrize(("block", "right", "planted", "name"), FAULTS, ids=lambda value: str(value)[:24])
 def test_a_planted_fault_is_named_by_its_block(block, right, planted, name, blocks, tmp_path):
-    folder = shutil.copytree(blocks, tmp_path / "engine")
-    path = folder / f"src/{block}.sv"
-    source = path.read_text()
-    assert source.count(right) == 1
-    path.write_text(source.replace(right, planted))
-    done = unit(folder, 1)
-    assert done.returncode != 0 and re.search(rf"{name}.*: vector \d+ is wrong", done.stdout), done.stdout + done.stderr
+    check_planted(shutil.copytree(blocks, tmp_path / "engine"), block, right, planted, name)
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])

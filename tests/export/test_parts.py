@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.export.engine_folder import SMALL, compiled
 from tests.export.nets import small
-from tests.export.test_engine import SMALL, compiled
 from tests.export.test_script import manifest, place, typed  # noqa: F401
 from utils.darknet.cfg import read_cfg
 from utils.errors import InputError

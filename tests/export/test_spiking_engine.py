@@ -6,65 +6,45 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.export import engine_folder
+from tests.export.engine_folder import (
+    check_planted,
+    compiled,
+    needs_icarus,
+    needs_verilator,
+    simulator_of,
+    unit,
+    write,
+)
 from tests.export.nets import LOW, chance, lowered, small
-from tests.export.test_engine import WIDEST, build, compiled, needs_icarus, needs_verilator, run
 from tests.quantization.random_nets import cfg_text, random_images
 from utils.errors import InputError
-from utils.export.costs import shapes
-from utils.export.engine.compiler import Program
 from utils.export.engine.report import report
 from utils.export.engine.target import Engine, read_engine
-from utils.export.engine.write import top, write_engine
-from utils.export.golden import write_golden
-from utils.export.layers import TensorFiles, describe_layer
 from utils.export.package import works_of
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import measure
 
-SMALL = Engine(lanes=8, input_words=2048, weight_rows=128, spiking=True, membranes=512)
+SMALL = replace(engine_folder.SMALL, spiking=True, membranes=512)
 SPIKING = ["csp", "grouped", "passthrough", "transposed", "uneven", "weighted"]
-
-
-def write(folder: Path, network: IntegerNetwork, images, engine: Engine = SMALL) -> Program:
-    """A folder with golden/ and rtl/engine/, and nothing else."""
-    shape, target = shapes(network, tuple(images.shape[2:])), TensorFiles(folder, ("npy",))
-    manifest = {
-        "layers": [describe_layer(network, i, shape, target) for i in range(len(network.spec.layers))],
-        "golden": write_golden(folder, network, images, ["npy"], None),
-    }
-    program = compiled(network, images, engine)
-    write_engine(folder / "rtl/engine", program, manifest, works_of(network, images, program))
-    return program
 
 
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory) -> Path:
     """The engine as wide as any network needs, built once."""
-    folder = tmp_path_factory.mktemp("spiking")
-    program = write(folder, *small("tests/cfgs/plain.cfg", LOW))
-    wide = replace(program, engine=replace(program.engine, **WIDEST))
-    (folder / "rtl/engine/top.sv").write_text(top(wide))
-    return build(folder / "rtl/engine")
+    return simulator_of(tmp_path_factory.mktemp("spiking"), *small("tests/cfgs/plain.cfg", LOW), SMALL)
 
 
 def check(simulator: Path, folder: Path, network: IntegerNetwork, images) -> None:
-    """Every count equal, with and without stalls; in the predicted clocks without."""
-    program = write(folder, network, images[:1])
-    layers = len([i for i in program.plan.edges if i >= 0])
-    plain, stalled = run(simulator, folder), run(simulator, folder, "--stall", "40", "--seed", "5")
-    for done in (plain, stalled):
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"engine: {layers} layers, ")
-    clocks, predicted = map(int, re.search(r"; (\d+) clocks \((\d+) predicted\)", plain.stdout).groups())
-    assert clocks == predicted < int(re.search(r"; (\d+) clocks", stalled.stdout)[1])
+    """Every count equal, with and without stalls; in the predicted clocks without, which the report says too."""
+    predicted = engine_folder.check(simulator, folder, network, images[:1], SMALL)
     assert predicted == json.loads((folder / "rtl/engine/report.json").read_text())["clocks"]
 
 
@@ -80,7 +60,7 @@ def test_random_spiking_networks_are_equal(simulator, tmp_path):
 
 
 def test_the_clocks_of_another_image_are_its_own(tmp_path):
-    program = write(tmp_path, *small("tests/cfgs/plain.cfg", LOW))
+    program = write(tmp_path, *small("tests/cfgs/plain.cfg", LOW), SMALL)
     assert f"{program.engine.membranes:,} membranes" in (tmp_path / "rtl/engine/README.md").read_text()
     told = [(tmp_path / f"rtl/engine/{name}").read_text() for name in ("map.txt", "map1.txt")]
     predicted = [int(re.search(r"^predicted (\d+)", each, re.MULTILINE)[1]) for each in told]
@@ -132,14 +112,9 @@ def blocks(tmp_path_factory) -> Path:
     return folder / "rtl/engine"
 
 
-def unit(folder: Path, target: str = "unit_spikes", seed: int = 1) -> subprocess.CompletedProcess[str]:
-    command = ["make", "-s", "-C", folder, target, f"SEED={seed}", f"PYTHON={sys.executable}"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @needs_icarus
 def test_every_block_equals_numpy_on_random_tiles(blocks):
-    done = unit(blocks, "unit", 2)
+    done = unit(blocks, seed=2)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^unit: 40 tiles of events and 60 words of neurons equal, seed 2$", done.stdout, re.MULTILINE)
 
@@ -147,15 +122,7 @@ def test_every_block_equals_numpy_on_random_tiles(blocks):
 @needs_icarus
 @pytest.mark.parametrize(("block", "right", "planted", "name"), FAULTS, ids=lambda value: str(value)[:24])
 def test_a_planted_fault_is_named_by_its_block(block, right, planted, name, blocks, tmp_path):
-    folder = shutil.copytree(blocks, tmp_path / "engine")
-    path = folder / f"src/{block}.sv"
-    source = path.read_text()
-    assert source.count(right) == 1
-    path.write_text(source.replace(right, planted))
-    done = unit(folder)
-    assert done.returncode != 0 and re.search(rf"({name}).*: vector \d+ is wrong", done.stdout), (
-        done.stdout + done.stderr
-    )
+    check_planted(shutil.copytree(blocks, tmp_path / "engine"), block, right, planted, f"({name})", "unit_spikes")
 
 
 @pytest.mark.skipif(

@@ -12,7 +12,7 @@ from utils.classification.dataset import ClassDataset
 from utils.classification.event_check import check_gestures
 from utils.classification.open_data import labels_of, open_data
 from utils.classification.show import training_sheet
-from utils.data.look_over import LookedAt, duplicates, in_both, look_over, with_picture
+from utils.data.look_over import LookedAt, absent_classes, found_in, in_both, look_over, with_picture
 from utils.data.manifest import Manifest, read_list
 from utils.data.recordings import holds_recordings
 from utils.errors import InputError
@@ -59,12 +59,9 @@ def problems(
     manifest: Manifest, splits: Splits, labels: Mapping[str, Sequence[int]], counts: Mapping[str, Sequence[int]]
 ) -> tuple[list[str], list[str]]:
     """Errors and warnings."""
-    errors = [message for items in splits.values() for seen in items for message in seen.errors]
-    warnings = [*duplicates(splits), *_two_classes(manifest, splits, labels)]
-    for number, name in enumerate(manifest.names):
-        absent = [split for split in splits if not counts[split][number]]
-        if absent:
-            warnings.append(f"class {number} ({name}): no image in {' nor '.join(absent)}")
+    errors, warnings = found_in(splits)
+    warnings += _two_classes(manifest, splits, labels)
+    warnings += absent_classes(manifest.names, counts, "image")
     there = [count for count in counts["train"] if count]
     if there and max(there) > UNEVEN * min(there):
         most, least = (manifest.names[list(counts["train"]).index(count)] for count in (max(there), min(there)))

@@ -9,7 +9,7 @@ from utils.classification.recordings import EventDataset, clips_of
 from utils.classification.show import training_sheet
 from utils.data.event_frames import FrameRule
 from utils.data.event_look import LookedAtRecording, largest, recording_rows, with_recording
-from utils.data.look_over import duplicates, in_both, look_over
+from utils.data.look_over import absent_classes, found_in, in_both, look_over
 from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.reporting.class_bars import class_bars
@@ -35,15 +35,8 @@ def check_gestures(data: Path, manifest: Manifest) -> DatasetReport:
         counts[split] = [labels.count(number) for number in range(manifest.classes)]
     common = max(range(manifest.classes), key=counts["train"].__getitem__)
     share = counts["valid"][common] / max(1, sum(counts["valid"]))
-    errors = [message for items in splits.values() for seen in items for message in seen.errors]
-    warnings = [
-        *duplicates(splits),
-        *(message for items in splits.values() for seen in items for message in seen.warnings),
-    ]
-    for number, name in enumerate(manifest.names):
-        absent = [split for split in splits if not counts[split][number]]
-        if absent:
-            warnings.append(f"class {number} ({name}): no recording in {' nor '.join(absent)}")
+    errors, warnings = found_in(splits)
+    warnings += absent_classes(manifest.names, counts, "recording")
     return report_dataset(
         data,
         (manifest.path, manifest.train, manifest.valid),

@@ -25,16 +25,16 @@ from utils.classification.metrics import (
 )
 from utils.classification.open_data import open_data
 from utils.classification.recordings import EventDataset
-from utils.darknet.heads import class_count, fresh_last_layer, only_output
-from utils.darknet.network import State
+from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, Softmax
 from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, read_list, same_classes
+from utils.data.manifest import Manifest, read_list
 from utils.data.recordings import check_plain, holds_recordings
 from utils.data.transforms import Letterbox, Resize, as_inputs
 from utils.errors import InputError
+from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
 from utils.reporting.results import write_rows
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 LARGEST_TABLE = 200  # classes whose confusion matrix is written and drawn
 
 
-class ClassificationTask:
+class ClassificationTask(OneOutputTask):
     """Classification, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "classification"
@@ -96,14 +96,6 @@ class ClassificationTask:
     def label_file(self, image: Path, manifest: Manifest) -> Path:
         """The image's folder, which names its class."""
         return image.parent
-
-    def classes(self, spec: ModelSpec) -> int:
-        """How many classes the output tells apart."""
-        return class_count(spec)
-
-    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
-        """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
-        return same_classes(class_count(spec), manifest, place, names)
 
     def dataset(
         self,
@@ -188,14 +180,6 @@ class ClassificationTask:
             return {"total": (shares * own + (1 - shares) * other).mean()}
 
         return terms
-
-    def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
-        """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
-        return fresh_last_layer(spec, manifest.classes, manifest.path.name, place, fresh=fresh)
-
-    def initial_state(self, spec: ModelSpec) -> State:
-        """Nothing: a last layer starts as torch starts it."""
-        return {}
 
     def evaluate(
         self,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from utils.dashboard.runs import RunView, Spot, moments, spots
 from utils.reporting.html import charts
+from utils.reporting.html.page import whole_page
 from utils.reporting.html.report import NAME as REPORT
 from utils.reporting.html.scatter import Dots, front_chart
 from utils.reporting.html.sections import command_line
@@ -27,35 +28,13 @@ UNITS = (("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 LAST = 8  # epochs in the table of a run
 Row = Mapping[str, Any]
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main data-stamp="{stamp}">
-{body}
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-"""
-
 
 def page(title: str, body: str, stamp: str) -> str:
     """A whole page; its script asks every few seconds for what changed, and keeps the place where one reads."""
     here = Path(__file__).parent
-    style = (Path(charts.__file__).with_name("style.css").read_text(encoding="utf-8")) + (
-        here / "dashboard.css"
-    ).read_text(encoding="utf-8")
-    script = (here / "refresh.js").read_text(encoding="utf-8")
-    return PAGE.format(title=escape(title), style=style, body=body, stamp=escape(stamp), script=script)
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("dashboard.css", "refresh.js"))
+    whole = f'<main data-stamp="{escape(stamp)}">\n{body}\n</main>\n<script>\n{script}</script>'
+    return whole_page(escape(title), whole, style)
 
 
 def index(place: str, runs: Sequence[RunView], script: str = "") -> str:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from utils.data.images import UnreadableImageError, image_head, read_image
@@ -80,6 +81,23 @@ def duplicates(splits: Mapping[str, Sequence[LookedAt]]) -> Iterator[str]:
             across = len({split for split, _ in group}) > 1
             where = "train and valid share an image" if across else f"twice in {next(iter(group))[0]}"
             yield f"{where} (the same {kind}): {few([str(path) for _, path in group])}"
+
+
+def found_in(splits: Mapping[str, Sequence[LookedAt]]) -> tuple[list[str], list[str]]:
+    """Errors and warnings of single images; before the warnings, which images are there twice."""
+    every = [seen for items in splits.values() for seen in items]
+    errors = [message for seen in every for message in seen.errors]
+    return errors, [*duplicates(splits), *(message for seen in every for message in seen.warnings)]
+
+
+def absent_classes(names: Sequence[str], counts: Mapping[str, Sequence[int] | NDArray[Any]], what: str) -> list[str]:
+    """A warning for each class of which a split has no ``what``; ``counts`` by split and class."""
+    absent = [[split for split in counts if not counts[split][number]] for number in range(len(names))]
+    return [
+        f"class {number} ({names[number]}): no {what} in {' nor '.join(splits)}"
+        for number, splits in enumerate(absent)
+        if splits
+    ]
 
 
 def few(paths: Sequence[str], most: int = 3) -> str:

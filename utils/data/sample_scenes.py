@@ -86,7 +86,7 @@ def materials(recipe: Recipe, folder: Path) -> dict[str, Material]:
     return {
         split: Material(
             {name: _pyramid(photographs, name, recipe.size) for name in names},
-            [[(int(i), _ink(digits[i])) for i in order[c][part]] for c in range(10)],
+            [[(int(i), cut_to_ink(digits[i])) for i in order[c][part]] for c in range(10)],
         )
         for split, (part, names) in parts.items()
     }
@@ -130,7 +130,7 @@ def _draw(
     for _ in range(20):
         x, y = rng.integers(0, recipe.size - width + 1), rng.integers(0, recipe.size - height + 1)
         box = (int(x), int(y), int(x) + width, int(y) + height)
-        if all(_overlap(box, other[1:]) <= recipe.overlap for other in boxes):
+        if all(shared_part(box, other[1:]) <= recipe.overlap for other in boxes):
             patch = image[box[1] : box[3], box[0] : box[2]]
             alpha = ink[..., None].astype(np.int32)
             patch[:] = (patch * (255 - alpha) + _colour(rng, patch) * alpha + 127) // 255
@@ -148,7 +148,7 @@ def _colour(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
     return colours[good[0]] if len(good) else np.full(3, 255 if mean < 128 else 0)
 
 
-def _overlap(a: Sequence[int], b: Sequence[int]) -> float:
+def shared_part(a: Sequence[float], b: Sequence[float]) -> float:
     """Common area of two boxes, as a share of the smaller one."""
     common = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     return common / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
@@ -178,7 +178,7 @@ def _pyramid(wheel: Path, name: str, size: int) -> list[np.ndarray]:
     return levels
 
 
-def _ink(digit: np.ndarray) -> np.ndarray:
+def cut_to_ink(digit: np.ndarray) -> np.ndarray:
     """A digit cut to its inked pixels."""
     rows, columns = np.flatnonzero((digit >= INK).any(1)), np.flatnonzero((digit >= INK).any(0))
     return np.ascontiguousarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])

@@ -23,16 +23,14 @@ from tqdm import tqdm
 from utils.data.dvs import EventCamera, simulate
 from utils.data.events import Events
 from utils.data.prophesee import BOX, boxes_path, write_boxes, write_dat
+from utils.data.sample_scenes import INK, LUMA, Material, Recipe, cut_to_ink, materials, shared_part
 from utils.data.sample_set import ROOT, is_sample, prepare_set
-from utils.detection.sample import Material, Recipe, materials
 
 DVS_SAMPLE = ROOT / "dvs-digits.data"
 FINE = 16  # places of a digit in a px
 MARGIN = 4  # px of the photograph beyond the picture, for its drift
 TRIES = 40  # of a digit, to find a way where it hides no other
 CLEAR = 90  # of 255: least difference in brightness of a digit and the photograph's mean
-INK = 64  # of 255: paler pixels of a digit are not drawn, so that a box has an exact edge
-LUMA = np.array([29, 150, 77])  # of 256: how bright blue, green and red look
 
 Grey = NDArray[np.uint8]
 
@@ -187,8 +185,7 @@ def _mover(
     width = max(3, round(glyph.shape[1] * height / glyph.shape[0]))
     ink = np.asarray(cv2.resize(glyph, (width, height), interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
     ink[ink < INK] = 0
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    ink = np.ascontiguousarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    ink = cut_to_ink(ink)
     grey = int(rng.choice([value for value in range(256) if abs(value - mean) >= CLEAR]))
     room = (np.array([recipe.size, recipe.size]) - ink.shape) * FINE
     for _ in range(TRIES if room.min() >= 0 else 0):
@@ -202,16 +199,16 @@ def _mover(
 
 def _hides(mover: MovingDigit, others: Sequence[MovingDigit], recipe: DvsRecipe) -> bool:
     whole = recipe.bins * recipe.duration
-    ends = range(0, whole + 1, recipe.duration)
     return any(
-        _common(mover.box(now, whole), other.box(now, whole)) > recipe.overlap for now in ends for other in others
+        shared_part(_corners(mover, now, whole), _corners(other, now, whole)) > recipe.overlap
+        for now in range(0, whole + 1, recipe.duration)
+        for other in others
     )
 
 
-def _common(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Common area of two boxes (x, y, w, h), as a share of the smaller one."""
-    wide, high = (max(0.0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
-    return wide * high / min(a[2] * a[3], b[2] * b[3])
+def _corners(mover: MovingDigit, now: int, duration: int) -> tuple[float, float, float, float]:
+    x, y, wide, high = mover.box(now, duration)
+    return x, y, x + wide, y + high
 
 
 def _boxes(movers: Sequence[MovingDigit], recipe: DvsRecipe) -> NDArray[np.void]:

@@ -15,7 +15,7 @@ from utils.data.event_clips import Clip
 from utils.data.event_frames import picture
 from utils.data.event_look import LookedAtRecording, recording_rows, with_recording
 from utils.data.events import counted
-from utils.data.look_over import duplicates, in_both, look_over
+from utils.data.look_over import absent_classes, found_in, in_both, look_over
 from utils.data.manifest import Manifest
 from utils.data.pictures import save_square, spread
 from utils.data.prophesee import boxes_path, read_boxes
@@ -93,20 +93,13 @@ def _with_boxes(seen: LabelledRecording, manifest: Manifest) -> LabelledRecordin
 
 def problems(manifest: Manifest, splits: Splits, counts: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
     """Errors and warnings."""
-    errors = [message for items in splits.values() for seen in items for message in seen.errors]
-    warnings = [
-        *duplicates(splits),
-        *(message for items in splits.values() for seen in items for message in seen.warnings),
-    ]
+    errors, warnings = found_in(splits)
     for split, items in splits.items():
         if not any(seen.moments.clips for seen in items):
             errors.append(
                 f"{split}: not one box counts in {len(items)} recordings; there is nothing to learn or to measure"
             )
-    for number, name in enumerate(manifest.names):
-        absent = [split for split in splits if not counts[split][number]]
-        if absent:
-            warnings.append(f"class {number} ({name}): no box that counts in {' nor '.join(absent)}")
+    warnings += absent_classes(manifest.names, counts, "box that counts")
     return list(dict.fromkeys(errors)), list(dict.fromkeys(warnings))
 
 

@@ -180,7 +180,8 @@ def _strided(function: str) -> Callable[[Writer, int, Any], Text]:
 
 
 def _enlarge(writer: Writer, i: int, layer: s.Upsample) -> Text:
-    return _move("spread" if layer.zeros else "upsample", layer.stride)(writer, i, layer)
+    move = _move("fit", spread=layer.stride) if layer.zeros else _move("upsample", layer.stride)
+    return move(writer, i, layer)
 
 
 def _route(writer: Writer, i: int, layer: s.Route) -> Text:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.look_over import LookedAt, duplicates, in_both, look_over, with_picture
+from utils.data.look_over import LookedAt, absent_classes, found_in, in_both, look_over, with_picture
 from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.reporting.class_bars import class_bars
@@ -81,12 +81,8 @@ def _with_mask(seen: SeenMask, manifest: Manifest) -> SeenMask:
 def problems(manifest: Manifest, splits: Splits, pixels: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
     """Errors and warnings."""
     every = [seen for items in splits.values() for seen in items]
-    errors = [message for seen in every for message in seen.errors]
-    warnings = [*duplicates(splits), *(message for seen in every for message in seen.warnings)]
-    for number, name in enumerate(manifest.names):
-        absent = [split for split in splits if not pixels[split][number]]
-        if absent:
-            warnings.append(f"class {number} ({name}): no pixel in {' nor '.join(absent)}")
+    errors, warnings = found_in(splits)
+    warnings += absent_classes(manifest.names, pixels, "pixel")
     total = np.sum([*pixels.values()], axis=0)
     for strange in np.flatnonzero(total[manifest.classes : IGNORED]).tolist():
         number = strange + manifest.classes

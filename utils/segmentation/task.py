@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.darknet.heads import class_count, fresh_last_layer, only_output
-from utils.darknet.network import State
+from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, Segment
 from utils.data.dataset import Cache, Unreadable, check_still
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
-from utils.data.manifest import Manifest, read_list, same_classes
+from utils.data.manifest import Manifest, read_list
 from utils.data.transforms import Jitter, Letterbox, Resize, as_inputs
+from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
 from utils.segmentation import results, show
@@ -40,7 +40,7 @@ from utils.thresholds import Thresholds
 log = logging.getLogger(__name__)
 
 
-class SegmentationTask:
+class SegmentationTask(OneOutputTask):
     """Segmentation, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "segmentation"
@@ -93,14 +93,6 @@ class SegmentationTask:
     def label_file(self, image: Path, manifest: Manifest) -> Path:
         """The mask of the same name."""
         return mask_path(image, manifest)
-
-    def classes(self, spec: ModelSpec) -> int:
-        """How many classes the output tells apart."""
-        return class_count(spec)
-
-    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
-        """The data with its classes in the order of ``names``, the network's own; other classes are refused."""
-        return same_classes(class_count(spec), manifest, place, names)
 
     def dataset(
         self,
@@ -156,14 +148,6 @@ class SegmentationTask:
             return {"total": total / max(1.0, counted)}
 
         return terms
-
-    def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
-        """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
-        return fresh_last_layer(spec, manifest.classes, manifest.path.name, place, fresh=fresh)
-
-    def initial_state(self, spec: ModelSpec) -> State:
-        """Nothing: a last layer starts as torch starts it."""
-        return {}
 
     def evaluate(
         self,

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.darknet.heads import class_count, fresh_last_layer, only_output
-from utils.darknet.network import State
+from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, SequenceOutput
 from utils.data.dataset import Unreadable
 from utils.data.event_frames import FrameRule
-from utils.data.manifest import Manifest, same_classes
+from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
+from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
 from utils.reporting.results import write_rows
@@ -37,7 +37,7 @@ NO_SAMPLE = "data/digits.data"  # what --data is where nobody says it: boxes, wh
 PICTURE = "a sequence is no picture"
 
 
-class SequenceTask:
+class SequenceTask(OneOutputTask):
     """Sequences, as every room above asks for it; see ``utils/task.py`` for what each method is for."""
 
     name = "sequences"
@@ -99,14 +99,6 @@ class SequenceTask:
         """There is no file of its own."""
         return manifest.path
 
-    def classes(self, spec: ModelSpec) -> int:
-        """How many classes the output tells apart, or values it gives."""
-        return class_count(spec)
-
-    def check_classes(self, spec: ModelSpec, manifest: Manifest, place: str, names: Sequence[str] = ()) -> Manifest:
-        """The data with its classes in the order of ``names``; other classes are refused."""
-        return same_classes(class_count(spec), manifest, place, names)
-
     def dataset(
         self,
         manifest: Manifest,
@@ -159,14 +151,6 @@ class SequenceTask:
             return {"total": (each * share).mean()}
 
         return terms
-
-    def adapt(self, spec: ModelSpec, manifest: Manifest, place: str, *, fresh: bool) -> ModelSpec:
-        """The network for the data's classes; ``fresh`` lets it have a new last layer where it is for others."""
-        return fresh_last_layer(spec, manifest.classes, manifest.path.name, place, fresh=fresh)
-
-    def initial_state(self, spec: ModelSpec) -> State:
-        """Nothing: a last layer starts as torch starts it."""
-        return {}
 
     def evaluate(
         self,

@@ -71,7 +71,6 @@ void average(const struct pointwise *by, uint8_t *arena);
 void gate(const struct pointwise *by, uint8_t *arena);
 void max_pool(const struct pool *by, uint8_t *arena);
 void upsample(const struct move *by, uint8_t *arena);
-void spread(const struct move *by, uint8_t *arena);
 void fit(const struct move *by, uint8_t *arena);
 void reorg(const struct move *by, uint8_t *arena);
 void space_to_depth(const struct move *by, uint8_t *arena);

@@ -17,20 +17,6 @@ void upsample(const struct move *by, uint8_t *arena)
                 move_one(arena, by, ((long)c * by->in.height + y / by->stride) * by->in.width + x / by->stride, to);
 }
 
-/* Each level, and zeros behind it. */
-void spread(const struct move *by, uint8_t *arena)
-{
-    const work_t zero = 0;
-    long to = 0;
-    for (int c = 0; c < by->out.channels; ++c)
-        for (int y = 0; y < by->out.height; ++y)
-            for (int x = 0; x < by->out.width; ++x, ++to)
-                if (y % by->stride || x % by->stride)
-                    give(arena, &by->out, to, 1, &zero);
-                else
-                    move_one(arena, by, ((long)c * by->in.height + y / by->stride) * by->in.width + x / by->stride, to);
-}
-
 /* The channels that both have, zeros in the others; every stride-th pixel, or pixels with zeros behind them. */
 void fit(const struct move *by, uint8_t *arena)
 {

@@ -10,28 +10,13 @@ from utils.files import write_text
 from utils.reporting.facts import Column, Described, TaskFacts
 from utils.reporting.html import sections
 from utils.reporting.html.hardware import hardware
+from utils.reporting.html.page import whole_page
 from utils.reporting.record import Record, read_record
 from utils.reporting.results import read_rows
 from utils.reporting.tables import COSTS
 
 NAME = "report.html"
 TABLES = ("epochs", "gammas", "channels", "layers", "hardware")  # csv files beside the record, as the task's own are
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -98,5 +83,4 @@ def render(report: ReportPage) -> str:
         sections.training(tables, task),
         sections.reproduce(record),
     ]
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return PAGE.format(title=sections.title(record), style=style, body="\n".join(parts))
+    return whole_page(sections.title(record), "\n".join(parts))
