@@ -19,6 +19,7 @@ from tests.scenes import CFG
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.export.darknet_files import unknown_to_darknet
 from utils.reporting.record import Record
 
 assert place  # a fixture
@@ -116,3 +117,25 @@ def test_what_is_no_float_network_is_refused(place, words, message):
     with pytest.raises(InputError, match=message):
         typed(*words)
     assert not Path("export").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("[se]\nsqueeze=2\n", "[se] of layers 1: no Darknet reads that, Darkspike does; train.py"),
+        (
+            "[convolutional]\nfilters=4\nactivation=lif\n",
+            "activation=lif of layers 1: no Darknet reads that, Darkspike does",
+        ),
+        (
+            "[transposed_convolutional]\nfilters=4\nstride=2\nsize=2\n",
+            "[transposed_convolutional] of layers 1: no Darknet",
+        ),
+        ("[maxpool]\nsize=2\nstride=2\n", ""),
+    ],
+    ids=["gate", "neuron", "transposed", "pool"],
+)
+def test_what_no_darknet_reads_is_told_by_name(section, told):
+    steps = "timesteps=2\n" if "lif" in section else ""
+    found = unknown_to_darknet(parse_cfg(f"[net]\nwidth=8\nheight=8\n{steps}[convolutional]\nfilters=4\n{section}"))
+    assert len(found) == bool(told) and all(line.startswith(told) for line in found)

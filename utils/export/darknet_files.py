@@ -13,7 +13,7 @@ import torch
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.network import Network
-from utils.darknet.ops import activation_of
+from utils.darknet.ops import activation_of, facts
 from utils.darknet.weights import Header, read_weights, tensors, write_weights
 from utils.errors import InputError
 from utils.export.package import whole_folder
@@ -22,6 +22,10 @@ from utils.files import write_text, writing
 log = logging.getLogger(__name__)
 
 OURS = {"h_swish": "h_swish", "hard_sigmoid": "gates", "leaky_pow2": "leaky-pow2"}  # no Darknet has them -> --act
+SECTIONS = frozenset(  # of Darknet, of those that a network here may have
+    """convolutional connected crop maxpool avgpool local_avgpool upsample route shortcut scale_channels sam reorg
+    reorg3d dropout activation yolo Gaussian_yolo region softmax""".split()
+)
 
 
 def export_darknet(
@@ -84,13 +88,17 @@ def unknown_to_darknet(spec: s.ModelSpec) -> list[str]:
     """What of a network only this program reads, one line each kind; Darknet and OpenCV stop there."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, layer in enumerate(spec.layers):
-        activation = activation_of(layer)
+        activation, section = activation_of(layer), facts(layer).section
         if activation in OURS:
             found.setdefault((f"activation={activation}", OURS[activation]), []).append(i)
-        if isinstance(layer, s.SqueezeExcite):
+        if section == "se":
             found.setdefault(("[se]", "gates"), []).append(i)
+        elif section not in SECTIONS:
+            found.setdefault((f"[{section}]", ""), []).append(i)
+        if i in spec.neurons:
+            found.setdefault((f"activation={activation}", ""), []).append(i)
     return [
-        f"{what} of layers {', '.join(map(str, at))}: no Darknet reads that, Darkspike does; "
-        f"train.py --weights ... --act relu={word} makes a network that Darknet reads"
+        f"{what} of layers {', '.join(map(str, at))}: no Darknet reads that, Darkspike does"
+        + (f"; train.py --weights ... --act relu={word} makes a network that Darknet reads" if word else "")
         for (what, word), at in found.items()
     ]
