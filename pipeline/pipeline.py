@@ -246,7 +246,7 @@ def _try(
     better = last if highest == score else output_of(done, "best*.pt")
     percent = done.metrics.get("after", {}).get("percent") if asked.refusable else None  # what the script found itself
     found = "" if percent is None else f"{percent:g}"
-    return _Ran(Tried(asked, score, highest, found), print_, command, done, last, better or last)
+    return _Ran(Tried(asked, score, highest, found, percent), print_, command, done, last, better or last)
 
 
 def scores_of(record: Record) -> tuple[float | None, float | None]:

@@ -102,7 +102,16 @@ def test_where_sparse_training_gave_way_and_nothing_can_be_cut_its_first_try_is_
     assert words(tried)[1] == words(tried)[0] and tried[1].given.hardest and not tried[0].given.hardest
     assert "nothing could be cut; of the first sparse training" in tried[1].given.why
     assert words(played(CutShare(), known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
-    assert len(played(CutShare(), known, (0.88, 0.88))) == 1, "what can be cut is cut"
+    assert len(played(CutShare(), known, (0.88, 0.88, "0.4", 0.4))) == 1, "what can be cut is cut"
+    assert len(played(CutShare(), seen(), (0.88, 0.88, "0.01", 0.01))) == 1, "no sparser network is there"
+
+
+def test_where_sparse_training_gave_way_and_hardly_a_channel_can_be_cut_its_first_try_is_cut():
+    known, little = seen(gave_way=True), (0.9, 0.9, "0.01", 0.01)
+    tried = played(CutShare(), known, little, (0.75, 0.75, "0.5", 0.5))
+    assert tried[1].given.hardest and "only 0.01 could be cut; of the first" in tried[1].given.why
+    assert CutShare().kept(known, tried) == 1
+    assert CutShare().kept(known, played(CutShare(), known, little, None)) == 0, "that little is better than nothing"
 
 
 def test_training_after_the_cut_that_makes_it_worse_is_done_again_from_the_start_at_half_of_the_rate():

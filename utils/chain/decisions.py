@@ -15,6 +15,7 @@ from utils.chain.budget import GENTLE_LR, STRONG, TrainingBudget
 HALVINGS = 2  # of s, and of the rate after a cut
 RATE = 0.2  # train.py's own
 EPS = 1e-9
+WORTH = 0.1  # of the channels: a cut of less is none
 A_BITS = (4, 5, 6, 8)
 CUT_SHARE = 0.5  # of what the chain may lose: the cut's before anything is trained again, and the floats' in the end
 AUTO = "the largest that the pre-flight and the drop allow"
@@ -39,12 +40,16 @@ class Try:
 
 @dataclass(frozen=True)
 class Tried:
-    """How a try ended: its score (None: refused, ``fact`` says why) and that of its best network."""
+    """How a try ended: its score (None: refused, ``fact`` says why) and that of its best network.
+
+    ``share``: of the channels, that a cut with ``--percent auto`` took.
+    """
 
     given: Try
     score: float | None
     best: float | None = None
     fact: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +164,8 @@ class BackOff:
 class CutShare:
     """How much goes: a share that is given, or the largest that the pre-flight and the drop allow.
 
-    Where sparse training gave way and left no gamma that can go, the network of its first try is cut, by what that one
-    can lose, and the training after the cut has to bring the score back.
+    Where sparse training gave way and left hardly a gamma that can go, the network of its first try is cut, by what
+    that one can lose, and the training after the cut has to bring the score back.
     """
 
     percent: float | None = None
@@ -172,15 +177,15 @@ class CutShare:
         flags = ("--percent", "auto", "--max-drop", CUT_SHARE * seen.max_drop)
         if not tried:
             return Try(flags, AUTO, refusable=True)
-        if tried[-1].score is not None:
-            return None
-        if seen.gave_way and len(tried) == 1:
-            return Try(flags, "nothing could be cut; of the first sparse training, then", hardest=True, refusable=True)
-        return Try(("--percent", 0.0), "nothing could be cut")
+        cut = [each for each in tried if each.score is not None]
+        if seen.gave_way and len(tried) == 1 and (not cut or (cut[0].share or 0.0) < WORTH):
+            what = f"only {cut[0].share or 0.0:g} could be cut" if cut else "nothing could be cut"
+            return Try(flags, f"{what}; of the first sparse training, then", hardest=True, refusable=True)
+        return None if cut else Try(("--percent", 0.0), "nothing could be cut")
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
-        """The last one."""
-        return len(tried) - 1
+        """The last one that was not refused."""
+        return max(i for i, each in enumerate(tried) if each.score is not None)
 
 
 @dataclass(frozen=True)
