@@ -108,7 +108,7 @@ def pruned(config: PipelineConfig) -> Stage:
 
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
-    from pipeline.init_weights import check_chain, check_start, with_data
+    from pipeline.chain_start import check_chain, check_start, with_data
     from pipeline.pipeline import run_chain
     from pipeline.sweep import run_sweep, watch_parent
 

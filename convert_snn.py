@@ -35,7 +35,8 @@ def parser() -> cli.Parser[ConvertConfig]:
 def run(config: ConvertConfig) -> Record:
     """Convert as the config says."""
     from pipeline.convert import convert  # here, since --help needs no torch
-    from pipeline.session import FLOAT, open_session
+    from pipeline.session import open_session
+    from utils.reporting.runs import FLOAT
 
     return convert(open_session(config, scripts=FLOAT)).record
 

@@ -16,12 +16,11 @@ from utils.darknet.activations import ACTIVATIONS, linear
 from utils.darknet.cfg import read_cfg
 from utils.darknet.forward import without_tensors
 from utils.darknet.implicit import fold_implicit
-from utils.darknet.modules import conv_and_bn, convolve
+from utils.darknet.modules import ImplicitValues, Stateless, WeightedSum, conv_and_bn, convolve
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.onnx_model import open_onnx
 from utils.darknet.ops import activation_of, rule
 from utils.darknet.shapes import channels
-from utils.darknet.shortcuts import alike, source_shares
 from utils.darknet.walk import run
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
@@ -71,45 +70,6 @@ class SqueezeExcite(nn.Module):
         """[N, C, H, W] -> the same, every channel scaled by 0..1."""
         gate = F.hardsigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3))))))
         return x * gate[:, :, None, None]
-
-
-class WeightedSum(nn.Module):
-    """A weighted ``[shortcut]``, as Darknet's shortcut_multilayer_cpu computes it (blas.c)."""
-
-    def __init__(self, layer: s.Shortcut, width: int) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
-        self.normalization = layer.weights_normalization
-        self.activation = ACTIVATIONS.get(layer.activation, linear)
-
-    def forward(self, *given: Tensor) -> Tensor:
-        """[N, C, H, W] of every source -> the activation of their weighted sum."""
-        shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
-        return self.activation(sum(x * share for x, share in zip(alike(given), shares, strict=True)))
-
-
-class ImplicitValues(nn.Module):
-    """``[implicit_add]`` and ``[implicit_mul]``; their values begin as YOLOR's do, with a deviation of 0.02."""
-
-    def __init__(self, layer: s.Implicit) -> None:
-        super().__init__()
-        self.implicit = nn.Parameter(torch.normal(float(layer.start), 0.02, (layer.filters,)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any image -> [1, C, 1, 1]."""
-        return self.implicit[None, :, None, None]
-
-
-class Stateless(nn.Module):
-    """What a layer without tensors does before its neurons, which are the module's child."""
-
-    def __init__(self, layer: s.Layer) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *given: Tensor) -> Tensor:
-        """[N, C, H, W] of every source -> the same of the layer."""
-        return without_tensors(self.layer, [*given])
 
 
 class Darknet(nn.Module):
@@ -309,3 +269,10 @@ def _open(path: Path, cfg: str | Path | None) -> Checkpoint:
     if cfg is not None and read_cfg(cfg) != checkpoint.network.spec:
         raise InputError(f"{path}: carries another structure than {cfg}; leave --cfg away")
     return checkpoint
+
+
+def anneal(model: nn.Module, progress: float) -> None:
+    """Tell binary weights how far the training is, 0 to 1: their gradient gets sharper from epoch to epoch."""
+    for module in model.modules():
+        if isinstance(module, ConvBlock):
+            module.sharpness = sharpness_at(progress)

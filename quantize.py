@@ -34,7 +34,8 @@ def parser() -> cli.Parser[PtqConfig]:
 def run(config: PtqConfig) -> Record:
     """Quantise as the config says."""
     from pipeline.quantise import quantise  # here, since --help needs no torch
-    from pipeline.session import FLOAT, open_session
+    from pipeline.session import open_session
+    from utils.reporting.runs import FLOAT
 
     return quantise(open_session(config.for_target, scripts=FLOAT, bare=True)).record
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import utils  # noqa: F401, I001  # before torch: how its threads wait
 
 from benchmarks.pruning import run_script, spread
-from pipeline.session import output_of
+from utils.reporting.runs import output_of
 from utils.cli import positive, whole
 from utils.config.run import CFG, DATA
 from utils.errors import InputError

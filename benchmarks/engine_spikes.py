@@ -25,7 +25,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 from benchmarks.pruning import run_script, sha256_of
 from export import parser as export_parser
 from pipeline.export import open_integers
-from pipeline.session import output_of
+from utils.reporting.runs import output_of
 from utils import cli
 from utils.config.run import DATA
 from utils.export.engine.report import report

@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.pruned_latency import timer
 from models import load_model
-from pipeline.session import RUNS, output_of
+from utils.reporting.runs import RUNS, output_of
 from utils import cli
 from utils.config.run import DATA
 from utils.darknet.network import load_checkpoint

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import utils  # noqa: F401, I001  # before torch: how its threads wait
 
 from benchmarks.pruning import run_script, sha256_of, spread
-from pipeline.session import output_of
+from utils.reporting.runs import output_of
 from utils import cli
 from utils.config.run import DATA
 from utils.errors import InputError

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks.pruning import run_script, spread
 from models import load_model
-from pipeline.session import frame_rule, output_of
+from pipeline.session import frame_rule
+from utils.reporting.runs import output_of
 from pipeline.tasks import task_of
 from utils.cli import positive, whole
 from utils.data.loader import make_loader

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.pruning import run_script, spread
 from models import Darknet
-from pipeline.session import output_of
+from utils.reporting.runs import output_of
 from pipeline.tasks import task_of
 from utils.cli import above_zero, positive, whole
 from utils.darknet.cfg import parse_cfg, read_cfg

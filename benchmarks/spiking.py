@@ -32,9 +32,11 @@ from benchmarks.pruning import spread
 from benchmarks.spiking_rows import Row, bits_rows, rate_rows, speed, whole
 from benchmarks.spiking_tables import Seed, bars_table, leave_files, modes_table, plot_tradeoff
 from benchmarks.spiking_training import coco_rows, integers_in, stages_of, trained
-from pipeline.conversion_result import ValidationSample, operations_table
+from pipeline.conversion_result import ValidationSample
+from utils.spiking.cost_words import operations_rows
 from pipeline.convert import settled
-from pipeline.session import FLOAT, RUNS, Session, open_session
+from pipeline.session import Session, open_session
+from utils.reporting.runs import FLOAT, RUNS
 from utils import cli
 from utils.config.convert import ConvertConfig
 from utils.config.run import DATA
@@ -170,7 +172,8 @@ def all_modes(args: argparse.Namespace) -> None:
     bits = 4 if 4 in args.bits else args.bits[0]
     row = seeds[0].row((bits, "layerwise"))
     assert row is not None and row.cost is not None
-    log.info(operations_table(f"{bits} bits in layerwise mode, {seeds[0].name}: where the operations are", row.cost))
+    title = f"{bits} bits in layerwise mode, {seeds[0].name}: where the operations are"
+    log.info(plain_table(title, operations_rows(row.cost)))
     timing = speed(encode(networks[bits]), next(sample.inputs())[:8])
     log.info(plain_table(f"speed at {bits} bits, ms an image", [["", "ms", ""], *timing]))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.conversion_result import ValidationSample, curve_points
+from pipeline.conversion_result import ValidationSample
 from pipeline.rate import cost_of_rate, simulate
 from pipeline.session import Session
 from pipeline.stream import cost_of_stream
@@ -18,7 +18,7 @@ from utils.config.convert import ConvertConfig
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.layerwise import LayerwiseExecutor
-from utils.spiking.observe import Observation, join, observe
+from utils.spiking.observe import Observation, curve_points, join, observe
 from utils.spiking.rate import normalise
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode

@@ -20,7 +20,7 @@ from pipeline.export import open_network
 from pipeline.prune import STRATEGIES
 from pipeline.prune import prune as prune_session
 from pipeline.quantise import quantise as quantise_session
-from pipeline.session import open_session, output_of
+from pipeline.session import open_session
 from utils.config.convert import ConvertConfig
 from utils.config.export import ExportConfig
 from utils.config.fields import configured
@@ -29,6 +29,7 @@ from utils.config.quantise import PtqConfig
 from utils.config.run import DATA, RunConfig
 from utils.config.train import TrainConfig
 from utils.data.images import read_image
+from utils.reporting.runs import output_of
 
 C = TypeVar("C", bound=RunConfig)
 

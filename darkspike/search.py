@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.init_weights import fingerprint_of_data, task_of_start
-from pipeline.session import RUNS, check_alone
+from pipeline.chain_start import fingerprint_of_data, task_of_start
 from pipeline.train import train
 from utils import cli
 from utils.config.space import space_of
@@ -23,6 +22,7 @@ from utils.reporting.facts import TaskFacts
 from utils.reporting.plots import plot_trials
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
 from utils.reporting.results import write_rows
+from utils.reporting.runs import RUNS, check_alone
 from utils.reporting.tables import plain_table
 from utils.search import study
 from utils.search.study import Enough, TriedSettings, check_optuna, search

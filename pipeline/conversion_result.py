@@ -1,27 +1,40 @@
-"""What every mode of convert_snn.py hands back, and the images that slow modes are measured on."""
+"""What the modes of convert_snn.py share: images they are measured on, fine-tuning, what they hand back and tell."""
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from pipeline.quantise import Rows
 from pipeline.session import Session
 from utils.config.convert import ConvertConfig
+from utils.darknet.network import Network
 from utils.data.loader import Batch
 from utils.reporting.plots import plot_bars
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_energy
 from utils.reporting.tables import plain_table
-from utils.spiking.mismatch import Mismatch
+from utils.spiking.choices import LAYERWISE
+from utils.spiking.cost_words import cost_numbers
+from utils.spiking.finetune import Progress, finetune_stream
+from utils.spiking.finetune_rate import finetune_rate
+from utils.spiking.layerwise import LayerwiseExecutor
+from utils.spiking.mismatch import Mismatch, told_rows, tuned_line, tuned_rows
 from utils.spiking.rate import RateNetwork
 from utils.spiking.spike_schedule import SpikingNetwork
-from utils.spiking.synops import LayerCost, SpikeCost
+from utils.spiking.stream import StreamExecutor
+from utils.spiking.synops import SpikeCost, measure
 from utils.task import Metrics, Predictor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,74 +100,6 @@ def metric_word(session: Session[ConvertConfig]) -> str:
     return session.heading.partition("@")[0]
 
 
-def cost_lines(cost: SpikeCost) -> list[str]:
-    """Spikes, operations and energy in words, with what speaks against them."""
-    e = cost.energy
-    micro = [f"{value / 1e6:.3g}" for value in (e.ann_fp32, e.ann_int8, e.spiking_fp32, e.spiking_int8)]
-    return [
-        f"{cost.spikes_per_neuron:.2f} spikes a neuron, {cost.spikes:,.0f} a frame; {cost.sops:,.0f} accumulates"
-        f" and {cost.multiplications:,} multiplications a frame (means of {cost.frames} validation images)",
-        f"state {cost.state_bytes:,} bytes, weights {cost.weight_bytes:,} bytes",
-        "energy of the arithmetic, uJ a frame, 45 nm (Horowitz, ISSCC 2014): dense fp32 {} and int8 {}, "
-        "spikes with fp32 constants {} and with integer ones {}".format(*micro),
-        cost.break_even,
-        heaviest(cost),
-    ]
-
-
-def heaviest(cost: SpikeCost) -> str:
-    """The layers in which half of the accumulates are done."""
-    order, seen, found = sorted(cost.layers, key=lambda i: -cost.layers[i].sops), 0.0, []
-    while order and seen < cost.sops / 2:
-        found.append(order.pop(0))
-        seen += cost.layers[found[-1]].sops
-    share = seen / max(1.0, cost.sops)
-    which = ", ".join(f"{i} ({ratio(cost.layers[i])} a synapse)" for i in found)
-    pixels = cost.input_macs / max(1, cost.macs)
-    return (
-        f"{share:.0%} of the accumulates are in layers {which}; {pixels:.0%} of the dense MACs read pixels: no spikes"
-    )
-
-
-def ratio(layer: LayerCost) -> str:
-    """Spikes a synapse of a layer; of one that has none that spikes reach, a dash."""
-    return f"{layer.sops / (layer.macs - layer.input_macs):.2f}" if layer.macs > layer.input_macs else "-"
-
-
-def operations_table(title: str, cost: SpikeCost) -> str:
-    """Which layers the synaptic operations are done in."""
-    heading = ["layer", "neurons", "spikes a neuron", "kSOPs in it", "share", "kMACs", "of pixels", "SOP/MAC"]
-    lines = [
-        [
-            str(i),
-            f"{c.neurons:,}",
-            f"{c.spikes / c.neurons:.2f}" if c.neurons else "reads out",
-            f"{c.sops / 1e3:.1f}",
-            f"{c.sops / max(1.0, cost.sops):.1%}",
-            f"{c.macs / 1e3:.1f}",
-            f"{c.input_macs / 1e3:.1f}",
-            ratio(c),
-        ]
-        for i, c in cost.layers.items()
-    ]
-    return plain_table(title, [heading, *lines])
-
-
-def cost_numbers(cost: SpikeCost) -> dict[str, float]:
-    """The numbers of a record."""
-    return {
-        "spikes": cost.spikes,
-        "sops": cost.sops,
-        "sops_per_mac": cost.sops_per_mac,
-        "spikes_per_neuron": cost.spikes_per_neuron,
-        "state_bytes": cost.state_bytes,
-        "energy_pj": cost.energy.spiking_int8,
-        "energy_ann_fp32_pj": cost.energy.ann_fp32,
-        "energy_ann_int8_pj": cost.energy.ann_int8,
-        "energy_spiking_fp32_pj": cost.energy.spiking_fp32,
-    }
-
-
 def pictures(session: Session[ConvertConfig], shown: dict[str, Metrics], cost: SpikeCost, folder: Path) -> list[Path]:
     """Answers side by side, spikes of each layer, energy."""
     place = folder / f"{session.task.pictures}.jpg"
@@ -175,27 +120,98 @@ def pictures(session: Session[ConvertConfig], shown: dict[str, Metrics], cost: S
     ]
 
 
-def mismatch_table(layers: dict[int, Mismatch], unit: str = "levels") -> str:
+T = TypeVar("T")
+
+
+def tuned_stream(session: Session[ConvertConfig], executor: StreamExecutor) -> SpikingNetwork:
+    """The executor's network, fine-tuned for its neurons and its T."""
+    return _tuned(
+        session,
+        len(executor.spiking.spec.layers),
+        lambda images, done: finetune_stream(
+            executor, images, iterations=session.config.finetune_iterations, progress=done
+        ),
+    )
+
+
+def tuned_rate(session: Session[ConvertConfig], made: RateNetwork, network: Network) -> RateNetwork:
+    """``made``, fine-tuned towards the float network that it was normalised from."""
+    return _tuned(
+        session,
+        len(made.spec.layers),
+        lambda images, done: finetune_rate(
+            made, network, images, iterations=session.config.finetune_iterations, progress=done
+        ),
+    )
+
+
+def _tuned(session: Session[ConvertConfig], layers: int, tune: Callable[[Tensor, Progress], T]) -> T:
+    images, began = tuning_images(session), time.perf_counter()
+    with tqdm(total=layers, desc="fine-tune", delay=2, leave=False, disable=None) as bar:
+
+        def done(_: int) -> None:
+            bar.update()
+
+        found = tune(images, done)
+    log.info("fine-tuned on %d training images, %.0f s", len(images), time.perf_counter() - began)
+    return found
+
+
+def tuning_images(session: Session[ConvertConfig]) -> Tensor:
+    """The first training images of a seeded order, not augmented; validation images never."""
+    wanted = session.config.finetune_images
+    return torch.cat(session.training_images(wanted))[:wanted].to(session.device)
+
+
+def tuning_meta(session: Session[ConvertConfig]) -> dict[str, Any]:
+    """What a file remembers of it."""
+    config = session.config
+    return {"finetuned": [config.finetune_images, config.finetune_iterations]} if config.finetune else {}
+
+
+def tuning_lines(
+    session: Session[ConvertConfig],
+    before: dict[int, Mismatch],
+    after: dict[int, Mismatch],
+    rows: Rows,
+    unit: str = "levels",
+) -> list[str]:
+    """All that is told of it."""
+    title = "neurons whose count is off, before and after fine-tuning"
+    table = plain_table(title, tuned_rows(before, after, unit))
+    return [tuned_line(before, after), table, modes_table(session, rows)]
+
+
+def mode_row(metrics: Metrics, cost: SpikeCost, steps: int, *, exact: bool) -> dict[str, Any]:
+    """A mode that is shown beside, in the record."""
+    return metrics.record() | cost_numbers(cost) | {"steps": steps, "exact": exact}
+
+
+def layerwise_row(sample: ValidationSample, network: SpikingNetwork) -> dict[str, Any]:
+    """The network that was converted, layer after layer."""
+    executor = LayerwiseExecutor(network)
+    return mode_row(sample.score(executor), measure(executor, sample.inputs()), network.latency, exact=True)
+
+
+def modes_table(session: Session[ConvertConfig], rows: Rows) -> str:
+    """The exact modes make fine-tuning unnecessary: both, in one table."""
+    names = {
+        "float": "float",
+        "quantised": "quantised",
+        "converted": "as converted",
+        "spiking": "fine-tuned",
+        LAYERWISE: f"{LAYERWISE}, nothing tuned",
+        "settled": "settled stream, nothing tuned",
+    }
+    lines = [["", session.heading, "exact", "steps", "spikes", "SOP/MAC"]]
+    for key in (each for each in names if each in rows):
+        row = rows[key]
+        spikes = [f"{row['spikes']:,.0f}", f"{row['sops_per_mac']:.2f}"] if "spikes" in row else ["", ""]
+        exact = {True: "yes", False: "no", None: ""}[row.get("exact")]
+        lines.append([names[key], f"{row[session.task.headline]:.4f}", exact, str(row.get("steps", "")), *spikes])
+    return plain_table("fine-tuning, and modes that need none", lines)
+
+
+def mismatch_table(layers: dict[int, Mismatch], unit: str) -> str:
     """Which layer breaks it."""
-    heading = ["layer", "neurons", "off", "of them its own", f"mean, {unit}", "largest"]
-    rows = [
-        [str(i), f"{m.neurons:,}", f"{m.share:.2%}", f"{m.own_share:.2%}", f"{m.mean:.4f}", f"{m.largest:.3g}"]
-        for i, m in layers.items()
-    ]
-    return plain_table("neurons whose count is off, by layer", [heading, *rows])
-
-
-def peak_bytes() -> int:
-    """The most memory this process ever held (Linux reports KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def curve_points(limit: int, wanted: Sequence[int] | None, also: Sequence[int] = ()) -> tuple[int, ...]:
-    """Steps at which accuracy is measured: those asked for, or a geometric spread; and ``also``."""
-    if wanted:
-        return tuple(sorted({t for t in (*wanted, *also) if t <= limit}))
-    spread, t = {1, limit}, 1.0
-    while t < limit:
-        spread.add(round(t))
-        t *= 1.35
-    return tuple(sorted(spread | {t for t in also if t <= limit}))
+    return plain_table("neurons whose count is off, by layer", told_rows(layers, unit))

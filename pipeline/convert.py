@@ -10,14 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.conversion_result import (
-    ConversionResult,
-    cost_lines,
-    cost_numbers,
-    metric_word,
-    operations_table,
-    pictures,
-)
+from pipeline.conversion_result import ConversionResult, metric_word, pictures
 from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, to_integers
 from pipeline.rate import rate
 from pipeline.session import Session
@@ -29,8 +22,9 @@ from utils.files import names_kept
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.sizes import bit_operations
 from utils.reporting.record import Record, finish_record
-from utils.reporting.tables import comparison_table
+from utils.reporting.tables import comparison_table, plain_table
 from utils.spiking.choices import LAYERWISE, RATE, STREAM
+from utils.spiking.cost_words import cost_lines, cost_numbers, operations_rows
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import PERCENTILE as RATE_PERCENTILE
 from utils.spiking.rate import RateNetwork
@@ -137,7 +131,12 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     if "float" in rows:  # by the same count of true taps as all that is said below
         rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
-    message = [spiking.describe(), *message, *cost_lines(cost), operations_table("where the operations are", cost)]
+    message = [
+        spiking.describe(),
+        *message,
+        *cost_lines(cost),
+        plain_table("where the operations are", operations_rows(cost)),
+    ]
     shown = dict(measured)
     if session.loaded.network is not None:
         shown = {"float": session.score(session.loaded.predictor), **shown}

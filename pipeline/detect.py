@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import nn
 
-from models import Loaded, load_model
-from pipeline.session import ANY, RUNS, frame_rule, image_size, newest
-from pipeline.spiking_training import in_steps, told_of_steps
+from models import Darknet, Loaded, load_model
+from pipeline.session import frame_rule, trained_as_spikes
 from pipeline.tasks import check_idle, check_serves, task_of
+from utils.answers import ResultWriter, Told
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.darknet.memory import check_memory
+from utils.darknet.shapes import image_size
 from utils.data.event_frames import check_frames
 from utils.data.event_sources import load_recordings
-from utils.data.images import HUSH, save_picture
 from utils.data.loader import Batch
 from utils.data.screen import Screen
 from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
 from utils.errors import InputError
-from utils.files import names_kept, take, write_text
-from utils.reporting.raster import with_raster
+from utils.files import names_kept, take
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.reporting.runs import ANY, RUNS, newest
 from utils.spiking.stateful_video import CarriedStream
+from utils.spiking.stream import StreamExecutor
 from utils.task import Result, Task
+from utils.temporal.early_exit import StepByStep
 from utils.temporal.spike_record import SpikeRecord
 from utils.temporal.stateful_video import CarriedSteps
 from utils.thresholds import Thresholds
@@ -46,128 +44,7 @@ from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
 
-FILMS = {"xvid": ".avi", "divx": ".avi", "mjpg": ".avi", "vp80": ".webm", "vp90": ".webm"}  # others: .mp4
 FEW = 10  # validation images that are looked at where no --source is given
-
-
-@dataclass
-class ResultWriter:
-    """Where the pictures of a run go, and what it found."""
-
-    folder: Path
-    names: tuple[str, ...]
-    fourcc: str = "mp4v"
-    window: Screen | None = None
-    videos: dict[str, cv2.VideoWriter] = field(default_factory=dict)
-    listed: str = ""  # the file that all answers go into at the end
-    outputs: list[Path] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, frame: Frame, found: Result, *, text: bool, record: SpikeRecord | None = None) -> bool:
-        """Write a frame with what was found in it, and what fired meanwhile; False where a person has seen enough."""
-        picture = found.draw(frame.image, self.names)
-        if record:
-            rows = {name: values.numpy() for name, values in record.rows.items()}
-            picture = with_raster(picture, rows, record.firing, record.steps if frame.video else 0)
-        stem = Path(frame.name).stem.replace(" ", "_") or "frame"
-        if frame.video:
-            self._film(stem, frame, picture)
-        else:
-            path = self._free(stem, ".jpg")
-            save_picture(path, picture)
-            self.outputs += [path, *found.beside(path.with_suffix(""))]
-        if text:
-            name = f"{stem}_{frame.number:06d}" if frame.video else stem
-            height, width = frame.image.shape[:2]
-            self.outputs.append(write_text(self._free(name, ".txt"), found.text(height, width)))
-        place = {"image_id": frame.name, "frame": frame.number}
-        self.rows += [{**place, **row} for row in found.rows(self.names)]
-        return self.window is None or self.window.show(picture, wait=frame.video is None)
-
-    def close(self) -> None:
-        """Finish the videos and the list of answers, also when something stopped the run: what was found is kept."""
-        for writer in self.videos.values():
-            writer.release()
-        if self.window is not None:
-            self.window.close()
-        if self.listed:
-            self.outputs.append(write_text(self.folder / self.listed, json.dumps(self.rows, indent=1)))
-
-    def _film(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
-        height, width = picture.shape[:2]
-        if frame.name not in self.videos:
-            path = self._free(stem, FILMS.get(self.fourcc.lower(), ".mp4"))
-            fps = frame.video.fps if frame.video else 25.0
-            with HUSH:
-                film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*self.fourcc), fps, (width, height))
-            if not film.isOpened():
-                path.unlink(missing_ok=True)
-                raise InputError(f"--fourcc {self.fourcc}: this build of OpenCV writes no such film; use mp4v or MJPG")
-            self.videos[frame.name] = film
-            self.outputs.append(path)
-            log.info("%s: goes to %s, without its sound: pictures alone are read", frame.name, path)
-        self.videos[frame.name].write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-    def _free(self, stem: str, suffix: str) -> Path:
-        """Two pictures of one name, from two folders, both stay."""
-        path, number = self.folder / f"{stem}{suffix}", 1
-        while path in self.outputs:
-            number += 1
-            path = self.folder / f"{stem}-{number}{suffix}"
-        return path
-
-
-class Told:
-    """What was found so far and how long it took: a line an image, and for a film a bar and a line at its end.
-
-    ``ms`` are of fitting the picture, the network and what is made of its maps; reading and drawing are not in them.
-    """
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names, self.ms = names, list[float]()
-        self.counts: Counter[int] = Counter()
-        self._film: tuple[str, int, Counter[int]] | None = None  # name, frames before it, what was found in it
-        self._bar: tqdm[Any] | None = None
-
-    @property
-    def typical(self) -> float:
-        """The median, ms."""
-        return statistics.median(self.ms)
-
-    def __str__(self) -> str:
-        return self.words(self.counts)
-
-    def words(self, counts: Counter[int]) -> str:
-        """Numbers and names, in the order of the classes."""
-        return ", ".join(f"{counts[i]} {name}" for i, name in enumerate(self.names) if counts[i]) or "nothing"
-
-    def add(self, frame: Frame, found: Result, ms: float) -> None:
-        """Count a frame, and tell of it."""
-        counts = Counter(found.labels())
-        if self._film and (frame.video is None or frame.name != self._film[0]):
-            self.close()
-        if frame.video is None:
-            log.info("%s: %s, %.1f ms", frame.name, self.words(counts), ms)
-        elif self._film is None:
-            self._film = (frame.name, len(self.ms), Counter())
-            total = frame.video.frames or None
-            self._bar = tqdm(total=total, desc=frame.name, unit=" frames", delay=2, leave=False, disable=None)
-        if self._film:
-            self._film[2].update(counts)
-        if self._bar is not None:
-            self._bar.update()
-        self.ms.append(ms)
-        self.counts += counts
-
-    def close(self) -> None:
-        """The line of a film that is over."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._film:
-            name, before, counts = self._film
-            ms = self.ms[before:]
-            log.info("%s: %d frames: %s, %.1f ms a frame", name, len(ms), self.words(counts), statistics.median(ms))
-        self._film = self._bar = None
 
 
 @dataclass(frozen=True)
@@ -318,3 +195,55 @@ def names_of(loaded: Loaded, task: Task, data: str) -> tuple[str, ...]:
             )
         return task.check_classes(loaded.spec, manifest, str(loaded.path), loaded.names).names
     return tuple(str(i) for i in range(classes))
+
+
+FILM = 48  # steps of a film that a raster shows
+InSteps = CarriedStream | CarriedSteps | StepByStep  # predictors that count the steps they take
+
+
+def in_steps(loaded: Loaded, config: DetectConfig) -> InSteps:
+    """The predictor that is asked step by step: on video, until it is sure, or to see what fires.
+
+    Raises:
+        InputError: the network takes no steps of its own.
+    """
+    if config.raster or config.early_exit is not None:
+        flag = "--raster" if config.raster else "--early-exit"
+        network = trained_as_spikes(loaded, flag, least=1 if config.early_exit is None else 2)
+        record = SpikeRecord(loaded.spec, FILM if config.carry else loaded.spec.timesteps) if config.raster else None
+        if config.carry:
+            return CarriedSteps(network, config.reset or 0, record)
+        return StepByStep(network, config.early_exit, record)
+    return carry(loaded, config.reset)
+
+
+def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:
+    """The predictor that keeps its state from frame to frame.
+
+    Raises:
+        InputError: the network has no state to keep, or is to forget one that settles anyway.
+    """
+    if isinstance(loaded.predictor, Darknet) and loaded.spec.neurons:
+        return CarriedSteps(loaded.predictor, every or 0)
+    if not isinstance(loaded.predictor, StreamExecutor):
+        raise InputError(
+            f"--carry: {loaded.path} keeps no state; make a network with convert_snn.py --mode stream, or train one "
+            "with train.py --spiking lif"
+        )
+    if every:
+        raise InputError(f"--reset: {loaded.path} answers for a frame whatever was before; leave --reset away")
+    return CarriedStream(loaded.predictor)
+
+
+def told_of_steps(predictor: nn.Module) -> dict[str, float]:
+    """Say how many steps were taken and how many neurons fired in one; the same numbers for the record."""
+    found: dict[str, float] = {}
+    if isinstance(predictor, InSteps):
+        found["steps"] = statistics.mean(predictor.taken)
+        log.info("%.1f steps a frame, %d for the first", found["steps"], predictor.taken[0])
+    watched = getattr(predictor, "record", None)
+    if watched:
+        found["firing"] = statistics.mean(watched.firing.values())
+        layers = ", ".join(f"{name} {100 * share:.1f}%" for name, share in watched.firing.items())
+        log.info("%.1f%% of the neurons of a layer fire in a step: %s", 100 * found["firing"], layers)
+    return found

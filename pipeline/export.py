@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from models import Darknet, Loaded, load_model
-from pipeline.session import FLOAT, RUNS, WEIGHTS, Session, image_size, newest, open_session, output_of
+from pipeline.session import Session, open_session
 from pipeline.tasks import task_of
 from utils.config.as_trained import as_trained, how_of
 from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.darknet.shapes import image_size
 from utils.errors import InputError
 from utils.export.choices import SPIKES
 from utils.export.client_folder import ClientOptions, export_client
@@ -39,6 +40,7 @@ from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.reporting.cost_plots import plot_costs, plot_roofline
 from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
+from utils.reporting.runs import FLOAT, RUNS, WEIGHTS, newest, output_of
 from utils.spiking.aer import write_image_events
 from utils.spiking.aer_lif import write_spike_events
 from utils.spiking.choices import LAYERWISE, RATE

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models import Darknet
-from pipeline.session import RUNS, WEIGHTS, batch_size, image_size
-from pipeline.spiking_training import as_hardware, as_spiking
-from pipeline.tasks import check_serves, task_of
-from utils.chain.budget import TrainingBudget
-from utils.config.as_trained import data_of_task
-from utils.config.pipeline import STAGES, PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.cfg_schema import EVENTS
 from utils.darknet.heads import head_convolutions
 from utils.darknet.memory import check_memory
-from utils.darknet.network import WITH_STATE, Checkpoint, Network, State, load_checkpoint, resize_of
+from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
+from utils.darknet.neuron_cfg import with_neurons
 from utils.darknet.replace_activation import rewrite_activations
-from utils.darknet.shapes import sizes
-from utils.darknet.spec import Kernel, ModelSpec
-from utils.darknet.training_words import epochs
-from utils.darknet.weights import read_weights, tensors
+from utils.darknet.shapes import image_size, sizes
+from utils.darknet.spec import ModelSpec
+from utils.darknet.training_words import batch_size, epochs
+from utils.darknet.weights import read_weights
 from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest
+from utils.data.text import same_names
 from utils.errors import InputError
-from utils.files import check_writable
 from utils.quantization.dequantise import as_floats
 from utils.quantization.qat_checkpoint import KIND
-from utils.quantization.validate import check_supported
-from utils.reporting.files import sha256, stamps
-from utils.spiking.spike_schedule import check_spiking_spec
 from utils.task import Task
-from utils.training.build_optimizer import STEPS, Learning, nominal_batch
+from utils.temporal.hardware import for_hardware
+from utils.training.build_optimizer import STEPS
 from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
@@ -60,7 +50,6 @@ USED_KEYS = {
     *FOLLOWED,
 }
 QUANTISED = "quantised"
-PRUNED = Path("cfg/pruned")
 
 
 @dataclass(frozen=True)
@@ -171,12 +160,6 @@ def _other_classes(read: InitialNetwork, config: TrainConfig, manifest: Manifest
     return True
 
 
-def same_names(these: Sequence[str], those: Sequence[str]) -> bool:
-    """Whether classes are the same and in one order, however people write blanks and capitals."""
-    plain = [[name.casefold().replace("_", " ").replace("-", " ") for name in names] for names in (these, those)]
-    return plain[0] == plain[1]
-
-
 def fill(spec: ModelSpec, state: State, task: Task) -> Network:
     """The network with the given tensors, the others as torch starts them; fresh outputs start as the task says."""
     own = Darknet(spec).state_dict()
@@ -230,134 +213,44 @@ def training_batch(given: int | None, spec: ModelSpec, images: int) -> int:
     return given or min(batch_size(spec), max(1, images // STEPS))
 
 
-def budget_of(config: PipelineConfig) -> TrainingBudget:
-    """What the network and the data say of how long to train.
-
-    Raises:
-        InputError: one of them is not there or contradicts itself.
-    """
-    spec, task = spec_of_start(config), task_of_start(config)
-    images = len(task.listed(task.open_data(config.data).train))
-    batch = training_batch(config.batch_size, spec, images)
-    batches = -(-images // batch)
-    how = Learning(lr=1.0, epochs=1, batches=batches, batch_size=batch, nominal=nominal_batch(spec.batch))
-    return TrainingBudget(images, how.schedule.steps, trained=bool(config.weights))
+LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
-def check_start(config: PipelineConfig) -> None:
-    """Refuse Darknet weights that are not this cfg's: neither whole, nor for other classes, nor its first layers.
-
-    A pruned network's file, for example, fills the first layers of the full one with numbers of other layers.
-
-    Raises:
-        InputError: so it is, and ``-pt`` does not ask for whatever fits.
-    """
-    path = Path(config.weights)
-    if not config.weights or path.suffix == ".pt" or config.pretrained:
-        return
-    spec = read_cfg(config.cfg or CFG)
-    try:
-        read_weights(path, spec)
-    except InputError as error:
-        hint = " (--cfg of a pruned network lies in cfg/pruned/)" if "bytes" in str(error) else ""
-        if not _begins_with(path, spec):
-            raise InputError(f"{error}{hint}") from error
-
-
-def _begins_with(path: Path, spec: ModelSpec) -> bool:
-    """Whether the file's numbers are those of the network's first layers, or of all but its outputs."""
-    try:
-        return not any("fit no layer" in note for note in read_weights(path, spec, partial=True).left_out)
-    except InputError:  # numbers of other layers, which as a variance, say, are negative
-        return False
-
-
-def task_of_start(config: PipelineConfig | TrainConfig) -> Task:
-    """The task of the network that the chain starts from.
-
-    Raises:
-        InputError: it is not there, cannot be read, or has no output that a task knows.
-    """
-    place = config.weights if _own_cfg(config) else config.cfg or CFG
-    task = task_of(spec_of_start(config), place)
-    check_serves(task, place)
-    return task
-
-
-def with_data(config: PipelineConfig) -> PipelineConfig:
-    """The config with the task's sample set as ``--data``, where nobody says another; so every stage is told it.
-
-    Raises:
-        InputError: as ``task_of_start``.
-    """
-    return data_of_task(config, task_of_start(config))
-
-
-def check_chain(config: PipelineConfig) -> None:
-    """Refuse what a later stage would refuse: data, sizes, memory, folders, and what integers and spikes cannot do.
-
-    Raises:
-        InputError: what that stage would say, or which folder cannot be written.
-    """
-    last = STAGES.index(config.until or STAGES[-1])
-    spec, task = spec_of_start(config), task_of_start(config)
-    check_room(config, spec, task, task.open_data(config.data))
-    if config.act:
-        empty = {key: torch.zeros(shape) for _, key, shape in tensors(spec)}
-        spec = rewrite_activations(Network(spec, empty), config.act).network.spec
-    if last >= STAGES.index("quantised"):
-        layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
-        check_supported(replace(spec, layers=tuple(layers)))
-    if last >= STAGES.index("spiking"):
-        check_spiking_spec(spec)
-    check_writable(RUNS, WEIGHTS, *([PRUNED] if last >= STAGES.index("pruned") else []))
-
-
-def spec_of_start(config: PipelineConfig | TrainConfig) -> ModelSpec:
-    """The structure that the chain starts from.
-
-    Raises:
-        InputError: it is not there, cannot be read, or is none that can be trained.
-    """
-    if config.cfg is not None or not config.weights.endswith(".pt"):
-        return read_cfg(config.cfg or CFG)
-    checkpoint = load_checkpoint(config.weights)
-    if checkpoint.kind not in WITH_STATE:
+def as_spiking(spec: ModelSpec, config: TrainConfig, highest: Mapping[int, float] | None) -> ModelSpec:
+    """The network with --spiking's neurons; those of a quantised one fire at its levels' share of the highest."""
+    kind = config.spiking or ""
+    if highest is not None and kind != "ilif":
         raise InputError(
-            f"{config.weights}: a {checkpoint.kind} checkpoint can not be trained; give the float one it was made of"
+            f"--spiking {kind}: the thresholds of a quantised network are those of an ilif; use --spiking ilif, or the "
+            "float network it was made of"
         )
-    return checkpoint.network.spec
+    levels = config.levels or LEVELS
+    thresholds = {i: top / levels for i, top in highest.items()} if highest is not None else None
+    made = with_neurons(spec, kind, config.steps, levels=config.levels, thresholds=thresholds)
+    converted = ", thresholds those of the quantised network" if highest is not None else ""
+    log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
+    return made
 
 
-def _own_cfg(config: PipelineConfig | TrainConfig) -> bool:
-    return config.cfg is None and config.weights.endswith(".pt")
-
-
-def fingerprint_of_data(config: PipelineConfig | TrainConfig) -> str:
-    """What ``--data`` says, names and sizes of its images, bytes of their labels; the sample set is composed first.
-
-    Raises:
-        InputError: the data set is not there or contradicts itself.
-    """
-    task = task_of_start(config)
-    return _data_fingerprint(task, task.open_data(config.data))
-
-
-def _data_fingerprint(task: Task, manifest: Manifest) -> str:
-    """Names and sizes of the images, bytes of their labels; pixels would take minutes to read in a large set."""
-    message = [str(replace(manifest, path=Path(), train=Path(), valid=Path(), labels=None))]
-    for image in [*task.listed(manifest.train), *task.listed(manifest.valid)]:
-        labels = task.label_file(image, manifest)
-        message.append(f"{image.name} {image.stat().st_size if image.is_file() else None}")
-        message.append(sha256(labels) if labels.is_file() else labels.name if labels.is_dir() else "")
-    return fingerprint([], message)
-
-
-def fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
-    """What a stage's outcome depends on: the bytes of its inputs and its flags.
+def as_hardware(spec: ModelSpec) -> ModelSpec:
+    """The network with weights of 8 bits, for --hw-friendly.
 
     Raises:
-        InputError: an input is missing.
+        InputError: it has no neurons, or something that takes more than shifts, sums and comparisons.
     """
-    message = json.dumps([*words, *(stamp["sha256"] for stamp in stamps(files))])
-    return hashlib.sha256(message.encode()).hexdigest()
+    if not spec.neurons:
+        raise InputError(
+            "--hw-friendly: the network has no neurons; add --spiking lif, or --quantized pow2 for integers"
+        )
+    made = for_hardware(spec)
+    log.info("--hw-friendly: %d layers with weights of 8 bits; decays and thresholds are shifts", len(made.kernels))
+    return made
+
+
+def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:
+    """How many images each list has, and a digest of their names; a checkpoint keeps it."""
+    found = {}
+    for split, place in (("training", manifest.train), ("validation", manifest.valid)):
+        names = [image.name for image in task.listed(place)]
+        found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    return found

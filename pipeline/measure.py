@@ -10,25 +10,26 @@ from typing import Any
 import torch
 
 from models import Darknet
-from pipeline.conversion_result import cost_lines, cost_numbers, operations_table
-from pipeline.session import ANY, Session, dataset_of, open_session
-from pipeline.spiking_training import measure_binary, measure_early
+from pipeline.session import Session, dataset_of, open_session, trained_as_spikes
 from utils.config.measure import TestConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
 from utils.errors import InputError
 from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
+from utils.reporting.runs import ANY
 from utils.reporting.tables import comparison_table, plain_table
+from utils.spiking.cost_words import cost_lines, cost_numbers, operations_rows
 from utils.spiking.direct import measure_direct
 from utils.spiking.lif_integers import LifExecutor, equal_to_the_bit, lower_lif
 from utils.spiking.synops import SpikeCost
+from utils.temporal.binary_steps import BinarySteps
+from utils.temporal.early_exit import StepByStep
 from utils.temporal.hardware import INT8
 from utils.temporal.recurrence import firing_rates
 
 log = logging.getLogger(__name__)
 
-COMPARED = 8  # validation images on which integers are compared with the network that they are of
 COUNTED = 64  # validation images that spikes are counted on
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
@@ -61,7 +62,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
     log.info(task.class_table(metrics))
     log.info(comparison_table(f"{loaded.path.name} ({loaded.kind})", {"value": row}, task=task))
     if cost:
-        log.info(operations_table(f"spikes of {loaded.spec.timesteps} steps", cost))
+        log.info(plain_table(f"spikes of {loaded.spec.timesteps} steps", operations_rows(cost)))
         log.info("\n".join(cost_lines(cost)))
     if "firing" in row:
         log.info("%.4f spikes a unit and step, the mean of the recurrent layers", row["firing"])
@@ -161,3 +162,51 @@ def _loader(session: Session[TestConfig], size: tuple[int, int]) -> Loader[Any]:
     config, manifest = session.config, session.manifest
     dataset = dataset_of(config, session.task, manifest, session.loaded.spec, size, images=manifest.valid)
     return make_loader(dataset, session.valid.batch_size, workers=config.workers)
+
+
+COMPARED = 8  # validation images on which two ways of running a network are compared
+
+
+def measure_early(session: Session[TestConfig]) -> Record:
+    """Accuracy against mean steps: a row for each margin of --early-exit, and one for all steps.
+
+    Raises:
+        InputError: the network takes no steps, or one.
+    """
+    network = trained_as_spikes(session.loaded, "--early-exit", least=2)
+    record, shown = session.begin("test"), TaskFacts.of(session.task).main
+    rows = [["margin", "mean steps", *(column.heading for column in shown)]]
+    results: dict[str, Any] = {}
+    for least in (*sorted(session.config.early_exit or ()), None):
+        predictor = StepByStep(network, least)
+        scores = session.score(predictor).record()
+        name = "all steps" if least is None else f"margin {least:g}"
+        results[name] = {**scores, "steps": statistics.mean(predictor.taken)}
+        values = (results[name]["steps"], *(scores[column.name] for column in shown))
+        rows.append([name.removeprefix("margin "), *(f"{value:.3f}" for value in values)])
+    log.info(plain_table(f"{session.loaded.path.name}, {session.loaded.spec.timesteps} steps at most", rows))
+    return finish_record(record, metrics=results)
+
+
+def measure_binary(session: Session[TestConfig]) -> Record:
+    """A network of levels and the same in binary steps: both scores, and how far their outputs are apart.
+
+    Raises:
+        InputError: it was not trained with ilif.
+    """
+    network = trained_as_spikes(session.loaded, "--binary-steps")
+    binary = BinarySteps(network)
+    record, shown = session.begin("test"), TaskFacts.of(session.task).main
+    rows, results = [["run in", "steps", *(column.heading for column in shown)]], dict[str, Any]()
+    steps = session.loaded.spec.timesteps
+    for name, predictor, taken in (("levels", network, steps), ("binary steps", binary, steps * binary.most)):
+        results[name] = {**session.score(predictor).record(), "steps": taken}
+        rows.append([name, f"{taken}", *(f"{results[name][column.name]:.4f}" for column in shown)])
+    images = session.validation_images(min(COMPARED, len(session.valid.dataset)))
+    with torch.no_grad():
+        pairs = list(zip(binary(images), network.to(images.device)(images), strict=True))
+    results["apart"] = max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs)
+    log.info(plain_table(f"{session.loaded.path.name}, {binary.most} levels", rows))
+    sent = " and ".join(f"{value:g}" for value in sorted(binary.values))
+    log.info("neurons sent %s; outputs are at most %.2g of their largest value apart", sent, results["apart"])
+    return finish_record(record, metrics=results)

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.init_weights import budget_of, fingerprint, fingerprint_of_data
-from pipeline.session import RUNS, WEIGHTS, check_alone, output_of
+from pipeline.chain_start import budget_of, fingerprint_of_data
 from pipeline.summary import Left, summarise
 from utils import cli
 from utils.chain.budget import TrainingBudget
@@ -22,7 +21,9 @@ from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.files import names_kept
+from utils.reporting.files import fingerprint
 from utils.reporting.record import Record, latest_record
+from utils.reporting.runs import RUNS, WEIGHTS, check_alone, output_of
 
 log = logging.getLogger(__name__)
 

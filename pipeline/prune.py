@@ -20,7 +20,7 @@ from pipeline.pruning_report import (
     tell_layers,
     tell_residuals,
 )
-from pipeline.session import Session, open_session, output_of
+from pipeline.session import Session, open_session
 from pipeline.train import train
 from utils.config.prune import FLAGS, BlocksConfig, ChannelConfig, PruneConfig, PruneFlags, RegularConfig, SlimConfig
 from utils.config.train import FINETUNE_LR, TrainConfig
@@ -34,6 +34,7 @@ from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan, ShortcutRule
 from utils.reporting.record import Record, finish_record
+from utils.reporting.runs import output_of
 from utils.reporting.tables import comparison_table
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models import build
 from pipeline.pruning_planner import PruningPlanner, Strategy
-from pipeline.session import WEIGHTS, Session
+from pipeline.session import Session
 from utils.config.as_trained import how_of
 from utils.config.prune import AUTO, ChannelConfig, PruneConfig
 from utils.darknet.cfg import write_cfg
@@ -33,6 +33,7 @@ from utils.pruning.sensitivity import sensitivity
 from utils.reporting.plots import plot_channels, plot_gammas
 from utils.reporting.pruning_plots import plot_sensitivity
 from utils.reporting.record import Record, finish_record
+from utils.reporting.runs import WEIGHTS
 from utils.reporting.tables import plain_table
 
 log = logging.getLogger(__name__)

@@ -12,16 +12,11 @@ from tqdm import tqdm
 from pipeline.conversion_result import (
     ConversionResult,
     ValidationSample,
-    cost_lines,
-    cost_numbers,
-    curve_points,
+    layerwise_row,
     metric_word,
     mismatch_table,
-    pictures,
-)
-from pipeline.layerwise_calibration import (
-    layerwise_row,
     mode_row,
+    pictures,
     tuned_rate,
     tuning_lines,
     tuning_meta,
@@ -37,7 +32,9 @@ from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
 from utils.spiking import mismatch
 from utils.spiking.choices import LAYERWISE, RATE
+from utils.spiking.cost_words import cost_lines, cost_numbers
 from utils.spiking.mismatch import Mismatch
+from utils.spiking.observe import curve_points
 from utils.spiking.rate import RateNetwork, normalise
 from utils.spiking.rate_executor import RateExecutor, rate_mismatches
 from utils.spiking.snn_checkpoint import save_rate

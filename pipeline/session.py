@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models import Loaded, load_model
+from models import Darknet, Loaded, load_model
 from pipeline.tasks import check_idle, check_serves, task_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import TestConfig
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
 from utils.darknet.memory import check_memory
-from utils.darknet.ops import facts
-from utils.darknet.shapes import granularity, sizes
+from utils.darknet.shapes import granularity, image_size
 from utils.darknet.spec import ModelSpec
+from utils.darknet.training_words import batch_size
 from utils.data.dataset import Unreadable
 from utils.data.event_frames import FrameRule
 from utils.data.images import UnreadableImageError
@@ -31,11 +30,12 @@ from utils.data.manifest import Manifest
 from utils.data.plain_images import BareFolder, BareImages, bare_folder, is_bare
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files
-from utils.files import alone, hold, holder, take
+from utils.files import alone, take
 from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
 from utils.reporting.latency import measure_latency
-from utils.reporting.record import Record, latest_record, new_run_folder, start_record
+from utils.reporting.record import Record, new_run_folder, start_record
+from utils.reporting.runs import RUNS, WEIGHTS, newest
 from utils.spiking.energy import FP32
 from utils.task import Metrics, Task
 from utils.thresholds import Thresholds
@@ -43,12 +43,6 @@ from utils.training.device import select_device
 
 log = logging.getLogger(__name__)
 
-RUNS, WEIGHTS = Path("runs"), Path("weights")
-PRUNED = "normal_prune regular_prune shortcut_prune slim_prune layer_prune layer_channel_prune"
-PRUNED += " layer_channel_regular_prune"
-FLOAT = f"{PRUNED} train"  # scripts that leave a float network behind
-ANY = f"convert_snn quantize {PRUNED} train"  # scripts that leave a network behind
-BATCH = 16  # images at once, when neither cfg nor flag says
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -223,17 +217,6 @@ def open_session(
     return Session(config, loaded, task, manifest, size, valid, device, thresholds or Thresholds())
 
 
-def check_alone(script: str, name: str) -> None:
-    """Take the name of a chain or a sweep.
-
-    Raises:
-        InputError: another process, which is alive, has it.
-    """
-    place = RUNS / "-".join(filter(None, (script, name)))
-    if not hold(place):
-        raise InputError(f"{place}: {holder(place)} is at it; wait for its end, or give this one another --name")
-
-
 def training_files(name: str, *, darknet: bool = False) -> dict[str, str]:
     """A training run's folder and its checkpoints, all under names nobody has, and of one number.
 
@@ -245,44 +228,6 @@ def training_files(name: str, *, darknet: bool = False) -> dict[str, str]:
     with alone(RUNS):
         best, last, *_ = take(*wanted, *beside)
         return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
-
-
-def output_of(record: Record | None, *patterns: str) -> Path | None:
-    """The network a run left behind, if it is still there: what fits the patterns (all of ours), earlier ones first."""
-    paths = [path for pattern in patterns or ("*.pt",) for path in record.paths(pattern)] if record else []
-    return next((path for path in paths if path.is_file()), None)
-
-
-def newest(scripts: str, *, sparse: bool = False, output: Callable[[Record | None], Path | None] = output_of) -> Path:
-    """The network that the newest finished run of one of these scripts left; of a training run the last epoch's.
-
-    Args:
-        scripts: names, separated by spaces; the last one is what the error asks for.
-        sparse: only training runs with ``-sr`` count.
-        output: the file of a run that is wanted, if it left such a one.
-
-    Raises:
-        InputError: there is none.
-    """
-
-    def fits(record: Record) -> bool:
-        return record.script in scripts.split() and (not sparse or bool(record.args.get("sparse")))
-
-    record = latest_record(RUNS, "*", lambda found: fits(found) and output(found) is not None)
-    path = output(record)
-    if path is None or record is None:
-        flag = " -sr" if sparse else ""
-        first = scripts.split()[-1]
-        raise InputError(
-            f"no finished run of {first}.py{flag} in {RUNS}/; run python3 {first}.py{flag} first, or give --weights"
-        )
-    log.info("--weights %s, the newest (%s)", path, record.folder)
-    return path
-
-
-def batch_size(spec: ModelSpec) -> int:
-    """Images at once as [net] says: batch / subdivisions, where batch is that of a training cfg."""
-    return max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH
 
 
 def dataset_of(
@@ -332,28 +277,20 @@ def frame_rule(spec: ModelSpec) -> FrameRule | None:
     return FrameRule.of(dict(spec.net), spec.timesteps) if spec.input_frames else None
 
 
-def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:
-    """How many images each list has, and a digest of their names; a checkpoint keeps it."""
-    found = {}
-    for split, place in (("training", manifest.train), ("validation", manifest.valid)):
-        names = [image.name for image in task.listed(place)]
-        found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
-    return found
-
-
-def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) in px from ``--img-size``, or else what the network was made for.
+def trained_as_spikes(loaded: Loaded, flag: str, least: int = 1) -> Darknet:
+    """The network, if it was trained as spikes over so many steps.
 
     Raises:
-        InputError: more than two numbers, or no multiple of the network's largest stride.
+        InputError: it was not; names the flag that asks for it.
     """
-    if given and len(given) > 2:
-        raise InputError(f"--img-size: {len(given)} numbers; give one side, or height and width")
-    height, width = (given[0], given[-1]) if given else default or (spec.height, spec.width)
-    if facts(spec.layers[-1]).section == "softmax":
-        sizes(spec, height, width)  # whole maps are averaged or connected: no cell has to lie whole in the image
-        return height, width
-    step = granularity(spec)
-    if height % step or width % step or min(height, width) < step:
-        raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")
-    return height, width
+    if not isinstance(loaded.predictor, Darknet) or not loaded.spec.neurons:
+        raise InputError(
+            f"{flag}: {loaded.path} was not trained as spikes, a {loaded.kind} network has no steps of its own; train "
+            "one with train.py --spiking lif"
+        )
+    if loaded.spec.timesteps < least:
+        raise InputError(
+            f"{flag}: {loaded.path} takes one step, which is the least; train one with train.py --spiking lif "
+            "--timesteps 4"
+        )
+    return loaded.predictor

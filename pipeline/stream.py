@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,11 @@ from tqdm import tqdm
 from pipeline.conversion_result import (
     ConversionResult,
     ValidationSample,
-    cost_lines,
-    cost_numbers,
-    curve_points,
+    layerwise_row,
     metric_word,
     mismatch_table,
-    peak_bytes,
-    pictures,
-)
-from pipeline.layerwise_calibration import (
-    layerwise_row,
     mode_row,
+    pictures,
     tuned_stream,
     tuning_lines,
     tuning_meta,
@@ -37,7 +32,8 @@ from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars, plot_raster
 from utils.spiking import mismatch
 from utils.spiking.choices import LAYERWISE, STREAM
-from utils.spiking.observe import Observation, hardware_state_bits, join, observe, raster
+from utils.spiking.cost_words import cost_lines, cost_numbers
+from utils.spiking.observe import Observation, curve_points, hardware_state_bits, join, observe, raster
 from utils.spiking.snn_checkpoint import EXACT, ExecutionMode, executor_of, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stream import StreamExecutor
@@ -80,7 +76,7 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     if before is not None:
         rows = _beside(session, sample, converted, before, rows)
         message += tuning_lines(session, join(before).mismatches, every.mismatches, rows)
-    message += [] if every.exact else [mismatch_table(every.mismatches)]
+    message += [] if every.exact else [mismatch_table(every.mismatches, "levels")]
     made = [*_files(folder, executor, every, curve), *pictures(session, measured, cost, folder)]
     made += _pictures(session, folder, executor, every, curve, rows, next(sample.inputs()))
     title = f"{bits_of(network.integer)}, as integers and as spikes that stream; {sample.said}"
@@ -285,3 +281,8 @@ def _layer_bars(folder: Path, executor: StreamExecutor, seen: Observation) -> Pa
         title="Neurons whose count is not its level",
         unit="% of the neurons",
     )
+
+
+def peak_bytes() -> int:
+    """The most memory this process ever held (Linux reports KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.convert import spikes_of
 from pipeline.pruning_report import all_gammas
-from pipeline.session import RUNS, Session, open_session
+from pipeline.session import Session, open_session
 from utils import cli
 from utils.chain.decisions import Tried, rows_of
 from utils.chain.verdict import Verdict, judge_chain
@@ -41,6 +41,7 @@ from utils.reporting.record import (
     write_record,
 )
 from utils.reporting.results import read_rows, write_rows
+from utils.reporting.runs import RUNS
 from utils.reporting.tables import stage_table
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost

@@ -14,9 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.init_weights import fingerprint_of_data, task_of_start
+from pipeline.chain_start import fingerprint_of_data, task_of_start
 from pipeline.pipeline import SHARED, Stage, finished_chain
-from pipeline.session import RUNS, check_alone
 from utils import cli
 from utils.config.pipeline import PipelineConfig
 from utils.errors import InputError
@@ -27,6 +26,7 @@ from utils.reporting.facts import TaskFacts
 from utils.reporting.pareto import front, plot_fronts
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
 from utils.reporting.results import write_rows
+from utils.reporting.runs import RUNS, check_alone
 from utils.reporting.tables import plain_table, styles_of
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from models import load_model
-from pipeline.init_weights import same_names
 from utils.config.as_trained import how_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
@@ -18,6 +17,7 @@ from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
 from utils.data.loader import Loader
 from utils.data.manifest import Manifest
+from utils.data.text import same_names
 from utils.distillation.context import DistillationContext
 from utils.distillation.distiller import Distiller
 from utils.distillation.pairs import OUTPUTS

@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 
-from models import Darknet
+from models import Darknet, anneal
 from pipeline import epoch_report
 from pipeline.init_weights import read_initial
 from pipeline.pruning_measure import tell_push
 from pipeline.quantised_training import checkpoint_of, float_network
-from pipeline.session import WEIGHTS, batch_size, image_size
-from pipeline.spiking_training import anneal
 from pipeline.training_run import Run, assemble, next_stage
 from utils.config.as_trained import how_of
 from utils.config.begun import check_training, saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
 from utils.darknet.network import Network, load_checkpoint, save_checkpoint
+from utils.darknet.shapes import image_size
+from utils.darknet.training_words import batch_size
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files, write_beside
 from utils.files import hold, holder, names_kept
@@ -38,6 +38,7 @@ from utils.quantization.level_penalty import sparing
 from utils.reporting.files import file_bytes
 from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
+from utils.reporting.runs import WEIGHTS
 from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
 from utils.training.device import select_device, select_precision

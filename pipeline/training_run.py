@@ -15,6 +15,7 @@ from models import build
 from pipeline.init_weights import (
     InitialNetwork,
     check_room,
+    facts_of,
     fitted,
     read_initial,
     tell_unused_keys,
@@ -24,15 +25,14 @@ from pipeline.init_weights import (
 )
 from pipeline.quantised_training import LR as QUANTISED_LR
 from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import dataset_of, facts_of, image_size, training_files
-from pipeline.spiking_training import forward_in_time
+from pipeline.session import dataset_of, training_files
 from pipeline.tasks import check_idle, task_of
 from pipeline.teacher import open_teacher
 from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import tell_changes
 from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint
-from utils.darknet.shapes import granularity
+from utils.darknet.shapes import granularity, image_size
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import restarts, stops
 from utils.data.loader import Loader, make_loader, scales, sides_between
@@ -50,6 +50,7 @@ from utils.task import Metrics, Task
 from utils.training.build_optimizer import Learning, add_teacher, build_update, nominal_batch
 from utils.training.device import Precision, select_device, select_precision
 from utils.training.distributed import Group, main_first
+from utils.training.fptt import FpttOptions
 from utils.training.front import freeze, thawing
 from utils.training.loggers import RunLogger
 from utils.training.resume import Progress, restore, seed_all, set_random_state
@@ -344,3 +345,19 @@ def _restored(run: Run, saved: Checkpoint) -> Run:
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)
     return run
+
+
+def forward_in_time(config: TrainConfig, spec: ModelSpec) -> FpttOptions | None:
+    """What ``--trainer fptt`` asks for; None where gradients go back through all steps.
+
+    Raises:
+        InputError: the network has no steps, or another average of the weights is asked for as well.
+    """
+    if config.trainer != "fptt":
+        return None
+    if not spec.stateful:
+        raise InputError("--trainer fptt: the network has no steps in time; add --spiking ltc, or use --trainer bptt")
+    if config.ema and "ema" in config.given:
+        raise InputError("--ema and --trainer fptt: fptt measures an average of its own; leave --ema away")
+    steps, segments = spec.timesteps, config.fptt_k or spec.timesteps
+    return FpttOptions(timesteps=steps, segments=segments, alpha=config.fptt_alpha, beta=config.fptt_beta)

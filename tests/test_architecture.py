@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "recipes": {"data", "reporting"},
     "dashboard": {"reporting"},
     "task": {"darknet", "data", "reporting"},
+    "answers": {"data", "reporting", "task", "temporal"},
     "one_output": {"darknet", "data"},
     "segmentation": {"darknet", "data", "one_output", "reporting", "task"},
     "sequences": {"darknet", "data", "one_output", "reporting", "task"},
@@ -48,7 +49,7 @@ MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}
 TASK_ROOMS = {"classification", "detection", "segmentation", "sequences"}  # each a task; who may know which there are:
 TASK_USERS = ("utils/distillation/", "pipeline/tasks.py", "utils/data/__main__.py", "data/get.py")
 NAMESPACES = {"utils/data/__main__.py"}  # a command below the scripts, with parsers of its own
-PIPELINE_FILES = 26
+PIPELINE_FILES = 25
 NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
     "--timesteps": "a network that was trained as spikes needs few steps, a converted one many",
     "--conf-thres": "AP needs the tail of the scores; a person wants what is sure",

@@ -22,9 +22,8 @@ import quantize
 import slim_prune
 import test
 from models import Darknet, build, load_model, network_of
-from pipeline import init_weights, pipeline
-from pipeline.init_weights import budget_of
-from pipeline.session import output_of
+from pipeline import chain_start, pipeline
+from pipeline.chain_start import budget_of
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils.chain.decisions import StageView
@@ -41,6 +40,7 @@ from utils.export.engine.target import Engine
 from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import read_record
 from utils.reporting.results import read_rows
+from utils.reporting.runs import output_of
 from utils.spiking.spike_schedule import encode
 from utils.spiking.stepwise import StepwiseExecutor
 
@@ -318,12 +318,12 @@ def test_a_stage_is_known_by_a_plain_name_that_does_not_grow(place):
 
 def test_a_corrected_label_is_another_input(tmp_path):
     task, data = DetectionTask(), read_manifest(write_scenes(tmp_path / "one"))
-    before = init_weights._data_fingerprint(task, data)
-    assert init_weights._data_fingerprint(task, read_manifest(write_scenes(tmp_path / "two"))) == before
+    before = chain_start._data_fingerprint(task, data)
+    assert chain_start._data_fingerprint(task, read_manifest(write_scenes(tmp_path / "two"))) == before
     (tmp_path / "one/labels/train/3.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    changed = init_weights._data_fingerprint(task, data)
+    changed = chain_start._data_fingerprint(task, data)
     (tmp_path / "one/train.txt").write_text("images/train/0.png\n")
-    assert len({before, changed, init_weights._data_fingerprint(task, data)}) == 3
+    assert len({before, changed, chain_start._data_fingerprint(task, data)}) == 3
 
 
 def test_a_folder_of_images_is_a_data_set_too(place):
@@ -334,7 +334,7 @@ def test_a_folder_of_images_is_a_data_set_too(place):
     weights = str(network_of_stage(place, "finetuned"))
     record = run(test, "--weights", weights, "--data", "folder", "--name", "folder")
     assert record.metrics["map50"] == read_record(place / "runs" / "compress").metrics["stages"]["finetuned"]["map50"]
-    assert init_weights._data_fingerprint(DetectionTask(), read_manifest("folder"))
+    assert chain_start._data_fingerprint(DetectionTask(), read_manifest("folder"))
 
 
 def test_benchmark_measures_whole_steps_of_the_network(place):

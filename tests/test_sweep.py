@@ -18,7 +18,7 @@ import pytest
 import compress
 from models import Darknet, network_of
 from pipeline import pipeline, sweep
-from pipeline.init_weights import check_start
+from pipeline.chain_start import check_start
 from pipeline.pipeline import Stage
 from pipeline.sweep import SweepUnit, command, plan, points_of
 from tests.conftest import ROOT

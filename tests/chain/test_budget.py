@@ -8,7 +8,7 @@ import pytest
 
 from utils.chain.budget import EPOCHS, FULL, LEAST, MOST, SCRATCH, STRONG, TrainingBudget
 
-SETS = {  # as pipeline.init_weights.budget_of counts them: images, steps an epoch, whether weights are given
+SETS = {  # as pipeline.chain_start.budget_of counts them: images, steps an epoch, whether weights are given
     "sample set": TrainingBudget(4000, 250, trained=False),
     "raccoons": TrainingBudget(160, 10, trained=True),
     "bccd": TrainingBudget(19, 19, trained=True),

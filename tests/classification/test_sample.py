@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.init_weights import budget_of, with_data
+from pipeline.chain_start import budget_of, with_data
 from pipeline.tasks import task_of
 from utils.classification.dataset import ClassDataset
 from utils.classification.sample import prepare_sample

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.export import QUANTISED, integers_of
-from pipeline.session import newest
 from utils.errors import InputError
 from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.reporting.runs import newest
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import convert_snn
 import export
 import pipeline.session
 from models import Darknet, load_model, network_of
-from pipeline.conversion_result import ValidationSample
-from pipeline.layerwise_calibration import tuning_images
+from pipeline.conversion_result import ValidationSample, tuning_images
 from tests.scenes import write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint

@@ -6,10 +6,10 @@ import pytest
 
 import train
 from pipeline import train as training
-from pipeline.session import output_of
 from tests.scenes import write_scenes
 from utils.darknet.network import load_checkpoint
 from utils.reporting.results import read_rows
+from utils.reporting.runs import output_of
 
 
 def rows_of(*scores):

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS, linear
 from utils.darknet.fold import BN_EPS
+from utils.darknet.forward import without_tensors
 from utils.darknet.ops import rule
+from utils.darknet.shortcuts import alike, source_shares
 from utils.darknet.spec import Conv, Kernel, Layer, TransposedConv
 
 Geometry = tuple[tuple[Any, ...], Callable[..., Tensor], Callable[..., nn.Conv2d | nn.ConvTranspose2d]]
@@ -41,3 +46,42 @@ GEOMETRY: dict[type[Layer], Callable[[Any], Geometry]] = {
         nn.ConvTranspose2d,
     ),
 }
+
+
+class WeightedSum(nn.Module):
+    """A weighted ``[shortcut]``, as Darknet's shortcut_multilayer_cpu computes it (blas.c)."""
+
+    def __init__(self, layer: s.Shortcut, width: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(layer.weights_shape(width)))
+        self.normalization = layer.weights_normalization
+        self.activation = ACTIVATIONS.get(layer.activation, linear)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """[N, C, H, W] of every source -> the activation of their weighted sum."""
+        shares = source_shares(self.weights, self.normalization).view(len(given), -1, 1, 1)
+        return self.activation(sum(x * share for x, share in zip(alike(given), shares, strict=True)))
+
+
+class ImplicitValues(nn.Module):
+    """``[implicit_add]`` and ``[implicit_mul]``; their values begin as YOLOR's do, with a deviation of 0.02."""
+
+    def __init__(self, layer: s.Implicit) -> None:
+        super().__init__()
+        self.implicit = nn.Parameter(torch.normal(float(layer.start), 0.02, (layer.filters,)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any image -> [1, C, 1, 1]."""
+        return self.implicit[None, :, None, None]
+
+
+class Stateless(nn.Module):
+    """What a layer without tensors does before its neurons, which are the module's child."""
+
+    def __init__(self, layer: s.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """[N, C, H, W] of every source -> the same of the layer."""
+        return without_tensors(self.layer, [*given])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from utils.darknet.op_sizes import Size
@@ -101,3 +102,21 @@ def densities(spec: ModelSpec) -> dict[int, Fraction]:
 def granularity(spec: ModelSpec) -> int:
     """The image's sides must be multiples of this: the largest stride of the network."""
     return max(1, *(int(value) for value in strides(spec).values()))
+
+
+def image_size(given: Sequence[int] | None, spec: ModelSpec, default: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) in px from ``--img-size``, or else what the network was made for.
+
+    Raises:
+        InputError: more than two numbers, or no multiple of the network's largest stride.
+    """
+    if given and len(given) > 2:
+        raise InputError(f"--img-size: {len(given)} numbers; give one side, or height and width")
+    height, width = (given[0], given[-1]) if given else default or (spec.height, spec.width)
+    if facts(spec.layers[-1]).section == "softmax":
+        sizes(spec, height, width)  # whole maps are averaged or connected: no cell has to lie whole in the image
+        return height, width
+    step = granularity(spec)
+    if height % step or width % step or min(height, width) < step:
+        raise InputError(f"--img-size: {height}x{width} px do not divide by {step}, the network's largest stride")
+    return height, width

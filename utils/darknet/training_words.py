@@ -57,3 +57,11 @@ def stops(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
             )
         found += [(i, int(said))] if int(said) else []
     return tuple(found)
+
+
+BATCH = 16  # images at once, when neither cfg nor flag says
+
+
+def batch_size(spec: ModelSpec) -> int:
+    """Images at once as [net] says: batch / subdivisions, where batch is that of a training cfg."""
+    return max(1, spec.batch // spec.subdivisions) if spec.batch > 1 else BATCH

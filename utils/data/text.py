@@ -1,8 +1,9 @@
-"""Text that a stranger's program wrote: the encoding that its first bytes tell, else UTF-8."""
+"""Text that people and programs wrote: the encoding that its first bytes tell, else UTF-8; names that are alike."""
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
@@ -47,3 +48,9 @@ def decoded(data: bytes, otherwise: str = "utf-8") -> str:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, errors="replace")
     return data.decode(otherwise, errors="replace")
+
+
+def same_names(these: Sequence[str], those: Sequence[str]) -> bool:
+    """Whether classes are the same and in one order, however people write blanks and capitals."""
+    plain = [[name.casefold().replace("_", " ").replace("-", " ") for name in names] for names in (these, those)]
+    return plain[0] == plain[1]

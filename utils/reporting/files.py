@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import InputError
@@ -35,3 +36,13 @@ def stamps(paths: Iterable[Path | str]) -> list[dict[str, str]]:
 def file_bytes(path: Path | str) -> int:
     """Size of a file on disk."""
     return Path(path).stat().st_size
+
+
+def fingerprint(files: Sequence[Path], words: Sequence[str]) -> str:
+    """What a stage's outcome depends on: the bytes of its inputs and its flags.
+
+    Raises:
+        InputError: an input is missing.
+    """
+    message = json.dumps([*words, *(stamp["sha256"] for stamp in stamps(files))])
+    return hashlib.sha256(message.encode()).hexdigest()

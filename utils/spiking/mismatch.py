@@ -91,3 +91,29 @@ def worst(layers: Mapping[int, Mismatch]) -> str:
         f"{total:,} neurons ({share:.1%}) are off, from layer {first} on; layer {blamed} breaks most by itself "
         f"({m.own_share:.1%} of its neurons)"
     )
+
+
+def told_rows(layers: Mapping[int, Mismatch], unit: str) -> list[list[str]]:
+    """For people: which layer breaks it, a heading first."""
+    heading = ["layer", "neurons", "off", "of them its own", f"mean, {unit}", "largest"]
+    cells = [
+        [str(i), f"{m.neurons:,}", f"{m.share:.2%}", f"{m.own_share:.2%}", f"{m.mean:.4f}", f"{m.largest:.3g}"]
+        for i, m in layers.items()
+    ]
+    return [heading, *cells]
+
+
+def tuned_rows(before: Mapping[int, Mismatch], after: Mapping[int, Mismatch], unit: str) -> list[list[str]]:
+    """Which layers fine-tuning helped, a heading first."""
+    heading = ["layer", "neurons", "off, converted", "fine-tuned", f"mean off, {unit}", "fine-tuned"]
+    cells = [
+        [str(i), f"{a.neurons:,}", f"{a.share:.2%}", f"{b.share:.2%}", f"{a.mean:.4f}", f"{b.mean:.4f}"]
+        for i, a, b in ((i, a, after[i]) for i, a in before.items())
+    ]
+    return [heading, *cells]
+
+
+def tuned_line(before: Mapping[int, Mismatch], after: Mapping[int, Mismatch]) -> str:
+    """The same in a line."""
+    a, b = (overall(layers) for layers in (before, after))
+    return f"fine-tuned: {a.share:.2%} of the neurons were off, {b.share:.2%} are; by {a.mean:.4f} and {b.mean:.4f}"

@@ -179,3 +179,14 @@ def _spread(trains: Tensor, neurons: int) -> Tensor:
     order = fired.argsort(descending=True, stable=True)[: int((fired > 0).sum())]
     picked = order[torch.linspace(0, len(order) - 1, min(neurons, len(order))).long()] if len(order) else order
     return trains[picked].cpu()
+
+
+def curve_points(limit: int, wanted: Sequence[int] | None, also: Sequence[int] = ()) -> tuple[int, ...]:
+    """Steps at which accuracy is measured: those asked for, or a geometric spread; and ``also``."""
+    if wanted:
+        return tuple(sorted({t for t in (*wanted, *also) if t <= limit}))
+    spread, t = {1, limit}, 1.0
+    while t < limit:
+        spread.add(round(t))
+        t *= 1.35
+    return tuple(sorted(spread | {t for t in also if t <= limit}))
