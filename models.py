@@ -130,9 +130,14 @@ class Darknet(nn.Module):
         out = self._through_time(passage, self.spec.heads)
         return [passage.read(i, out[i]) for i in self.spec.heads], passage.after
 
-    def watch(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories, dict[int, Tensor]]:
-        """As `advance`, and what every layer of neurons sends, [steps, N, C, H, W] by its number."""
-        passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames)
+    def watch(
+        self, x: Tensor, memory: Memories, steps: int, still: dict[int, Tensor] | None = None
+    ) -> tuple[list[Tensor], Memories, dict[int, Tensor]]:
+        """As `advance`, and what every layer of neurons sends, [steps, N, C, H, W] by its number.
+
+        ``still`` takes what is the same at every step, by layer, and spares the call of a later step to compute it.
+        """
+        passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames, still=still)
         out = self._through_time(passage, (*self.spec.heads, *self.spec.neurons))
         sent = {i: out[i].unflatten(0, (steps, -1)) for i in self.spec.neurons}
         return [out[i] for i in self.spec.heads], passage.after, sent
@@ -146,7 +151,7 @@ class Darknet(nn.Module):
 
     def _through_time(self, passage: Passage, keep: Collection[int] | None) -> dict[int, Tensor]:
         def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
-            value = self._step(i, layer, passage.given(i, layer, given))
+            value = passage.once(i, layer, given, self._step)
             neuron = getattr(self.layers[str(i)], "neuron", None) if str(i) in self.layers else None
             return value if neuron is None else passage.fire(i, layer, neuron, value)
 

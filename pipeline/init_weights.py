@@ -226,7 +226,8 @@ def as_spiking(spec: ModelSpec, config: TrainConfig, highest: Mapping[int, float
         )
     levels = config.levels or LEVELS
     thresholds = {i: top / levels for i, top in highest.items()} if highest is not None else None
-    made = with_neurons(spec, kind, config.steps, levels=config.levels, thresholds=thresholds)
+    signed = config.signed or None
+    made = with_neurons(spec, kind, config.steps, levels=config.levels, signed=signed, thresholds=thresholds)
     converted = ", thresholds those of the quantised network" if highest is not None else ""
     log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
     return made

@@ -47,6 +47,7 @@ from utils.quantization.stages import BitStage, stage_line, stage_names, stages_
 from utils.reporting.record import Record, read_record, start_record
 from utils.reporting.results import read_rows
 from utils.task import Metrics, Task
+from utils.temporal.hardware import INT8
 from utils.training.build_optimizer import Learning, add_teacher, build_update, nominal_batch
 from utils.training.device import Precision, select_device, select_precision
 from utils.training.distributed import Group, main_first
@@ -60,6 +61,9 @@ from utils.training.update import Backprop
 log = logging.getLogger(__name__)
 
 LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
+HARDWARE_LR = (
+    0.1  # of --hw-friendly: with 0.2 the rounded weights of the sample network ran away, and it learnt nothing
+)
 ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
 
 
@@ -119,6 +123,17 @@ class Run:
         return self.update.averaged  # type: ignore[return-value]
 
 
+def with_rate(config: TrainConfig, start: InitialNetwork, *, quantised: bool) -> TrainConfig:
+    """The config with a learning rate, where --lr does not say one; a resumed run keeps its own."""
+    shifts = any(layer.weight_quant == INT8 for layer in start.network.spec.kernels.values())
+    usual = FRESH_HEADS_LR if start.new_outputs else QUANTISED_LR if quantised else LR
+    share = ADAM_SHARE if config.adam else 1
+    usual, most = (HARDWARE_LR if shifts else usual) * share, HARDWARE_LR * share
+    if shifts and config.lr and config.lr > most:
+        log.warning("--lr %g: 8-bit weights (--hw-friendly) learnt nothing at 0.2, well at %g", config.lr, most)
+    return replace(config, lr=config.lr or usual)
+
+
 def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group | None = None) -> Run:
     """Everything a run needs, from its config; or, with a checkpoint of ``--resume``, the run as it was cut.
 
@@ -150,8 +165,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     if scheme:
         given = start_checkpoint(config, saved)
         made = model_of(config, task, start.network, stage.scheme(scheme), manifest, size, given)
-    usual = FRESH_HEADS_LR if start.new_outputs else QUANTISED_LR if scheme else LR
-    config = replace(config, lr=config.lr or usual * (ADAM_SHARE if config.adam else 1))  # a resumed run keeps its rate
+    config = with_rate(config, start, quantised=scheme is not None)
     update = update_of(config, task, made, stage, train, precision, group, saved)
     config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
     add_teacher(update, distillation, config.lr)

@@ -18,8 +18,9 @@ from utils.errors import InputError
 from utils.spiking.aer_lif import write_spike_events
 
 
-def test_every_spike_is_an_event_at_its_step(tmp_path):
-    model = warmed(small())
+@pytest.mark.parametrize("neuron", ["lif", "lif\nsigned=1"])
+def test_every_spike_is_an_event_at_its_step(tmp_path, neuron):
+    model = warmed(small(neuron))
     x = images(model.spec, 2)
     names, total = write_spike_events(tmp_path, model, x)
     assert sorted(names) == sorted(

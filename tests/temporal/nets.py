@@ -44,8 +44,9 @@ classes=3
 
 
 def spiking(name: str, kind: str, timesteps: int = 4) -> ModelSpec:
-    """A cfg of the tests with neurons in place of its activations."""
-    return with_neurons(read_cfg(CFGS / f"{name}.cfg"), kind, timesteps)
+    """A cfg of the tests with neurons in place of its activations; ``signed lif`` sends -1, too."""
+    signed = kind.startswith("signed ") or None
+    return with_neurons(read_cfg(CFGS / f"{name}.cfg"), kind.split()[-1], timesteps, signed=signed)
 
 
 def small(activation: str = "lif") -> ModelSpec:

@@ -62,6 +62,11 @@ def test_what_neurons_learn_is_in_a_weights_file(activation, tmp_path):
         (HIDDEN.format("lif\nlevels=4"), r"line 20: levels= acts with activation=ilif, this is lif; leave it away"),
         (HIDDEN.format("relu\nv_th=1"), "v_th= acts with activation=lif, plif, ilif, ltc, this is relu"),
         (HIDDEN.format("lif\nmembrane_bits=1"), "membrane_bits=1: a membrane has 2 to 16 bits"),
+        (HIDDEN.format("ilif\nsigned=1"), "signed= acts with activation=lif, plif, this is ilif; leave it away"),
+        (
+            HIDDEN.format("relu").replace("lif", "ilif").replace("[net]", "[net]\nsigned=1"),
+            "signed= acts with activation=lif",
+        ),
         (HIDDEN.format("lif\nv_th=0"), "v_th=0 must be from more than 0"),
         (HIDDEN.format("lif\nv_th=inf"), "v_th=inf must be from more than 0"),
         (HIDDEN.format("lif\nmembrane_decay=1.5"), "membrane_decay=1.5 must be from 0 to 1"),

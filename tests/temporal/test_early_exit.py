@@ -71,6 +71,18 @@ def test_an_image_ends_at_the_first_step_at_which_it_is_sure():
                 torch.testing.assert_close(whole[n], part[n], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_still_image_goes_through_its_first_convolution_once_for_all_steps(frames):
+    """And with it each image that is not at its end; frames go through it one by one."""
+    model, seen = warmed(small()), []
+    x = images(model.spec, 4, frames=frames)
+    whole = StepByStep(model, None)(x)[0]
+    model.layers["0"].conv.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    model.layers["2"].conv.register_forward_hook(lambda _, given, out: seen.append(-len(given[0])))
+    torch.testing.assert_close(StepByStep(model, None)(x)[0], whole)
+    assert seen == ([4, -4] * 3 if frames else [4, -4, -4, -4])
+
+
 def test_a_larger_margin_never_takes_fewer_steps():
     model = warmed(CLASSES)
     x, taken = images(model.spec, 8), []

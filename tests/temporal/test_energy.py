@@ -41,6 +41,16 @@ def test_totals_are_those_counted_by_hand():
     assert cost.state_bytes == 4 * (6 * 16 * 16 + 8 * 8 * 8)
 
 
+def test_a_spike_of_minus_one_costs_as_much_as_one():
+    model = warmed(small("lif\nsigned=1"))
+    x = images(model.spec)
+    sent = model.activations(x)[2]
+    assert (sent < 0).any() and (sent > 0).any()
+    cost = measure_direct(model, [x])
+    assert cost.layers[2].spikes == pytest.approx(float((sent != 0).sum()) / len(x))
+    assert cost.layers[3].sops == pytest.approx(8 * cost.layers[2].spikes)
+
+
 def test_frames_are_multiplied_at_every_step():
     model = warmed(parse_cfg(HIDDEN.format("lif").replace("timesteps=3", "timesteps=3\ninput=frames")))
     once, often = (measure_direct(model, [x]) for x in (images(model.spec), images(model.spec, 2, frames=3)))

@@ -10,11 +10,11 @@ from tests.temporal.nets import CFGS, HIDDEN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Network
 from utils.darknet.neuron_cfg import with_neurons
-from utils.temporal.execution import detached, initial_gamma
+from utils.temporal.execution import clock_of, detached, initial_gamma
 from utils.temporal.spikes import analog_kernels, spike_counts, spike_units
 
 NETS = ["plain", "residual", "csp", "spp", "transposed", "weighted", "grouped"]
-NEURONS = ["lif", "plif", "ilif", "ltc"]
+NEURONS = ["lif", "plif", "ilif", "ltc", "signed lif"]
 
 
 def hidden_values(model: Darknet, x: torch.Tensor) -> set[float]:
@@ -22,6 +22,22 @@ def hidden_values(model: Darknet, x: torch.Tensor) -> set[float]:
     heads = {j for i in model.spec.heads for j in (i, model.spec.layers[i].sources[0])}
     made = {i: v for i, v in model.activations(x).items() if i >= 0 and i not in heads}
     return {value for values in made.values() for value in values.unique().tolist()}
+
+
+def multiplying(model: Darknet, spikes: set[float]) -> set[int]:
+    """The convolutions that are given what is none of these values; means of them are what a read-out may have."""
+    found, spec, read_outs = set(), model.spec, clock_of(model.spec, frames=False).averaging
+    for i in spec.kernels:
+        allowed = {k / spec.timesteps for k in range(-100, 100)} if i in read_outs and i != 0 else spikes
+        known = torch.tensor(sorted(allowed)).float()
+
+        def look(_, given, out, i=i, known=known):
+            if not torch.isclose(given[0].unique()[:, None], known, atol=1e-6).any(1).all():
+                found.add(i)
+
+        model.layers[str(i)].conv.register_forward_hook(look)
+    model(images(spec))
+    return found
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -96,11 +112,14 @@ def test_one_step_of_a_lif_is_a_network_of_binary_activations():
 
 
 @pytest.mark.parametrize(
-    ("kind", "values"), [("lif", {0, 1}), ("plif", {0, 1}), ("ltc", {0, 1}), ("ilif", set(range(5)))]
+    ("kind", "values"),
+    [("lif", {0, 1}), ("plif", {0, 1}), ("ltc", {0, 1}), ("ilif", set(range(5))), ("signed lif", {-1, 0, 1})],
 )
 def test_nothing_but_spikes_is_inside(kind, values):
+    """And nothing else reaches a convolution, but the image the first one: as they are run, whatever a cfg is read as."""
     model = warmed(spiking("plain", kind))
     assert hidden_values(model, images(model.spec)) == values
+    assert multiplying(model, values) == {0}
 
 
 def test_sums_of_spikes_are_several_spikes():
@@ -114,6 +133,7 @@ def test_the_recipe_without_neurons_is_found_out():
     """Convolution and batch norm in the place of convolution, batch norm and neuron: nothing spikes."""
     model = warmed(small("linear"))
     assert len(hidden_values(model, images(model.spec))) > 100
+    assert multiplying(model, {0, 1}) == {0, 3}
     assert analog_kernels(model.spec) == (0, 3), "its last convolution reads what is no spike"
 
 

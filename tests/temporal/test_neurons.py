@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils.darknet.firing import after_reset, constant_response, fired
+from utils.darknet.firing import constant_response, fired
 from utils.darknet.neuron_spec import NeuronKeys, NeuronSpec, neuron_spec
 from utils.temporal.fused import slope_of
 from utils.temporal.neurons import KINDS, make_neuron
@@ -23,6 +23,10 @@ VARIANTS = [
     replace(LIF, kind="plif", surrogate="sigmoid"),
     replace(LIF, kind="plif", reset="soft", reset_gradient=True, surrogate="multi-gaussian"),
     NeuronSpec(kind="ilif", v_th=0.7, timesteps=T),
+    replace(LIF, signed=True),
+    replace(LIF, signed=True, reset_gradient=True, surrogate="atan"),
+    replace(LIF, signed=True, reset="soft", reset_gradient=True, surrogate="triangle"),
+    replace(LIF, kind="plif", signed=True, surrogate="sigmoid"),
 ]
 
 
@@ -45,13 +49,17 @@ class Small(torch.autograd.Function):
 
 
 def unrolled(neuron, x, v, decay):
-    """The definition, as a graph of small nodes."""
-    out = []
+    """The definition, as a graph of small nodes; what is signed is two neurons of one sign."""
+    out, one = [], replace(neuron, signed=False)
     for each in x:
         u = decay * v + each
-        s = Small.apply(u, neuron)
-        out.append(s)
-        v = after_reset(neuron, u, s if neuron.reset_gradient else s.detach())
+        up, down = Small.apply(u, one), Small.apply(-u, one) if neuron.signed else 0
+        out.append(up - down)
+        fell, sent = up + down, up - down
+        if not neuron.reset_gradient:
+            fell, sent = fell.detach(), sent.detach()
+        amount = sent if neuron.kind == "ilif" else neuron.v_th * sent
+        v = u * (1 - fell) if neuron.kind != "ilif" and neuron.reset == "hard" else u - amount
     return torch.stack(out), v
 
 
@@ -65,6 +73,20 @@ def test_a_lif_by_hand():
 def test_a_soft_reset_keeps_what_is_above_the_threshold():
     neuron = make_neuron(replace(LIF, reset="soft", membrane_decay=1.0), 1)
     assert neuron(torch.full((4, 1, 1, 1, 1), 0.375)).flatten().tolist() == [0, 1, 1, 0]  # .375 .75 .625 .5
+
+
+def test_a_signed_lif_by_hand():
+    neuron = make_neuron(replace(LIF, signed=True), 1)
+    sent = neuron(torch.tensor([-0.4, -0.45, 0.4, 0.6]).view(4, 1, 1, 1, 1))
+    # -0.4; -0.1 - 0.45 is below -0.5, back to 0; 0.4; 0.1 + 0.6 fires
+    assert sent.flatten().tolist() == [0, -1, 0, 1]
+
+
+def test_a_signed_neuron_answers_the_negative_current_with_the_negative():
+    for reset in ("hard", "soft"):
+        neuron, x = make_neuron(replace(LIF, signed=True, reset=reset), 3).double(), current()
+        assert torch.equal(neuron(-x), -neuron(x))
+        assert neuron(x).unique().tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("choice", VARIANTS, ids=str)

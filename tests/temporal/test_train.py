@@ -39,7 +39,7 @@ def run(*words: str):
     "words",
     [
         ["--spiking", "lif", "--timesteps", "2"],
-        ["--spiking", "plif", "-sr", "--s", "0.1", "--adam"],
+        ["--spiking", "plif", "--signed", "-sr", "--s", "0.1", "--adam"],
         ["--spiking", "lif", "--timesteps", "2", "--hw-friendly"],
         FPTT,
         [*FPTT, "-sr", "--s", "0.1"],
@@ -85,14 +85,23 @@ def test_what_was_trained_is_measured_pruned_taught_and_trained_on():
 
 
 @pytest.mark.usefixtures("place")
-def test_a_network_for_hardware_is_its_integers_to_the_bit_and_starts_from_floats():
+def test_a_network_for_hardware_is_its_integers_to_the_bit_and_starts_from_floats(caplog):
+    caplog.set_level("INFO")
     run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
     run("--weights", "weights/last_float.pt", "--spiking", "lif", "--hw-friendly", "--epochs", "2", "--name", "chip")
+    assert "at a rate of 0.1" in caplog.text, "the usual 0.2 is too much"
+    assert "learnt nothing" not in caplog.text
     spec = load_model("weights/last_chip.pt").spec
     assert {layer.weight_quant for layer in spec.kernels.values()} == {"int8"}
     found = measuring.run(measuring.parser().parse_args([*HERE, "--weights", "weights/last_chip.pt"])).metrics
     assert found["integers_equal"] is True
     assert 2 <= found["membrane_bits"] <= 25
+
+
+@pytest.mark.usefixtures("place")
+def test_a_rate_that_is_too_much_for_eight_bits_is_told(caplog):
+    run("--cfg", "net.cfg", "--spiking", "lif", "--timesteps", "1", "--hw-friendly", "--epochs", "1", "--lr", "0.2")
+    assert "--lr 0.2: 8-bit weights (--hw-friendly) learnt nothing" in caplog.text
 
 
 @pytest.mark.usefixtures("place")

@@ -71,6 +71,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "SpikingConfig": (
         Rule("--timesteps", needs="--spiking", why="a cfg says its own; add --spiking lif, or set timesteps= in [net]"),
         Rule("--levels", needs="--spiking ilif"),
+        Rule("--signed", needs="--spiking lif | --spiking plif"),
         Rule(
             "--hw-friendly",
             against="--quantized | --FPGA | --act",

@@ -97,7 +97,7 @@ class DenseConfig(RunConfig):
     epochs: int = flag(30, "times each image is seen", type=cli.positive)
     lr: float | None = flag(
         None,
-        "learning rate (default: 0.2, with fresh heads 0.4, quantised 0.01; --adam: 1/100)",
+        "learning rate (default: 0.2, with fresh heads 0.4, --hw-friendly 0.1, quantised 0.01; --adam: 1/100)",
         type=cli.above_zero,
     )
     adam: bool = flag(False, "AdamW instead of SGD with Nesterov momentum")
@@ -253,6 +253,7 @@ class SpikingConfig(QuantisedConfig):
         None, f"steps an image is shown with --spiking (default: {STEPS_SHOWN}, of ilif 1)", type=cli.positive
     )
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
+    signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")
     hw_friendly: bool = flag(
         False, "for integers and shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
     )

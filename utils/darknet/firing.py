@@ -34,15 +34,32 @@ def constant_response(neuron: NeuronSpec) -> Callable[[Tensor], Tensor]:
     return mean
 
 
-def fired(neuron: NeuronSpec, membrane: Tensor, threshold: Tensor | float) -> Tensor:
-    """What a neuron sends at this membrane: 0 or 1, of an ``ilif`` multiples of its threshold, of an ``li`` itself."""
+def fired(neuron: NeuronSpec, membrane: Tensor, threshold: Tensor | float, out: Tensor | None = None) -> Tensor:
+    """What a neuron sends at this membrane: 0 or 1, of an ``ilif`` multiples of its threshold, of an ``li`` itself.
+
+    A signed one sends -1 where the membrane is below the threshold's negative. Source: Guo et al., Ternary Spike, AAAI
+    2024, equation 5 (arXiv 2312.06372). What is sent is written to ``out``, where that is given.
+    """
     if neuron.kind == "ilif":
-        return ((membrane / neuron.v_th).clamp(0, neuron.levels) + 0.5).floor() * neuron.v_th
-    return membrane if neuron.kind == "li" else (membrane > threshold).to(membrane.dtype)
+        counts = torch.div(membrane, neuron.v_th, out=out).clamp_(0, neuron.levels)
+        return counts.add_(0.5).floor_().mul_(neuron.v_th)
+    if neuron.kind == "li":
+        return membrane
+    sent = above(membrane, threshold, out)
+    return sent.sub_(above(-membrane, threshold)) if neuron.signed else sent
+
+
+def above(values: Tensor, least: Tensor | float, out: Tensor | None = None) -> Tensor:
+    """1 where values are above, else 0, in their own type and without a gradient; no mask of bool comes between."""
+    values = values.detach()
+    least = least.detach() if isinstance(least, Tensor) else least
+    return torch.gt(values, least, out=torch.empty_like(values) if out is None else out)
 
 
 def after_reset(neuron: NeuronSpec, membrane: Tensor, sent: Tensor) -> Tensor:
-    """The membrane behind a spike: hard to 0, soft less what was sent."""
+    """The membrane behind a spike: hard to 0, soft less what was sent. Each is one pass over memory."""
     if neuron.kind == "ilif":
         return membrane - sent
-    return membrane * (1 - sent) if neuron.reset == "hard" else membrane - neuron.v_th * sent
+    if neuron.reset == "hard":
+        return torch.addcmul(membrane, membrane, sent.abs() if neuron.signed else sent, value=-1)
+    return torch.sub(membrane, sent, alpha=neuron.v_th)

@@ -40,6 +40,7 @@ def read_neuron(sec: Section, activation: str) -> NeuronKeys:
         gate=_word(sec, "gate", GATES),
         adaptive=_flag(sec, "adaptive"),
         membrane_bits=_bits(sec),
+        signed=_flag(sec, "signed"),
         replaces=_word(sec, "replaces", tuple(ACTIVATIONS)),
     )
 
@@ -115,6 +116,7 @@ def with_neurons(
     timesteps: int,
     *,
     levels: int | None = None,
+    signed: bool | None = None,
     thresholds: Mapping[int, float] | None = None,
 ) -> s.ModelSpec:
     """The network with a neuron in the place of every hidden activation; ``linear`` stays, so do outputs.
@@ -126,6 +128,7 @@ def with_neurons(
         kind: of `NEURONS`.
         timesteps: T.
         levels: most spikes of an ilif a step; None: as the kind has it.
+        signed: whether a lif or plif sends -1 as well; None: it does not.
         thresholds: of layers that do not have their kind's.
 
     Raises:
@@ -144,7 +147,7 @@ def with_neurons(
         raise InputError(f"--spiking {kind}: the network has no hidden activation to replace; leave --spiking away")
     layers = list(spec.layers)
     for i, layer in hidden.items():
-        own = NeuronKeys(replaces=layer.activation, levels=levels, v_th=(thresholds or {}).get(i))
+        own = NeuronKeys(replaces=layer.activation, levels=levels, signed=signed, v_th=(thresholds or {}).get(i))
         layers[i] = replace(layer, activation=kind, neuron=own)
     net = (*spec.net, ("timesteps", str(timesteps)))
     return replace(spec, layers=tuple(layers), net=net)

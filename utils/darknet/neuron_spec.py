@@ -30,6 +30,7 @@ class NeuronKeys:
     gate: str | None = None
     adaptive: bool | None = None
     membrane_bits: int | None = None
+    signed: bool | None = None
     replaces: str | None = None
 
     def lines(self) -> list[tuple[str, object]]:
@@ -53,6 +54,7 @@ class NeuronSpec:
         gate: kernel of an ``ltc``'s gates, of `GATES`.
         adaptive: whether an ``ltc``'s threshold grows with its own spikes.
         membrane_bits: the membrane is rounded to so many bits between steps; 0: it is not.
+        signed: whether -1 is sent below the threshold's negative.
         timesteps: of the network, T.
     """
 
@@ -66,6 +68,7 @@ class NeuronSpec:
     gate: str = "depthwise"
     adaptive: bool = True
     membrane_bits: int = 0
+    signed: bool = False
     timesteps: int = 1
 
     @property
@@ -91,6 +94,7 @@ ACTS_FOR: Mapping[str, tuple[str, ...]] = {  # key -> the kinds it acts for
     "gate": ("ltc",),
     "adaptive": ("ltc",),
     "membrane_bits": ("lif", "plif", "ilif"),
+    "signed": ("lif", "plif"),
     "replaces": NEURONS,
 }
 

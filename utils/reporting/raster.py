@@ -13,6 +13,7 @@ BAND, GAP, DOT = 12, 3, 3  # height of a layer, space below it, side of a neuron
 LEFT, RIGHT = 104, 46  # for a layer's name, and for its rate
 APART, NUMBERED = 4, 16  # between columns; from this width on they have numbers
 GROUND, QUIET, LIT, INK = (24, 24, 27), (46, 46, 52), (255, 199, 64), (220, 220, 220)
+COLD = (96, 165, 250)  # of spikes of -1
 FONT, SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.33
 
 
@@ -26,7 +27,7 @@ def with_raster(
 
     Args:
         picture: uint8 [H, W, 3], RGB.
-        rows: name of a layer -> what some of its neurons send, 0 to 1, [steps, neurons].
+        rows: name of a layer -> what some of its neurons send, -1 to 1, [steps, neurons].
         firing: name of a layer -> share of its neurons that fire in a step.
         columns: steps that there is room for, where more come; 0: those that there are.
     """
@@ -61,7 +62,7 @@ def _column(place: NDArray[np.uint8], sent: NDArray[np.float32]) -> None:
     shown = sent[np.linspace(0, len(sent) - 1, min(len(sent), down * across)).round().astype(int)]
     for k, value in enumerate(shown):
         y, x = k % down * DOT, k // down * DOT
-        colour = np.array(QUIET) + (np.array(LIT) - QUIET) * float(value)
+        colour = np.array(QUIET) + (np.array(LIT if value > 0 else COLD) - QUIET) * abs(float(value))
         place[y : y + DOT - 1, x : x + DOT - 1] = colour.astype(np.uint8)
 
 

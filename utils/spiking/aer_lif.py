@@ -19,7 +19,8 @@ from utils.spiking.direct import Timed
 TOLERANCE = 1e-4  # of the largest value of a head's map
 WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
 
-<image>_layer_<i>: what layer i's neurons send in each of {steps} steps, sign 1. They are the layers that read the image
+<image>_layer_<i>: what layer i's neurons send in each of {steps} steps, sign 1, of signed neurons -1 as
+well. They are the layers that read the image
 ({input}) and those that the read-outs read: the mean of these spikes over the steps, through the read-out's
 convolution, is the head's map{checked}.
 """

@@ -67,7 +67,7 @@ def measure_direct(model: Timed, batches: Iterable[Tensor]) -> SpikeCost:
             frames = frames or x.dim() == FRAMES
             values = model.activations(x)
             shapes.update({i: value.shape[1:] for i, value in values.items()})
-            yield len(x), {i: spike_counts(value, units[i]).sum(0, keepdim=True) for i, value in values.items()}
+            yield len(x), {i: spike_counts(value, units[i]).abs().sum(0, keepdim=True) for i, value in values.items()}
 
     weights = sum(FLOAT_BYTES * value.numel() for key, value in state.items() if "num_batches" not in key)
     analog = {i: unit == 0 for i, unit in units.items()}

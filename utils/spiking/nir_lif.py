@@ -114,6 +114,8 @@ def _check_conv(spec: s.ModelSpec, i: int, layer: s.Conv, place: str) -> None:
         return
     if neuron.kind != "lif":
         raise InputError(f"{place}: activation={neuron.kind} has no node in NIR; train with --spiking lif")
+    if neuron.signed:
+        raise InputError(f"{place}: signed=1 sends -1 as well, NIR's LIF does not; train without it")
     if neuron.membrane_bits:
         raise InputError(f"{place}: membrane_bits= rounds the membrane, NIR's LIF does not; train without it")
     if not 0 <= neuron.membrane_decay < 1:

@@ -22,8 +22,13 @@ class Steps(Protocol):
     spec: s.ModelSpec
     timesteps: int
 
-    def watch(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories, Mapping[int, Tensor]]:
-        """So many steps on: raw head maps, the state behind them, what every neuron sends."""
+    def watch(
+        self, x: Tensor, memory: Memories, steps: int, still: dict[int, Tensor] | None = None
+    ) -> tuple[list[Tensor], Memories, Mapping[int, Tensor]]:
+        """So many steps on: raw head maps, the state behind them, what every neuron sends.
+
+        ``still`` keeps what is the same at every step from one call to the next.
+        """
 
 
 def margin(spec: s.ModelSpec, raw: list[Tensor]) -> Tensor:
@@ -97,9 +102,9 @@ class StepByStep(nn.Module):
         own = x.dim() == FRAMES
         steps, going = x.shape[1] if own else self.network.timesteps, torch.arange(len(x))
         taken, answer = torch.zeros(len(x), dtype=torch.long), list[Tensor]()
-        total, memory = list[Tensor](), dict[int, tuple[Tensor, ...]]()
+        total, memory, still = list[Tensor](), dict[int, tuple[Tensor, ...]](), dict[int, Tensor]()
         for t in range(steps):
-            heads, memory, sent = self._step(x[:, t] if own else x, memory)
+            heads, memory, sent = self._step(x[:, t] if own else x, memory, None if own else still)
             total = [a + b for a, b in zip(total, heads, strict=True)] if total else heads
             mean = [each / (t + 1) for each in total]
             answer = answer or [torch.empty_like(each) for each in mean]
@@ -113,11 +118,14 @@ class StepByStep(nn.Module):
                 break
             x, going, total = x[~ends], going[~ends], [each[~ends] for each in total]
             memory = {i: tuple(value[~ends] for value in values) for i, values in memory.items()}
+            still = {i: value[~ends] for i, value in still.items()}
         self.taken += taken.tolist()
         return answer
 
-    def _step(self, x: Tensor, memory: Memories) -> tuple[list[Tensor], dict[int, tuple[Tensor, ...]], Any]:
-        heads, after, sent = self.network.watch(x, memory, 1)
+    def _step(
+        self, x: Tensor, memory: Memories, still: dict[int, Tensor] | None
+    ) -> tuple[list[Tensor], dict[int, tuple[Tensor, ...]], Any]:
+        heads, after, sent = self.network.watch(x, memory, 1, still)
         return heads, dict(after), sent
 
     def _ends(self, mean: list[Tensor], *, last: bool) -> Tensor:

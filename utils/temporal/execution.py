@@ -9,7 +9,7 @@ that only they read, see the mean over time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,16 @@ def _read_outs(spec: s.ModelSpec) -> frozenset[int]:
 class Passage:
     """One pass of a batch through a network with neurons, over ``steps`` steps."""
 
-    def __init__(self, clocks: Mapping[bool, Clock], x: Tensor, steps: int, memory: Memories, *, frames: bool) -> None:
+    def __init__(
+        self,
+        clocks: Mapping[bool, Clock],
+        x: Tensor,
+        steps: int,
+        memory: Memories,
+        *,
+        frames: bool,
+        still: dict[int, Tensor] | None = None,
+    ) -> None:
         """Take a batch in.
 
         Args:
@@ -69,12 +78,24 @@ class Passage:
             steps: T; that of the frames, where there are some.
             memory: the state before the first step; empty: at rest.
             frames: whether the network is made for frames; a single image is repeated for it.
+            still: what an earlier pass of the same images made that has no steps, by layer; this one adds its own.
         """
         own = x.dim() == FRAMES
         self.steps = x.shape[1] if own else steps
         self.clock = clocks[own or frames]
         self.image = folded(x) if own else self._repeated(x) if frames else x
-        self.before, self.after = memory, dict[int, Memory]()
+        self.before, self.after, self.still = memory, dict[int, Memory](), still
+
+    def once(
+        self, i: int, layer: s.Layer, values: list[Tensor], compute: Callable[[int, s.Layer, list[Tensor]], Tensor]
+    ) -> Tensor:
+        """What a layer makes of its sources, before its neurons; taken from ``still``, where it lies there."""
+        changes = self.clock.timed & set(layer.sources) or i in self.clock.averaging
+        if self.still is None or changes:
+            return compute(i, layer, self.given(i, layer, values))
+        if i not in self.still:
+            self.still[i] = compute(i, layer, values)
+        return self.still[i]
 
     def given(self, i: int, layer: s.Layer, values: list[Tensor]) -> list[Tensor]:
         """What a layer reads: the mean over time, all steps, or what is the same at each of them."""

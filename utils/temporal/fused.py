@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.darknet.firing import after_reset, fired
+from utils.darknet.firing import above, after_reset, fired
 from utils.darknet.neuron_spec import NeuronSpec
-from utils.temporal.surrogates import SURROGATE
+from utils.temporal.surrogates import RECTANGLE, SURROGATE
 
 
 class Integrate(torch.autograd.Function):
@@ -28,54 +28,77 @@ class Integrate(torch.autograd.Function):
         """Current [T, ...], membrane [...], decay [] -> what is sent [T, ...], and the membrane behind it."""
         membrane, sent = torch.empty_like(x), torch.empty_like(x)
         first, d = v, float(decay)
-        for t in range(len(x)):
-            u = torch.add(x[t], v, alpha=d, out=membrane[t])
-            sent[t] = fired(neuron, u, neuron.v_th)
-            v = after_reset(neuron, u, sent[t])
+        for current, u, out in zip(x.unbind(), membrane.unbind(), sent.unbind(), strict=True):
+            torch.add(current, v, alpha=d, out=u)
+            v = after_reset(neuron, u, fired(neuron, u, neuron.v_th, out))
         ctx.save_for_backward(membrane, first, decay)
         ctx.neuron = neuron
+        ctx.set_materialize_grads(False)
         return sent, v
 
     @staticmethod
-    def backward(ctx: Any, wanted: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(
+        ctx: Any, wanted: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         """Back through the steps; see `_through_reset` for what passes a reset.
 
         dL/du[t] = dL/ds[t] s'(u[t]) + dL/dv[t] dv[t]/du[t]; dL/dx[t] = dL/du[t]; dL/dv[t-1] = d dL/du[t].
         """
         membrane, first, decay = ctx.saved_tensors
         neuron, learned = ctx.neuron, ctx.needs_input_grad[2]
-        slope, d = slope_of(neuron), float(decay)
+        d, scale = float(decay), 1.0  # of ``after``: it is dL/dv / scale, so that no pass is spent on a factor
         gradient, pull = torch.empty_like(membrane), torch.zeros_like(decay)
-        for t in range(len(membrane) - 1, -1, -1):
-            u = membrane[t]
-            steep = slope(u)
-            g = torch.mul(wanted[t], steep, out=gradient[t])
-            g.addcmul_(after, _through_reset(neuron, u, steep)) if neuron.kind != "ilif" else g.add_(after)
+        wanted = torch.zeros_like(membrane) if wanted is None else wanted
+        steps = list(zip(wanted.unbind(), membrane.unbind(), gradient.unbind(), strict=True))
+        for t, (w, u, g) in reversed(list(enumerate(steps))):
+            _through_spike(neuron, w, u, g)
+            if after is not None:
+                g.add_(_through_reset(neuron, u, after), alpha=scale)
             if learned:
                 before = first if t == 0 else _behind(neuron, membrane[t - 1])
                 pull += (g * before).sum(dtype=pull.dtype)
-            after = g * d
-        return gradient, after, pull if learned else None, None
+            after, scale = g, d
+        begun = gradient[0] * d if ctx.needs_input_grad[1] else None
+        return gradient, begun, pull if learned else None, None
 
 
 def slope_of(neuron: NeuronSpec) -> Callable[[Tensor], Tensor]:
     """What stands for the derivative of what a neuron sends, as a function of its membrane.
 
-    An ilif's is 1 between 0 and its highest level: the straight-through estimator.
+    An ilif's is 1 between 0 and its highest level: the straight-through estimator. A signed neuron has two thresholds,
+    and a slope at each.
     """
     if neuron.kind == "ilif":
-        return lambda u: ((u >= 0) & (u <= neuron.levels * neuron.v_th)).to(u.dtype)
-    surrogate = SURROGATE[neuron.surrogate]
-    return lambda u: surrogate(u - neuron.v_th)
+        return lambda u: torch.eq(u, u.clamp(0, neuron.levels * neuron.v_th), out=torch.empty_like(u))
+    surrogate, v_th = SURROGATE[neuron.surrogate], neuron.v_th
+    if neuron.signed:
+        return lambda u: surrogate(u - v_th).add_(surrogate(-u - v_th))
+    return lambda u: surrogate(u - v_th)
 
 
 def _behind(neuron: NeuronSpec, u: Tensor) -> Tensor:
     return after_reset(neuron, u, fired(neuron, u, neuron.v_th))
 
 
-def _through_reset(neuron: NeuronSpec, u: Tensor, steep: Tensor) -> Tensor:
-    """dv/du: hard 1 - s, soft 1, each with the reset's own gradient where it is not detached."""
-    if neuron.reset == "hard":
-        stays = (u <= neuron.v_th).to(u.dtype)
-        return stays - u * steep if neuron.reset_gradient else stays
-    return 1 - neuron.v_th * steep if neuron.reset_gradient else torch.ones_like(u)
+def _through_spike(neuron: NeuronSpec, wanted: Tensor, u: Tensor, out: Tensor) -> None:
+    """dL/ds ds/du. A rectangle lets pass what lies between two values, as a hard tanh does: one pass over memory."""
+    if neuron.kind != "ilif" and neuron.surrogate == "rectangle" and not neuron.signed:
+        low, high = neuron.v_th - RECTANGLE / 2, neuron.v_th + RECTANGLE / 2
+        torch.ops.aten.hardtanh_backward.grad_input(wanted, u, low, high, grad_input=out)
+    else:
+        torch.mul(wanted, slope_of(neuron)(u), out=out)
+
+
+def _through_reset(neuron: NeuronSpec, u: Tensor, after: Tensor) -> Tensor:
+    """dL/dv dv/du: dv/du is hard 1 - |s|, soft 1, each with the reset's own gradient where it is not detached."""
+    if neuron.kind == "ilif" or (neuron.reset == "soft" and not neuron.reset_gradient):
+        return after
+    if neuron.reset == "soft":
+        return torch.addcmul(after, after, slope_of(neuron)(u), value=-neuron.v_th)
+    left = torch.addcmul(after, after, above(u.abs() if neuron.signed else u, neuron.v_th), value=-1)
+    if neuron.reset_gradient:
+        steep = SURROGATE[neuron.surrogate](u - neuron.v_th)
+        if neuron.signed:  # |s| falls where s rises towards 0
+            steep = steep - SURROGATE[neuron.surrogate](-u - neuron.v_th)
+        left.addcmul_(after * u, steep, value=-1)
+    return left

@@ -53,7 +53,7 @@ class SpikeRecord:
 
     @property
     def rows(self) -> dict[str, Tensor]:
-        """What each layer's sample sent at the steps that are kept, 0 to 1, [steps, samples], by the layer's name."""
+        """What each layer's sample sent at the steps that are kept, -1 to 1, [steps, samples], by the layer's name."""
         return {name: torch.stack([each[i] for each in self._kept]) for i, name in self._names.items() if self._kept}
 
     @property

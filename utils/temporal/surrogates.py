@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from utils.darknet.firing import above
+
 ATAN_SLOPE, SIGMOID_SLOPE = 2.0, 4.0
+RECTANGLE = 1.0  # its width
 WIDTH, HEIGHT, SIDE_HEIGHT, SIDE_WIDTH, SCALE = 0.3, 1.15, 0.15, 6.0, 0.5  # of multi-gaussian
 
 
@@ -17,7 +20,7 @@ def rectangle(x: Tensor) -> Tensor:
 
     Source: Wu et al., Spatio-Temporal Backpropagation, 2018, equation 24 with a = 1 (arXiv 1706.02609).
     """
-    return (x.abs() < 0.5).to(x.dtype)
+    return above(-x.abs(), -RECTANGLE / 2)
 
 
 def triangle(x: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class Spike(torch.autograd.Function):
         """Spikes of membrane minus threshold."""
         ctx.save_for_backward(x)
         ctx.slope = slope
-        return (x > 0).to(x.dtype)
+        return above(x, 0.0)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
