@@ -9,10 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.darknet.spec import Detect
-from utils.detection.boxes import cxcywh_to_xyxy, pairwise_iou
+from utils.detection.boxes import EPS, cxcywh_to_xyxy
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def non_max_suppression(
             keep = _suppress(boxes, scores, groups, iou)[:max_boxes]
         else:
             picture = rule.pictures[number] if rule.pictures else (1, 1)
-            keep = _suppress_apart(boxes, groups, iou, rule.power, picture)[:max_boxes]
+            keep = _suppress_apart(boxes, groups, iou, rule.power, picture, max_boxes)[:max_boxes]
         kept = torch.cat((boxes, scores[:, None], labels[:, None].float()), dim=1)
         found.append(kept[keep])
     return found
@@ -111,27 +112,51 @@ def _suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tens
     return torch.as_tensor(np.sort(np.asarray(keep, dtype=np.int64).reshape(-1)))
 
 
-def _suppress_apart(boxes: Tensor, groups: Tensor, most: float, power: float, picture: tuple[int, int]) -> Tensor:
-    """As ``_suppress``, but boxes whose centres are apart count as less overlapping (`Suppression`)."""
+def _suppress_apart(
+    boxes: Tensor, groups: Tensor, most: float, power: float, picture: tuple[int, int], limit: int
+) -> Tensor:
+    """As ``_suppress``, but boxes whose centres are apart count as less overlapping (`Suppression`).
+
+    Of a group no more than ``limit`` are looked for.
+    """
     height, width = picture
-    corners = boxes.double() / torch.tensor([width, height, width, height], dtype=torch.float64)
-    stays = torch.ones(len(boxes), dtype=torch.bool)
+    corners = (boxes.double() / torch.tensor([width, height, width, height], dtype=torch.float64)).T.numpy()
+    stays = []
     for group in groups.unique():
-        rows = torch.nonzero(groups == group).squeeze(1)
-        over = _overlap_less_distance(corners[rows], power) > most
-        alive = torch.ones(len(rows), dtype=torch.bool)
-        for i in range(len(rows)):
-            if alive[i]:
-                alive[i + 1 :] &= ~over[i, i + 1 :]
-        stays[rows] = alive
-    return torch.nonzero(stays).squeeze(1)
+        rows = torch.nonzero(groups == group).squeeze(1).numpy()
+        stays.append(rows[_greedy(corners[:, rows], most, power, limit)])
+    return torch.as_tensor(np.sort(np.concatenate(stays))) if stays else torch.zeros(0, dtype=torch.long)
 
 
-def _overlap_less_distance(corners: Tensor, power: float) -> Tensor:
-    """IoU - (d² / c²)^power of boxes xyxy [n, 4] with each other: [n, n]."""
-    centres = (corners[:, :2] + corners[:, 2:]) / 2
-    apart = (centres[:, None] - centres[None]).square().sum(-1)
-    low = torch.minimum(corners[:, None, :2], corners[None, :, :2])
-    high = torch.maximum(corners[:, None, 2:], corners[None, :, 2:])
-    diagonal = (high - low).square().sum(-1)
-    return pairwise_iou(corners, corners) - (apart / diagonal.clamp_min(1e-300)).pow(power)
+def _greedy(boxes: NDArray[np.float64], most: float, power: float, limit: int) -> list[int]:
+    """Indices of the first ``limit`` boxes x1, y1, x2, y2 [4, n], best first, that no better one suppresses."""
+    sides = np.maximum(boxes[2:] - boxes[:2], 0.0)
+    left, stays, boxes = np.arange(boxes.shape[1]), list[int](), np.concatenate((boxes, sides[:1] * sides[1:]))
+    while left.size and len(stays) < limit:
+        stays.append(int(left[0]))
+        one, left, boxes = boxes[:, 0], left[1:], boxes[:, 1:]
+        overlap = _overlap(one, boxes)
+        near = np.flatnonzero(overlap > most)  # distance only lessens an overlap
+        if near.size:
+            alive = np.ones(left.size, dtype=bool)
+            alive[near] = overlap[near] - _apart(one, boxes[:, near]) ** power <= most
+            left, boxes = left[alive], boxes[:, alive]
+    return stays
+
+
+def _overlap(one: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU of a box x1, y1, x2, y2, area [5] with each of others [5, n]: [n]."""
+    x1, y1, x2, y2, area = one
+    inter = np.maximum(np.minimum(x2, boxes[2]) - np.maximum(x1, boxes[0]), 0.0)
+    inter *= np.maximum(np.minimum(y2, boxes[3]) - np.maximum(y1, boxes[1]), 0.0)
+    found: NDArray[np.float64] = inter / (area + boxes[4] - inter + EPS)
+    return found
+
+
+def _apart(one: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """d² / c² of a box's centre and each of others' [5, n]: [n]."""
+    (x1, y1, x2, y2, _), (left, top, right, bottom, _) = one, boxes
+    apart = ((left + right - x1 - x2) / 2) ** 2 + ((top + bottom - y1 - y2) / 2) ** 2
+    hull = (np.maximum(x2, right) - np.minimum(x1, left)) ** 2 + (np.maximum(y2, bottom) - np.minimum(y1, top)) ** 2
+    found: NDArray[np.float64] = apart / np.maximum(hull, 1e-300)
+    return found
