@@ -38,7 +38,7 @@ def test_refusals_of_one_reason_stand_together_and_foreign_files_are_left_out(tm
     assert "refused 1: [gru] keeps a state" in out and "read 0 of 3 cfgs" in out
 
 
-@pytest.mark.parametrize("name", ["uneven", "residual"])
+@pytest.mark.parametrize("name", ["uneven", "residual", "blurred"])
 def test_a_network_goes_through_every_room(name):
     cells, told = cfgs.check(read_cfg(ROOT / "tests" / "cfgs" / f"{name}.cfg"))
     unread = "uneven" in name  # OpenCV joins two maps of one size at most

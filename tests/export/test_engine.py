@@ -58,7 +58,19 @@ def test_every_layer_is_equal_in_the_predicted_clocks_and_with_stalls(name, sche
 @needs_verilator
 @pytest.mark.parametrize(
     "name",
-    ["averages", "depthwise", "ghost", "grouped", "passthrough", "residual", "space", "spp", "uneven", "weighted"],
+    [
+        "averages",
+        "blurred",
+        "depthwise",
+        "ghost",
+        "grouped",
+        "passthrough",
+        "residual",
+        "space",
+        "spp",
+        "uneven",
+        "weighted",
+    ],
 )
 def test_every_operation_is_equal_in_the_predicted_clocks_and_with_stalls(name, simulator, tmp_path):
     check(simulator, tmp_path, *small(f"tests/cfgs/{name}.cfg"))

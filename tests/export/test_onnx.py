@@ -62,7 +62,20 @@ def test_powers_of_two_give_the_same_integers_in_every_element(tmp_path, seed, s
 
 @pytest.mark.parametrize(
     "cfg",
-    ["spp", "passthrough", "csp", "grey", "grouped", "depthwise", "plain", "mobile", "transposed", "uneven", "space"],
+    [
+        "spp",
+        "passthrough",
+        "csp",
+        "grey",
+        "grouped",
+        "depthwise",
+        "plain",
+        "mobile",
+        "transposed",
+        "uneven",
+        "space",
+        "blurred",
+    ],
 )
 def test_every_layer_that_moves_or_groups_moves_integers_alike(tmp_path, cfg):
     assert differing(compare(*small(f"tests/cfgs/{cfg}.cfg", POW2), tmp_path)) == []
@@ -218,7 +231,7 @@ def test_the_script_writes_it_and_tells_where(place, form):
 
 
 @pytest.mark.parametrize(
-    "cfg", ["plain", "spp", "csp", "residual", "grouped", "passthrough", "transposed", "uneven", "space"]
+    "cfg", ["plain", "spp", "csp", "residual", "grouped", "passthrough", "transposed", "uneven", "space", "blurred"]
 )
 def test_the_float_model_computes_the_network(cfg):
     spec = read_cfg(ROOT / f"tests/cfgs/{cfg}.cfg")

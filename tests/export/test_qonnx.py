@@ -38,7 +38,7 @@ def test_every_style_gives_the_same_integers_in_every_element(seed, scheme):
     assert differing(*chance(seed, scheme)) == []
 
 
-@pytest.mark.parametrize("cfg", ["spp", "csp", "grouped", "depthwise", "passthrough", "transposed"])
+@pytest.mark.parametrize("cfg", ["spp", "csp", "grouped", "depthwise", "passthrough", "transposed", "blurred"])
 def test_every_layer_that_moves_or_groups_moves_integers_alike(cfg):
     network, images = small(f"tests/cfgs/{cfg}.cfg")
     assert differing(network, images[:1]) == []

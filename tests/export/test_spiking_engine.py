@@ -33,7 +33,7 @@ from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import measure
 
 SMALL = replace(engine_folder.SMALL, spiking=True, membranes=512)
-SPIKING = ["csp", "grouped", "passthrough", "transposed", "uneven", "weighted"]
+SPIKING = ["blurred", "csp", "grouped", "passthrough", "transposed", "uneven", "weighted"]
 
 
 @pytest.fixture(scope="session")

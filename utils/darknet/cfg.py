@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.antialiasing import check_readers, parted
 from utils.darknet.cfg_layers import READERS
 from utils.darknet.cfg_schema import (
     KEYS,
@@ -80,7 +81,9 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     _check_recurrent(sections)
     net.check_words(KEYS["net"])
     layers: list[s.Layer] = []
+    last: list[int] = []  # of each section the layer that gives its output
     for section in sections[1:]:
+        section.before = tuple(last)
         section.kind = SECOND_NAMES.get(section.kind, section.kind)
         if section.kind in NO_PLACE:
             raise InputError(f"{section.place}: [{section.kind}] {NO_PLACE[section.kind]}")
@@ -92,7 +95,9 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
             continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
         layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
-        layers.append(replace(layer, options=section.passive()))
+        check_readers(section, layer, layers)
+        layers += parted(section, replace(layer, options=section.passive()), len(layers))
+        last.append(len(layers) - 1)
     said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
     spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
     for key in ("width", "height", "channels", "batch", "subdivisions"):

@@ -148,13 +148,13 @@ def _route(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     groups, group_id = sec.integer("groups", 1, 1), sec.integer("group_id", 0)
     if group_id >= groups:
         raise InputError(f"{sec.place}: group_id={group_id} must be under groups={groups}")
-    sources = sec.references("layers", len(layers))
+    sources = sec.references("layers")
     return s.Route(sources=sources, line=sec.line, groups=groups, group_id=group_id)
 
 
 def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Shortcut(
-        sources=(len(layers) - 1, *sec.references("from", len(layers))),
+        sources=(len(layers) - 1, *sec.references("from")),
         line=sec.line,
         activation=sec.activation("linear"),
         neuron=read_neuron(sec, sec.activation("linear")),
@@ -171,7 +171,7 @@ def _activation(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     stride, spread = sec.integer("stride", 1, 1), sec.integer("spread", 1, 1)
-    sources = sec.references("from", len(layers))
+    sources = sec.references("from")
     sec.required("filters")
     if len(sources) != 1 or (stride > 1 and spread > 1):
         raise InputError(f"{sec.place}: [fit] reads one layer, and has a stride or a spread; this one says otherwise")
@@ -184,12 +184,12 @@ def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     activation = sec.activation("linear")
     if activation in NEURONS:
         raise InputError(f"{sec.place}: [{sec.kind}] can not have activation={activation}; its gate sends no spikes")
-    sources = (len(layers) - 1, *sec.references("from", len(layers)))
+    sources = (len(layers) - 1, *sec.references("from"))
     return s.ScaleChannels(sources=sources, line=sec.line, activation=activation)
 
 
 def _product(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    sources = (len(layers) - 1, *sec.references("from", len(layers)))
+    sources = (len(layers) - 1, *sec.references("from"))
     if len(sources) != 2:
         raise InputError(f"{sec.place}: [sam] multiplies two maps; from= names {len(sources) - 1} layers beside it")
     return s.Product(sources=sources, line=sec.line, activation=sec.activation("linear"))
@@ -202,7 +202,7 @@ def _implicit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 
 def _informed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    sources = (len(layers) - 1, *sec.references("from", len(layers)))
+    sources = (len(layers) - 1, *sec.references("from"))
     if len(sources) != 2 or not isinstance(layers[sources[1]], s.Implicit):
         raise InputError(
             f"{sec.place}: [{sec.kind}] wants one [implicit_add] or [implicit_mul]; from= names no such layer"
@@ -213,7 +213,7 @@ def _informed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
 
 def _left_half(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     """The first half of each source: written as the [route] with groups=2 that it is."""
-    return s.Route(sources=sec.references("layers", len(layers)), line=sec.line, groups=2)
+    return s.Route(sources=sec.references("layers"), line=sec.line, groups=2)
 
 
 def _reorg3d(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:

@@ -23,7 +23,7 @@ SHAPING: dict[str, frozenset[str]] = {
     | EVENTS,
     "convolutional": frozenset(
         """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation
-        weight_quant""".split()
+        weight_quant antialiasing""".split()
     )
     | OWN_NEURON,
     "depthwise": frozenset(
@@ -34,7 +34,7 @@ SHAPING: dict[str, frozenset[str]] = {
         """batch_normalize filters size stride pad padding activation groups weight_quant""".split()
     )
     | OWN_NEURON,
-    "maxpool": frozenset(["size", "stride", "stride_x", "stride_y", "padding"]),
+    "maxpool": frozenset(["size", "stride", "stride_x", "stride_y", "padding", "antialiasing"]),
     "avgpool": frozenset(["size", "stride", "padding"]),
     "local_avgpool": frozenset(["size", "stride", "stride_x", "stride_y", "padding"]),
     "upsample": frozenset(["stride", "zeros"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 from utils.darknet.ops import facts, rule
 from utils.darknet.shapes import channels, densities, sizes
-from utils.darknet.spec import Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
+from utils.darknet.spec import Blur, Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
 
 
 @dataclass(frozen=True)
@@ -101,5 +101,6 @@ MACS: dict[type[Layer], Callable[[Any, _Work], int]] = {
     SqueezeExcite: lambda layer, work: work.weights,
     Recurrent: lambda layer, work: work.weights,  # of one step
     Shortcut: lambda layer, work: len(layer.sources) * work.channels * work.area if layer.weighted else 0,
+    Blur: lambda layer, work: layer.size**2 * work.channels * work.area,
     Layer: lambda layer, work: 0,
 }

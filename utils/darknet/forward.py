@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.darknet import spec as s
+from utils.darknet.antialiasing import blur_kernel
 from utils.darknet.ops import facts, rule
 from utils.darknet.reorder import insert_zeros, reorg, space_to_depth
 from utils.darknet.shortcuts import alike, fitted
@@ -84,6 +85,13 @@ def _local_mean(layer: s.LocalAvgPool, inputs: list[Tensor]) -> Tensor:
     return total / count
 
 
+def _blur(layer: s.Blur, inputs: list[Tensor]) -> Tensor:
+    """Darknet's: a depthwise convolution behind the activation (forward_convolutional_layer, antialiasing)."""
+    x = inputs[0]
+    kernel = blur_kernel(layer).to(x) / sum(layer.row) ** 2
+    return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), None, layer.stride, layer.pad, groups=x.shape[1])
+
+
 def _upsample(layer: s.Upsample, inputs: list[Tensor]) -> Tensor:
     if layer.zeros:
         return insert_zeros(inputs[0], layer.stride)
@@ -121,5 +129,6 @@ VALUES: dict[type[s.Layer], Callable[[Any, list[Tensor]], Tensor]] = {
     s.ControlChannels: lambda layer, inputs: inputs[0] * inputs[1],
     s.AvgPool: lambda layer, inputs: inputs[0].mean((2, 3), keepdim=True),
     s.LocalAvgPool: _local_mean,
+    s.Blur: _blur,
     s.Crop: _crop,
 }

@@ -123,30 +123,6 @@ class TransposedConv(Kernel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(Layer):
-    """Windows of a map; ``pad`` is the *total* padding of an axis, as in Darknet: pad // 2 before, the rest after."""
-
-    size: int = 2
-    stride: int = 2
-    pad: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaxPool(Pool):
-    """The largest value of every window. Padding never wins: -inf for floats and the lowest level for integers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalAvgPool(Pool):
-    """The mean of every window, of the values in it: padding is not counted, neither above nor below the line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AvgPool(Layer):
-    """Global average: [N, C, H, W] -> [N, C, 1, 1]."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Upsample(Layer):
     """``stride`` times as large in both directions: nearest neighbour, or with ``zeros`` values with zeros behind them.
 

@@ -54,6 +54,14 @@ def crop_size(layer: s.Crop, given: Size) -> Size:
     return layer.kept
 
 
+def blur_size(layer: s.Blur, given: Size) -> Size:
+    """A blur's: its kernel's places."""
+    height, width = (
+        (side + 2 * layer.pad - layer.size) // step + 1 for side, step in zip(given, layer.stride, strict=True)
+    )
+    return height, width
+
+
 def pool_size(layer: s.Pool, given: Size) -> Size:
     """A pool's: its windows' places."""
     height, width = ((side + layer.pad - layer.size) // layer.stride + 1 for side in given)

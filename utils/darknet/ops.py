@@ -25,6 +25,7 @@ from utils.darknet.held import (
 )
 from utils.darknet.op_sizes import (
     Size,
+    blur_size,
     connected_size,
     conv_size,
     crop_size,
@@ -263,6 +264,14 @@ OPS: dict[type[s.Layer], OpFacts] = {
         within=True,
         size=pool_size,
         stride=lambda layer, given: given * layer.stride,
+    ),
+    s.Blur: OpFacts(
+        "antialiasing",
+        computes=True,
+        hands_on=True,
+        within=True,
+        size=blur_size,
+        stride=lambda layer, given: given * layer.stride[0],
     ),
     s.Upsample: OpFacts(
         "upsample",

@@ -1,4 +1,4 @@
-"""What a constant channel looks like behind an [upsample] with zeros: the constant, and zeros between."""
+"""What a constant channel looks like behind an [upsample] with zeros or a blur: the constant among zeros."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from utils.darknet.responses import is_silent_at_zero
 from utils.darknet.shapes import channels
 from utils.darknet.walk import run
 
-Pattern = tuple[int, ...]  # the upsamplings since the zeros came in; of nearest neighbours with a minus sign
+# The upsamplings since the zeros came in, of nearest neighbours with a minus sign; of a blur its size and strides.
+Pattern = tuple[int | tuple[int, int, int], ...]
 Found = tuple[Pattern, tuple[int, ...]]  # behind a layer; the sources whose channels can only stay
 
 
@@ -59,6 +60,12 @@ def _enlarged(layer: s.Upsample, given: list[Pattern], width: int) -> Found:
     return (*given[0], step) if given[0] or spreads else (), ()
 
 
+def _blurred(layer: s.Blur, given: list[Pattern], width: int) -> Found:
+    """Its border is darker by the zeros around the map: alike for all constants, and no other layer's."""
+    darkens = given[0] or layer.pad > 0
+    return (*given[0], (layer.size, *layer.stride)) if darkens else (), ()
+
+
 def _scaled(layer: s.ScaleChannels, given: list[Pattern], width: int) -> Found:
     kept = not given[0] and is_silent_at_zero(layer.activation)
     return given[-1], () if kept else _with_pattern(layer, given)
@@ -81,6 +88,7 @@ PATTERNS: dict[type[s.Layer], Callable[[Any, list[Pattern], int], Found]] = {
     s.Conv: _through_kernel,
     s.TransposedConv: _through_transposed,
     s.Upsample: _enlarged,
+    s.Blur: _blurred,
     s.ScaleChannels: _scaled,
     s.Shortcut: _joined,
     s.Activation: _joined,
@@ -94,5 +102,5 @@ PATTERNS: dict[type[s.Layer], Callable[[Any, list[Pattern], int], Found]] = {
 
 
 def share(pattern: Pattern) -> float:
-    """What of a constant's map is not zero: its mean, of a constant of 1."""
-    return 1 / math.prod(stride**2 for stride in pattern if stride > 0)
+    """What of a constant's map is not zero: its mean, of a constant of 1, away from borders that a blur darkens."""
+    return 1 / math.prod(stride**2 for stride in pattern if isinstance(stride, int) and stride > 0)

@@ -28,6 +28,7 @@ class Section:
     kind: str
     options: dict[str, tuple[int, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what Darknet reads otherwise than it stands there, in words
+    before: tuple[int, ...] = ()  # for each section before it the layer that gives its output
 
     @property
     def place(self) -> str:
@@ -106,9 +107,10 @@ class Section:
         kept = words(self.kind) | frozenset(REFUSED.get(self.kind, ()))
         return tuple((k, v) for k, (_, v) in self.options.items() if k in kept)
 
-    def references(self, key: str, here: int) -> tuple[int, ...]:
-        """Absolute layer numbers; Darknet counts negative ones back from this layer."""
+    def references(self, key: str) -> tuple[int, ...]:
+        """The layers of the sections that are named; Darknet counts negative numbers back from this section."""
         self.required(key)
+        here = len(self.before)
         found = tuple(n if n >= 0 else here + n for n in self.integers(key))
         line = self.options[key][0]
         if not found:
@@ -116,7 +118,7 @@ class Section:
         for wrong in (n for n in found if not 0 <= n < here):
             before = f"only layers 0 to {here - 1} come before it" if here else "no layer comes before it"
             raise InputError(f"{self.name} line {line}: [{self.kind}] reads layer {wrong}, but {before}")
-        return found
+        return tuple(self.before[n] for n in found)
 
 
 def split_sections(text: str, name: str) -> list[Section]:

@@ -8,7 +8,6 @@ from functools import cached_property
 from utils.darknet.layers import (
     Activated,
     Activation,
-    AvgPool,
     Connected,
     ControlChannels,
     Conv,
@@ -21,10 +20,7 @@ from utils.darknet.layers import (
     Informed,
     Kernel,
     Layer,
-    LocalAvgPool,
-    MaxPool,
     Options,
-    Pool,
     Product,
     Reorg,
     Reorg3d,
@@ -38,12 +34,14 @@ from utils.darknet.layers import (
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
 from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Segment, Softmax, Yolo
+from utils.darknet.pool_layers import AvgPool, Blur, LocalAvgPool, MaxPool, Pool
 from utils.darknet.recurrent_layers import LifRnn, Lstm, LtcRnn, Recurrent, SequenceOutput, SpikingRnn
 
 __all__ = [
     "Activated",
     "Activation",
     "AvgPool",
+    "Blur",
     "Classify",
     "Connected",
     "ControlChannels",

@@ -206,7 +206,6 @@ FOLLOWED = ("stopbackward", "max_epochs", "sgdr_cycle", "sgdr_mult")
 
 REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the value that changes nothing, what others do)
     "convolutional": {
-        "antialiasing": ("0", "blurs the map behind the convolution"),
         "binary": ("0", "computes with the signs of the weights"),
         "bin_output": ("0", "computes with the signs of the values"),
         "coordconv": ("0", "adds the place of each px to its values"),
@@ -219,7 +218,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "xnor": ("0", "computes with signs alone"),
     },
     "maxpool": {
-        "antialiasing": ("0", "blurs the map behind the pool"),
         "maxpool_depth": ("0", "takes the largest over channels"),
         "maxpool_zero_nonmax": ("0", "keeps the largest value where it stands"),
         "out_channels": ("1", "takes the largest over channels"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.antialiasing import in_sections
 from utils.darknet.ops import facts, rule
 
 NEAR = 8  # references further back than this are written as absolute layer numbers, as the published cfgs do
@@ -20,9 +21,10 @@ def write_cfg(spec: s.ModelSpec) -> str:
         ValueError: a layer reads something else than its predecessor where a cfg has no key for that.
     """
     parts = [_section("net", [*spec.net, *spec.neuron.lines()])]
-    for i, layer in enumerate(spec.layers):
+    for i, (layer, antialiasing) in enumerate(in_sections(spec)):
         kind, lines = _layer(i, layer)
-        parts.append(_section(kind, [*lines, *layer.options]))
+        more: Lines = [("antialiasing", antialiasing)] if antialiasing else []
+        parts.append(_section(kind, [*lines, *more, *layer.options]))
     return "\n".join(parts)
 
 

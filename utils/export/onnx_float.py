@@ -11,6 +11,7 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
+from utils.darknet.antialiasing import blur_kernel
 from utils.darknet.expand import expand
 from utils.darknet.network import Network
 from utils.darknet.ops import activation_of, facts, is_identity, rule
@@ -25,11 +26,12 @@ from utils.quantization.validate import readouts
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """Where a layer is written: the graph, the network's tensors, and the place for messages."""
+    """Where a layer is written: the graph, the network's tensors, the place for messages, its channels."""
 
     graph: Graph
     state: dict[str, Tensor]
     i: int
+    width: int
 
     def tensor(self, key: str) -> Tensor:
         """One of the layer's own, float32."""
@@ -64,7 +66,7 @@ def float_model(
 
     def step(i: int, layer: s.Layer, given: list[str]) -> str:
         name = f"layer{i:03d}_map" if i in ends else f"layer{i:03d}"
-        on = FloatGraph(graph, network.state, i)
+        on = FloatGraph(graph, network.state, i, wide[i])
         if i in spec.kernels:
             return _conv(on, spec.kernels[i], given[0], name)
         if facts(layer).computes:
@@ -124,10 +126,19 @@ def _window(on: FloatGraph, layer: s.LocalAvgPool, given: list[str], name: str) 
     return on.graph.add("AveragePool", given, name, **how, count_include_pad=0)
 
 
+def _blur(on: FloatGraph, layer: s.Blur, given: list[str], name: str) -> str:
+    width = on.width
+    kernel = (blur_kernel(layer) / sum(layer.row) ** 2).expand(width, 1, -1, -1)
+    weight = on.graph.constant(kernel.numpy(), f"{name}_weight")
+    how = {"kernel_shape": [layer.size] * 2, "strides": list(layer.stride), "pads": [layer.pad] * 4}
+    return on.graph.add("Conv", [given[0], weight], name, **how, group=width)
+
+
 SUMS: dict[type[s.Layer], Callable[[FloatGraph, Any, list[str], str], str]] = {
     s.Shortcut: _sum,
     s.Activation: lambda on, layer, given, name: given[0],
     s.LocalAvgPool: _window,
+    s.Blur: _blur,
     s.AvgPool: lambda on, layer, given, name: on.graph.add("GlobalAveragePool", given, name),
     s.Product: lambda on, layer, given, name: on.graph.add("Mul", given, f"{name}_product"),
     s.ScaleChannels: lambda on, layer, given, name: on.graph.add("Mul", given[::-1], f"{name}_scaled"),

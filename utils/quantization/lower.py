@@ -18,6 +18,7 @@ from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.apot import MOST, stored_bits
 from utils.quantization.exact_conv import accumulator_bounds, width_of
+from utils.quantization.fixed_kernels import as_conv, lower_fixed
 from utils.quantization.gains import GAIN_BITS, gain_shift, make_requantiser, reduce
 from utils.quantization.histogram import shortcut_shares
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut, Requantiser
@@ -27,7 +28,6 @@ from utils.quantization.validate import depthwise_layers, outer_layers
 from utils.quantization.weights import round_half_up, round_weights
 
 ACC_BITS = 32
-ONES_BITS = 2  # the fewest that a signed 1 has
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def lower(quantised: QuantisedNetwork) -> IntegerNetwork:
 
 
 def in_integers(spec: s.ModelSpec) -> s.ModelSpec:
-    """The layers as the integers compute them, one for one: the mean of a window is a depthwise convolution of ones."""
+    """The layers as the integers compute them, one for one: a mean of a window or a blur is a depthwise convolution."""
     width = channels(spec)
     forms = [rule(FORMS, layer, "form in integers")(layer, width[i]) for i, layer in enumerate(spec.layers)]
     return replace(spec, layers=tuple(forms))
@@ -129,34 +129,20 @@ def _pool(layer: s.AvgPool, by: _Between) -> IntegerOp:
     return lower_pool(by.count, by.sources[0], by.target)
 
 
-def _window(layer: s.LocalAvgPool, by: _Between) -> IntegerOp:
-    """acc = sum of the window's levels; the gain divides it, so it is a shift only if size^2 is a power of two."""
-    source, ones = by.sources[0], torch.ones(by.width, 1, layer.size, layer.size, dtype=torch.int8)
-    nothing = torch.zeros(by.width, dtype=torch.int32)
-    bounds = accumulator_bounds(ones, nothing, source.reach)
-    ratio = torch.full((by.width,), source.scale / layer.size**2 / by.target.scale, dtype=torch.float64)
-    return IntConv(
-        weight=ones,
-        bias=nothing,
-        w_bit=ONES_BITS,
-        acc_bits=width_of(bounds),
-        requantiser=make_requantiser(ratio, 1.0, by.target, bounds),
-    )
-
-
-def _ones(layer: s.LocalAvgPool, width: int) -> s.Layer:
-    stride = (layer.stride, layer.stride)
-    return s.Conv(sources=layer.sources, line=layer.line, filters=width, size=layer.size, stride=stride, groups=width)
+def _fixed(layer: s.LocalAvgPool | s.Blur, by: _Between) -> IntegerOp:
+    return lower_fixed(layer, by.sources[0], by.target, by.width)
 
 
 INTEGERS: dict[type[s.Layer], Callable[[Any, _Between], IntegerOp]] = {
     s.Shortcut: _sum,
     s.ScaleChannels: _gate,
     s.AvgPool: _pool,
-    s.LocalAvgPool: _window,
+    s.LocalAvgPool: _fixed,
+    s.Blur: _fixed,
 }
 FORMS: dict[type[s.Layer], Callable[[Any, int], s.Layer]] = {
-    s.LocalAvgPool: _ones,
+    s.LocalAvgPool: as_conv,
+    s.Blur: as_conv,
     s.Layer: lambda layer, width: layer,
 }
 

@@ -114,6 +114,7 @@ CHECKS: dict[type[s.Layer], Callable[[Any, str, tuple[str, ...]], None]] = {  # 
         (
             s.MaxPool,
             s.AvgPool,
+            s.Blur,
             s.Upsample,
             s.Fitted,
             s.Route,
