@@ -1,6 +1,6 @@
 """A spiking detector on events of moving digits, and what it owes to time: bins shuffled, and the first one repeated.
 
-  python3 benchmarks/dvs.py --epochs 20 --seeds 0
+  python3 benchmarks/dvs.py --epochs 16 --seeds 0
   python3 benchmarks/dvs.py --weights weights/last.pt
 
 The set of events is composed first where it is not there (data/dvs-digits.data). The controls are the trained network's
@@ -31,7 +31,7 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--cfg", default="cfg/dvs-digits-lif.cfg")
     flags.add_argument("--data", default="data/dvs-digits.data")
-    flags.add_argument("--epochs", type=positive, default=20)
+    flags.add_argument("--epochs", type=positive, default=16)
     flags.add_argument("--seeds", type=whole, nargs="+", default=[0])
     flags.add_argument("--weights", nargs="+", default=[], help="networks that are trained already, in place of seeds")
     args = flags.parse_args()

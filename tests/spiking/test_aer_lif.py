@@ -18,9 +18,17 @@ from utils.errors import InputError
 from utils.spiking.aer_lif import write_spike_events
 
 
-@pytest.mark.parametrize("neuron", ["lif", "lif\nsigned=1"])
-def test_every_spike_is_an_event_at_its_step(tmp_path, neuron):
-    model = warmed(small(neuron))
+@pytest.mark.parametrize(
+    "text",
+    [
+        HIDDEN.format("lif"),
+        HIDDEN.format("lif\nsigned=1"),
+        HIDDEN.format("lif").replace("[net]", "[net]\nreadout=last"),
+    ],
+    ids=["mean", "signed", "last"],
+)
+def test_every_spike_is_an_event_at_its_step(tmp_path, text):
+    model = warmed(parse_cfg(text))
     x = images(model.spec, 2)
     names, total = write_spike_events(tmp_path, model, x)
     assert sorted(names) == sorted(

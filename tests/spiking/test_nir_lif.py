@@ -88,6 +88,7 @@ def test_snntorch_computes_it(tmp_path):
         (HIDDEN.format("linear"), "layer 2 .*activation=linear sends no spikes"),
         (HIDDEN.format("lif\nmembrane_decay=1"), "membrane_decay=1 is no leak"),
         (HIDDEN.format("lif\nmembrane_bits=4"), "membrane_bits= rounds the membrane"),
+        (HIDDEN.format("lif").replace("timesteps=3", "timesteps=3\nreadout=last"), "readout=last: NIR's outputs here add"),
         (HIDDEN.format("lif\nsigned=1"), "signed=1 sends -1 as well, NIR's LIF does not"),
         (HIDDEN.format("lif\nreset=soft"), "layer 2 .*another reset= than before"),
         (HIDDEN.format("lif\nweight_quant=binary"), "weight_quant=binary rounds what NIR has as floats"),

@@ -62,6 +62,11 @@ def test_what_neurons_learn_is_in_a_weights_file(activation, tmp_path):
         (HIDDEN.format("lif\nlevels=4"), r"line 20: levels= acts with activation=ilif, this is lif; leave it away"),
         (HIDDEN.format("relu\nv_th=1"), "v_th= acts with activation=lif, plif, ilif, ltc, this is relu"),
         (HIDDEN.format("lif\nmembrane_bits=1"), "membrane_bits=1: a membrane has 2 to 16 bits"),
+        (
+            HIDDEN.format("lif").replace("=3\n[conv", "=3\nreadout=first\n[conv", 1),
+            "readout=first is none of mean, last",
+        ),
+        ("[net]\nreadout=last\n[convolutional]\nfilters=2\nactivation=relu\n", "readout= acts with activation=lif"),
         (HIDDEN.format("ilif\nsigned=1"), "signed= acts with activation=lif, plif, this is ilif; leave it away"),
         (
             HIDDEN.format("relu").replace("lif", "ilif").replace("[net]", "[net]\nsigned=1"),

@@ -59,6 +59,15 @@ def test_frames_are_multiplied_at_every_step():
     assert once.input_macs == still.input_macs
 
 
+def test_an_output_that_reads_the_last_step_adds_its_spikes_alone():
+    model = warmed(parse_cfg(HIDDEN.format("lif").replace("timesteps=3", "timesteps=3\nreadout=last")))
+    x = images(model.spec)
+    sent = model.activations(x)[2].unflatten(0, (3, -1))
+    cost = measure_direct(model, [x[:1], x[1:]])
+    assert cost.layers[2].spikes == pytest.approx(float(sent.sum()) / len(x))
+    assert cost.layers[3].sops == pytest.approx(8 * float(sent[-1].sum()) / len(x))
+
+
 def test_a_silent_network_costs_its_first_layer():
     model = warmed(small())
     for i in ("0", "2"):

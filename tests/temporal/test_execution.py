@@ -10,6 +10,7 @@ from tests.temporal.nets import CFGS, HIDDEN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Network
 from utils.darknet.neuron_cfg import with_neurons
+from utils.temporal.early_exit import StepByStep
 from utils.temporal.execution import clock_of, detached, initial_gamma
 from utils.temporal.spikes import analog_kernels, spike_counts, spike_units
 
@@ -70,6 +71,23 @@ def test_frames_are_a_step_each():
     assert not torch.equal(model.advance(x.flip(1), {}, 5)[0][0], at_once[0]), "the order of frames matters"
     still = x[:, :1].expand(-1, 5, -1, -1, -1)
     torch.testing.assert_close(model.advance(x[:, 0], {}, 5)[0], model.advance(still, {}, 5)[0])
+
+
+LAST = HIDDEN.format("lif").replace("timesteps=3", "timesteps=3\nreadout=last")
+
+
+def test_the_last_step_is_what_outputs_read_where_the_cfg_says_so():
+    """As of the steps one by one; and what came before is in the state alone."""
+    model, mean = warmed(parse_cfg(LAST)), warmed(small())
+    x, memory, steps = images(model.spec), {}, []
+    with torch.no_grad():
+        for _ in range(3):
+            heads, memory = model.advance(x, memory, 1)
+            steps.append(heads[0])
+        torch.testing.assert_close(model(x)[0], steps[-1])
+        torch.testing.assert_close(mean(x)[0], torch.stack(steps).mean(0))
+        torch.testing.assert_close(StepByStep(model, None)(x)[0], steps[-1])
+    assert not torch.allclose(steps[-1], steps[0]), "steps that are alike would prove nothing"
 
 
 def test_gradients_of_both_ways_are_the_same():

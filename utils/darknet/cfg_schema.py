@@ -18,7 +18,9 @@ OWN_NEURON = NEURON | {"gate", "adaptive", "replaces"}
 RNN_NEURON = NEURON - {"levels", "membrane_bits", "signed"}  # of a recurrent layer's units
 
 SHAPING: dict[str, frozenset[str]] = {
-    "net": frozenset(["batch", "subdivisions", "width", "height", "channels", "letter_box", "timesteps", "input"])
+    "net": frozenset(
+        ["batch", "subdivisions", "width", "height", "channels", "letter_box", "timesteps", "input", "readout"]
+    )
     | NEURON
     | EVENTS,
     "convolutional": frozenset(
@@ -74,6 +76,7 @@ NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax":
 WEIGHT_QUANTS = {"none": "none", "binary": "binary", "int8": "int8"}
 EVENT_BINS = {"none": "number", **{kind: kind for kind in ("number", "time", "count")}}
 EVENT_FRAMES = {"none": "binary", **{kind: kind for kind in ("binary", "count", "polarity", "voxel")}}
+READOUTS = {"none": "mean", "mean": "mean", "last": "last"}  # [net] readout=
 INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] input=; "none" where it is not set
 
 SECOND_NAMES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "local_avg": "local_avgpool"}

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg_schema import EVENT_BINS, EVENT_FRAMES, EVENTS, INPUTS, NEURON, RNN_NEURON
+from utils.darknet.cfg_schema import EVENT_BINS, EVENT_FRAMES, EVENTS, INPUTS, NEURON, READOUTS, RNN_NEURON
 from utils.darknet.neuron_spec import ACTS_FOR, GATES, NEURONS, RESETS, SURROGATES, NeuronKeys
 from utils.darknet.sections import Section
 from utils.errors import InputError
 
 MOST_BITS = 16  # of a membrane; above that rounding is finer than what float32 training shows
 GATES_ANALOG = (s.SqueezeExcite, s.ScaleChannels)
-TIMES = ("timesteps", "input")
+TIMES = ("timesteps", "input", "readout")
 
 
 def read_neuron(sec: Section, activation: str) -> NeuronKeys:
@@ -65,6 +65,7 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
             )
     net.integer("timesteps", 1, least=1)
     net.one_of("input", INPUTS)
+    net.one_of("readout", READOUTS)
     if kinds and "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network with neurons ({', '.join(sorted(kinds))}) needs timesteps=")
     _check_events(net)
@@ -100,6 +101,10 @@ def _check_sequence(net: Section, spec: s.ModelSpec) -> None:
     for key in sorted(EVENTS & net.options.keys()):
         raise InputError(
             f"{net.name} line {net.options[key][0]}: {key}= acts on recordings, [sequence] reads sequences"
+        )
+    if "readout" in net.options:
+        raise InputError(
+            f"{net.name} line {net.options['readout'][0]}: readout= acts on images and recordings; [sequence] says at="
         )
     if not spec.input_frames or "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network that ends in [sequence] needs input=frames and timesteps=")

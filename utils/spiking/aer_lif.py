@@ -21,7 +21,7 @@ WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structur
 
 <image>_layer_<i>: what layer i's neurons send in each of {steps} steps, sign 1, of signed neurons -1 as
 well. They are the layers that read the image
-({input}) and those that the read-outs read: the mean of these spikes over the steps, through the read-out's
+({input}) and those that the read-outs read: {read}, through the read-out's
 convolution, is the head's map{checked}.
 """
 
@@ -68,7 +68,10 @@ def write_spike_events(folder: Path, model: Timed, images: Tensor) -> tuple[list
             names += [write_events(folder / f"{k}_layer_{i}.{form}", events).name for form in forms]
         checked = _check_sums(model, out, k)
     shown = "a frame a step" if spec.input_frames else "as a current that is the same at every step"
-    words = WORDS.format(steps=spec.timesteps, input=shown, checked=", which the export checked" if checked else "")
+    read = "what they send at the last step" if spec.reads_last else "the mean of these spikes over the steps"
+    words = WORDS.format(
+        steps=spec.timesteps, input=shown, read=read, checked=", which the export checked" if checked else ""
+    )
     return [*names, write_text(folder / "README.md", words).name], total
 
 
@@ -93,7 +96,8 @@ def _check_sums(model: Timed, out: dict[int, Tensor], k: int) -> bool:
         if layer is None or layer.bn:
             return False
         weight, bias = (state[f"layers.{i}.conv.{name}"] for name in ("weight", "bias"))
-        mean = out[layer.sources[0]].mean(0, keepdim=True)
+        sent = out[layer.sources[0]]
+        mean = sent[-1:] if spec.reads_last else sent.mean(0, keepdim=True)
         made, found = convolve(layer, mean.to(weight), weight, bias), without_tensors(spec.layers[head], [out[i]])
         if (made - found).abs().max() > TOLERANCE * found.abs().max().clamp_min(1):
             raise InputError(f"image {k}, layer {i}: events do not add up to the head; please report this network")

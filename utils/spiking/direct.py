@@ -60,6 +60,7 @@ def measure_direct(model: Timed, batches: Iterable[Tensor]) -> SpikeCost:
         if facts(layer).integrates
     }
     units, shapes, frames = spike_units(spec), dict[int, torch.Size](), spec.input_frames
+    ends = list[tuple[int, dict[int, Tensor]]]()  # of the last step, where outputs read nothing else
 
     def counted() -> Iterator[tuple[int, dict[int, Tensor]]]:
         nonlocal frames
@@ -67,14 +68,20 @@ def measure_direct(model: Timed, batches: Iterable[Tensor]) -> SpikeCost:
             frames = frames or x.dim() == FRAMES
             values = model.activations(x)
             shapes.update({i: value.shape[1:] for i, value in values.items()})
-            yield len(x), {i: spike_counts(value, units[i]).abs().sum(0, keepdim=True) for i, value in values.items()}
+            counts = {i: spike_counts(value, units[i]).abs() for i, value in values.items()}
+            ends.append((len(x), {i: count[-len(x) :].sum(0, keepdim=True) for i, count in counts.items()}))
+            yield len(x), {i: count.sum(0, keepdim=True) for i, count in counts.items()}
 
     weights = sum(FLOAT_BYTES * value.numel() for key, value in state.items() if "num_batches" not in key)
     analog = {i: unit == 0 for i, unit in units.items()}
     cost = cost_of(spec, work, counted(), state_bytes=0, weight_bytes=weights, neurons=spec.neurons, analog=analog)
     clock = model.clocks[frames]
-    layers = {}
-    for i, each in cost.layers.items():
+    layers, found = {}, dict(cost.layers)
+    if clock.last:
+        reading = {i: weight for i, weight in work.items() if i in clock.averaging}
+        last = cost_of(spec, reading, ends, state_bytes=0, weight_bytes=0, neurons=(), analog=analog)
+        found |= {i: replace(found[i], sops=each.sops) for i, each in last.layers.items()}
+    for i, each in found.items():
         repeated = i not in clock.averaging and clock.timed & set(spec.layers[i].sources)
         layers[i] = _over_time(spec, i, each, shapes[i], model.timesteps if repeated else 1)
     kept = sum(shapes[i].numel() * STATES.get(neuron.kind, 1) for i, neuron in spec.neurons.items())

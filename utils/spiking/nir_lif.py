@@ -52,6 +52,8 @@ def to_nir_lif(network: Network, height: int, width: int) -> Any:
         InputError: the package is missing, or the network has something that NIR cannot hold; names the layer.
     """
     nir = nir_package()
+    if network.spec.reads_last:
+        raise InputError("[net] readout=last: NIR's outputs here add all steps up; train with readout=mean")
     check_nir_lif(network.spec)
     network = fold_bn(network)
     spec, size, wide = network.spec, sizes(network.spec, height, width), channels(network.spec)

@@ -102,7 +102,7 @@ class BinarySteps(nn.Module):
 
     def _mean(self, j: int, value: Tensor) -> Tensor:
         whole = value.sum(0) if j in self.spiking else value
-        return whole.unflatten(0, (self.spec.timesteps, -1)).mean(0) if j in self.clock.timed else whole
+        return self.clock.read_out(whole.unflatten(0, (self.spec.timesteps, -1))) if j in self.clock.timed else whole
 
 
 def _adds(spec: s.ModelSpec, i: int) -> bool:

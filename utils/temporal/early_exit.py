@@ -80,7 +80,7 @@ SURE: Mapping[type[s.Layer], Callable[[Any, Tensor], Sure]] = {
 
 
 class StepByStep(nn.Module):
-    """A predictor that takes one step after the other and answers with the mean over those that it took.
+    """A predictor that takes one step after the other and answers with the mean over those that it took, or the last.
 
     Args:
         network: with neurons.
@@ -106,7 +106,7 @@ class StepByStep(nn.Module):
         for t in range(steps):
             heads, memory, sent = self._step(x[:, t] if own else x, memory, None if own else still)
             total = [a + b for a, b in zip(total, heads, strict=True)] if total else heads
-            mean = [each / (t + 1) for each in total]
+            mean = heads if self.network.spec.reads_last else [each / (t + 1) for each in total]
             answer = answer or [torch.empty_like(each) for each in mean]
             ends = self._ends(mean, last=t + 1 == steps).cpu()
             for whole, each in zip(answer, mean, strict=True):

@@ -4,7 +4,7 @@
 [T * N, C, H, W], and batch norm with them takes its statistics over time as over images (tdBN: Zheng et al., AAAI 2021,
 arXiv 2011.05280). *Step-wise* is the same pass over one step, with the state handed on. What is the same at every step
 is computed once: all that a still image goes through before the first neuron; and outputs, with the linear kernels
-that only they read, see the mean over time.
+that only they read, see the mean over time, or with ``[net] readout=last`` the last step.
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ FRAMES = 5  # axes of an input that has steps of its own
 
 @dataclass(frozen=True)
 class Clock:
-    """``timed``: edges whose values differ from step to step. ``averaging``: layers that read the mean over steps."""
+    """``timed``: edges whose values differ from step to step. ``averaging``: layers that read the mean over steps.
+
+    ``last``: these read the last step alone (``[net] readout=last``).
+    """
 
     timed: frozenset[int]
     averaging: frozenset[int]
+    last: bool = False
+
+    def read_out(self, over_time: Tensor) -> Tensor:
+        """[T, N, C, H, W] -> what the layers that average are given, [N, C, H, W]."""
+        return over_time[-1] if self.last else over_time.mean(0)
 
 
 def clock_of(spec: s.ModelSpec, *, frames: bool) -> Clock:
@@ -40,7 +48,7 @@ def clock_of(spec: s.ModelSpec, *, frames: bool) -> Clock:
     for i, layer in enumerate(spec.layers):
         if i in stateful or (i not in averaging and timed & set(layer.sources)):
             timed.add(i)
-    return Clock(frozenset(timed), averaging)
+    return Clock(frozenset(timed), averaging, last=spec.reads_last)
 
 
 def _read_outs(spec: s.ModelSpec) -> frozenset[int]:
@@ -98,11 +106,11 @@ class Passage:
         return self.still[i]
 
     def given(self, i: int, layer: s.Layer, values: list[Tensor]) -> list[Tensor]:
-        """What a layer reads: the mean over time, all steps, or what is the same at each of them."""
+        """What a layer reads: the mean over time or its end, all steps, or what is the same at each of them."""
         timed = self.clock.timed
         if i in self.clock.averaging:
             pairs = zip(layer.sources, values, strict=True)
-            return [self._unfolded(x).mean(0) if j in timed else x for j, x in pairs]
+            return [self.clock.read_out(self._unfolded(x)) if j in timed else x for j, x in pairs]
         if timed & set(layer.sources):
             return [x if j in timed else self._repeated(x) for j, x in zip(layer.sources, values, strict=True)]
         return values

@@ -93,6 +93,8 @@ def check_hardware(spec: s.ModelSpec) -> None:
         raise InputError(
             f"[net] timesteps={spec.timesteps}: outputs are means over the steps, a shift of 1, 2, 4, 8 ... steps"
         )
+    if spec.reads_last:
+        raise InputError("[net] readout=last: the integers' outputs are means over the steps; use readout=mean")
     pixels = read_image(spec)
     for i, layer in enumerate(spec.layers):
         place = f"layer {i} (cfg line {layer.line})"
