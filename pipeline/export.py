@@ -343,7 +343,7 @@ def write_nir_form(job: Job) -> Written:
 
 
 def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
-    """The dialect "if": the file, and how far importers are from the integers on some images."""
+    """The dialect "if": a file a head, and how far importers are from the integers on some images."""
     session = job.session
     steps = session.config.steps or network.window
     batch = session.validation_batch(len(job.images))
@@ -352,11 +352,11 @@ def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
         return session.headline(session.measured(predictor, [batch]))
 
     with whole_folder(job.out) as folder:
-        path = write_nir_if(folder / f"{job.stem}.nir", network, *session.size, steps)
-        about = measure_nir(path, network, job.images, steps, session.heading, score)
+        paths = write_nir_if(folder / f"{job.stem}.nir", network, *session.size, steps)
+        about = measure_nir(paths, network, job.images, steps, session.heading, score)
         note_target(folder, session.config.target)
-    files = [job.out / path.name, job.out / "report.json"]
-    return Written({"bytes": files[0].stat().st_size, **about}, files)
+    files = [*(job.out / path.name for path in paths), job.out / "report.json"]
+    return Written({"bytes": sum(path.stat().st_size for path in files[:-1]), **about}, files)
 
 
 def write_nir_lif_form(job: Job) -> Written:

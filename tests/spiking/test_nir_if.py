@@ -16,11 +16,13 @@ from tests.export.nets import lowered
 from tests.export.test_script import HERE, place
 from tests.quantization.random_nets import CONV, cfg_text, random_images
 from tests.spiking.test_equality import spiking
+from utils.darknet.cfg import write_cfg
 from utils.darknet.network import save_checkpoint
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.scheme import Scheme
+from utils.quantization.validate import readouts
 from utils.spiking.nir_if import write_nir_if
 from utils.spiking.nir_report import EXACT, branches
 from utils.spiking.nir_simulator import SEMANTICS, NirSimulator
@@ -49,7 +51,8 @@ SUBTRACT, ZERO, SINABS, SNNTORCH = SEMANTICS
 @cache
 def written(cfg: str, folder: Path, steps: int = 15) -> tuple[SpikingNetwork, str]:
     network = spiking(cfg)
-    return network, str(write_nir_if(folder / "net.nir", network, 16, 16, steps))
+    (path,) = write_nir_if(folder / "net.nir", network, 16, 16, steps)
+    return network, str(path)
 
 
 def simulated(path: str, semantics: str, x: Tensor, steps: int = 15) -> Tensor:
@@ -66,32 +69,40 @@ def stepped(module, x: Tensor, steps: int) -> Tensor:
     return total
 
 
-def test_sinabs_loads_the_file_and_gives_our_numbers(tmp_path):
+def in_sinabs(graph, x: Tensor) -> Tensor:
     sinabs = pytest.importorskip("sinabs.nir")
-    _, path = written(CHAIN, tmp_path)
-    x = random_images(2, seed=3)
     with torch.no_grad():
-        out = sinabs.from_nir(nir.read(path), batch_size=2)(x.repeat_interleave(15, 0))[0]
-    torch.testing.assert_close(out.unflatten(0, (2, 15)).sum(1), simulated(path, SINABS, x))
+        out = sinabs.from_nir(graph, batch_size=len(x))(x.repeat_interleave(15, 0))[0]
+    return out.unflatten(0, (len(x), 15)).sum(1)
 
 
-def test_norse_loads_the_file_and_gives_our_numbers(tmp_path):
-    norse = pytest.importorskip("norse.torch.utils.import_nir")
-    _, path = written(CHAIN, tmp_path)
-    x = random_images(2, seed=3)
-    torch.testing.assert_close(stepped(norse.from_nir(nir.read(path)), x, 15), simulated(path, ZERO, x))
+def in_norse(graph, x: Tensor) -> Tensor:
+    return stepped(pytest.importorskip("norse.torch.utils.import_nir").from_nir(graph), x, 15)
 
 
-@pytest.mark.parametrize("cfg", [CHAIN, BRANCHES], ids=["chain", "branches"])
-def test_snntorch_loads_the_file_and_gives_our_numbers(tmp_path, cfg):
+def in_snntorch(graph, x: Tensor) -> Tensor:
     snntorch = pytest.importorskip("snntorch")
-    reader = pytest.importorskip("snntorch.import_nir")
-    _, path = written(cfg, tmp_path)
-    x, module = random_images(2, seed=3), reader.import_from_nir(nir.read(path))
+    module = pytest.importorskip("snntorch.import_nir").import_from_nir(graph)
     for neuron in module.modules():
         if isinstance(neuron, snntorch.Leaky):
             neuron.init_hidden = True  # as the README says
-    torch.testing.assert_close(stepped(module, x, 15), simulated(path, SNNTORCH, x))
+    return stepped(module, x, 15)
+
+
+IMPORTERS = {SINABS: in_sinabs, ZERO: in_norse, SNNTORCH: in_snntorch}
+
+
+@pytest.mark.parametrize("semantics", IMPORTERS)
+def test_importers_load_the_file_and_give_our_numbers(tmp_path, semantics):
+    _, path = written(CHAIN, tmp_path)
+    x = random_images(2, seed=3)
+    torch.testing.assert_close(IMPORTERS[semantics](nir.read(path), x), simulated(path, semantics, x))
+
+
+def test_snntorch_runs_joined_branches_whole(tmp_path):
+    _, path = written(BRANCHES, tmp_path)
+    x = random_images(2, seed=3)
+    torch.testing.assert_close(in_snntorch(nir.read(path), x), simulated(path, SNNTORCH, x))
 
 
 def test_the_first_layer_is_exact_and_longer_runs_settle(tmp_path):
@@ -140,19 +151,41 @@ def test_nodes_are_those_that_are_promised_and_joined_inputs_are_named(tmp_path)
             cfg_text(("convolutional", CONV | {"activation": "leaky"})),
             "layer 0 .*fires negative spikes, NIR's have no sign; train.py --act relu",
         ),
-        (
-            cfg_text(("convolutional", CONV))
-            + "[route]\nlayers=0\n"
-            + cfg_text().partition("[convolutional]")[2].join(["[convolutional]", ""]),
-            r"layer 4 \(cfg line \d+\): a second head, and importers of NIR take one output; .*--dialect exact",
-        ),
     ],
-    ids=["upsample", "leaky", "second head"],
+    ids=["upsample", "leaky"],
 )
 def test_what_the_dialect_cannot_hold_is_refused_by_name(tmp_path, cfg, message):
     with pytest.raises(InputError, match=message):
         write_nir_if(tmp_path / "net.nir", spiking(cfg), 16, 16, 15)
     assert not list(tmp_path.iterdir())
+
+
+SECOND = "[route]\nlayers=0\n" + cfg_text(("convolutional", CONV)).partition("\n\n")[2]
+TWO_HEADS = cfg_text(("convolutional", CONV | {"stride": 2}), ("convolutional", CONV)) + "\n" + SECOND
+
+
+def test_each_head_is_a_file_that_importers_open_and_together_they_are_the_network(tmp_path):
+    """A head of a chain of its own behind the first convolution: the second file has no node of the first head."""
+    network = spiking(TWO_HEADS)
+    paths = write_nir_if(tmp_path / "net.nir", network, 16, 16, 15)
+    ends = [2, 6]
+    assert [path.name for path in paths] == [f"net.head{end}.nir" for end in ends]
+    graphs, x = [nir.read(path) for path in paths], random_images(2, seed=3)
+    assert [graph.metadata["head"] for graph in graphs] == ends
+    assert set(graphs[0].nodes) ^ set(graphs[1].nodes) == {
+        "if_1",
+        "conv_1_0",
+        "conv_2_0",
+        "if_5",
+        "conv_5_0",
+        "conv_6_0",
+    }
+    maps = [NirSimulator(graph, SEMANTICS[SUBTRACT], 960)(x)[0] for graph in graphs]
+    for found, golden in zip(maps, IntegerExecutor(network.integer)(x), strict=True):
+        assert found.shape == golden.shape
+    for path in paths:
+        for semantics, run in IMPORTERS.items():
+            torch.testing.assert_close(run(nir.read(path), x), simulated(str(path), semantics, x))
 
 
 def typed(*words: str):
@@ -182,6 +215,27 @@ def test_the_script_measures_what_the_dialect_makes_inexact(one_head, caplog):
     text = Path("export/one/README.md").read_text()
     assert "{" not in text.replace('metadata["reset"]', "") and "for 7 steps" in text and EXACT in text
     assert EXACT in caplog.text and "join several inputs" in caplog.text
+
+
+def test_the_script_writes_a_file_a_head_and_measures_them_together(one_head, caplog):
+    caplog.set_level("INFO")
+    text = write_cfg(load_model("weights/one.int.pt").spec)
+    head = text[text.rindex("[convolutional]") :]
+    relu = "[convolutional]\nfilters=8\nsize=3\npad=1\nstride=4\nactivation=relu\n"
+    integer = lowered(
+        f"{text}\n[route]\nlayers=0\n\n{relu}\n{head}",
+        random_images(2, side=64),
+        Scheme(a_bit=3, equalise=False, correct_bias=False),
+    )
+    save_checkpoint("weights/two.int.pt", to_checkpoint(integer, "quantised", ("blue", "green")))
+    record = typed("--weights", "weights/two.int.pt", "--golden", "2")
+    ends = readouts(integer.spec)
+    names = [f"two.head{end}.nir" for end in ends]
+    assert [path.name for path in record.paths()] == [*names, "report.json"]
+    found = json.loads(Path("export/two/report.json").read_text())["dialects"]
+    assert found[EXACT]["differing"] == 0 < found[SUBTRACT]["differing"]
+    words = Path("export/two/README.md").read_text()
+    assert words.startswith("# two\n") and all(name in words for name in names) and "a file a head" in words
 
 
 def test_the_exact_dialect_is_what_it_was(one_head):

@@ -20,7 +20,6 @@ from utils.darknet import spec as s
 from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, sizes
 from utils.darknet.walk import run
-from utils.errors import InputError
 from utils.files import writing
 from utils.quantization.integer import IntShortcut
 from utils.quantization.validate import readouts
@@ -40,47 +39,55 @@ from utils.spiking.spike_schedule import SpikingNetwork
 OUTPUT = "output"
 
 
-def write_nir_if(path: str | Path, network: SpikingNetwork, height: int, width: int, steps: int) -> Path:
-    """Write a ``.nir`` file for images of ``height`` x ``width`` px, to be shown for ``steps`` steps.
+def write_nir_if(path: str | Path, network: SpikingNetwork, height: int, width: int, steps: int) -> list[Path]:
+    """Write ``.nir`` for images of ``height`` x ``width`` px, to be shown for ``steps`` steps.
+
+    Importers take one output, so a network with several heads becomes a file a head: ``net.nir``, or ``net.head15.nir``
+    and so on, by the number of the convolution that it reads, each with the part of the network that this one needs.
 
     Raises:
         InputError: the package is missing, or the network has something that this dialect cannot hold.
     """
-    nir, graph = nir_package(), to_nir_if(network, height, width, steps)
-    with writing(Path(path)) as temporary:
-        nir.write(str(temporary), graph)
-    return Path(path)
+    nir, path, ends, made = nir_package(), Path(path), readouts(network.spec), list[Path]()
+    graphs = [to_nir_if(network, height, width, steps, end) for end in ends]
+    for end, graph in zip(ends, graphs, strict=True):
+        made.append(path if len(ends) == 1 else path.with_suffix(f".head{end}{path.suffix}"))
+        with writing(made[-1]) as temporary:
+            nir.write(str(temporary), graph)
+    return made
 
 
-def to_nir_if(network: SpikingNetwork, height: int, width: int, steps: int) -> Any:
-    """The graph, a ``nir.NIRGraph``: input ``image`` [C,H,W] in 0..1, one output ``output``.
+def to_nir_if(network: SpikingNetwork, height: int, width: int, steps: int, end: int) -> Any:
+    """The graph, a ``nir.NIRGraph``: input ``image`` [C,H,W] in 0..1, one output ``output``, the map of layer ``end``.
 
     Raises:
         InputError: the package is missing, or the network has something that this dialect cannot hold: what no NIR has
-            (`check_nir`), or a second head, since importers take one output.
+            (`check_nir`).
     """
     nir = nir_package()
     check_nir(network.integer, height, width)
-    ends, wide = readouts(network.spec), channels(network.spec)
-    if len(ends) > 1:
-        line = network.spec.layers[ends[1]].line
-        raise InputError(
-            f"layer {ends[1]} (cfg line {line}): a second head, and importers of NIR take one output; use a cfg of one "
-            "scale, or --dialect exact"
-        )
+    wide, needed = channels(network.spec), _needed(network.spec, end)
     graph, size = NirGraph(), sizes(network.spec, height, width)
     graph.add(IMAGE, nir.Input(np.array([wide[-1], height, width])))
     builder = _IfBuilder(nir, graph, network, size, steps)
     builder.worth[IMAGE] = 255 / network.window
 
     def step(i: int, layer: s.Layer, given: list[Parts]) -> Parts:
-        return rule(NODES, layer, "node in NIR")(builder, i, layer, given)
+        return rule(NODES, layer, "node in NIR")(builder, i, layer, given) if i in needed else ()
 
     image: Parts = (Part(IMAGE, tuple(range(wide[-1])), wide[-1]),)
     run(network.spec, image, step)
     made = nir.NIRGraph(graph.nodes, graph.edges, type_check=False)
-    made.metadata = builder.metadata()
+    made.metadata = builder.metadata(needed) | {"head": end}
     return made
+
+
+def _needed(spec: s.ModelSpec, end: int) -> set[int]:
+    """The layers that ``end`` reads, directly or through others, and itself."""
+    found = {end}
+    for i in range(end, -1, -1):
+        found |= set(spec.layers[i].sources) if i in found else set()
+    return found
 
 
 @dataclass
@@ -94,9 +101,10 @@ class _IfBuilder:
     steps: int
     worth: dict[str, float] = field(default_factory=dict)
 
-    def metadata(self) -> dict[str, Any]:
-        """What a reader has to know: nothing of it is in the nodes."""
-        pools = [i for i, layer in enumerate(self.network.spec.layers) if isinstance(layer, s.MaxPool)]
+    def metadata(self, needed: set[int]) -> dict[str, Any]:
+        """What a reader has to know of these layers: nothing of it is in the nodes."""
+        layers = enumerate(self.network.spec.layers)
+        pools = [i for i, layer in layers if isinstance(layer, s.MaxPool) and i in needed]
         return {
             "dialect": "if",
             "reset": "subtract",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
@@ -40,9 +40,13 @@ BRANCHES = (
     "layers {layers} join several inputs: sinabs 3.1 and norse 1.1 load that and run it depth first, without part of "
     "the sum (nirtorch.load); snnTorch and whoever uses nirtorch.nir_to_torch runs it whole"
 )
+HEADS = (
+    "importers take one output, so there is a file a head ({files}), each the part of the network that its head needs; "
+    "their maps together are the network's"
+)
 README = """# {name}
 
-`{name}.nir`: Conv2d, IF and SumPool2d, for simulators that read NIR. Show an image [C,H,W], a pixel n as n / 255 and the
+{files}: Conv2d, IF and SumPool2d, for simulators that read NIR. Show an image [C,H,W], a pixel n as n / 255 and the
 same in every step, for {steps} steps; what the output adds up to over them is the head's map. Every threshold is 1: gains,
 scales and thresholds are in the weights. The reset that is meant is by subtraction (`metadata["reset"]`); NIR's IF has no
 word for it. {notes}
@@ -68,42 +72,70 @@ class Dialect:
     score: float
 
 
+class Simulators(nn.Module):
+    """A simulator a head: ``forward`` takes images and returns every head's map."""
+
+    def __init__(self, simulators: Sequence[NirSimulator]) -> None:
+        super().__init__()
+        self.simulators = simulators
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[N,C,H,W] in 0..1 -> the maps, in the order of the heads."""
+        return [made for simulator in self.simulators for made in simulator(x)]
+
+    def counts(self) -> dict[str, Tensor]:
+        """The last run's spikes by node; what two heads need is the same in both."""
+        return {node: counts for simulator in self.simulators for node, counts in simulator.counts.items()}
+
+
 def compare_dialects(
-    graph: Any, integer: IntegerNetwork, images: Tensor, steps: int, window: int, score: Callable[[Any], float]
+    graphs: Sequence[Any],
+    integer: IntegerNetwork,
+    images: Tensor,
+    steps: int,
+    window: int,
+    score: Callable[[Any], float],
 ) -> list[Dialect]:
     """The exact network first, then each importer's way.
 
     Args:
-        graph: read back from its file.
-        integer: what it was made of.
+        graphs: read back from their files, one a head.
+        integer: what they were made of.
         images: [N,C,H,W] of n / 255.
         steps: for which they are shown.
         window: L, the rate of level n being n / L.
         score: a predictor's, on the same images.
     """
     executor = IntegerExecutor(integer)
-    levels, golden = executor.levels(images), executor(images)[0]
+    levels, golden = executor.levels(images), executor(images)
     found = [Dialect(EXACT, 0.0, 0.0, score(executor))]
     for name, semantics in SEMANTICS.items():
-        simulator = NirSimulator(graph, semantics, steps)
-        (made,) = simulator(images)
+        simulator = Simulators([NirSimulator(graph, semantics, steps) for graph in graphs])
+        made = simulator(images)
         off = total = 0
-        for node, counts in simulator.counts.items():
+        for node, counts in simulator.counts().items():
             wanted = torch.round(levels[int(node.removeprefix("if_"))] * (steps / window))
             off, total = off + int((counts != wanted).sum()), total + counts.numel()
-        worst = float((made - golden).abs().max() / golden.abs().max().clamp(min=1e-30))
+        worst = max(
+            float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in zip(made, golden, strict=True)
+        )
         found.append(Dialect(name, off / max(total, 1), worst, score(simulator)))
     return found
 
 
 def measure_nir(
-    path: Path, network: SpikingNetwork, images: Tensor, steps: int, heading: str, score: Callable[[Any], float]
+    paths: Sequence[Path],
+    network: SpikingNetwork,
+    images: Tensor,
+    steps: int,
+    heading: str,
+    score: Callable[[Any], float],
 ) -> dict[str, Any]:
-    """Read the file back, run it in every way, print the table; report.json and README.md go beside it.
+    """Read the files back, run them in every way, print the table; report.json and README.md go beside them.
 
     Args:
-        path: of the file.
-        network: what it was made of.
+        paths: of the files, one a head.
+        network: what they were made of.
         images: [N,C,H,W] of n / 255.
         steps: for which they are shown.
         heading: the word for the score.
@@ -112,20 +144,29 @@ def measure_nir(
     Returns:
         Numbers for a record.
     """
-    graph = nir_package().read(str(path))
-    found = compare_dialects(graph, network.integer, images, steps, network.window, score)
-    joined = branches(graph)
-    notes = [str(graph.metadata["inexact"]), BRANCHES.format(layers=", ".join(joined)) if joined else ""]
+    graphs = [nir_package().read(str(path)) for path in paths]
+    found = compare_dialects(graphs, network.integer, images, steps, network.window, score)
+    joined = list(dict.fromkeys(layer for graph in graphs for layer in branches(graph)))
+    pools = list(dict.fromkeys(str(graph.metadata["inexact"]) for graph in graphs))
+    folder = paths[0].parent
+    several = HEADS.format(files=", ".join(path.name for path in paths)) if len(paths) > 1 else ""
+    notes = [several, *pools, BRANCHES.format(layers=", ".join(joined)) if joined else ""]
     table = [" | ".join(cells) for cells in rows(found, heading)]
-    log.info("%s, %d images, %d steps each:\n%s", path.name, len(images), steps, "\n".join(table))
+    names = ", ".join(path.name for path in paths)
+    log.info("%s, %d images, %d steps each:\n%s", names, len(images), steps, "\n".join(table))
     for note in filter(None, notes):
         log.warning("%s", note)
     report = {"steps": steps, "images": len(images), "notes": [*filter(None, notes)]}
     about = {"dialects": {each.name: asdict(each) for each in found}}
-    (path.parent / "report.json").write_text(json.dumps(report | about, indent=1) + "\n", encoding="utf-8")
-    text = nir_readme(path.stem, steps, len(images), found, heading, notes)
-    (path.parent / "README.md").write_text(text, encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(report | about, indent=1) + "\n", encoding="utf-8")
+    text = nir_readme(paths, steps, len(images), found, heading, notes)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     return {"steps": steps, **about}
+
+
+def stem(paths: Sequence[Path]) -> str:
+    """The network's name in the files' names."""
+    return paths[0].stem if len(paths) == 1 else paths[0].stem.rpartition(".head")[0]
 
 
 def measure_nir_lif(
@@ -189,9 +230,10 @@ def branches(graph: Any) -> list[str]:
     return [name.removeprefix("if_") for name, count in fed.items() if count > 1]
 
 
-def nir_readme(name: str, steps: int, images: int, found: Sequence[Dialect], heading: str, notes: Sequence[str]) -> str:
-    """The text beside the file."""
-    head, *body = rows(found, heading)
-    lines = [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *body)]
+def nir_readme(
+    paths: Sequence[Path], steps: int, images: int, found: Sequence[Dialect], heading: str, notes: Sequence[str]
+) -> str:
+    """The text beside the files."""
+    files, table = ", ".join(f"`{path.name}`" for path in paths), _markdown(rows(found, heading))
     said = " ".join(f"{note[0].upper()}{note[1:]}." for note in notes if note)
-    return README.format(name=name, steps=steps, images=images, table="\n".join(lines), notes=said)
+    return README.format(name=stem(paths), files=files, steps=steps, images=images, table=table, notes=said)
