@@ -19,9 +19,9 @@ from utils.darknet.implicit import fold_implicit
 from utils.darknet.modules import ImplicitValues, Stateless, WeightedSum, conv_and_bn, convolve
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_of
 from utils.darknet.onnx_model import open_onnx
-from utils.darknet.ops import activation_of, rule
+from utils.darknet.ops import activation_of
 from utils.darknet.shapes import channels
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor

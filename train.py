@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from utils import cli
 from utils.config.train import TrainConfig
+from utils.flag_words import without
 
 if TYPE_CHECKING:
     from utils.reporting.record import Record
@@ -56,7 +57,7 @@ def command(config: TrainConfig) -> None:
         return
     from pipeline import train as training
 
-    flags = cli.without(sys.argv[1:], "--processes")
+    flags = without(sys.argv[1:], "--processes")
     training.train_in_processes(config, [sys.executable, sys.argv[0], *flags])
 
 

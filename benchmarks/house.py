@@ -47,9 +47,9 @@ def namespace_functions(tree: Path) -> int:
 
 
 def layer_kinds(tree: Path) -> set[str]:
-    """Classes of utils/darknet/spec.py that are layers, by the classes they are made from."""
-    names = ("spec", "layers", "output_layers")
-    found = [path for name in names if (path := tree / f"utils/darknet/{name}.py").is_file()]
+    """Classes of utils/darknet's layers, by the classes they are made from."""
+    room = tree / "utils/darknet"
+    found = [*room.glob("spec.py"), *sorted(room.glob("*layers.py"))]
     classes = [n for path in found for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]
     bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
     kinds = {"Layer"}

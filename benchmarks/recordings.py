@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from benchmarks.pruning import run_script, spread
 from models import load_model
-from pipeline.session import frame_rule
+from pipeline.images import frame_rule
 from utils.reporting.runs import output_of
-from pipeline.tasks import task_of
+from utils.tasks import task_of
 from utils.cli import positive, whole
 from utils.data.loader import make_loader
 from utils.reporting.tables import plain_table

@@ -25,7 +25,7 @@ import torch
 from benchmarks.pruning import run_script, spread
 from models import Darknet
 from utils.reporting.runs import output_of
-from pipeline.tasks import task_of
+from utils.tasks import task_of
 from utils.cli import above_zero, positive, whole
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.spec import ModelSpec

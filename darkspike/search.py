@@ -13,11 +13,11 @@ from typing import Any
 
 from pipeline.chain_start import fingerprint_of_data, task_of_start
 from pipeline.train import train
-from utils import cli
 from utils.config.space import space_of
 from utils.config.train import TrainConfig
 from utils.errors import InputError
 from utils.files import names_kept
+from utils.flag_words import words_of
 from utils.reporting.facts import TaskFacts
 from utils.reporting.plots import plot_trials
 from utils.reporting.record import FILE, Record, finish_record, new_run_folder, read_record, start_record
@@ -117,7 +117,7 @@ def _told(config: TrainConfig, record: Record, task: TaskFacts, trials: Sequence
         for each in trials
     ]  # fmt: skip
     one = _config(config, chosen.values, "")
-    words = " ".join(["python3 train.py", *cli.words_of(one, sorted(one.given))])
+    words = " ".join(["python3 train.py", *words_of(one, sorted(one.given))])
     log.info("%s", plain_table("search", [head, *cells]))
     outputs = [write_rows(record.folder / "trials.csv", rows), record.folder / study.FILE]
     scores = [(each.number, each.score, each.state) for each in trials if each.score is not None]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.init_weights import check_room, training_batch
-from pipeline.tasks import check_serves, task_of
+from pipeline.images import check_room, training_batch
 from utils.chain.budget import TrainingBudget
 from utils.config.as_trained import data_of_task
 from utils.config.pipeline import STAGES, PipelineConfig
@@ -27,6 +26,7 @@ from utils.reporting.files import fingerprint, sha256
 from utils.reporting.runs import RUNS, WEIGHTS
 from utils.spiking.spike_schedule import check_spiking_spec
 from utils.task import Task
+from utils.tasks import check_serves, task_of
 from utils.training.build_optimizer import Learning, nominal_batch
 
 PRUNED = Path("cfg/pruned")

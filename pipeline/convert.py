@@ -131,23 +131,16 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     if "float" in rows:  # by the same count of true taps as all that is said below
         rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
-    message = [
-        spiking.describe(),
-        *message,
-        *cost_lines(cost),
-        plain_table("where the operations are", operations_rows(cost)),
-    ]
-    shown = dict(measured)
-    if session.loaded.network is not None:
-        shown = {"float": session.score(session.loaded.predictor), **shown}
+    table = plain_table("where the operations are", operations_rows(cost))
+    shown = {"float": session.score(session.loaded.predictor)} if session.loaded.network is not None else {}
     return ConversionResult(
         title=f"{bits_of(integer)}, as integers and as spikes",
         network=spiking,
         path=path,
         rows=rows,
         measured=measured,
-        message=message,
-        files=pictures(session, shown, cost, folder),
+        message=[spiking.describe(), *message, *cost_lines(cost), table],
+        files=pictures(session, shown | measured, cost, folder),
     )
 
 

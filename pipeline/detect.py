@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from models import Darknet, Loaded, load_model
-from pipeline.session import frame_rule, trained_as_spikes
-from pipeline.tasks import check_idle, check_serves, task_of
+from pipeline.images import frame_rule
+from pipeline.session import trained_as_spikes
 from utils.answers import ResultWriter, Told
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
@@ -36,6 +36,7 @@ from utils.reporting.runs import ANY, RUNS, newest
 from utils.spiking.stateful_video import CarriedStream
 from utils.spiking.stream import StreamExecutor
 from utils.task import Result, Task
+from utils.tasks import check_idle, check_serves, task_of
 from utils.temporal.early_exit import StepByStep
 from utils.temporal.spike_record import SpikeRecord
 from utils.temporal.stateful_video import CarriedSteps
@@ -151,21 +152,27 @@ def detect(config: DetectConfig) -> Record:
     writer = ResultWriter(folder_of(config, record), names, config.fourcc, window, listed=listed)
     told = Told(names)
     try:
-        for frame in chain([first], frames):
-            if isinstance(predictor, CarriedStream | CarriedSteps) and not (frame.video and frame.number):
-                predictor.reset()
-            began = time.perf_counter()
-            found = detector.look(frame)
-            told.add(frame, found, 1000 * (time.perf_counter() - began))
-            if not writer.add(frame, found, text=config.save_txt, record=getattr(predictor, "record", None)):
-                log.info("%s: the window was closed, so it ends here", frame.name)
-                break
+        look_at(chain([first], frames), detector, writer, told, text=config.save_txt)
     finally:
         told.close()
         writer.close()
     log.info("%d frames: %s; %.1f ms each; pictures in %s", len(told.ms), told, told.typical, writer.folder)
     numbers = {"images": len(told.ms), task.answers: len(writer.rows), "find_ms": round(told.typical, 3)}
     return finish_record(record, metrics=numbers | told_of_steps(predictor), outputs=writer.outputs)
+
+
+def look_at(frames: Iterable[Frame], detector: Detector, writer: ResultWriter, told: Told, *, text: bool) -> None:
+    """Ask the network about each frame, and write and tell what it answers."""
+    predictor = detector.loaded.predictor
+    for frame in frames:
+        if isinstance(predictor, CarriedStream | CarriedSteps) and not (frame.video and frame.number):
+            predictor.reset()
+        began = time.perf_counter()
+        found = detector.look(frame)
+        told.add(frame, found, 1000 * (time.perf_counter() - began))
+        if not writer.add(frame, found, text=text, record=getattr(predictor, "record", None)):
+            log.info("%s: the window was closed, so it ends here", frame.name)
+            return
 
 
 def folder_of(config: DetectConfig, record: Record) -> Path:

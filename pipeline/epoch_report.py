@@ -1,21 +1,29 @@
-"""What a run reports: a row and a line an epoch, pictures of what it sees and finds, curves at its end."""
+"""What a run reports and leaves: rows and lines of its epochs, pictures, checkpoints, curves at its end."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.training_run import Run
+from models import network_of
+from pipeline.training_run import Model, Run
+from utils.config.as_trained import how_of
 from utils.darknet.counts import count
-from utils.export.darknet_files import unknown_to_darknet
+from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.export.darknet_files import unknown_to_darknet, write_beside
+from utils.quantization.fake import FakeQuantised
+from utils.quantization.qat_checkpoint import to_trained
 from utils.quantization.stages import stage_line, stage_results, stage_rows
 from utils.reporting.plots import plot_gammas, plot_results
 from utils.reporting.tables import number, plain_table
+from utils.spiking.snn_checkpoint import save_integers
 from utils.training.loop import EpochResult
+from utils.training.resume import capture
 
 log = logging.getLogger(__name__)
 
@@ -127,3 +135,53 @@ def stages(run: Run, metrics: dict[str, Any]) -> list[Path]:
 
 def _quantiles(kept: dict[str, Any]) -> Tensor:
     return torch.tensor([value for key, value in kept.items() if key != "epoch"])
+
+
+def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] = ()) -> None:
+    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors.
+
+    ``ranks``: the state of each process's random generators, where there are several.
+    """
+    state: dict[str, Any] = {}
+    if training:
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in run.config.values.items()}
+        state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain, "data": run.data}
+        state |= {"ranks": list(ranks)} | ({"teacher": run.distillation.state()} if run.distillation else {})
+    made = checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run))
+    save_checkpoint(path, made)
+    if run.config.darknet:  # .weights know how images are fitted from their cfg alone
+        said = Network(made.network.spec.saying(how_of(run.config)), made.network.state)
+        write_beside(path, said, run.progress.epochs * len(run.train.dataset))
+
+
+def save_packed(run: Run, last: Path, *, again: bool = False) -> list[Path]:
+    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else.
+
+    ``again``: a file of that name is a cut run's own.
+    """
+    if not isinstance(run.evaluated, FakeQuantised):
+        return []
+    meta = {"from": str(last), **_meta(run)}
+    made = run.evaluated.executor().network
+    return [save_integers(last.with_suffix(".int.pt"), made, names=run.manifest.names, meta=meta, replace=again)]
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
+    meta |= {"resize": how_of(run.config), "data": run.config.data}
+    meta |= {"gray_scale": True} if run.config.gray_scale else {}
+    return meta | (run.metrics.record() if run.metrics else {})
+
+
+def checkpoint_of(
+    model: Model, names: tuple[str, ...], *, training: dict[str, Any], meta: dict[str, Any]
+) -> Checkpoint:
+    """What a run saves: a float network, or a quantised one with its integers."""
+    if isinstance(model, FakeQuantised):
+        return to_trained(model, names, training=training, meta=meta)
+    return Checkpoint(network_of(model), names, training=training, meta=meta)
+
+
+def float_network(model: Model) -> Network:
+    """The float tensors of a model of either kind."""
+    return model.float_network() if isinstance(model, FakeQuantised) else network_of(model)

@@ -1,8 +1,7 @@
-"""What a training or a chain starts from: a cfg, Darknet weights or a checkpoint, fitted to the data's classes."""
+"""What a training starts from: cfg, Darknet weights, a checkpoint, a run that was cut; fitted to the data's classes."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,29 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from models import Darknet
-from utils.config.run import CFG, RunConfig
+from pipeline.images import Setting, check_room
+from utils.config.as_trained import as_trained, data_of_task
+from utils.config.begun import check_training
+from utils.config.run import CFG
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.cfg_schema import EVENTS
 from utils.darknet.heads import head_convolutions
-from utils.darknet.memory import check_memory
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.neuron_cfg import with_neurons
 from utils.darknet.replace_activation import rewrite_activations
-from utils.darknet.shapes import image_size, sizes
+from utils.darknet.shapes import image_size
 from utils.darknet.spec import ModelSpec
-from utils.darknet.training_words import batch_size, epochs
+from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
 from utils.darknet.words import FOLLOWED, unused_words
 from utils.data.manifest import Manifest
 from utils.data.text import same_names
 from utils.errors import InputError
+from utils.files import hold, holder
+from utils.pruning.penalty import initial_gammas
 from utils.quantization.dequantise import as_floats
 from utils.quantization.qat_checkpoint import KIND
+from utils.reporting.runs import WEIGHTS
 from utils.task import Task
+from utils.tasks import check_idle, task_of
 from utils.temporal.hardware import for_hardware
-from utils.training.build_optimizer import STEPS
-from utils.training.device import select_device
+from utils.training.device import select_device, select_precision
+from utils.training.distributed import Group, main_first
+from utils.training.resume import seed_all
 
 log = logging.getLogger(__name__)
 
@@ -97,31 +103,6 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
     return InitialNetwork(Network(spec, read.state), (cfg, weights), scratch=False, resize=spec.resize)
 
 
-def check_room(
-    config: RunConfig, spec: ModelSpec, task: Task, manifest: Manifest, processes: int = 1, device: str = ""
-) -> None:
-    """Refuse a training run that does not fit the memory.
-
-    Raises:
-        InputError: so it is, the images' size is none for this network, or its batch norm would see one value.
-    """
-    images, size = len(task.listed(manifest.train)), image_size(config.size_asked, spec)
-    batch = config.batch_size or min(batch_size(spec), max(1, images // STEPS))
-    share = -(-min(batch, images) // processes)
-    check_memory(spec, size, share, select_device(config.device or device), training=True)
-    alone = next((i for i in _normed(spec) if sizes(spec, *size)[i] == (1, 1)), None)
-    if alone is not None and 1 in (share, images % batch):
-        raise InputError(
-            f"layer {alone} (cfg line {spec.layers[alone].line}): batch norm would see one value, since its map has "
-            f"1x1 px and {images} images in batches of {batch} leave one alone; use another --batch-size"
-        )
-
-
-def _normed(spec: ModelSpec) -> list[int]:
-    """Layers whose batch norm sees a value a map's px and image of a batch."""
-    return [i for i, layer in enumerate(spec.layers) if getattr(layer, "bn", False) or getattr(layer, "step_norm", 0)]
-
-
 def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
     """The network for the data's classes, every tensor filled; what the files do not fill starts fresh.
 
@@ -140,6 +121,16 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     rewritten = rewrite_activations(made.network, config.act)
     log.info("--act %s: %s; training adapts to it", config.act, rewritten.describe(config.act))
     return replace(made, network=rewritten.network)
+
+
+def start_of(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
+    """The network fitted and made ready as the flags say; what of its cfg is not followed is told."""
+    start = fitted(read, config, task, manifest)
+    tell_unused_keys(start.network.spec, task)
+    if config.label_smoothing is not None:  # as a cfg would say it, so that the network remembers
+        start = replace(start, network=with_label_smoothing(start.network, config.label_smoothing))
+    halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
+    return replace(start, network=initial_gammas(start.network)) if halved else start
 
 
 def _other_classes(read: InitialNetwork, config: TrainConfig, manifest: Manifest) -> bool:
@@ -208,11 +199,6 @@ def _without_outputs(network: Network) -> State:
     return {key: value for key, value in network.state.items() if key.split(".")[1] not in heads}
 
 
-def training_batch(given: int | None, spec: ModelSpec, images: int) -> int:
-    """Images at once in training: as given, or the network's; fewer where a small set would be over in two steps."""
-    return given or min(batch_size(spec), max(1, images // STEPS))
-
-
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
@@ -248,10 +234,41 @@ def as_hardware(spec: ModelSpec) -> ModelSpec:
     return made
 
 
-def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:
-    """How many images each list has, and a digest of their names; a checkpoint keeps it."""
-    found = {}
-    for split, place in (("training", manifest.train), ("validation", manifest.valid)):
-        names = [image.name for image in task.listed(place)]
-        found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
-    return found
+def cut_run(config: TrainConfig) -> Path:
+    """The checkpoint to go on from, ours alone now: the one named, or the newest last*.pt of a run that was cut.
+
+    Raises:
+        InputError: there is none, the run came to its end, or another process is at it.
+    """
+    newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest if config.resume == "newest" else [Path(config.resume or "")]:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.training:
+            check_training(checkpoint.training, path)
+        if checkpoint.training and hold(path):
+            after = checkpoint.training["progress"]["epochs"]
+            log.info("resume: %s, after epoch %d", path, after, extra={"always": True})
+            return path
+        if checkpoint.training and config.resume != "newest":
+            raise InputError(f"{path}: {holder(path)} is training it; wait for its end, or end it")
+        if config.resume != "newest":
+            raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
+    raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
+
+
+def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[InitialNetwork, Setting]:
+    """The network that a run starts or goes on from, and where it is trained."""
+    read = InitialNetwork(saved.network, (), scratch=False) if saved else read_initial(config)
+    task = task_of(read.network.spec, str(read.files[0]) if read.files else "cfg")
+    check_idle(task, config.given)
+    config = data_of_task(config, task)
+    main_first(group, lambda: task.open_data(config.data))
+    manifest = task.open_data(config.data)
+    check_room(config, read.network.spec, task, manifest, group.size, group.device)
+    seed_all(config.seed)
+    start = read if saved else start_of(read, config, task, manifest)
+    config = config if saved else with_length(config, start.network.spec)
+    config = as_trained(config, grey=start.grey, resize=start.resize)
+    size = image_size(config.size_asked, start.network.spec)
+    precision = select_precision(select_device(config.device or group.device))
+    return start, Setting(config=config, task=task, manifest=manifest, size=size, precision=precision, group=group)

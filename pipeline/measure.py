@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from models import Darknet
-from pipeline.session import Session, dataset_of, open_session, trained_as_spikes
+from pipeline.images import dataset_of
+from pipeline.session import Session, open_session, trained_as_spikes
 from utils.config.measure import TestConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader

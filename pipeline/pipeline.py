@@ -21,9 +21,10 @@ from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
 from utils.files import names_kept
+from utils.flag_words import words_of
 from utils.reporting.files import fingerprint
 from utils.reporting.record import Record, latest_record
-from utils.reporting.runs import RUNS, WEIGHTS, check_alone, output_of
+from utils.reporting.runs import RUNS, WEIGHTS, check_alone, output_of, scores_of
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,9 @@ def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
             place = f"stage {number} of {len(stages)}, {stage.name}"
             log.info("\n== %s", place)
             try:
-                left[stage.name] = _stage(config, stage, left, print_, budget, _Here(place, shown, remaining))
+                left[stage.name] = _Attempts(config, stage, left, print_, budget, _Here(place, shown, remaining)).end()
             except KeyboardInterrupt as error:
-                again = shlex.join(["python3", "compress.py", *cli.words_of(config, config.given)])
+                again = shlex.join(["python3", "compress.py", *words_of(config, config.given)])
                 raise type(error)(f"in {place}; the same command goes on there: {again}") from None
             if stage.name == config.until:
                 return left[stage.name].record
@@ -111,7 +112,7 @@ def finished_chain(config: PipelineConfig, stages: Sequence[Stage], data: str) -
     left, print_, budget = dict[str, Left](), data, budget_of(config)
     for stage in stages:
         try:
-            left[stage.name] = _stage(config, stage, left, print_, budget, None)
+            left[stage.name] = _Attempts(config, stage, left, print_, budget, None).end()
         except _NotDone:
             return None
         print_ = left[stage.name].print_
@@ -154,138 +155,113 @@ class _Ran:
     best: Path | None = None
 
 
-def _stage(
-    config: PipelineConfig,
-    stage: Stage,
-    left: Mapping[str, Left],
-    before: str,
-    budget: TrainingBudget,
-    here: _Here | None,
-) -> Left:
-    """Try what the stage's decision asks for until it has enough; ``here`` is None where nothing may run.
+@dataclass
+class _Attempts:
+    """The tries of one stage, behind the stages that ``left`` their networks.
 
-    Raises:
-        InputError: a try was refused, and there is no other.
-        _NotDone: it would have to run.
+    ``before`` is the fingerprint of what came before; ``here`` is None where nothing may run.
     """
-    start = [*left.values()][-1] if left else None
-    baseline = next(iter(left.values())).score if left else None
-    gave_way = start is not None and bool(start.kept)  # another than its first try
-    seen = StageView(budget, config.max_drop, baseline, start.score if start else None, gave_way)
-    ran: list[_Ran] = []
-    while (asked := stage.decision.next(seen, [each.tried for each in ran])) is not None:
-        if here and asked.flags:
-            log.info("%s: %s", " ".join(map(str, asked.flags)), asked.why)
-        ran.append(_try(config, stage, asked, left, before, ran, here))
-    tried = [each.tried for each in ran]
-    kept = stage.decision.kept(seen, tried)
-    chosen = ran[len(ran) - 1 if kept is None else kept]
-    if chosen.record is None:
-        raise InputError(chosen.tried.fact)
-    if here:
-        here.remaining.ended(stage.name)
-    path, score = chosen.last, chosen.tried.score
-    if kept is None and start is not None:
-        path, score = start.path, start.score
-    elif stage.best:
-        path, score = chosen.best, chosen.tried.best
-    if path is None or not path.is_file():
-        raise InputError(f"{chosen.record.folder}: the network this stage left is gone; delete this folder")
-    return Left(
-        path,
-        chosen.record,
-        score,
-        chosen.print_,
-        chosen.command,
-        tuple(tried),
-        kept,
-        chosen.tried.given.taught,
-        hardest=ran[0].last,
-    )
 
+    config: PipelineConfig
+    stage: Stage
+    left: Mapping[str, Left]
+    before: str
+    budget: TrainingBudget
+    here: _Here | None
+    ran: list[_Ran] = field(default_factory=list)
 
-def _try(
-    config: PipelineConfig,
-    stage: Stage,
-    asked: Try,
-    left: Mapping[str, Left],
-    before: str,
-    ran: Sequence[_Ran],
-    here: _Here | None,
-) -> _Ran:
-    """One run of a stage, done before or now."""
-    given = {name: each.path for name, each in left.items()}
-    start = None if asked.start is None else ran[asked.start].best
-    if asked.hardest:
-        start = left[[*left][-1]].hardest
-    if start is not None:
-        given[[*given][-1]] = start
-    print_, flags = _next(config, stage, asked, given, before, first=next(iter(left.values())).path if left else None)
-    command = shlex.join(["python3", f"{getattr(stage.script, '__name__', stage.name)}.py", *flags])
-    done = _done(print_)
-    if here:
-        here.begin(stage.name, runs=done is None)
-    if done and here:
-        log.info("done before: %s", done.folder)
-    if not done and not here and not asked.refusable:
-        raise _NotDone
-    fact = ""
-    if done is None and here:
-        try:
-            done = _run(stage, flags, print_)
-        except InputError as error:
-            if not asked.refusable:
-                raise
-            fact = str(error)
-            log.info("%s", fact)
-    if done is None:
-        return _Ran(Tried(asked, None, fact=fact), print_, command)
-    score, highest = scores_of(done)
-    if here and highest is not None and done.task:
-        log.info("%s: %s %.4f", stage.name, done.task.score.heading, highest if stage.best else score)
-    last = output_of(done)
-    better = last if highest == score else output_of(done, "best*.pt")
-    percent = done.metrics.get("after", {}).get("percent") if asked.refusable else None  # what the script found itself
-    found = "" if percent is None else f"{percent:g}"
-    return _Ran(Tried(asked, score, highest, found, percent), print_, command, done, last, better or last)
+    def end(self) -> Left:
+        """Try what the stage's decision asks for until it has enough.
 
+        Raises:
+            InputError: a try was refused, and there is no other.
+            _NotDone: it would have to run.
+        """
+        start = [*self.left.values()][-1] if self.left else None
+        baseline = next(iter(self.left.values())).score if self.left else None
+        gave_way = start is not None and bool(start.kept)  # another than its first try
+        seen = StageView(self.budget, self.config.max_drop, baseline, start.score if start else None, gave_way)
+        decision = self.stage.decision
+        while (asked := decision.next(seen, [each.tried for each in self.ran])) is not None:
+            if self.here and asked.flags:
+                log.info("%s: %s", " ".join(map(str, asked.flags)), asked.why)
+            self.ran.append(self._try(asked))
+        return self._left(start, decision.kept(seen, [each.tried for each in self.ran]))
 
-def scores_of(record: Record) -> tuple[float | None, float | None]:
-    """The score of the network that a run left, and of its best epoch where that is better; None where none is told."""
-    name = record.task.headline if record.task else ""
-    rows = [*(row for row in record.metrics.values() if isinstance(row, Mapping)), record.metrics]
-    score = next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
-    if score is None or output_of(record, "best*.pt") is None:
-        return score, score
-    return score, max(score, record.metrics.get("best", {}).get(name) or score)
+    def _left(self, start: Left | None, kept: int | None) -> Left:
+        """What the stage leaves: of the try that is kept, or the network that it began with."""
+        chosen = self.ran[-1 if kept is None else kept]
+        if chosen.record is None:
+            raise InputError(chosen.tried.fact)
+        if self.here:
+            self.here.remaining.ended(self.stage.name)
+        path, score = chosen.last, chosen.tried.score
+        if kept is None and start is not None:
+            path, score = start.path, start.score
+        elif self.stage.best:
+            path, score = chosen.best, chosen.tried.best
+        if path is None or not path.is_file():
+            raise InputError(f"{chosen.record.folder}: the network this stage left is gone; delete this folder")
+        tries, taught = tuple(each.tried for each in self.ran), chosen.tried.given.taught
+        first = self.ran[0].last
+        return Left(
+            path, chosen.record, score, chosen.print_, chosen.command, tries, kept, taught, self.stage.best, first
+        )
 
+    def _try(self, asked: Try) -> _Ran:
+        """One run of the stage, done before or now."""
+        print_, flags = self._flags(asked)
+        command = shlex.join(["python3", f"{getattr(self.stage.script, '__name__', self.stage.name)}.py", *flags])
+        done, fact = _done(print_), ""
+        if self.here:
+            self.here.begin(self.stage.name, runs=done is None)
+            if done:
+                log.info("done before: %s", done.folder)
+        elif not done and not asked.refusable:
+            raise _NotDone
+        if done is None and self.here:
+            try:
+                done = _run(self.stage, flags, print_)
+            except InputError as error:
+                if not asked.refusable:
+                    raise
+                fact = str(error)
+                log.info("%s", fact)
+        if done is None:
+            return _Ran(Tried(asked, None, fact=fact), print_, command)
+        return self._ended(asked, done, print_, command)
 
-def _next(
-    config: PipelineConfig,
-    stage: Stage,
-    asked: Try,
-    left: Mapping[str, Path],
-    before: str,
-    *,
-    first: Path | None = None,
-) -> tuple[str, list[str]]:
-    """The fingerprint of a try on the networks that the stages before left, and the flags to run it with.
+    def _ended(self, asked: Try, done: Record, print_: str, command: str) -> _Ran:
+        """The try of a run that came to its end."""
+        score, highest = scores_of(done)
+        if self.here and highest is not None and done.task:
+            shown = highest if self.stage.best else score
+            log.info("%s: %s %.4f", self.stage.name, done.task.score.heading, shown)
+        last = output_of(done)
+        better = last if highest == score else output_of(done, "best*.pt")
+        percent = done.metrics.get("after", {}).get("percent") if asked.refusable else None  # what the script found
+        found = "" if percent is None else f"{percent:g}"
+        return _Ran(Tried(asked, score, highest, found, percent), print_, command, done, last, better or last)
 
-    ``first``: the network of the first of them, where a try goes on from another one than what the last of them left.
-    """
-    given = {"--weights": [*left.values()][-1]} if left else {}
-    teacher = stage.teacher if asked.taught else None
-    if teacher:
-        own = first if first is not None and teacher.stage == next(iter(left)) else left[teacher.stage]
-        given |= {"--t_weights": own}
-    files = [*stage.files, *given.values()] or [Path(CFG)]
-    taught = ["--KDstr", teacher.strategy] if teacher else []
-    flags = [*map(str, (*stage.flags, *asked.flags)), *taught, *cli.words_of(config, SHARED)]
-    print_ = fingerprint(files, [before, *filter(None, (stage.name, stage.variant)), *flags])
-    flags += [word for flag, path in given.items() for word in (flag, str(path))]
-    flags += ["--workers", str(config.workers)] if config.workers is not None else []
-    flags += ["--name", f"{config.name or 'compress'}-{stage.name}"] if stage.named else []
-    return print_, flags
+    def _flags(self, asked: Try) -> tuple[str, list[str]]:
+        """The fingerprint of a try on the networks that the stages before left, and the flags to run it with."""
+        config, stage, names = self.config, self.stage, [*self.left]
+        start = None if asked.start is None else self.ran[asked.start].best
+        if asked.hardest:
+            start = self.left[names[-1]].hardest
+        given = {"--weights": start or self.left[names[-1]].path} if names else {}
+        teacher = stage.teacher if asked.taught else None
+        if teacher:
+            again = start is not None and teacher.stage == names[-1] != names[0]  # the last of them, with another start
+            given |= {"--t_weights": start if start and again else self.left[teacher.stage].path}
+        files = [*stage.files, *given.values()] or [Path(CFG)]
+        taught = ["--KDstr", teacher.strategy] if teacher else []
+        flags = [*map(str, (*stage.flags, *asked.flags)), *taught, *words_of(config, SHARED)]
+        print_ = fingerprint(files, [self.before, *filter(None, (stage.name, stage.variant)), *flags])
+        flags += [word for flag, path in given.items() for word in (flag, str(path))]
+        flags += ["--workers", str(config.workers)] if config.workers is not None else []
+        flags += ["--name", f"{config.name or 'compress'}-{stage.name}"] if stage.named else []
+        return print_, flags
 
 
 def _done(fingerprint: str) -> Record | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.pruning_measure import Measure
-from pipeline.pruning_planner import CutStep, PruningPlanner, Strategy, check_steps
+from pipeline.pruning_planner import PruningPlanner
 from pipeline.pruning_report import (
     amounts,
     measure_sensitivity,
@@ -22,7 +22,16 @@ from pipeline.pruning_report import (
 )
 from pipeline.session import Session, open_session
 from pipeline.train import train
-from utils.config.prune import FLAGS, BlocksConfig, ChannelConfig, PruneConfig, PruneFlags, RegularConfig, SlimConfig
+from utils.config.prune import (
+    FLAGS,
+    BlocksConfig,
+    ChannelConfig,
+    PruneConfig,
+    PruneFlags,
+    RegularConfig,
+    SlimConfig,
+    check_steps,
+)
 from utils.config.train import FINETUNE_LR, TrainConfig
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
@@ -33,6 +42,7 @@ from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan, ShortcutRule
+from utils.pruning.strategy import CutStep, Strategy
 from utils.reporting.record import Record, finish_record
 from utils.reporting.runs import output_of
 from utils.reporting.tables import comparison_table

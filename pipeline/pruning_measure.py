@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import build
-from pipeline.session import Session, dataset_of
+from pipeline.session import Session
 from pipeline.training_run import Run
 from utils.config.prune import PruneConfig
 from utils.darknet.counts import count
@@ -47,8 +47,7 @@ def tell_push(run: Run) -> None:
     far = reach_of(penalty, run.update.schedule, config.lr)
     if not 0 < far < ENOUGH or config.adam or config.wanted_style or spec.neurons or run.group.size > 1:
         return
-    given = (config, task, run.manifest, spec, run.size)
-    seen, looked_at = dataset_of(*given, cache="off"), dataset_of(*given, images=run.manifest.valid, cache="off")
+    seen, looked_at = run.dataset(spec, cache="off"), run.dataset(spec, images=run.manifest.valid, cache="off")
     batches = list(islice(make_loader(seen, PROBE_BATCH, workers=0, shuffle=True, seed=config.seed), PROBE_STEPS))
     valid = list(islice(make_loader(looked_at, RECALIBRATION_BATCH, workers=0), PROBE_VALID))
     device = run.precision.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -22,67 +22,18 @@ from utils.pruning.bias_carrier import appoint, settle_and_cut
 from utils.pruning.blocks import shorten
 from utils.pruning.choices import Beta, By
 from utils.pruning.layer_plan import LayerPlan, plan_layers
-from utils.pruning.plan import Plan, PlanRules, ShortcutRule, plan_channels
+from utils.pruning.plan import Plan, PlanRules, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
 from utils.pruning.search import search
+from utils.pruning.strategy import CutStep, Strategy
 from utils.pruning.target import auto_percent, percent_for
 
 log = logging.getLogger(__name__)
 
 SURVIVABLE = 0.5  # of the headline: a cut that leaves less is no start for fine-tuning
 TAYLOR_BATCHES = 20  # of training images, for the gradients
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """What becomes of a shortcut's wires (None: no channel goes), the least kept, the rounding, how many blocks go."""
-
-    script: str
-    tie: ShortcutRule | None
-    floor: float = 0.0
-    multiple: int = 1
-    blocks: int = 0
-
-
-@dataclass(frozen=True)
-class CutStep:
-    """One of the ``total`` cuts of ``--iterative``, counted from 1, which together cut what the flags ask for."""
-
-    number: int = 1
-    total: int = 1
-
-    def percent(self, whole: float) -> float:
-        """What each cut takes of what the last one left."""
-        return 1 - (1 - whole) ** (1 / self.total)
-
-    def budget(self, asked: float | None, first: int) -> float | None:
-        """What this cut has to leave of ``first``, the count before all of them; ``asked`` up to 1 is a share."""
-        if asked is None or self.total == 1:
-            return asked
-        return first * (asked if asked <= 1 else asked / first) ** (self.number / self.total)
-
-    def blocks(self, whole: int) -> int:
-        """How many residual blocks this cut takes."""
-        return whole * self.number // self.total - whole * (self.number - 1) // self.total
-
-
-def check_steps(config: PruneConfig, strategy: Strategy) -> None:
-    """Refuse an ``--iterative`` that does not add up.
-
-    Raises:
-        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
-    """
-    place = f"--iterative {config.iterative}"
-    if config.iterative == 1:
-        return
-    if not config.finetune:
-        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
-    if strategy.tie is None and strategy.blocks < config.iterative:
-        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
-    if isinstance(config, ChannelConfig) and (config.search or config.percent == AUTO):
-        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")
 
 
 @dataclass(frozen=True)
@@ -97,7 +48,7 @@ class PruningPlanner:
     strategy: Strategy
     full: Network
     first: Network
-    step: CutStep = CutStep()
+    step: CutStep = field(default_factory=CutStep)
     force: bool = False
 
     @property

@@ -10,11 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from models import build
-from pipeline.pruning_planner import PruningPlanner, Strategy
+from pipeline.pruning_planner import PruningPlanner
 from pipeline.session import Session
 from utils.config.as_trained import how_of
 from utils.config.prune import AUTO, ChannelConfig, PruneConfig
@@ -28,8 +25,9 @@ from utils.pruning.explain import HEADING, explain
 from utils.pruning.plan import Plan
 from utils.pruning.preflight import Preflight
 from utils.pruning.residuals import residuals
-from utils.pruning.scores import gammas
+from utils.pruning.scores import all_gammas, gammas
 from utils.pruning.sensitivity import sensitivity
+from utils.pruning.strategy import Strategy
 from utils.reporting.plots import plot_channels, plot_gammas
 from utils.reporting.pruning_plots import plot_sensitivity
 from utils.reporting.record import Record, finish_record
@@ -88,11 +86,6 @@ def pictures(
         plot_gammas(folder / "gammas.png", sets, threshold=threshold),
         plot_channels(folder / "channels.png", before, after),
     ]
-
-
-def all_gammas(network: Network) -> Tensor:
-    """Gammas of every channel that has one, in one row."""
-    return torch.cat([values.flatten() for values in gammas(network).values()])
 
 
 def measure_sensitivity(planner: PruningPlanner) -> Record:

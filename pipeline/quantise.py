@@ -13,23 +13,22 @@ from torch import Tensor, nn
 
 from pipeline.session import Session
 from utils.cli import flag_fields, option_names
-from utils.config.bits import PERCENTILE
 from utils.config.quantise import MAX_DROP, QuantiseConfig
+from utils.config.scheme import scheme_of
 from utils.darknet.counts import count
-from utils.darknet.spec import ModelSpec
 from utils.data.plain_images import BareFolder
 from utils.errors import InputError
 from utils.export.engine.price import on_part
 from utils.export.targets import TARGETS, check_target
 from utils.files import names_kept, writing
-from utils.quantization.bits import check_layers, read_bits_map, write_bits_map
+from utils.quantization.bits import write_bits_map
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower
 from utils.quantization.mixed_precision import BitSearch, TrialScorer, search_bits
 from utils.quantization.scheme import Scheme
-from utils.quantization.sensitivity import FULL, BitUnit
+from utils.quantization.sensitivity import BitUnit
 from utils.quantization.sizes import FLOAT_BITS, bit_operations, file_sizes
 from utils.reporting.files import file_bytes
 from utils.reporting.quantisation_plots import plot_bits
@@ -144,28 +143,6 @@ def to_integers(session: Session[Q], folder: Path | None = None) -> IntegerNetwo
     return lower(calibrate(session.loaded.network, images, scheme))
 
 
-def scheme_of(config: QuantiseConfig, spec: ModelSpec) -> Scheme:
-    """The scheme that the config says; with ``--bits auto`` the 8 bits from which it goes down.
-
-    Raises:
-        InputError: bits that there are not, or bits for a layer that has none.
-    """
-    layer_bits = () if config.bits_map is None else read_bits_map(config.bits_map)
-    check_layers(layer_bits, spec, str(config.bits_map))
-    return Scheme(
-        w_bit=config.w_bit if config.bits is None else FULL,
-        a_bit=config.a_bit if config.bits is None else FULL,
-        ranges=config.ranges,
-        percentile=PERCENTILE if config.percentile is None else config.percentile,
-        range_scale=config.range_scale,
-        equalise=not config.no_equalise,
-        correct_bias=not config.no_bias_correction,
-        style=config.wanted_style,
-        layer_bits=layer_bits,
-        acc_bits=config.acc_bits,
-    )
-
-
 def float_row(session: Session[Q]) -> Rows:
     """The network as it came, when it is a float one."""
     loaded = session.loaded
@@ -178,9 +155,7 @@ def float_row(session: Session[Q]) -> Rows:
 def bits_of(integer: IntegerNetwork) -> str:
     """``8-bit weights, 4-bit activations``, with what departs from it."""
     scheme = integer.scheme
-    message = f"{scheme.w_bit}-bit weights, {scheme.a_bit}-bit activations"
-    message += f", {len(scheme.layer_bits)} layers with bits of their own" if scheme.layer_bits else ""
-    return message if scheme.style == "google" else f"{message}, {scheme.style}"
+    return scheme.bits if scheme.style == "google" else f"{scheme.bits}, {scheme.style}"
 
 
 def _unmeasured(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import Darknet, Loaded, load_model
-from pipeline.tasks import check_idle, check_serves, task_of
+from pipeline.images import dataset_of
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import TestConfig
 from utils.config.run import RunConfig
@@ -22,14 +22,11 @@ from utils.darknet.memory import check_memory
 from utils.darknet.shapes import granularity, image_size
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import batch_size
-from utils.data.dataset import Unreadable
-from utils.data.event_frames import FrameRule
 from utils.data.images import UnreadableImageError
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
-from utils.data.plain_images import BareFolder, BareImages, bare_folder, is_bare
+from utils.data.plain_images import bare_folder, is_bare
 from utils.errors import InputError
-from utils.export.darknet_files import darknet_files
 from utils.files import alone, take
 from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
@@ -38,6 +35,7 @@ from utils.reporting.record import Record, new_run_folder, start_record
 from utils.reporting.runs import RUNS, WEIGHTS, newest
 from utils.spiking.energy import FP32
 from utils.task import Metrics, Task
+from utils.tasks import check_idle, check_serves, task_of
 from utils.thresholds import Thresholds
 from utils.training.device import select_device
 
@@ -202,11 +200,7 @@ def open_session(
         check_serves(task, loaded.path)
     check_idle(task, config.given)
     config = data_as_trained(config, loaded.data, loaded.path, task)
-    manifest: Manifest
-    if bare and is_bare(config.data):
-        manifest = bare_folder(config.data, task.classes(loaded.spec), loaded.names)
-    else:
-        manifest = task.check_classes(loaded.spec, task.open_data(config.data), str(loaded.path), loaded.names)
+    manifest = _data_of(loaded, task, config.data, bare=bare)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
@@ -217,64 +211,10 @@ def open_session(
     return Session(config, loaded, task, manifest, size, valid, device, thresholds or Thresholds())
 
 
-def training_files(name: str, *, darknet: bool = False) -> dict[str, str]:
-    """A training run's folder and its checkpoints, all under names nobody has, and of one number.
-
-    ``darknet``: the names of Darknet's files beside them are taken too.
-    """
-    suffix = f"_{name}" if name else ""
-    wanted = [WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt"]
-    beside = [path for each in wanted for path in darknet_files(each)] if darknet else []
-    with alone(RUNS):
-        best, last, *_ = take(*wanted, *beside)
-        return {"folder": str(new_run_folder(RUNS, "train", name)), "best": str(best), "last": str(last)}
-
-
-def dataset_of(
-    config: RunConfig,
-    task: Task,
-    manifest: Manifest,
-    spec: ModelSpec,
-    size: tuple[int, int],
-    *,
-    images: Path | None = None,
-    cache: str | None = None,
-    augment: Any = False,
-    unreadable: Unreadable | None = None,
-) -> Any:
-    """The images of a list (by default those to train on) as this network takes them.
-
-    What cannot be read is skipped alike in every script: dropped from a list that is measured on, replaced by another
-    image in one to train on; a loader tells each, and more than 1 % of them are an error.
-    """
-    if isinstance(manifest, BareFolder):
-        return BareImages(
-            images or manifest.train,
-            size,
-            seed=config.seed,
-            channels=spec.channels,
-            grey=config.gray_scale,
-            how=how_of(config),
-            unreadable=unreadable or ("drop" if images else "replace"),
-        )
-    return task.dataset(
-        manifest,
-        images or manifest.train,
-        size,
-        cache=cache or config.cache,
-        seed=config.seed,
-        channels=spec.channels,
-        grey=config.gray_scale,
-        how=how_of(config),
-        augment=augment,
-        unreadable=unreadable or ("drop" if images else "replace"),
-        frames=frame_rule(spec),
-    )
-
-
-def frame_rule(spec: ModelSpec) -> FrameRule | None:
-    """How a network is shown recordings; None where it takes images."""
-    return FrameRule.of(dict(spec.net), spec.timesteps) if spec.input_frames else None
+def _data_of(loaded: Loaded, task: Task, place: str, *, bare: bool) -> Manifest:
+    if bare and is_bare(place):
+        return bare_folder(place, task.classes(loaded.spec), loaded.names)
+    return task.check_classes(loaded.spec, task.open_data(place), str(loaded.path), loaded.names)
 
 
 def trained_as_spikes(loaded: Loaded, flag: str, least: int = 1) -> Darknet:

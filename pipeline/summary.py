@@ -9,23 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from pipeline.convert import spikes_of
-from pipeline.pruning_report import all_gammas
 from pipeline.session import Session, open_session
-from utils import cli
-from utils.chain.decisions import Tried, rows_of
-from utils.chain.verdict import Verdict, judge_chain
+from utils.chain.decisions import Tried
+from utils.chain.verdict import Verdict, judge_chain, rows_of
 from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import NotMet
 from utils.export.engine.price import clocks_of_spec, on_part
 from utils.files import hold, shown
-from utils.pruning.scores import gammas
+from utils.flag_words import words_of
+from utils.pruning.scores import all_gammas, widths
 from utils.quantization.integer import IntegerNetwork
+from utils.reporting.chain_rows import epochs, histogram
 from utils.reporting.cost_plots import plot_roofline
 from utils.reporting.files import stamps
 from utils.reporting.html.report import NAME as REPORT
@@ -40,16 +37,15 @@ from utils.reporting.record import (
     start_record,
     write_record,
 )
-from utils.reporting.results import read_rows, write_rows
+from utils.reporting.results import write_rows
 from utils.reporting.runs import RUNS
 from utils.reporting.tables import stage_table
+from utils.spiking.cost_words import layer_rows
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost
 from utils.task import Metrics
 
 log = logging.getLogger(__name__)
-
-BINS = np.geomspace(1e-6, 10.0, 85)  # of |gamma|: twelve a decade
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def _verdict(
     verdict = judge_chain(scores, params, config.max_drop, used | {"w_bit": config.w_bit}, given, session.heading)
     if verdict.met or not (verdict.without or verdict.flags):
         return verdict if verdict.met else replace(verdict, command="nothing more is known that would help")
-    said = cli.words_of(config, [name for name in given if name not in verdict.without])
+    said = words_of(config, [name for name in given if name not in verdict.without])
     return replace(verdict, command=f"try {shlex.join(['python3', 'compress.py', *said, *verdict.flags])}")
 
 
@@ -213,7 +209,7 @@ def leave(
         write_rows(folder / "epochs.csv", rows),
         write_rows(folder / "gammas.csv", histogram(sets)),
         write_rows(folder / "channels.csv", channels(before, left)),
-        *([write_rows(folder / "layers.csv", layers(spiking.integer, spiking.cost))] if spiking.integer else []),
+        *([write_rows(folder / "layers.csv", layer_rows(spiking.integer, spiking.cost))] if spiking.integer else []),
         *(write_rows(folder / name, table) for name, table in task.tables(measured).items()),
         *task.separate(folder / task.pictures, dataset, apart, names),
     ]
@@ -247,63 +243,12 @@ def with_report(record: Record) -> Record:
     return done
 
 
-def epochs(records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """The epochs of all trainings, counted through, with the stage they belong to."""
-    rows = [
-        {"stage": name, **row}
-        for name, record in records.items()
-        if record.script == "train"
-        for row in read_rows(record.folder / "results.csv")
-    ]
-    keys = {key: None for row in rows for key in row}
-    return [{**keys, **row, "epoch": number} for number, row in enumerate(rows, 1)]
-
-
-def histogram(sets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """How many |gamma| of each network lie between two edges; what lies outside is in the outermost."""
-    counts = {}
-    for name, values in sets.items():
-        inside = np.abs(values.detach().float().numpy()).clip(BINS[0], BINS[-1] * (1 - 1e-6))
-        counts[name] = np.histogram(inside, BINS)[0].tolist()
-    last = max(i for each in counts.values() for i, count in enumerate(each) if count)
-    edges = [float(f"{edge:.6g}") for edge in BINS]
-    return [
-        {"from": edges[i], "to": edges[i + 1], **{name: each[i] for name, each in counts.items()}}
-        for i in range(last + 1)
-    ]
-
-
-def widths(network: Network, numbers: Sequence[int] | None = None) -> dict[int, int]:
-    """Layer -> its channels, where they have gammas; ``numbers``: of its layers in the network before a cut."""
-    return {numbers[i] if numbers else i: len(values) for i, values in gammas(network).items()}
-
-
 def channels(before: Network, left: Mapping[int, int]) -> list[dict[str, Any]]:
     """A row a layer; "after" is None where the whole layer went."""
     return [
         {"layer": i, "line": before.spec.layers[i].line, "before": count, "after": left.get(i)}
         for i, count in widths(before).items()
     ]
-
-
-def layers(integer: IntegerNetwork, cost: SpikeCost | None) -> list[dict[str, Any]]:
-    """A row a layer that computes: bits of weights and activations; neurons, spikes and accumulates of a frame."""
-    rows = []
-    for i, op in integer.ops.items():
-        grid, spent = integer.grids.get(i), cost.layers.get(i) if cost else None
-        fires = grid is not None and spent is not None
-        rows.append(
-            {
-                "layer": i,
-                "kind": type(integer.spec.layers[i]).__name__.lower(),
-                "w_bit": getattr(op, "w_bit", None),
-                "a_bit": (grid.qmax - grid.qmin).bit_length() if grid else None,
-                "neurons": spent.neurons if fires and spent else None,
-                "spikes": spent.spikes if fires and spent else None,
-                "sops": spent.sops if spent else None,
-            }
-        )
-    return rows
 
 
 def _numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from utils import cli
 from utils.config.pipeline import PipelineConfig
 from utils.errors import InputError
 from utils.files import names_kept
+from utils.flag_words import words_of
 from utils.jobs import JobRunner, run_all, started
 from utils.reporting.database import write_database
 from utils.reporting.facts import TaskFacts
@@ -116,7 +117,7 @@ def points_of(config: PipelineConfig, flags: cli.Parser[PipelineConfig]) -> list
         if name in axes:
             raise InputError(f"--sweep {text}: {name} is given twice; put its values into one list")
         axes[name] = list(dict.fromkeys(values.split(",")))
-    base = cli.words_of(config, [name for name in config.given if name not in OWN])
+    base = words_of(config, [name for name in config.given if name not in OWN])
     points = []
     for chosen in product(*axes.values()):
         one = dict(zip(axes, chosen, strict=True))
@@ -191,7 +192,7 @@ def command(script: Path, config: PipelineConfig, unit: SweepUnit) -> list[str]:
     """The command line of a unit."""
     own = replace(config, name=unit.name, until=unit.until)
     names = {"name", "until", *config.given} - {"sweep", "jobs", "engine"}
-    return [sys.executable, str(script.resolve()), *cli.words_of(own, sorted(names))]
+    return [sys.executable, str(script.resolve()), *words_of(own, sorted(names))]
 
 
 def watch_parent() -> None:

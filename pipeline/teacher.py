@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from models import load_model
+from pipeline.images import Setting
 from utils.config.as_trained import how_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import granularity
 from utils.darknet.spec import ModelSpec
 from utils.data.loader import Loader
-from utils.data.manifest import Manifest
 from utils.data.text import same_names
 from utils.distillation.context import DistillationContext
 from utils.distillation.distiller import Distiller
@@ -26,28 +26,20 @@ from utils.distillation.strategies import TERMS, terms_of
 from utils.distillation.unlabelled import unlabelled_batches
 from utils.errors import InputError
 from utils.task import task_name
-from utils.training.device import Precision
-from utils.training.distributed import Group
 
 log = logging.getLogger(__name__)
 
 
 def open_teacher(
-    config: TrainConfig,
-    student: ModelSpec,
-    manifest: Manifest,
-    size: tuple[int, int],
-    precision: Precision,
-    batch_size: int,
-    group: Group,
+    setting: Setting, student: ModelSpec, batch_size: int
 ) -> tuple[TrainConfig, DistillationContext | None]:
     """The teacher the config names, None where it names none; and the config with the teacher's file in it.
 
     Raises:
         InputError: flags are missing or contradict each other, or nothing can be distilled.
     """
-    terms = terms_of(config.kd)
-    if not terms:
+    config, manifest, precision = setting.config, setting.manifest, setting.precision
+    if not terms_of(config.kd):
         return config, None
     path = Path(config.t_weights or _origin(config.weights, config.kd))
     config = replace(config, t_weights=str(path))  # saved with the config and in the record
@@ -59,10 +51,10 @@ def open_teacher(
     if kind != "float":
         raise InputError(f"--t_weights {path}: a {kind} network can not teach; give the float one it was made of")
     loaded = load_model(path, config.t_cfg)
-    _check_sizes(config, student, loaded.spec, size)
+    _check_sizes(config, student, loaded.spec, setting.size)
     if loaded.resize != how_of(config):
         log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
-    distiller = _distiller(config, student, precision.place(loaded.predictor), loaded.spec, precision, group)
+    distiller = _distiller(setting, student, precision.place(loaded.predictor), loaded.spec)
     answers = any(name not in TERMS or TERMS[name].compares == OUTPUTS for name in distiller.terms)
     if answers and len(loaded.names) == manifest.classes and not same_names(loaded.names, manifest.names):
         raise InputError(
@@ -72,29 +64,23 @@ def open_teacher(
     precision.place(distiller.helpers)
     log.info("teacher %s, --KDstr %s (%s): %s", path, config.kd, ", ".join(distiller.terms), distiller.message)
     files = (path, *([Path(config.t_cfg)] if config.t_cfg else []))
-    extra = _unlabelled(config, manifest, size, student, batch_size, group)
-    return config, DistillationContext(distiller, files, extra)
+    return config, DistillationContext(distiller, files, _unlabelled(setting, student, batch_size))
 
 
 def _distiller(
-    config: TrainConfig,
-    student: ModelSpec,
-    teacher: nn.Module,
-    structure: ModelSpec,
-    precision: Precision,
-    group: Group,
+    setting: Setting, student: ModelSpec, teacher: nn.Module, structure: ModelSpec
 ) -> Distiller | SoftDistiller:
     """What compares the two: boxes and features of detectors, scores of anything else."""
+    kd, weight, autocast = setting.config.kd, setting.config.kd_weight, setting.precision.autocast
     names = {task_name(spec) for spec in (student, structure)}
     if len(names) > 1:
         raise InputError(
             f"teacher: is for {task_name(structure)}, the student for {task_name(student)}; choose another"
         )
     if names != {"detection"}:
-        weight, autocast = config.kd_weight, precision.autocast
-        return SoftDistiller(student, teacher, structure, config.kd, weight=weight, autocast=autocast)
-    terms, weight = terms_of(config.kd), config.kd_weight
-    return Distiller(student, teacher, structure, terms, weight=weight, autocast=precision.autocast, mean=group.mean)
+        return SoftDistiller(student, teacher, structure, kd, weight=weight, autocast=autocast)
+    mean = setting.group.mean
+    return Distiller(student, teacher, structure, terms_of(kd), weight=weight, autocast=autocast, mean=mean)
 
 
 def _origin(weights: str, kd: str) -> str:
@@ -105,21 +91,15 @@ def _origin(weights: str, kd: str) -> str:
     return str(meta["from"])
 
 
-def _unlabelled(
-    config: TrainConfig,
-    manifest: Manifest,
-    size: tuple[int, int],
-    student: ModelSpec,
-    batch_size: int,
-    group: Group,
-) -> Loader[Any] | None:
+def _unlabelled(setting: Setting, student: ModelSpec, batch_size: int) -> Loader[Any] | None:
     """Batches of ``--t_data``, augmented as the labelled are."""
+    config, group = setting.config, setting.group
     if not config.t_data:
         return None
     return unlabelled_batches(
         Path(config.t_data),
-        manifest,
-        size,
+        setting.manifest,
+        setting.size,
         batch_size,
         cache=config.cache,
         seed=config.seed,

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,35 +17,31 @@ import torch
 
 from models import Darknet, anneal
 from pipeline import epoch_report
-from pipeline.init_weights import read_initial
+from pipeline.epoch_report import float_network, save, save_packed
+from pipeline.init_weights import cut_run, read_initial
 from pipeline.pruning_measure import tell_push
-from pipeline.quantised_training import checkpoint_of, float_network
 from pipeline.training_run import Run, assemble, next_stage
-from utils.config.as_trained import how_of
-from utils.config.begun import check_training, saved_config
+from utils.config.begun import saved_config
 from utils.config.train import TrainConfig
 from utils.darknet.counts import count
-from utils.darknet.network import Network, load_checkpoint, save_checkpoint
+from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import image_size
 from utils.darknet.training_words import batch_size
 from utils.errors import InputError
-from utils.export.darknet_files import darknet_files, write_beside
-from utils.files import hold, holder, names_kept
+from utils.export.darknet_files import darknet_files
+from utils.files import names_kept
 from utils.jobs import cores
 from utils.pruning.sparsity import sparsity
-from utils.quantization.fake import FakeQuantised
 from utils.quantization.level_penalty import sparing
 from utils.reporting.files import file_bytes
 from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
-from utils.reporting.runs import WEIGHTS
-from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
 from utils.training.device import select_device, select_precision
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
-from utils.training.loop import EpochResult, train_one_epoch
-from utils.training.resume import Progress, capture, random_state
+from utils.training.loop import EpochResult, is_stale, train_one_epoch
+from utils.training.resume import Progress, random_state
 from utils.training.workers import Choice, choose, run_workers
 
 log = logging.getLogger(__name__)
@@ -150,28 +146,6 @@ def all_epochs(run: Run) -> Record:
     return finish(run)
 
 
-def cut_run(config: TrainConfig) -> Path:
-    """The checkpoint to go on from, ours alone now: the one named, or the newest last*.pt of a run that was cut.
-
-    Raises:
-        InputError: there is none, the run came to its end, or another process is at it.
-    """
-    newest = sorted(WEIGHTS.glob("last*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest if config.resume == "newest" else [Path(config.resume or "")]:
-        checkpoint = load_checkpoint(path)
-        if checkpoint.training:
-            check_training(checkpoint.training, path)
-        if checkpoint.training and hold(path):
-            after = checkpoint.training["progress"]["epochs"]
-            log.info("resume: %s, after epoch %d", path, after, extra={"always": True})
-            return path
-        if checkpoint.training and config.resume != "newest":
-            raise InputError(f"{path}: {holder(path)} is training it; wait for its end, or end it")
-        if config.resume != "newest":
-            raise InputError(f"{path}: this run came to its end; train on with --weights {path}")
-    raise InputError(f"--resume: no run in {WEIGHTS}/ was cut; start one without --resume")
-
-
 def one_epoch(run: Run, epoch: int) -> None:
     """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
     began = time.perf_counter()
@@ -185,14 +159,6 @@ def one_epoch(run: Run, epoch: int) -> None:
     log.info(epoch_report.line(run), extra={"epoch": epoch + 1, "epochs": run.config.epochs})
     last = last or is_stale(run.rows, run.task.primary, run.config.patience)
     _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
-
-
-def is_stale(rows: Sequence[Mapping[str, Any]], name: str, patience: int | None) -> bool:
-    """Whether the last of these epochs was measured, and the best value of ``name`` is ``patience`` epochs old."""
-    if patience is None or not rows or rows[-1][name] is None:
-        return False
-    best = max((row[name], row["epoch"]) for row in rows if row[name] is not None)
-    return bool(rows[-1]["epoch"] - best[1] >= patience)
 
 
 def validate(run: Run) -> Metrics:
@@ -239,7 +205,7 @@ def finish(run: Run) -> Record:
     save(run, run.last)  # what --resume needs goes last: a run cut before this line can go on
     metrics["bytes"] = file_bytes(run.last)
     left = (run.last, run.best, *(darknet_files(run.last) + darknet_files(run.best) if run.config.darknet else ()))
-    outputs = [path for path in left if path.exists()] + _integers(run, run.last)
+    outputs = [path for path in left if path.exists()] + save_packed(run, run.last)
     outputs += epoch_report.stages(run, metrics) + drawn
     log.info("%s is the last epoch, %s the best (epoch %d); %s", run.last, run.best, best["epoch"], run.record.folder)
     for service in run.loggers:
@@ -255,44 +221,8 @@ def leave_stage(run: Run) -> None:
         run.metrics = validate(run)
     path = run.file("last")
     if run.group.is_main and not path.exists():
-        _integers(run, path, again=True)
+        save_packed(run, path, again=True)
         save(run, path)
-
-
-def save(run: Run, path: Path, *, training: bool = False, ranks: Sequence[Any] = ()) -> None:
-    """Write a checkpoint; with ``training`` all that ``--resume`` needs, made of plain values and tensors.
-
-    ``ranks``: the state of each process's random generators, where there are several.
-    """
-    state: dict[str, Any] = {}
-    if training:
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in run.config.values.items()}
-        state = {**capture(run.progress, run.model, run.update), "files": run.files, "config": plain, "data": run.data}
-        state |= {"ranks": list(ranks)} | ({"teacher": run.distillation.state()} if run.distillation else {})
-    made = checkpoint_of(run.evaluated, run.manifest.names, training=state, meta=_meta(run))
-    save_checkpoint(path, made)
-    if run.config.darknet:  # .weights know how images are fitted from their cfg alone
-        said = Network(made.network.spec.saying(how_of(run.config)), made.network.state)
-        write_beside(path, said, run.progress.epochs * len(run.train.dataset))
-
-
-def _integers(run: Run, last: Path, *, again: bool = False) -> list[Path]:
-    """``last_X.int.pt`` beside ``last_X.pt`` of a quantised run: the packed integers and nothing else.
-
-    ``again``: a file of that name is a cut run's own.
-    """
-    if not isinstance(run.evaluated, FakeQuantised):
-        return []
-    meta = {"from": str(last), **_meta(run)}
-    made = run.evaluated.executor().network
-    return [save_integers(last.with_suffix(".int.pt"), made, names=run.manifest.names, meta=meta, replace=again)]
-
-
-def _meta(run: Run) -> dict[str, Any]:
-    meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
-    meta |= {"resize": how_of(run.config), "data": run.config.data}
-    meta |= {"gray_scale": True} if run.config.gray_scale else {}
-    return meta | (run.metrics.record() if run.metrics else {})
 
 
 def _learn(run: Run, epoch: int) -> EpochResult:

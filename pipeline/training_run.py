@@ -5,52 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from models import build
-from pipeline.init_weights import (
-    InitialNetwork,
-    check_room,
-    facts_of,
-    fitted,
-    read_initial,
-    tell_unused_keys,
-    training_batch,
-    with_label_smoothing,
-    with_length,
-)
-from pipeline.quantised_training import LR as QUANTISED_LR
-from pipeline.quantised_training import Model, lowered, model_of, scheme_of, start_checkpoint
-from pipeline.session import dataset_of, training_files
-from pipeline.tasks import check_idle, task_of
+from models import Darknet, build
+from pipeline.images import Setting, facts_of, loaders
+from pipeline.init_weights import InitialNetwork, begin
 from pipeline.teacher import open_teacher
-from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import tell_changes
+from utils.config.scheme import training_scheme
 from utils.config.train import TrainConfig
-from utils.darknet.network import Checkpoint
-from utils.darknet.shapes import granularity, image_size
+from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import restarts, stops
-from utils.data.loader import Loader, make_loader, scales, sides_between
-from utils.data.manifest import Manifest
+from utils.data.loader import Loader
 from utils.distillation.context import DistillationContext
 from utils.errors import InputError
-from utils.pruning.penalty import initial_gammas
+from utils.export.darknet_files import darknet_files
+from utils.files import alone, take
 from utils.pruning.sparsity import bound, penalty_of
+from utils.quantization.begin_training import begin_training, lowered
 from utils.quantization.fake import FakeQuantised, is_observer
 from utils.quantization.level_penalty import timed
+from utils.quantization.scheme import Scheme
 from utils.quantization.stages import BitStage, stage_line, stage_names, stages_of
-from utils.reporting.record import Record, read_record, start_record
+from utils.reporting.record import Record, new_run_folder, read_record, start_record
 from utils.reporting.results import read_rows
-from utils.task import Metrics, Task
+from utils.reporting.runs import RUNS, WEIGHTS
+from utils.task import Metrics
 from utils.temporal.hardware import INT8
 from utils.training.build_optimizer import Learning, add_teacher, build_update, nominal_batch
-from utils.training.device import Precision, select_device, select_precision
-from utils.training.distributed import Group, main_first
+from utils.training.distributed import Group
 from utils.training.fptt import FpttOptions
 from utils.training.front import freeze, thawing
 from utils.training.loggers import RunLogger
@@ -61,22 +50,21 @@ from utils.training.update import Backprop
 log = logging.getLogger(__name__)
 
 LR, FRESH_HEADS_LR = 0.2, 0.4  # in general; where heads start fresh on a network that knows something already
-HARDWARE_LR = 0.1  # of --hw-friendly: at 0.2 the sample network learnt nothing
+QUANTISED_LR = 0.01  # a twentieth of the usual: at 0.05 four bits lost a point more, seed 0, four epochs
+HARDWARE_LR = 0.1  # of --hw-friendly: at 0.2 the sample network's rounded weights ran away, and it learnt nothing
 ADAM_SHARE = 1 / 100  # of SGD's rate: AdamW's steps are of one size, whatever the gradients'
 
 
+Model = Darknet | FakeQuantised
+
+
 @dataclass(kw_only=True)
-class Run:
+class Run(Setting):
     """A run under way: fixed parts first, then what changes from epoch to epoch.
 
     ``files``: folder, best, last, those of stages. ``before``: seconds of earlier sittings. ``data``: of its lists.
     """
 
-    config: TrainConfig
-    task: Task
-    manifest: Manifest
-    size: tuple[int, int]
-    precision: Precision
     train: Loader[Any]
     valid: Loader[Any]
     update: Backprop
@@ -85,7 +73,6 @@ class Run:
     stages: tuple[BitStage, ...]
     stage: BitStage
     distillation: DistillationContext | None
-    group: Group
     progress: Progress = field(default_factory=Progress)
     before: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -140,105 +127,87 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     Raises:
         InputError: data, cfg, weights or flags are wrong or contradict each other.
     """
-    group = group or Group()
-    read = InitialNetwork(saved.network, (), scratch=False) if saved else read_initial(config)
-    task = task_of(read.network.spec, str(read.files[0]) if read.files else "cfg")
-    check_idle(task, config.given)
-    config = data_of_task(config, task)
-    main_first(group, lambda: task.open_data(config.data))
-    manifest = task.open_data(config.data)
-    check_room(config, read.network.spec, task, manifest, group.size, group.device)
-    seed_all(config.seed)
-    start = read if saved else _start(read, config, task, manifest)
-    config = config if saved else with_length(config, start.network.spec)
-    config = as_trained(config, grey=start.grey, resize=start.resize)
-    scheme, spec = scheme_of(config), start.network.spec
-    size = image_size(config.size_asked, spec)
+    start, setting = begin(config, saved, group or Group())
+    config, group, scheme = setting.config, setting.group, training_scheme(setting.config)
     stages = stages_of(config.epochs, config.progressive, scheme)
     done = int(saved.training["progress"]["epochs"]) if saved else 0
     stage = next(stage for stage in stages if done <= stage.end)  # at its end: the next one starts from it
-    precision = select_precision(select_device(config.device or group.device))
-    train, valid = loaders(config, task, manifest, spec, size, group)
-    made: Model = build(start.network)
-    if scheme:
-        given = start_checkpoint(config, saved)
-        made = model_of(config, task, start.network, stage.scheme(scheme), manifest, size, given)
-    config = with_rate(config, start, quantised=scheme is not None)
-    update = update_of(config, task, made, stage, train, precision, group, saved)
-    config, distillation = open_teacher(config, spec, manifest, size, precision, train.batch_size, group)
+    train, valid = loaders(setting, start.network.spec)
+    made = model_of(setting, start.network, scheme and stage.scheme(scheme), saved)
+    setting = replace(setting, config=with_rate(config, start, quantised=scheme is not None))
+    update = update_of(setting, made, stage, train, done)
+    config, distillation = open_teacher(setting, start.network.spec, train.batch_size)
+    setting = replace(setting, config=config)
     add_teacher(update, distillation, config.lr)
     files = saved.training["files"] if saved else group.shared(_new_files(config, stages) if group.is_main else {})
     inputs = (*start.files, *(distillation.files if distillation else ()))
     run = Run(
-        config=config,
-        task=task,
-        manifest=manifest,
-        size=size,
-        precision=precision,
+        **vars(setting),
         train=train,
         valid=valid,
         update=update,
-        record=_record(config, task, Path(files["folder"]), manifest, inputs, str(precision), group, again=bool(saved)),
+        record=_record(setting, Path(files["folder"]), inputs, again=bool(saved)),
         files=files,
         stages=stages,
         stage=stage,
         distillation=distillation,
-        group=group,
-        data=facts_of(task, manifest),
+        data=facts_of(setting.task, setting.manifest),
     )
     run = _restored(run, saved) if saved else run
     _own_seed(run, saved.training.get("ranks", []) if saved else [])
     return run
 
 
-def update_of(
-    config: TrainConfig,
-    task: Task,
-    made: Model,
-    stage: BitStage,
-    train: Loader[Any],
-    precision: Precision,
-    group: Group,
-    saved: Checkpoint | None = None,
-) -> Backprop:
-    """What the model learns with in one stage of the run; ``saved`` says how far a resumed one is."""
+def model_of(setting: Setting, network: Network, scheme: Scheme | None, saved: Checkpoint | None) -> Model:
+    """The network as it trains: in floats, or quantised from calibrated ranges or a checkpoint's own scales."""
+    made, config = build(network), setting.config
+    if scheme is None:
+        return made
+    given = load_checkpoint(config.weights) if saved is None and config.weights.endswith(".pt") else saved
+    return begin_training(
+        network,
+        scheme,
+        setting.calibration,
+        given,
+        fold=config.bn_fold,
+        learn=config.learn_scales,
+        bits_map=config.bits_map,
+        cut=bool(config.resume),
+    )
+
+
+def update_of(setting: Setting, made: Model, stage: BitStage, train: Loader[Any], done: int = 0) -> Backprop:
+    """What the model learns with in one stage of the run; ``done`` epochs of a resumed one are over."""
+    config, spec = setting.config, made.spec
     assert config.lr is not None
-    freeze(made, stops(made.spec))
-    cycle, lengthen = restarts(made.spec)
+    freeze(made, stops(spec))
+    cycle, lengthen = restarts(spec)
     how = Learning(
         lr=config.lr,
         epochs=stage.end - stage.begin,
         batches=len(train),
         batch_size=train.batch_size,
-        nominal=nominal_batch(made.spec.batch),
+        nominal=nominal_batch(spec.batch),
         adam=config.adam,
         ema=config.ema,
-        fptt=forward_in_time(config, made.spec),
+        fptt=forward_in_time(config, spec),
         sync_bn=config.sync_bn,
         copied=is_observer,
         cycle=cycle,
         lengthen=lengthen,
     )
+    push = partial(penalty_of, spec, prune=config.prune, s=config.s, s_schedule=config.s_schedule)
 
-    def penalty_of_run(model: nn.Module, schedule: Schedule) -> Callable[[int], None] | None:
+    def penalty(model: nn.Module, schedule: Schedule) -> Callable[[int], None] | None:
         """The push of -sr; and a quantised model is told how far the run is."""
-        strength = None
-        if config.sparse:
-            strength = penalty_of(
-                made.spec,
-                schedule,
-                prune=config.prune,
-                s=config.s,
-                s_schedule=config.s_schedule,
-                lr=how.lr,
-                adam=config.adam,
-            )
+        strength = push(schedule, lr=how.lr, adam=config.adam) if config.sparse else None
         return timed(model, bound(strength, model, schedule), schedule.steps)
 
-    update = build_update(made, task.inputs, how, precision=precision, group=group, penalty_of=penalty_of_run)
-    done = (int(saved.training["progress"]["epochs"]) - stage.begin) / how.epochs if saved else 0
-    penalty = thawing(made, stops(made.spec), update.options.penalty, group.size, round(done * update.schedule.steps))
-    update.options = replace(update.options, penalty=penalty)
+    inputs, precision, group = setting.task.inputs, setting.precision, setting.group
+    update = build_update(made, inputs, how, precision=precision, group=group, penalty_of=penalty)
+    step = round(max(0, done - stage.begin) / how.epochs * update.schedule.steps)
+    hook = thawing(made, stops(spec), update.options.penalty, setting.group.size, step)
+    update.options = replace(update.options, penalty=hook)
     return update
 
 
@@ -247,67 +216,14 @@ def next_stage(run: Run) -> Run:
     config, stage = run.config, run.stages[run.stages.index(run.stage) + 1]
     seed_all(config.seed + stage.begin)  # all that a stage depends on is the network of the last one
     assert isinstance(run.evaluated, FakeQuantised)
-    made = lowered(config, run.task, run.evaluated, stage.scheme(run.evaluated.scheme), run.manifest, run.size)
-    update = update_of(config, run.task, made, stage, run.train, run.precision, run.group)
+    made = lowered(run.evaluated, stage.scheme(run.evaluated.scheme), run.calibration)
+    update = update_of(run, made, stage, run.train)
     add_teacher(update, run.distillation, config.lr)
     progress = replace(run.progress, best=Progress().best)
     run = replace(run, update=update, stage=stage, progress=progress)
     _own_seed(run)
     log.info("%s, %d steps", stage_line(stage, run.stages), update.schedule.steps)
     return run
-
-
-def loaders(
-    config: TrainConfig, task: Task, manifest: Manifest, spec: ModelSpec, size: tuple[int, int], group: Group
-) -> tuple[Loader[Any], Loader[Any]]:
-    """Training and validation batches; ``--batch-size`` is that of all processes together.
-
-    Raises:
-        InputError: there are more processes than images in a batch.
-    """
-    share, step = (group.rank, group.size), granularity(spec)
-    augment = task.augmentation(manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
-    seen = dataset_of(config, task, manifest, spec, size, augment=augment)
-    batch = training_batch(config.batch_size, spec, len(seen))
-    if batch < group.size:
-        raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
-    train = make_loader(
-        seen,
-        batch,
-        share=share,
-        workers=config.workers,
-        shuffle=True,
-        seed=config.seed,
-        rect=step if config.rect else 0,
-        sizes=_sizes(config, size, step),
-    )
-    looked_at = dataset_of(config, task, manifest, spec, size, images=manifest.valid)
-    valid = make_loader(looked_at, batch, workers=config.workers, share=share)
-    return train, valid
-
-
-def _sizes(config: TrainConfig, size: tuple[int, int], step: int) -> list[tuple[int, int]]:
-    """The sizes of batches with ``--multi-scale``.
-
-    Raises:
-        InputError: no multiple of the network's stride lies between MIN and MAX.
-    """
-    if not config.multi_scale:
-        return []
-    sizes = sides_between(*config.sides, step) if config.sides else scales(size, step)
-    if not sizes:
-        raise InputError(f"--img-size {config.sides}: no multiple of {step}, the network's largest stride, is between")
-    log.info("--multi-scale: %dx%d to %dx%d px in steps of %d, measured at %dx%d", *sizes[0], *sizes[-1], step, *size)
-    return sizes
-
-
-def _start(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Manifest) -> InitialNetwork:
-    start = fitted(read, config, task, manifest)
-    tell_unused_keys(start.network.spec, task)
-    if config.label_smoothing is not None:  # as a cfg would say it, so that the network remembers
-        start = replace(start, network=with_label_smoothing(start.network, config.label_smoothing))
-    halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
-    return replace(start, network=initial_gammas(start.network)) if halved else start
 
 
 def _own_seed(run: Run, saved: Sequence[Any] = ()) -> None:
@@ -317,18 +233,9 @@ def _own_seed(run: Run, saved: Sequence[Any] = ()) -> None:
         torch.manual_seed(run.config.seed + run.group.rank + 1000 * run.progress.epochs)
 
 
-def _record(
-    config: TrainConfig,
-    task: Task,
-    folder: Path,
-    manifest: Manifest,
-    given: Sequence[Path],
-    device: str,
-    group: Group,
-    *,
-    again: bool,
-) -> Record:
+def _record(setting: Setting, folder: Path, given: Sequence[Path], *, again: bool) -> Record:
     """A new record; that of a resumed run keeps the inputs it began with. The first process writes it, all have it."""
+    config, manifest, group = setting.config, setting.manifest, setting.group
     if not group.is_main:
         group.shared(None)
         return read_record(folder)
@@ -336,16 +243,22 @@ def _record(
     if again:
         inputs = [Path(item["path"]) for item in read_record(folder).inputs]
     files = [path for path in inputs if path.is_file()]  # train and valid may be folders of images
-    device = f"{device}, {group.size} processes" if group.size > 1 else device
-    said = config.values
-    record = start_record(folder, script="train", args=said, seed=config.seed, device=device, inputs=files, task=task)
+    device = f"{setting.precision}, {group.size} processes" if group.size > 1 else str(setting.precision)
+    about: dict[str, Any] = {"seed": config.seed, "device": device, "inputs": files, "task": setting.task}
+    record = start_record(folder, script="train", args=config.values, **about)
     group.shared(None)
     return record
 
 
 def _new_files(config: TrainConfig, stages: Sequence[BitStage]) -> dict[str, str]:
-    files = training_files(config.name, darknet=config.darknet)
-    return files | stage_names(stages, Path(files["last"]), Path(files["best"]))
+    """The run's folder and its checkpoints, Darknet's files too, under names nobody has, and of one number."""
+    suffix = f"_{config.name}" if config.name else ""
+    wanted = [WEIGHTS / f"best{suffix}.pt", WEIGHTS / f"last{suffix}.pt"]
+    beside = [path for each in wanted for path in darknet_files(each)] if config.darknet else []
+    with alone(RUNS):
+        best, last, *_ = take(*wanted, *beside)
+        folder = new_run_folder(RUNS, "train", config.name)
+    return {"folder": str(folder), "best": str(best), "last": str(last)} | stage_names(stages, last, best)
 
 
 def _restored(run: Run, saved: Checkpoint) -> Run:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 FREE = {"errors", "files", "jobs", "memory", "thresholds"}  # what every room may use
 MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those under utils it may use
     "cli": set(),
+    "flag_words": {"cli"},
     "chain": set(),
     "darknet": set(),
     "data": set(),
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # room, or file beside the rooms -> those u
     "sequences": {"darknet", "data", "one_output", "reporting", "task"},
     "classification": {"darknet", "data", "one_output", "reporting", "task"},
     "detection": {"darknet", "data", "reporting", "task"},
+    "tasks": {"classification", "darknet", "detection", "segmentation", "sequences", "task"},
     "distillation": {"darknet", "data", "detection", "task"},
     "pruning": {"darknet"},
     "temporal": {"darknet"},
@@ -47,9 +49,11 @@ COMMANDS = {  # modules that are commands -> what they use besides their room's
 }
 MODELS_MAY_IMPORT = {"darknet", "quantization", "spiking", "temporal"}
 TASK_ROOMS = {"classification", "detection", "segmentation", "sequences"}  # each a task; who may know which there are:
-TASK_USERS = ("utils/distillation/", "pipeline/tasks.py", "utils/data/__main__.py", "data/get.py")
+TASK_USERS = ("utils/distillation/", "utils/tasks.py", "utils/data/__main__.py", "data/get.py")
 NAMESPACES = {"utils/data/__main__.py"}  # a command below the scripts, with parsers of its own
 PIPELINE_FILES = 25
+FILE_LINES, FUNCTION_LINES = 300, 40  # a function's without its docstring
+LONG_FILES = {"utils/export/verify.py": "goes into the hand-off, where one file checks all with nothing but NumPy"}
 NOT_ONE_DEFAULT = {  # flag -> why scripts differ in it
     "--timesteps": "a network that was trained as spikes needs few steps, a converted one many",
     "--conf-thres": "AP needs the tail of the scores; a person wants what is sure",
@@ -244,6 +248,31 @@ def test_no_class_name_is_there_twice():
 
 def test_pipeline_stays_small():
     assert len(files("pipeline")) <= PIPELINE_FILES
+
+
+def test_no_file_is_long():
+    long = {shown(path) for path in source() if len(path.read_text().splitlines()) > FILE_LINES}
+    assert long == LONG_FILES.keys()
+
+
+def test_no_function_is_long():
+    for path in source():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef):
+                assert lines_of(node) <= FUNCTION_LINES, f"{shown(path)}:{node.lineno}: {node.name}, {lines_of(node)}"
+
+
+def source() -> list[Path]:
+    """What the scripts are made of, and they."""
+    return files("utils", "pipeline", "darkspike", "models.py", "data/get.py", *(f"{name}.py" for name in SCRIPTS))
+
+
+def lines_of(function: ast.FunctionDef) -> int:
+    """From its name to its end, what a docstring takes not counted."""
+    assert function.end_lineno
+    text = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
+    said = text.end_lineno - text.lineno + 1 if text and text.end_lineno else 0
+    return function.end_lineno - function.lineno + 1 - said
 
 
 def actions() -> Iterator[tuple[str, argparse.Action]]:

@@ -24,6 +24,7 @@ import test
 from models import Darknet, build, load_model, network_of
 from pipeline import chain_start, pipeline
 from pipeline.chain_start import budget_of
+from pipeline.summary import Left
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils.chain.decisions import StageView
@@ -151,8 +152,9 @@ def test_without_a_teacher_a_stage_is_known_as_it_was_before_there_were_any(plac
     asked = tuned.decision.next(StageView(budget_of(config), 0.05), [])
     assert tuned.teacher is None and compress.stages(compress.parser().parse_args(QUICK))[3].teacher is not None
     network = network_of_stage(place, "pruned")
-    left = {"baseline": network.with_name("x.pt"), "pruned": network}
-    mark, flags = pipeline._next(config, tuned, asked, left, "before")
+    given = {"baseline": network.with_name("x.pt"), "pruned": network}
+    left = {name: Left(path, record=None, score=None, print_="", command="") for name, path in given.items()}
+    mark, flags = pipeline._Attempts(config, tuned, left, "before", budget_of(config), None)._flags(asked)
     message = ["before", "finetuned", "--epochs", "2", "--data", "set.data", "--device", "cpu", "--cache", "auto"]
     message = [*message, "--seed", "0", hashlib.sha256(network.read_bytes()).hexdigest()]
     assert mark == hashlib.sha256(json.dumps(message).encode()).hexdigest()

@@ -16,7 +16,6 @@ import slim_prune
 import train
 from models import Darknet, build
 from pipeline.prune import STRATEGIES, prune
-from pipeline.pruning_planner import CutStep
 from pipeline.session import open_session
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import read_cfg
@@ -26,6 +25,7 @@ from utils.darknet.weights import read_weights
 from utils.errors import InputError
 from utils.export.engine.price import clocks_of_spec
 from utils.export.engine.target import Engine
+from utils.pruning.strategy import CutStep
 from utils.reporting.record import Record
 
 SCRIPTS = {

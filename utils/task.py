@@ -1,6 +1,6 @@
 """What a network is for: its data, its loss, its metric and its pictures, as one object that is handed in.
 
-A cfg's last sections say which task a network has (``task_name``); pipeline/tasks.py knows the object of each name. No
+A cfg's last sections say which task a network has (``task_name``); utils/tasks.py knows the object of each name. No
 room but the task's own assumes boxes, classes or masks: pruning, quantisation, spiking and reporting ask the task for
 its numbers and for the words beside them.
 """
@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from utils.darknet.network import State
 from utils.darknet.spec import Classify, Detect, ModelSpec, Output, Segment, SequenceOutput
-from utils.data.dataset import Unreadable
+from utils.data.dataset import Reading
 from utils.data.event_frames import FrameRule
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox, Resize
+from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.reporting.facts import Column, TaskChart, TaskFacts
 from utils.thresholds import Thresholds
@@ -170,12 +170,8 @@ class Task(Protocol):
         *,
         augment: Any = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
         frames: FrameRule | None = None,
+        **reading: Unpack[Reading],
     ) -> Any:
         """The images of a list with what is to be learned of them, for the loader.
 

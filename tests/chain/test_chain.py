@@ -12,7 +12,7 @@ import pytest
 import compress
 from pipeline import pipeline, summary
 from pipeline.pipeline import Stage, TeacherSpec, finished_chain, run_chain
-from pipeline.summary import check_verdict
+from pipeline.summary import Left, check_verdict
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils import cli
@@ -240,5 +240,6 @@ def test_strategies_of_the_same_flags_are_not_taken_for_one_another(place):
         cut = next(stage for stage in compress.stages(config) if stage.name == "pruned")
         Path("last.pt").write_text("the same")
         asked = cut.decision.next(StageView(TrainingBudget(1, 1, trained=True), 0.05), [])
-        prints.add(pipeline._next(config, cut, asked, {"sparse": Path("last.pt")}, "before")[0])
+        left = {"sparse": Left(Path("last.pt"), record=None, score=None, print_="", command="")}
+        prints.add(pipeline._Attempts(config, cut, left, "before", TrainingBudget(1, 1, True), None)._flags(asked)[0])
     assert len(prints) == 3

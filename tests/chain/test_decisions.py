@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from utils.chain.budget import TrainingBudget
-from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, StageView, Tried, Widen, rows_of
+from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, StageView, Tried, Widen
+from utils.chain.verdict import rows_of
 
 BUDGET = TrainingBudget(160, 10, trained=True)
 

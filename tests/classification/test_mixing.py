@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.tasks import check_idle, task_of
 from tests.classification.test_data import write_set
 from tests.classification.test_scripts import CFG, run
 from utils.classification.dataset import ClassAugment, ClassDataset, mixed
@@ -18,6 +17,7 @@ from utils.data.dataset import SampleRequest
 from utils.detection.task import DetectionTask
 from utils.errors import InputError
 from utils.segmentation.task import SegmentationTask
+from utils.tasks import check_idle, task_of
 
 STILL = {"flip": 0.0, "shift": 0.0, "least": 1.0}
 BLACK, WHITE = np.zeros((12, 20, 3), np.uint8), np.full((12, 20, 3), 240, np.uint8)

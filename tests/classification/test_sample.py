@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from pipeline.chain_start import budget_of, with_data
-from pipeline.tasks import task_of
 from utils.classification.dataset import ClassDataset
 from utils.classification.sample import prepare_sample
 from utils.classification.task import ClassificationTask
@@ -25,6 +24,7 @@ from utils.detection.task import DetectionTask
 from utils.errors import InputError
 from utils.segmentation.task import SegmentationTask
 from utils.spiking.spike_schedule import check_spiking_spec
+from utils.tasks import task_of
 
 WHEELS = ROOT / ".wheels"
 EXPECTED = "2fe2cbd79fbf8ee9552e27d115d708041aff0d79e09defc78d30bfafbb69d38f"

@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 
-from pipeline.tasks import check_idle, task_of
 from tests.classification.test_data import write_set
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import load_checkpoint
 from utils.distillation.soft import SoftDistiller
 from utils.errors import InputError
 from utils.reporting.record import read_record
+from utils.tasks import check_idle, task_of
 
 CFG = """# three classes
 [net]

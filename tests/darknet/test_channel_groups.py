@@ -6,8 +6,9 @@ import torch
 from tests.pruning.nets import TINY, random_network
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg
-from utils.darknet.channel_groups import groups, trace
+from utils.darknet.channel_groups import trace
 from utils.errors import InputError
+from utils.pruning.explain import groups
 
 NET = "[net]\nchannels=3\nwidth=32\nheight=32\n"
 

@@ -19,11 +19,12 @@ from utils.darknet.channel_groups import UnionFind, trace
 from utils.darknet.expand import expand
 from utils.darknet.forward import MOVES, VALUES
 from utils.darknet.network import Network
-from utils.darknet.ops import OPS, facts, is_identity, mixing_tensor, rule
+from utils.darknet.ops import OPS, facts, is_identity
 from utils.darknet.shapes import channels, densities, sizes, strides
-from utils.darknet.walk import run, walk
+from utils.darknet.walk import rule, run, walk
 from utils.darknet.weights import tensors
 from utils.errors import InputError
+from utils.pruning.surgery import mixing_tensor
 from utils.quantization.activation_qparams import trace_edges
 from utils.quantization.validate import check_supported
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.data.conftest import write_set
+from utils.data.batch_sizes import rect_batches, scales
 from utils.data.dataset import SampleRequest
-from utils.data.loader import default_workers, make_loader, rect_batches, scales
+from utils.data.loader import default_workers, make_loader
 from utils.detection.augment import Augment
 from utils.detection.dataset import DetectionDataset
 from utils.errors import InputError

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.session import frame_rule
+from pipeline.images import frame_rule
 from utils.darknet.cfg import read_cfg
 from utils.data.dvs import EventCamera
 from utils.data.prophesee import boxes_path, read_boxes

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from models import build
 from pipeline.prune import STRATEGIES
-from pipeline.pruning_planner import Strategy
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import SHIPPED, assert_same, random_network, run
 from utils.darknet import spec as s
@@ -32,6 +31,7 @@ from utils.pruning.layer_plan import LayerPlan, plan_layers
 from utils.pruning.layers import drop, silence_layers
 from utils.pruning.plan import Plan, plan_channels
 from utils.pruning.recalibrate import recalibrate
+from utils.pruning.strategy import Strategy
 from utils.pruning.surgery import narrow
 
 SCRIPTS = (

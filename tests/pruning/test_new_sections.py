@@ -11,12 +11,13 @@ from models import build
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import assert_same, image, random_network, run
 from utils.darknet import spec as s
-from utils.darknet.channel_groups import groups, trace
+from utils.darknet.channel_groups import trace
 from utils.darknet.counts import parameters
 from utils.darknet.network import Network
 from utils.darknet.reorder import reorg
 from utils.darknet.weights import read_weights, write_weights
 from utils.pruning.absorb import constants
+from utils.pruning.explain import groups
 from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.pruning.scores import gammas, strengths
 from utils.pruning.surgery import cut, narrow, silence

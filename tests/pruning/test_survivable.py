@@ -10,7 +10,7 @@ import torch
 import train
 from models import Darknet, network_of
 from pipeline.pruning_measure import tell_push
-from pipeline.pruning_planner import CutStep, PruningPlanner, Strategy
+from pipeline.pruning_planner import PruningPlanner
 from tests.conftest import ROOT
 from tests.scenes import undrawn_runs, write_scenes
 from utils.config.prune import ChannelConfig
@@ -20,6 +20,7 @@ from utils.errors import InputError
 from utils.pruning.penalty import SparsityPenalty
 from utils.pruning.plan import ShortcutRule
 from utils.pruning.probe import pushed
+from utils.pruning.strategy import CutStep, Strategy
 
 TINY = ROOT / "tests/cfgs/tiny.cfg"
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.tasks import check_idle, task_of
 from tests.classification.test_scripts import run
 from tests.conftest import ROOT
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
@@ -22,6 +21,7 @@ from utils.data.transforms import Jitter
 from utils.errors import InputError
 from utils.segmentation.dataset import MaskDataset, fitted
 from utils.segmentation.open_data import mask_path, open_data, read_mask
+from utils.tasks import check_idle, task_of
 
 CFG = """# masks of three classes
 [net]

@@ -9,14 +9,15 @@ import torch
 
 import train
 from models import Darknet, network_of
-from pipeline.init_weights import check_room, fitted, read_initial
-from pipeline.tasks import task_of
+from pipeline.images import check_room
+from pipeline.init_weights import fitted, read_initial
 from tests.scenes import CFG, write_scenes
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.data.manifest import read_manifest
 from utils.data.text import same_names
 from utils.errors import InputError
+from utils.tasks import task_of
 
 MEAN = "[avgpool]\n[convolutional]\nbatch_normalize=1\nfilters=4\nsize=1\nactivation=relu\n"
 

@@ -11,9 +11,9 @@ import torch
 
 import train
 from tests.training.test_torchrun import FLAGS, ROOT, environment, place
-from utils import cli
 from utils.darknet.network import load_checkpoint
 from utils.errors import InputError
+from utils.flag_words import without
 from utils.reporting.record import read_record
 from utils.reporting.results import read_rows
 from utils.training.workers import choose, run_workers
@@ -75,4 +75,4 @@ def test_it_is_refused_under_torchrun_and_from_python(monkeypatch):
 
 def test_the_flag_is_taken_off_a_command_line_with_its_value():
     words = ["-sr", "--processes", "auto", "--s", "0.1", "--processes=2"]
-    assert cli.without(words, "--processes") == ["-sr", "--s", "0.1"]
+    assert without(words, "--processes") == ["-sr", "--s", "0.1"]

@@ -13,8 +13,8 @@ import pipeline.train
 import pipeline.training_run
 import train
 from models import load_model
-from pipeline.quantised_training import scheme_of
 from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
+from utils.config.scheme import training_scheme
 from utils.config.train import TrainConfig
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
@@ -75,7 +75,7 @@ def bits_in(path: str) -> tuple[int, int]:
 )
 def test_both_widths_fall_with_the_stages_to_their_own_ends(words, expected):
     args = train.parser().parse_args(["--quantized", "google", "--progressive", *words.split()])
-    wanted = scheme_of(args)
+    wanted = training_scheme(args)
     stages = stages_of(args.epochs, args.progressive, wanted)
     assert wanted
     assert [stage.bits for stage in stages] == expected
@@ -84,7 +84,7 @@ def test_both_widths_fall_with_the_stages_to_their_own_ends(words, expected):
 
 def test_epochs_are_dealt_out_with_the_rest_to_the_last_stages():
     args = train.parser().parse_args(["--quantized", "google", "--progressive", "--epochs", "10"])
-    stages = stages_of(args.epochs, args.progressive, scheme_of(args))
+    stages = stages_of(args.epochs, args.progressive, training_scheme(args))
     assert [(stage.begin, stage.end) for stage in stages] == [(0, 2), (2, 4), (4, 7), (7, 10)]
 
 
@@ -113,9 +113,9 @@ def test_every_stage_starts_from_the_last_one_and_keeps_its_network(place, monke
     started: list[Network] = []
     lowered = pipeline.training_run.lowered
 
-    def seen(config, task, model, *rest):
+    def seen(model, *rest):
         started.append(model.float_network())
-        return lowered(config, task, model, *rest)
+        return lowered(model, *rest)
 
     monkeypatch.setattr(pipeline.training_run, "lowered", seen)
     with caplog.at_level("INFO"):

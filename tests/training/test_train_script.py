@@ -15,13 +15,13 @@ import torch
 import pipeline.train
 import train
 from models import build
-from pipeline.tasks import task_of
 from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.reporting.record import Record, latest_record, read_record
 from utils.reporting.results import read_rows
+from utils.tasks import task_of
 
 
 def cfg(classes: int = 2, filters: int = 8) -> str:

@@ -251,24 +251,6 @@ class Widen:
         return _first(tried, seen.floor)
 
 
-def rows_of(stage: str, tried: Sequence[Tried], kept: int | None, *, best: bool) -> list[dict[str, Any]]:
-    """What was tried in a stage, why, how it scored, and which was kept, as a record keeps it.
-
-    ``best``: the stage leaves its best epoch, so that one's score counts; otherwise that of the last.
-    """
-    return [
-        {
-            "stage": stage,
-            "flags": " ".join(map(str, each.given.flags)),
-            "why": each.given.why,
-            "score": each.best if best else each.score,
-            "kept": number == kept,
-            "fact": each.fact,
-        }
-        for number, each in enumerate(tried)
-    ]
-
-
 def holds(score: float | None, least: float | None) -> bool:
     """Whether a score is there and reaches the least that is asked."""
     return score is not None and (least is None or score >= least - EPS)

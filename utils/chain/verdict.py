@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from utils.chain.decisions import Tried
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,21 @@ def _missed(
     score: float, bar: float, stage: str, fact: str, without: tuple[str, ...] = (), flags: tuple[Any, ...] = ()
 ) -> Verdict:
     return Verdict(False, score, bar, stage, fact, without, tuple(map(str, flags)))
+
+
+def rows_of(stage: str, tried: Sequence[Tried], kept: int | None, *, best: bool) -> list[dict[str, Any]]:
+    """What was tried in a stage, why, how it scored, and which was kept, as a record keeps it.
+
+    ``best``: the stage leaves its best epoch, so that one's score counts; otherwise that of the last.
+    """
+    return [
+        {
+            "stage": stage,
+            "flags": " ".join(map(str, each.given.flags)),
+            "why": each.given.why,
+            "score": each.best if best else each.score,
+            "kept": number == kept,
+            "fact": each.fact,
+        }
+        for number, each in enumerate(tried)
+    ]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from utils.classification.open_data import labels_of
 from utils.data import transforms
-from utils.data.dataset import Cache, ImageFiles, SampleRequest, Unreadable
+from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import GREY, Letterbox, Resize
+from utils.data.transforms import GREY, Letterbox
 
 SMALL = 64  # px; images up to this side are shifted by some pixels, larger ones cut out and scaled
 RATIO = (3 / 4, 4 / 3)  # width to height of what is cut out (Szegedy et al., CVPR 2015)
@@ -100,13 +100,9 @@ class ClassDataset(ImageFiles):
         *,
         augment: bool | ClassAugment = False,
         cache: Cache = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
-        super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
+        super().__init__(images, size, **reading)
         self.labels = labels_of(self.images, manifest, images)
         if images.is_dir():  # sorted by class: the first so many must be of all
             order = in_turn(self.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from torch import Tensor
 from utils.classification.dataset import ClassBatch, ClassSample, in_turn
 from utils.classification.gestures import clips_in
 from utils.classification.open_data import labels_of
-from utils.data.dataset import SampleRequest, Unreadable
+from utils.data.dataset import Reading, SampleRequest
 from utils.data.event_clips import Clip, ClipFrames
 from utils.data.event_frames import FrameRule, check_frames, picture
 from utils.data.manifest import Manifest, read_list
-from utils.data.transforms import Resize
+from utils.data.recordings import check_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +37,7 @@ class EventDataset(ClipFrames):
         frames: how the network is shown them; None: it takes no frames.
         augment: whether a recording is moved by some px and loses some events.
         cache: "off" reads and bins a recording each time it is asked for.
-        seed: of every random choice.
-        channels: of the network's input.
-        how: a sensor that is larger than ``size`` is fitted into it.
-        unreadable: recordings that are damaged are an error, there is no stand-in.
+        reading: as in ``ClipFrames``; ``channels`` of the network's input.
 
     Raises:
         InputError: the network takes no frames, or other channels; a recording is damaged or larger than ``size``.
@@ -54,12 +52,10 @@ class EventDataset(ClipFrames):
         frames: FrameRule | None,
         augment: bool = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 2,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
-        rule = check_frames(frames, channels, images, "cfg/nmnist-lif.cfg")
+        check_plain(images, grey=reading.get("grey", False))
+        rule = check_frames(frames, reading.get("channels", 2), images, "cfg/nmnist-lif.cfg")
         clips, labels = clips_of(images, manifest)
         order = in_turn(labels) if images.is_dir() else range(len(clips))
         self.labels = [labels[i] for i in order]
@@ -70,9 +66,7 @@ class EventDataset(ClipFrames):
             augment=augment,
             flip=manifest.flip,
             cache=cache,
-            seed=seed,
-            how=how,
-            unreadable=unreadable,
+            **reading,
         )
 
     def __getitem__(self, request: int | SampleRequest) -> EventSample:

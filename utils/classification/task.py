@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -27,12 +27,12 @@ from utils.classification.open_data import open_data
 from utils.classification.recordings import EventDataset
 from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, Softmax
-from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.dataset import Cache, Reading, check_still
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list
-from utils.data.recordings import check_plain, holds_recordings
-from utils.data.transforms import Letterbox, Resize, as_inputs
+from utils.data.recordings import holds_recordings
+from utils.data.transforms import Letterbox, as_inputs
 from utils.errors import InputError
 from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
@@ -105,43 +105,16 @@ class ClassificationTask(OneOutputTask):
         *,
         augment: bool | ClassAugment = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
         frames: FrameRule | None = None,
+        **reading: Unpack[Reading],
     ) -> ClassDataset | EventDataset:
         """The images of a list or folder with their classes, or recordings of events with theirs."""
         if holds_recordings(images):
-            check_plain(images, grey=grey)
             if isinstance(augment, ClassAugment) and (augment.mixup or augment.cutmix):
                 raise InputError(f"{images}: recordings of events are not mixed; leave --mixup and --cutmix away")
-            return EventDataset(
-                images,
-                manifest,
-                size,
-                frames=frames,
-                augment=bool(augment),
-                cache=cache,
-                seed=seed,
-                channels=channels,
-                how=how,
-                unreadable=unreadable,
-            )
+            return EventDataset(images, manifest, size, frames=frames, augment=bool(augment), cache=cache, **reading)
         check_still(images, frames)
-        return ClassDataset(
-            images,
-            manifest,
-            size,
-            augment=augment,
-            cache=cast(Cache, cache),
-            seed=seed,
-            channels=channels,
-            grey=grey,
-            how=how,
-            unreadable=unreadable,
-        )
+        return ClassDataset(images, manifest, size, augment=augment, cache=cast(Cache, cache), **reading)
 
     def augmentation(
         self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0

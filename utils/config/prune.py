@@ -8,8 +8,10 @@ from utils import cli
 from utils.cli import flag
 from utils.config.export import part
 from utils.config.run import NetworkConfig
+from utils.errors import InputError
 from utils.export.engine.target import part_names
 from utils.pruning.choices import SCORES, Beta, By
+from utils.pruning.strategy import Strategy
 
 AUTO = "auto"
 
@@ -122,3 +124,20 @@ FLAGS = {
     "layer_channel": PruneFlags(LayerChannelConfig, 0.6),
     "layer_channel_regular": PruneFlags(LayerChannelRegularConfig, 0.6),
 }
+
+
+def check_steps(config: PruneConfig, strategy: Strategy) -> None:
+    """Refuse an ``--iterative`` that does not add up.
+
+    Raises:
+        InputError: nothing trains between the steps, the sum of the steps is not known, or there are more than blocks.
+    """
+    place = f"--iterative {config.iterative}"
+    if config.iterative == 1:
+        return
+    if not config.finetune:
+        raise InputError(f"{place}: each step is fine-tuned; add --finetune N for N epochs a step")
+    if strategy.tie is None and strategy.blocks < config.iterative:
+        raise InputError(f"{place}: {strategy.blocks} blocks are fewer than the steps; raise --shortcuts")
+    if isinstance(config, ChannelConfig) and (config.search or config.percent == AUTO):
+        raise InputError(f"{place}: --search and --percent auto ask for one cut; give a percent or --target-macs")

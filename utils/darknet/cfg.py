@@ -84,12 +84,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     last: list[int] = []  # of each section the layer that gives its output
     for section in sections[1:]:
         section.before = tuple(last)
-        section.kind = SECOND_NAMES.get(section.kind, section.kind)
-        if section.kind in NO_PLACE:
-            raise InputError(f"{section.place}: [{section.kind}] {NO_PLACE[section.kind]}")
-        if section.kind not in READERS:
-            raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
-        section.check_words(KEYS[section.kind])
+        _check_kind(section)
         if section.kind == "cost":
             _skip_cost(section, last=section is sections[-1])
             continue
@@ -114,6 +109,16 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
             "adds what both have, as in Darknet"
         )
     return spec, notes
+
+
+def _check_kind(section: Section) -> None:
+    """Call a section by its first name, and refuse one that is none of a layer, or has keys that its kind has not."""
+    section.kind = SECOND_NAMES.get(section.kind, section.kind)
+    if section.kind in NO_PLACE:
+        raise InputError(f"{section.place}: [{section.kind}] {NO_PLACE[section.kind]}")
+    if section.kind not in READERS:
+        raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
+    section.check_words(KEYS[section.kind])
 
 
 def _check_recurrent(sections: list[Section]) -> None:

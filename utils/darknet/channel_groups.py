@@ -6,7 +6,6 @@ pooling and upsampling hand them on, a depthwise convolution keeps them. A pruni
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.patterns import patterns
 from utils.darknet.shapes import channels, uneven_sums
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 
 K = TypeVar("K", bound=Hashable)
@@ -57,17 +56,6 @@ class ChannelGroups:
         return self.outputs[layer.sources[0]]
 
 
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Wires with the same story: the layers they run through as outputs of voters, and why they stay or are tied."""
-
-    layers: tuple[int, ...]
-    wires: int
-    locked: bool
-    tied: bool
-    reasons: tuple[str, ...]
-
-
 def trace(spec: s.ModelSpec) -> ChannelGroups:
     """Follow every channel from the image to the heads.
 
@@ -95,29 +83,6 @@ def trace(spec: s.ModelSpec) -> ChannelGroups:
         elif i in kernels.keys() - links.depthwise and not kernels[i].bn and _unjudged(spec, i, readers[i]):
             links.note(f"cfg line {layer.line}: no batch norm to judge it by", out[i], locks=True)
     return links.wires(spec, out)
-
-
-def groups(wires: ChannelGroups) -> list[ChannelGroup]:
-    """The wires as few lines: all that share their layers and reasons are one group, in order of first layer."""
-    stories: list[list[tuple[int, int]]] = [[] for _ in range(wires.count)]  # of each wire: (0, layer) or (1, reason)
-    for i in wires.voters:
-        for w in set(wires.outputs[i].tolist()):
-            stories[w].append((0, i))
-    for k, reason in enumerate(wires.reasons):
-        for w in reason.wires.tolist():
-            stories[w].append((1, k))
-    counts = Counter((tuple(story), bool(wires.locked[w]), bool(wires.tied[w])) for w, story in enumerate(stories))
-    found = [
-        ChannelGroup(
-            layers=tuple(i for kind, i in story if kind == 0),
-            wires=n,
-            locked=locked,
-            tied=tied,
-            reasons=tuple(wires.reasons[k].text for kind, k in story if kind == 1),
-        )
-        for (story, locked, tied), n in counts.items()
-    ]
-    return sorted(found, key=lambda g: (g.layers or (-1,), g.reasons))
 
 
 class UnionFind(Generic[K]):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels, densities, sizes
 from utils.darknet.spec import Blur, Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
+from utils.darknet.walk import rule
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.antialiasing import blur_kernel
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.reorder import insert_zeros, reorg, space_to_depth
 from utils.darknet.shortcuts import alike, fitted
+from utils.darknet.walk import rule
 
 
 def move(layer: s.Layer, inputs: list[Tensor]) -> Tensor:

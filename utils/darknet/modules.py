@@ -13,9 +13,9 @@ from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS, linear
 from utils.darknet.fold import BN_EPS
 from utils.darknet.forward import without_tensors
-from utils.darknet.ops import rule
 from utils.darknet.shortcuts import alike, source_shares
 from utils.darknet.spec import Conv, Kernel, Layer, TransposedConv
+from utils.darknet.walk import rule
 
 Geometry = tuple[tuple[Any, ...], Callable[..., Tensor], Callable[..., nn.Conv2d | nn.ConvTranspose2d]]
 

@@ -6,10 +6,10 @@ and look it up with `rule`; for all that a row says, no code of theirs is needed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.held import (
@@ -39,33 +39,12 @@ from utils.darknet.op_sizes import (
     spread_density,
     whole_ratio,
 )
+from utils.darknet.walk import rule
 from utils.errors import InputError
-
-Rule = TypeVar("Rule")
-
-
-def _same_width(layer: s.Layer, given: list[int], place: str) -> int:
-    return given[0]
-
-
-def _same_size(layer: s.Layer, given: Size) -> Size:
-    return given
-
-
-def _same_stride(layer: s.Layer, given: Fraction) -> Fraction:
-    return given
-
-
-def _dense(layer: s.Layer, given: list[Fraction], width: list[int]) -> Fraction:
-    return Fraction(1)
 
 
 def _as_dense(layer: s.Layer, given: list[Fraction], width: list[int]) -> Fraction:
     return given[0]
-
-
-def _no_tensors(layer: s.Layer, given: int) -> tuple[Held, ...]:
-    return ()
 
 
 @dataclass(frozen=True)
@@ -98,23 +77,11 @@ class OpFacts:
     takes: Callable[[Size, Size], bool] = lambda first, other: first == other
     divides: Callable[[Any], int] = lambda layer: 1
     fills: Callable[[Any], bool] = lambda layer: False
-    channels: Callable[[Any, list[int], str], int] = _same_width
-    size: Callable[[Any, Size], Size] = _same_size
-    stride: Callable[[Any, Fraction], Fraction] = _same_stride
-    density: Callable[[Any, list[Fraction], list[int]], Fraction] = _dense
-    tensors: Callable[[Any, int], tuple[Held, ...]] = _no_tensors
-
-
-def rule(rules: Mapping[type[s.Layer], Rule], layer: s.Layer, what: str) -> Rule:
-    """What ``rules`` has for a layer's kind, else for the nearest kind that it is one of.
-
-    Raises:
-        InputError: there is nothing; names the cfg line, the kind and ``what`` it lacks.
-    """
-    for kind in type(layer).__mro__:
-        if kind in rules:
-            return rules[kind]
-    raise InputError(f"cfg line {layer.line}: {type(layer).__name__} has no {what}; use a cfg without it")
+    channels: Callable[[Any, list[int], str], int] = lambda layer, given, place: given[0]
+    size: Callable[[Any, Size], Size] = lambda layer, given: given
+    stride: Callable[[Any, Fraction], Fraction] = lambda layer, given: given
+    density: Callable[[Any, list[Fraction], list[int]], Fraction] = lambda layer, given, width: Fraction(1)
+    tensors: Callable[[Any, int], tuple[Held, ...]] = lambda layer, given: ()
 
 
 def facts(layer: s.Layer) -> OpFacts:
@@ -129,14 +96,6 @@ def facts(layer: s.Layer) -> OpFacts:
 def activation_of(layer: s.Layer) -> str:
     """The name of a layer's activation."""
     return layer.activation if isinstance(layer, s.Activated) else "linear"
-
-
-def mixing_tensor(layer: s.Layer) -> str:
-    """The key of the tensor by which a layer mixes channels, "" where there is none.
-
-    A grouped convolution is not among them: what is cut of it goes by whole groups.
-    """
-    return next((held.key for held in facts(layer).tensors(layer, 1) if held.into is not None), "")
 
 
 def is_identity(layer: s.Layer) -> bool:
@@ -157,10 +116,6 @@ def _joined_width(layer: s.Layer, given: list[int], place: str) -> int:
     if len(set(given)) > 1:
         joined, layers = " and ".join(map(str, given)), " and ".join(map(str, layer.sources))
         raise InputError(f"{place}: {facts(layer).section} of layers {layers} joins {joined} channels")
-    return given[0]
-
-
-def _first_width(layer: s.Shortcut, given: list[int], place: str) -> int:
     return given[0]
 
 
@@ -284,9 +239,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         density=spread_density,
     ),
     s.Route: OpFacts("route", within=True, lists_sources=True, channels=_route_width, density=route_density),
-    s.Shortcut: OpFacts(
-        "shortcut", computes=True, integrates=True, takes=whole_ratio, channels=_first_width, tensors=sum_tensors
-    ),
+    s.Shortcut: OpFacts("shortcut", computes=True, integrates=True, takes=whole_ratio, tensors=sum_tensors),
     s.Activation: OpFacts("activation", computes=True, hands_on=True, tensors=neuron_tensors),
     s.Fitted: OpFacts(
         "fit",

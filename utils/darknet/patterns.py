@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.ops import activation_of, rule
+from utils.darknet.ops import activation_of
 from utils.darknet.responses import is_silent_at_zero
 from utils.darknet.shapes import channels
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 
 # The upsamplings since the zeros came in, of nearest neighbours with a minus sign; of a blur its size and strides.
 Pattern = tuple[int | tuple[int, int, int], ...]

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from utils.darknet.implicit_layers import ControlChannels, Implicit, ImplicitAdd, ImplicitMul, Informed, ShiftChannels
 from utils.darknet.layers import (
     Activated,
     Activation,
     Connected,
-    ControlChannels,
     Conv,
     Crop,
     Dropout,
     Fitted,
-    Implicit,
-    ImplicitAdd,
-    ImplicitMul,
-    Informed,
     Kernel,
     Layer,
     Options,
@@ -26,7 +22,6 @@ from utils.darknet.layers import (
     Reorg3d,
     Route,
     ScaleChannels,
-    ShiftChannels,
     Shortcut,
     SqueezeExcite,
     TransposedConv,

@@ -1,13 +1,15 @@
-"""The one walk over a network's layers: each gets what its sources gave, and what nobody reads any more is let go."""
+"""The one walk over a network's layers, each getting what its sources gave; the one look-up of a rule by its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
 from utils.darknet.spec import Layer, ModelSpec
+from utils.errors import InputError
 
 T = TypeVar("T")
+Rule = TypeVar("Rule")
 Step = Callable[[int, Layer, list[T]], T]
 
 
@@ -33,3 +35,15 @@ def walk(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | No
 def run(spec: ModelSpec, image: T, step: Step[T], *, keep: Collection[int] | None = None) -> dict[int, T]:
     """What every layer gives, or those in ``keep``, by number; the image is -1. See `walk`."""
     return {i: value for i, value in walk(spec, image, step, keep=keep) if keep is None or i in keep}
+
+
+def rule(rules: Mapping[type[Layer], Rule], layer: Layer, what: str) -> Rule:
+    """What ``rules`` has for a layer's kind, else for the nearest kind that it is one of.
+
+    Raises:
+        InputError: there is nothing; names the cfg line, the kind and ``what`` it lacks.
+    """
+    for kind in type(layer).__mro__:
+        if kind in rules:
+            return rules[kind]
+    raise InputError(f"cfg line {layer.line}: {type(layer).__name__} has no {what}; use a cfg without it")

@@ -7,7 +7,8 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.antialiasing import in_sections
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
+from utils.darknet.walk import rule
 
 NEAR = 8  # references further back than this are written as absolute layer numbers, as the published cfgs do
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -39,6 +39,16 @@ class SampleRequest:
     epoch: int = 0
     size: tuple[int, int] | None = None
     mosaic: bool = True
+
+
+class Reading(TypedDict, total=False):
+    """How the images of a list are read and shown; each is explained, and has its usual value, in ``ImageFiles``."""
+
+    seed: int
+    channels: int
+    grey: bool
+    how: Resize
+    unreadable: Unreadable
 
 
 class ImageFiles:

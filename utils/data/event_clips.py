@@ -6,12 +6,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.data.dataset import RAM_SHARE, SampleRequest, Unreadable
+from utils.data.dataset import RAM_SHARE, Reading, SampleRequest, Unreadable
 from utils.data.event_frames import FrameRule, Moved, disturbed, draw_move, thinned
 from utils.data.events import Events, to_frames
 from utils.data.prophesee import packed, unpacked
@@ -75,9 +75,8 @@ class ClipFrames:
         augment: whether each is changed, by (seed, epoch, index).
         flip: the share that is mirrored when it is changed.
         cache: "off" reads a clip each time it is asked for; "auto" keeps all in less than 30 % of what is free.
-        seed: of every random choice.
-        how: a sensor that is larger than ``size`` is fitted into it.
-        unreadable: recordings that are damaged are an error, there is no stand-in; kept for the loader.
+        reading: ``seed`` of every random choice; ``how`` a sensor that is larger than ``size`` is fitted into it;
+            ``unreadable`` is kept for the loader: recordings that are damaged are an error, there is no stand-in.
 
     Raises:
         InputError: a recording is damaged, or larger than ``size`` and of no known size.
@@ -92,15 +91,13 @@ class ClipFrames:
         augment: bool = False,
         flip: float = 0.0,
         cache: str = "auto",
-        seed: int = 0,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
         self.clips, self.images = list(clips), [clip.name for clip in clips]
         self.size, self.rule, self.augment, self.flip = size, rule, augment, flip
-        self.seed, self.epoch = seed, 0
-        self.how: Resize = how
-        self.unreadable: Unreadable = unreadable
+        self.seed, self.epoch = reading.get("seed", 0), 0
+        self.how: Resize = reading.get("how", "letterbox")
+        self.unreadable: Unreadable = reading.get("unreadable", "stop")
         self.gaps: dict[int, str] = {}
         self._boxes: dict[Path, Letterbox] = {}
         self._kept: list[NDArray[Any]] | None = None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from utils.data.batch_sizes import rect_batches
 from utils.data.dataset import SampleRequest, Unreadable
 from utils.data.images import UnreadableImageError
 from utils.errors import InputError
@@ -229,42 +230,6 @@ def make_loader(
 def default_workers() -> int:
     """One worker feeds two cores (a cached sample takes 0.2 ms); more cores, more workers, 8 at most."""
     return min(8, max(1, (os.cpu_count() or 1) // 2))
-
-
-def scales(size: tuple[int, int], stride: int, *, low: float = 0.67, high: float = 1.5) -> list[tuple[int, int]]:
-    """The sizes of multi-scale training: from ``low`` to ``high`` times ``size`` in steps of ``stride`` px."""
-    short = min(size)
-    sides = range(max(stride, math.ceil(short * low / stride) * stride), int(short * high) + 1, stride)
-    return [tuple(round(n * side / short / stride) * stride for n in size) for side in sides]  # type: ignore[misc]
-
-
-def sides_between(low: int, high: int, stride: int) -> list[tuple[int, int]]:
-    """The square sizes of multi-scale training between two sides, both included, that are multiples of ``stride``."""
-    return [(side, side) for side in range(max(1, -(-low // stride)) * stride, high + 1, stride)]
-
-
-def rect_batches(
-    shapes: Sequence[tuple[int, int]], size: tuple[int, int], batch_size: int, stride: int
-) -> list[tuple[list[int], tuple[int, int]]]:
-    """Group images by aspect.
-
-    Args:
-        shapes: (height, width) of each image.
-        size: the largest (height, width) of a batch.
-        batch_size: images a batch.
-        stride: sizes are multiples of it.
-
-    Returns:
-        The indices of each batch and its (height, width): the least that holds each image scaled to fit ``size``.
-    """
-    factors = [min(size[0] / h, size[1] / w) for h, w in shapes]
-    order = sorted(range(len(shapes)), key=lambda i: (shapes[i][0] / shapes[i][1], i))
-    batches = []
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        needed = (max(round(shapes[i][axis] * factors[i]) for i in chosen) for axis in (0, 1))
-        batches.append((chosen, tuple(math.ceil(n / stride) * stride for n in needed)))
-    return batches  # type: ignore[return-value]
 
 
 class _Collated(Generic[B]):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.data import transforms
-from utils.data.dataset import Cache, ImageFiles, SampleRequest, Unreadable
+from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox, Resize
+from utils.data.transforms import Letterbox
 from utils.detection import augment as boxed
 from utils.detection.augment import Augment
 from utils.detection.labels import read_all
@@ -56,11 +57,7 @@ class DetectionDataset(ImageFiles):
         size: (height, width) of the network's image, px.
         augment: True for the usual strengths with the manifest's flip, or one's own.
         cache: keep images in memory, scaled to fit ``size``; "auto" when they take less than 30 % of what is free.
-        seed: of every random choice.
-        channels: 3 (RGB) or 1 (grey).
-        grey: read grey images and repeat them to ``channels``.
-        how: images go into ``size``: "letterbox" or "stretch".
-        unreadable: what becomes of an image that is missing or corrupt, see ``ImageFiles``.
+        reading: as in ``ImageFiles``.
 
     Attributes:
         boxes: of each image, float32 [n, 5] (class, cx, cy, w, h; 0..1 of the original image).
@@ -78,13 +75,9 @@ class DetectionDataset(ImageFiles):
         *,
         augment: bool | Augment = False,
         cache: Cache = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
-        super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
+        super().__init__(images, size, **reading)
         self.boxes, self.missing = read_all(self.images, manifest, images)
         self._corners = [boxed.to_corners(rows) for rows in self.boxes]
         if isinstance(augment, bool):

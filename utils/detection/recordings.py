@@ -6,18 +6,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.data.dataset import SampleRequest, Unreadable
+from utils.data.dataset import Reading, SampleRequest
 from utils.data.event_clips import Clip, ClipFrames, opened
 from utils.data.event_frames import FrameRule, check_frames, picture
 from utils.data.manifest import Manifest, read_list
 from utils.data.prophesee import boxes_path, read_boxes
-from utils.data.transforms import Resize
+from utils.data.recordings import check_plain
 from utils.detection import augment as boxed
 from utils.detection.dataset import BoxBatch, Sample, collate
 from utils.errors import InputError
@@ -48,10 +49,7 @@ class EventBoxDataset(ClipFrames):
         frames: how the network is shown events; None: it takes no frames.
         augment: whether a recording is moved by some px, mirrored as the manifest says, and loses some events.
         cache: "off" reads and bins a recording each time it is asked for.
-        seed: of every random choice.
-        channels: of the network's input.
-        how: a sensor that is larger than ``size`` is fitted into it.
-        unreadable: recordings that are damaged are an error, there is no stand-in.
+        reading: as in ``ClipFrames``; ``channels`` of the network's input.
 
     Raises:
         InputError: the network takes no frames, or other channels; a recording or its boxes are missing or damaged, or
@@ -67,12 +65,10 @@ class EventBoxDataset(ClipFrames):
         frames: FrameRule | None,
         augment: bool = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 2,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
-        rule = check_frames(frames, channels, images, "cfg/dvs-digits-lif.cfg")
+        check_plain(images, grey=reading.get("grey", False))
+        rule = check_frames(frames, reading.get("channels", 2), images, "cfg/dvs-digits-lif.cfg")
         found = [labelled(path, manifest, rule.window) for path in read_list(images)]
         self.boxes = [rows for each in found for rows in each.boxes]  # (class, x1, y1, x2, y2; px of the sensor)
         clips = [clip for each in found for clip in each.clips]
@@ -95,9 +91,7 @@ class EventBoxDataset(ClipFrames):
             augment=augment,
             flip=manifest.flip,
             cache=cache,
-            seed=seed,
-            how=how,
-            unreadable=unreadable,
+            **reading,
         )
 
     def __getitem__(self, request: int | SampleRequest) -> EventBoxSample:

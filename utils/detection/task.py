@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -13,12 +13,12 @@ from torch import Tensor
 from utils.darknet.heads import head_convolutions, rehead
 from utils.darknet.network import State
 from utils.darknet.spec import Detect, ModelSpec
-from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.dataset import Cache, Reading, check_still
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list, same_classes
-from utils.data.recordings import check_plain, holds_recordings
-from utils.data.transforms import Letterbox, Resize, as_inputs
+from utils.data.recordings import holds_recordings
+from utils.data.transforms import Letterbox, as_inputs
 from utils.detection import results, show
 from utils.detection.augment import Augment
 from utils.detection.boxes import cxcywh_to_xyxy, paired_iou
@@ -117,21 +117,14 @@ class DetectionTask:
         *,
         augment: bool | Augment = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
         frames: FrameRule | None = None,
+        **reading: Unpack[Reading],
     ) -> DetectionDataset | EventBoxDataset:
         """The images of a list with their boxes, or the moments of recordings of events with theirs."""
-        shared: dict[str, Any] = {"seed": seed, "channels": channels, "how": how, "unreadable": unreadable}
         if holds_recordings(images):
-            check_plain(images, grey=grey)
-            return EventBoxDataset(images, manifest, size, frames=frames, augment=bool(augment), cache=cache, **shared)
+            return EventBoxDataset(images, manifest, size, frames=frames, augment=bool(augment), cache=cache, **reading)
         check_still(images, frames)
-        kept = cast(Cache, cache)
-        return DetectionDataset(images, manifest, size, augment=augment, cache=kept, grey=grey, **shared)
+        return DetectionDataset(images, manifest, size, augment=augment, cache=cast(Cache, cache), **reading)
 
     def augmentation(
         self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0

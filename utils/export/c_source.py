@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
+from utils.darknet.walk import rule
 from utils.export.c_memory import ArenaPlan, storage, view
 from utils.export.costs import Shape, table_of
 from utils.export.layers import bent

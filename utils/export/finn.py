@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.export.onnx_graph import place
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool

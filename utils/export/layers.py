@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
+from utils.darknet.walk import rule
 from utils.export.costs import Shape, cost_of, table_of
 from utils.export.formats import INT32, Word, word_of, write_tensor
 from utils.quantization.activation_qparams import QParams

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from utils.darknet import spec as s
-from utils.darknet.ops import is_identity, rule
+from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.export.finn import Extent, count_of
 from utils.export.onnx_graph import Graph, Model, conv_attributes, library, move, place

@@ -14,10 +14,10 @@ from utils.darknet.activations import SLOPES
 from utils.darknet.antialiasing import blur_kernel
 from utils.darknet.expand import expand
 from utils.darknet.network import Network
-from utils.darknet.ops import activation_of, facts, is_identity, rule
+from utils.darknet.ops import activation_of, facts, is_identity
 from utils.darknet.shapes import channels, granularity, sizes
 from utils.darknet.shortcuts import source_shares
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 from utils.export.onnx_decode import BOXES, SCORES, Grid, decode_heads
 from utils.export.onnx_graph import Graph, Model, conv_attributes, move, place

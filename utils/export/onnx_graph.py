@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
+from utils.darknet.walk import rule
 from utils.errors import InputError
 
 END = 2**62  # of a slice that goes to the end

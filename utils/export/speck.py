@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.ops import is_identity, rule
+from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels, sizes
+from utils.darknet.walk import rule
 from utils.export.onnx_graph import place
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
 

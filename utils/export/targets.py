@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.ops import is_identity, rule
+from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.export.onnx_graph import place
 from utils.export.speck import SPECK_NOTES, speck_faults

@@ -17,11 +17,10 @@ from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, handed_on, sliced, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
-from utils.darknet.ops import rule
 from utils.darknet.patterns import patterns, share
 from utils.darknet.responses import response
 from utils.darknet.shortcuts import alike_channels, source_shares
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.pruning.plan import Plan
 
 MIDDLE_GATE = 0.5  # hard_sigmoid(0): a gate lies in 0..1 and depends on the image, its middle halves the worst error

@@ -17,13 +17,12 @@ from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
-from utils.darknet.ops import mixing_tensor
 from utils.darknet.patterns import patterns, share
 from utils.darknet.responses import is_silent_at_zero, response
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
 from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, fill
-from utils.pruning.surgery import cut
+from utils.pruning.surgery import cut, mixing_tensor
 
 FAINTEST = 1e-3  # of the 1 that carriers send by design: less would need weights too large to train or to quantise
 OVER = 1.5  # times the beta from which on a neuron fires at every step: on a threshold rounding would decide

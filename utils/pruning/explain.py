@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from utils.darknet.channel_groups import ChannelGroup, ChannelGroups, groups
+from utils.darknet.channel_groups import ChannelGroups
 from utils.darknet.spec import ModelSpec
 
 HEADING = ("layers", "cfg lines", "channels", "state", "reason")
@@ -51,3 +53,37 @@ def _message(fact: str, places: list[str]) -> str:
         return f"{fact} (cfg line {places[0]})"
     more = f" and {len(places) - 2} more" if len(places) > 2 else ""
     return f"{fact} (lines {', '.join(places[:2])}{more})"
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Wires with the same story: the layers they run through as outputs of voters, and why they stay or are tied."""
+
+    layers: tuple[int, ...]
+    wires: int
+    locked: bool
+    tied: bool
+    reasons: tuple[str, ...]
+
+
+def groups(wires: ChannelGroups) -> list[ChannelGroup]:
+    """The wires as few lines: all that share their layers and reasons are one group, in order of first layer."""
+    stories: list[list[tuple[int, int]]] = [[] for _ in range(wires.count)]  # of each wire: (0, layer) or (1, reason)
+    for i in wires.voters:
+        for w in set(wires.outputs[i].tolist()):
+            stories[w].append((0, i))
+    for k, reason in enumerate(wires.reasons):
+        for w in reason.wires.tolist():
+            stories[w].append((1, k))
+    counts = Counter((tuple(story), bool(wires.locked[w]), bool(wires.tied[w])) for w, story in enumerate(stories))
+    found = [
+        ChannelGroup(
+            layers=tuple(i for kind, i in story if kind == 0),
+            wires=n,
+            locked=locked,
+            tied=tied,
+            reasons=tuple(wires.reasons[k].text for kind, k in story if kind == 1),
+        )
+        for (story, locked, tied), n in counts.items()
+    ]
+    return sorted(found, key=lambda g: (g.layers or (-1,), g.reasons))

@@ -10,9 +10,8 @@ import torch
 from utils.darknet import spec as s
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
-from utils.darknet.ops import rule
 from utils.darknet.shapes import channels
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 from utils.pruning.blocks import Block, shorten, some_blocks
 from utils.pruning.choices import By

@@ -14,10 +14,11 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import sliced
 from utils.darknet.network import Network, State
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.responses import is_silent_at_zero, response
 from utils.darknet.shapes import channels
 from utils.darknet.shortcuts import alike_channels
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.pruning.absorb import shifted, through_kernel
 from utils.pruning.blocks import blocks, shorten

@@ -7,7 +7,7 @@ layers in series weaken it, layers in parallel are left to the strategy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups
 from utils.darknet.network import Network
-from utils.darknet.ops import rule
+from utils.darknet.walk import rule
 
 Scores = dict[int, Tensor]
 Score = Callable[[Network], Scores]
@@ -101,3 +101,13 @@ def _spread(part: Tensor, route: s.Route) -> Tensor:
     whole = part.new_zeros(route.groups, len(part))
     whole[route.group_id] = part
     return whole.flatten()
+
+
+def all_gammas(network: Network) -> Tensor:
+    """Gammas of every channel that has one, in one row."""
+    return torch.cat([values.flatten() for values in gammas(network).values()])
+
+
+def widths(network: Network, numbers: Sequence[int] | None = None) -> dict[int, int]:
+    """Layer -> its channels, where they have gammas; ``numbers``: of its layers in the network before a cut."""
+    return {numbers[i] if numbers else i: len(values) for i, values in gammas(network).items()}

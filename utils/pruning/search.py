@@ -96,10 +96,8 @@ def search(
         InputError: an argument is out of range, or the budget cannot be met; with the MACs that can be.
     """
     _validate(candidates, remain, delta)
-    wires = trace(net.spec)
-    scores = strengths(net.spec, wires, score(net))
-    layers = list(offered(wires, tie, scope))
-    full = macs(net.spec)
+    wires, full = trace(net.spec), macs(net.spec)
+    scores, layers = strengths(net.spec, wires, score(net)), list(offered(wires, tie, scope))
 
     def planned(rates: dict[int, float]) -> Planned:
         plan = decide_layerwise(wires, scores, rates, tie=tie, floor=floor, multiple=multiple, scope=scope)
@@ -107,10 +105,7 @@ def search(
 
     least = planned(dict.fromkeys(layers, 1.0))[1] / full
     if least > remain + delta:
-        raise InputError(
-            f"no network of {remain:.0%} ± {delta:.1%} of the MACs can be cut: with the floor of every layer "
-            f"{least:.1%} are left; keep more (a smaller --percent), lower the floor, or offer more layers (--scope)"
-        )
+        raise InputError(_out_of_reach(remain, delta, least))
     draws = _Draws(layers, seed)
     best, trace_, won = -1, [], None
     for number in tqdm(range(candidates), desc="candidates", leave=False):
@@ -121,6 +116,13 @@ def search(
             best, won = number, plan
     assert won is not None
     return SearchResult(lined(won, net.spec), best, tuple(trace_))
+
+
+def _out_of_reach(remain: float, delta: float, least: float) -> str:
+    return (
+        f"no network of {remain:.0%} ± {delta:.1%} of the MACs can be cut: with the floor of every layer "
+        f"{least:.1%} are left; keep more (a smaller --percent), lower the floor, or offer more layers (--scope)"
+    )
 
 
 class _Draws:

@@ -12,7 +12,7 @@ from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.held import Held
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
-from utils.darknet.ops import facts, mixing_tensor
+from utils.darknet.ops import facts
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan
@@ -115,3 +115,11 @@ def _zero(layer: s.Layer, tensor: Tensor, axis: int, gone: Tensor) -> Tensor:
     if not gone.any():
         return tensor
     return as_stored(layer, out_first(layer, tensor).index_fill(axis, gone.nonzero().flatten().to(tensor.device), 0.0))
+
+
+def mixing_tensor(layer: s.Layer) -> str:
+    """The key of the tensor by which a layer mixes channels, "" where there is none.
+
+    A grouped convolution is not among them: what is cut of it goes by whole groups.
+    """
+    return next((held.key for held in facts(layer).tensors(layer, 1) if held.into is not None), "")

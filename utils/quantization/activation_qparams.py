@@ -9,9 +9,9 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import UnionFind
-from utils.darknet.ops import activation_of, facts, rule
+from utils.darknet.ops import activation_of, facts
 from utils.darknet.shapes import strides
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.quantization.scheme import Scheme
 from utils.quantization.validate import readouts
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelSets, handed_on, sliced
 from utils.darknet.network import Network
-from utils.darknet.ops import activation_of, rule
-from utils.darknet.walk import run
+from utils.darknet.ops import activation_of
+from utils.darknet.walk import rule, run
 from utils.quantization.activation_qparams import Edges, level_bounds
 from utils.quantization.histogram import Histogram
 from utils.quantization.ranges import channel_steps

@@ -15,9 +15,9 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.fold import fold_bn
 from utils.darknet.forward import without_tensors
 from utils.darknet.network import Network, State
-from utils.darknet.ops import activation_of, facts, rule
+from utils.darknet.ops import activation_of, facts
 from utils.darknet.shapes import channels
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 from utils.quantization.activation_qparams import (
     IMAGE_SCALE,

@@ -14,9 +14,9 @@ from utils.darknet.activations import ACTIVATIONS
 from utils.darknet.forward import without_tensors
 from utils.darknet.modules import convolve
 from utils.darknet.network import Network
-from utils.darknet.ops import activation_of, rule
+from utils.darknet.ops import activation_of
 from utils.darknet.shortcuts import source_shares
-from utils.darknet.walk import walk
+from utils.darknet.walk import rule, walk
 
 BINS = 512
 MERGED_BINS = 4096

@@ -12,8 +12,9 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.activations import SLOPES
 from utils.darknet.network import Network
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.apot import MOST, stored_bits

@@ -73,6 +73,12 @@ class Scheme:
         if not 0.25 <= self.range_scale <= 4:
             raise InputError(f"--range-scale: {self.range_scale} is not in 0.25..4; at 2 levels are half as many")
 
+    @property
+    def bits(self) -> str:
+        """``8-bit weights, 4-bit activations``, with what departs from it."""
+        own = f", {len(self.layer_bits)} layers with bits of their own" if self.layer_bits else ""
+        return f"{self.w_bit}-bit weights, {self.a_bit}-bit activations{own}"
+
     def own_bits(self, i: int) -> tuple[int, int] | None:
         """(weight, activation) bits of a layer that departs from the rest."""
         return next(((w, a) for layer, w, a in self.layer_bits if layer == i), None)

@@ -7,9 +7,9 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.neuron_spec import NEURONS
-from utils.darknet.ops import rule
 from utils.darknet.read_outs import written_out
 from utils.darknet.shapes import channels, strides
+from utils.darknet.walk import rule
 from utils.errors import InputError
 
 BENT = ("linear", "relu", "relu6", "leaky", "leaky_pow2")  # what a gain on each side of 0, and clipping, can do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from utils.errors import InputError
@@ -60,3 +60,13 @@ def newest(scripts: str, *, sparse: bool = False, output: Callable[[Record | Non
         )
     log.info("--weights %s, the newest (%s)", path, record.folder)
     return path
+
+
+def scores_of(record: Record) -> tuple[float | None, float | None]:
+    """The score of the network that a run left, and of its best epoch where that is better; None where none is told."""
+    name = record.task.headline if record.task else ""
+    rows = [*(row for row in record.metrics.values() if isinstance(row, Mapping)), record.metrics]
+    score = next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
+    if score is None or output_of(record, "best*.pt") is None:
+        return score, score
+    return score, max(score, record.metrics.get("best", {}).get(name) or score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from utils.data import transforms
-from utils.data.dataset import Cache, ImageFiles, SampleRequest, Unreadable
+from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import Jitter, Letterbox, Resize
+from utils.data.transforms import Jitter, Letterbox
 from utils.errors import InputError
 from utils.segmentation.open_data import IGNORED, mask_path, read_mask
 
@@ -56,13 +57,9 @@ class MaskDataset(ImageFiles):
         *,
         augment: bool | Jitter = False,
         cache: Cache = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> None:
-        super().__init__(images, size, seed=seed, channels=channels, grey=grey, how=how, unreadable=unreadable)
+        super().__init__(images, size, **reading)
         self.masks = [mask_path(image, manifest) for image in self.images]
         pairs = zip(self.images, self.masks, strict=True)
         lacking = next((mask for image, mask in pairs if mask == image or not mask.is_file()), None)

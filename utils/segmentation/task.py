@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, Segment
-from utils.data.dataset import Cache, Unreadable, check_still
+from utils.data.dataset import Cache, Reading, check_still
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest, read_list
-from utils.data.transforms import Jitter, Letterbox, Resize, as_inputs
+from utils.data.transforms import Jitter, Letterbox, as_inputs
 from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
 from utils.reporting.facts import Column, TaskChart
@@ -102,27 +102,12 @@ class SegmentationTask(OneOutputTask):
         *,
         augment: bool | Jitter = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
         frames: FrameRule | None = None,
-        unreadable: Unreadable = "stop",
+        **reading: Unpack[Reading],
     ) -> MaskDataset:
         """The images of a list or folder with their masks."""
         check_still(images, frames)
-        return MaskDataset(
-            images,
-            manifest,
-            size,
-            augment=augment,
-            cache=cast(Cache, cache),
-            seed=seed,
-            channels=channels,
-            grey=grey,
-            how=how,
-            unreadable=unreadable,
-        )
+        return MaskDataset(images, manifest, size, augment=augment, cache=cast(Cache, cache), **reading)
 
     def augmentation(
         self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from utils.darknet.heads import only_output
 from utils.darknet.spec import ModelSpec, SequenceOutput
-from utils.data.dataset import Unreadable
+from utils.data.dataset import Reading
 from utils.data.event_frames import FrameRule
 from utils.data.manifest import Manifest
-from utils.data.transforms import Letterbox, Resize
+from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.one_output import OneOutputTask
 from utils.reporting.confusion import plot_confusion
@@ -107,17 +107,21 @@ class SequenceTask(OneOutputTask):
         *,
         augment: Any = False,
         cache: str = "auto",
-        seed: int = 0,
-        channels: int = 3,
-        grey: bool = False,
-        how: Resize = "letterbox",
-        unreadable: Unreadable = "stop",
         frames: FrameRule | None = None,
+        **reading: Unpack[Reading],
     ) -> SequenceDataset:
         """The sequences of a split; those of the adding task that are trained on are others each epoch."""
         order = self.output.order
         steps = frames.steps if frames else 0
-        return make_dataset(manifest, images, order, steps=steps, channels=channels, seed=seed, unreadable=unreadable)
+        return make_dataset(
+            manifest,
+            images,
+            order,
+            steps=steps,
+            channels=reading.get("channels", 3),
+            seed=reading.get("seed", 0),
+            unreadable=reading.get("unreadable", "stop"),
+        )
 
     def augmentation(
         self, manifest: Manifest, mosaic: float | None, *, mixup: float = 0.0, cutmix: float = 0.0

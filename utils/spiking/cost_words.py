@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from utils.quantization.integer import IntegerNetwork
 from utils.spiking.synops import LayerCost, SpikeCost
 
 
@@ -71,3 +74,23 @@ def cost_numbers(cost: SpikeCost) -> dict[str, float]:
         "energy_ann_int8_pj": cost.energy.ann_int8,
         "energy_spiking_fp32_pj": cost.energy.spiking_fp32,
     }
+
+
+def layer_rows(integer: IntegerNetwork, cost: SpikeCost | None) -> list[dict[str, Any]]:
+    """A row a layer that computes: bits of weights and activations; neurons, spikes and accumulates of a frame."""
+    rows = []
+    for i, op in integer.ops.items():
+        grid, spent = integer.grids.get(i), cost.layers.get(i) if cost else None
+        fires = grid is not None and spent is not None
+        rows.append(
+            {
+                "layer": i,
+                "kind": type(integer.spec.layers[i]).__name__.lower(),
+                "w_bit": getattr(op, "w_bit", None),
+                "a_bit": (grid.qmax - grid.qmin).bit_length() if grid else None,
+                "neurons": spent.neurons if fires and spent else None,
+                "spikes": spent.spikes if fires and spent else None,
+                "sops": spent.sops if spent else None,
+            }
+        )
+    return rows

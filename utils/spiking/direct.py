@@ -12,7 +12,8 @@ from torch import Tensor
 from utils.darknet.ops import facts
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
-from utils.spiking.synops import MEMBRANE_BYTES, LayerCost, SpikeCost, cost_of
+from utils.spiking.spike_schedule import MEMBRANE_BYTES
+from utils.spiking.synops import LayerCost, SpikeCost, cost_of
 from utils.temporal.execution import FRAMES, Clock
 from utils.temporal.spikes import spike_counts, spike_units
 

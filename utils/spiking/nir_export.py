@@ -20,36 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.walk import run
-from utils.errors import InputError
+from utils.darknet.walk import rule, run
 from utils.files import writing
-from utils.quantization.integer import IntegerNetwork, IntShortcut, Requantiser
+from utils.quantization.integer import IntShortcut, Requantiser
 from utils.quantization.validate import readouts
+from utils.spiking.nir_check import check_nir, nir_package
 from utils.spiking.spike_schedule import SpikingNetwork
-from utils.spiking.synops import pixel_channels
 
 Array = NDArray[np.float64]
 IMAGE, START = "image", "start"
-NO_PACKAGE = "nir: the package is missing; pip install -r requirements-export.txt"
-
-EXACT_WORDS = """# {name}
-
-`{name}.nir`: the network in layerwise mode, exact, in nodes of NIR whose meaning is not disputed: Conv2d, I (an
-integrator), Threshold, Scale, Delay. NIR's IF is not in it, since importers differ in its reset. {describe}
-
-- Inputs: `image` [C,H,W] = {image}, the pixels' levels 0..255 as they are at step 0 and nothing after; `start`
-  [1,H,W], ones at step 0 and nothing after. A step is one unit of `Delay`.
-- Outputs: a membrane for each read-out, {outputs}. After {steps} steps it holds the accumulator of
-  the integer network; times `metadata["scale_<layer>"]` (one a channel) it is the head's value.
-- `fire_<layer>` nodes fire the spikes of a layer, in its own window of {window} steps; its signed spikes add up to the
-  integer level.
-
-    import nir
-    graph = nir.read("{name}.nir")
-    print(graph.metadata["steps"], [name for name in graph.nodes if name.startswith("output_")])
-"""
 
 
 @dataclass(frozen=True)
@@ -89,18 +69,6 @@ def write_nir(path: str | Path, network: SpikingNetwork, height: int, width: int
     with writing(Path(path)) as temporary:
         nir.write(str(temporary), graph)
     return Path(path)
-
-
-def exact_readme(name: str, network: SpikingNetwork, height: int, width: int) -> str:
-    """README.md beside the file."""
-    return EXACT_WORDS.format(
-        name=name,
-        describe=network.describe(),
-        image=[channels(network.spec)[-1], height, width],
-        outputs=", ".join(f"`output_{i}`" for i in sorted(set(readouts(network.spec)))),
-        steps=network.latency,
-        window=network.window,
-    )
 
 
 def to_nir(network: SpikingNetwork, height: int, width: int) -> Any:
@@ -259,14 +227,6 @@ NODES: dict[type[s.Layer], Callable[[_Builder, int, Any, list[Parts]], Parts]] =
     s.Fitted: lambda builder, i, layer, given: _first(given[0], layer.filters),
     s.Output: lambda builder, i, layer, given: (),
 }
-MISSING: dict[type[s.Layer], Callable[[Any, bool], str]] = {  # (layer, whether pixels reach it) -> what is in the way
-    s.Upsample: lambda layer, lit: f"NIR has no {_enlarging(layer)}",
-    s.MaxPool: lambda layer, lit: "pools pixels, which are no spikes; put a convolution before it" if lit else "",
-    s.Fitted: lambda layer, lit: "" if layer.stride == layer.spread == 1 else f"NIR has no {FITTING}",
-    s.Reorg3d: lambda layer, lit: "NIR has no space to depth; use a network without [reorg3d]",
-    s.Reorg: lambda layer, lit: "NIR has no reorg; use a network without passthrough",
-    s.Layer: lambda layer, lit: "",
-}
 
 
 def _first(source: Parts, channels: int) -> Parts:
@@ -277,15 +237,6 @@ def _first(source: Parts, channels: int) -> Parts:
         if more:
             taken.append(Part(part.node, more, part.width))
     return tuple(taken)
-
-
-FITTING = "sum of maps of other sizes; use a network whose [shortcut]s add maps of one size"
-
-
-def _enlarging(layer: s.Upsample) -> str:
-    if layer.zeros:
-        return "transposed convolution; use a network without, such as yolov2-tiny"
-    return "upsampling; use a network of one scale, such as yolov2-tiny"
 
 
 def slice_parts(source: Parts, layer: s.Route) -> Parts:
@@ -310,37 +261,3 @@ def part_weights(weight: Array, layer: s.Conv, part: Part, at: int) -> Array:
         rows = slice(group * into, (group + 1) * into)
         out[rows, channel] += weight[rows, k]
     return out
-
-
-def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
-    """Refuse by name what NIR has no node for.
-
-    Raises:
-        InputError: names the layer, its cfg line and what is in the way.
-    """
-    size, pixels = sizes(integer.spec, height, width), pixel_channels(integer)
-    for i, layer in enumerate(integer.spec.layers):
-        place = integer.place(i)
-        missing = rule(MISSING, layer, "node in NIR")(layer, bool(pixels[layer.sources[0]].any()))
-        if missing:
-            raise InputError(f"{place}: {missing}")
-        if i in integer.grids and integer.grids[i].qmin < 0:
-            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; train.py --act relu, then quantise")
-        if i in integer.ops and any(
-            -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)
-        ):
-            raise InputError(f"{place}: its map of {size[i][0]}x{size[i][1]} is no whole part of the image's")
-
-
-def nir_package() -> Any:
-    """The package ``nir``, or one line that says how to get it."""
-    """The package nir, which is no requirement.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import nir
-    except ImportError as error:
-        raise InputError(NO_PACKAGE) from error
-    return nir

@@ -17,23 +17,13 @@ from typing import Any
 import numpy as np
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.files import writing
 from utils.quantization.integer import IntShortcut
 from utils.quantization.validate import readouts
-from utils.spiking.nir_export import (
-    IMAGE,
-    Array,
-    NirGraph,
-    Part,
-    Parts,
-    check_nir,
-    nir_package,
-    part_weights,
-    slice_parts,
-)
+from utils.spiking.nir_check import check_nir, nir_package
+from utils.spiking.nir_export import IMAGE, Array, NirGraph, Part, Parts, part_weights, slice_parts
 from utils.spiking.spike_schedule import SpikingNetwork
 
 OUTPUT = "output"

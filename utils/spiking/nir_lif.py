@@ -20,12 +20,13 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.fold import fold_bn
 from utils.darknet.network import Network
-from utils.darknet.ops import facts, rule
+from utils.darknet.ops import facts
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.walk import run
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 from utils.files import writing
-from utils.spiking.nir_export import IMAGE, Array, NirGraph, Part, Parts, nir_package, part_weights, slice_parts
+from utils.spiking.nir_check import nir_package
+from utils.spiking.nir_export import IMAGE, Array, NirGraph, Part, Parts, part_weights, slice_parts
 from utils.spiking.nir_if import OUTPUT
 
 DT = 1e-4  # s; snnTorch's, which has no other

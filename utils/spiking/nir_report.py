@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.darknet.shapes import channels
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.nir_export import nir_package
+from utils.quantization.validate import readouts
+from utils.spiking.nir_check import nir_package
 from utils.spiking.nir_simulator import LIF_SEMANTICS, SEMANTICS, NirSimulator
 from utils.spiking.spike_schedule import SpikingNetwork
 
@@ -237,3 +239,33 @@ def nir_readme(
     files, table = ", ".join(f"`{path.name}`" for path in paths), _markdown(rows(found, heading))
     said = " ".join(f"{note[0].upper()}{note[1:]}." for note in notes if note)
     return README.format(name=stem(paths), files=files, steps=steps, images=images, table=table, notes=said)
+
+
+EXACT_WORDS = """# {name}
+
+`{name}.nir`: the network in layerwise mode, exact, in nodes of NIR whose meaning is not disputed: Conv2d, I (an
+integrator), Threshold, Scale, Delay. NIR's IF is not in it, since importers differ in its reset. {describe}
+
+- Inputs: `image` [C,H,W] = {image}, the pixels' levels 0..255 as they are at step 0 and nothing after; `start`
+  [1,H,W], ones at step 0 and nothing after. A step is one unit of `Delay`.
+- Outputs: a membrane for each read-out, {outputs}. After {steps} steps it holds the accumulator of
+  the integer network; times `metadata["scale_<layer>"]` (one a channel) it is the head's value.
+- `fire_<layer>` nodes fire the spikes of a layer, in its own window of {window} steps; its signed spikes add up to the
+  integer level.
+
+    import nir
+    graph = nir.read("{name}.nir")
+    print(graph.metadata["steps"], [name for name in graph.nodes if name.startswith("output_")])
+"""
+
+
+def exact_readme(name: str, network: SpikingNetwork, height: int, width: int) -> str:
+    """README.md beside the file."""
+    return EXACT_WORDS.format(
+        name=name,
+        describe=network.describe(),
+        image=[channels(network.spec)[-1], height, width],
+        outputs=", ".join(f"`output_{i}`" for i in sorted(set(readouts(network.spec)))),
+        steps=network.latency,
+        window=network.window,
+    )

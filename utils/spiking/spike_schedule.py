@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from utils.darknet.read_outs import written_out
+from utils.darknet.shapes import channels, sizes
 from utils.darknet.spec import Activated, AvgPool, ModelSpec, ScaleChannels, SqueezeExcite
 from utils.errors import InputError
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
@@ -122,3 +125,25 @@ def check_spiking_spec(spec: ModelSpec) -> None:
 def spiking_layers(integer: IntegerNetwork) -> tuple[int, ...]:
     """The layers that have neurons: every operation but the read-outs."""
     return tuple(i for i, op in integer.ops.items() if not (isinstance(op, IntConv) and op.requantiser is None))
+
+
+MEMBRANE_BYTES = 4
+
+
+def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
+    """Membranes of all neurons and read-outs, and counts held for a reader that fires more than one window later."""
+    spec, grids, width = network.spec, network.integer.grids, channels(network.spec)
+    size = sizes(spec, *counts[-1].shape[2:])
+    values = {i: width[i] * size[i][0] * size[i][1] for i in size}
+    membranes = sum(values[i] for i in network.integer.ops)
+    waiting = set()
+    for layer in spec.layers:
+        sources = [j for j in layer.sources if j in network.start]
+        latest = max((network.start[j] for j in sources), default=0)
+        waiting |= {j for j in sources if network.start[j] < latest}
+    held = sum(values[j] * _count_bits(grids[j].qmin, grids[j].qmax) for j in waiting)
+    return membranes * MEMBRANE_BYTES + (held + 7) // 8
+
+
+def _count_bits(qmin: int, qmax: int) -> int:
+    return max(qmax.bit_length(), (-qmin - 1).bit_length() + 1 if qmin else 0)

@@ -21,8 +21,8 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
-from utils.darknet.ops import rule
 from utils.darknet.shapes import channels
+from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.files import write_text
 

@@ -12,16 +12,14 @@ from torch.nn.grad import conv2d_input
 from utils.darknet import spec as s
 from utils.darknet.forward import move, move_channels
 from utils.darknet.ops import facts
-from utils.darknet.shapes import channels, sizes
+from utils.darknet.shapes import channels
 from utils.darknet.walk import run
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.packing import packed_size
 from utils.quantization.validate import readouts
 from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
 from utils.spiking.layerwise import LayerwiseExecutor
-from utils.spiking.spike_schedule import SpikingNetwork
-
-MEMBRANE_BYTES = 4
+from utils.spiking.spike_schedule import _state_bytes
 
 
 @dataclass(frozen=True)
@@ -290,22 +288,3 @@ class _Tally:
         if i in self.fans:
             return 0
         return self.shapes[i].numel() * (len(self.spec.layers[i].sources) - 1)
-
-
-def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
-    """Membranes of all neurons and read-outs, and counts held for a reader that fires more than one window later."""
-    spec, grids, width = network.spec, network.integer.grids, channels(network.spec)
-    size = sizes(spec, *counts[-1].shape[2:])
-    values = {i: width[i] * size[i][0] * size[i][1] for i in size}
-    membranes = sum(values[i] for i in network.integer.ops)
-    waiting = set()
-    for layer in spec.layers:
-        sources = [j for j in layer.sources if j in network.start]
-        latest = max((network.start[j] for j in sources), default=0)
-        waiting |= {j for j in sources if network.start[j] < latest}
-    held = sum(values[j] * _count_bits(grids[j].qmin, grids[j].qmax) for j in waiting)
-    return membranes * MEMBRANE_BYTES + (held + 7) // 8
-
-
-def _count_bits(qmin: int, qmax: int) -> int:
-    return max(qmax.bit_length(), (-qmin - 1).bit_length() + 1 if qmin else 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
-from utils.darknet.ops import rule
+from utils.darknet.walk import rule
 from utils.temporal.execution import FRAMES, Memories
 from utils.temporal.spike_record import SpikeRecord
 

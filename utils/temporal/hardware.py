@@ -23,8 +23,8 @@ from utils.darknet import spec as s
 from utils.darknet.fold import BN_EPS
 from utils.darknet.modules import convolve
 from utils.darknet.neuron_spec import NeuronSpec
-from utils.darknet.ops import facts, rule
-from utils.darknet.walk import run
+from utils.darknet.ops import facts
+from utils.darknet.walk import rule, run
 from utils.errors import InputError
 
 INT8 = "int8"

@@ -19,7 +19,7 @@ from utils.darknet import spec as s
 from utils.darknet.firing import after_reset
 from utils.darknet.fold import BN_EPS
 from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
-from utils.darknet.ops import rule
+from utils.darknet.walk import rule
 from utils.temporal.fused_recurrence import LifSteps, LtcSteps
 from utils.temporal.neurons import Memory, StatefulNeuron
 from utils.temporal.surrogates import SURROGATE, Spike

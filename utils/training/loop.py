@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,3 +101,11 @@ def _timed(loader: Iterable[Any], result: EpochResult, title: str) -> Iterator[A
             bar.update()
             mean = result.losses.get("total", 0.0) / max(1, result.images)
             bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
+
+
+def is_stale(rows: Sequence[Mapping[str, Any]], name: str, patience: int | None) -> bool:
+    """Whether the last of these epochs was measured, and the best value of ``name`` is ``patience`` epochs old."""
+    if patience is None or not rows or rows[-1][name] is None:
+        return False
+    best = max((row[name], row["epoch"]) for row in rows if row[name] is not None)
+    return bool(rows[-1]["epoch"] - best[1] >= patience)

@@ -161,9 +161,8 @@ class Emitter:
     ) -> None:  # fmt: skip
         """Weights times windows, in the cheaper order: tiles outside, or blocks of outputs outside."""
         for numbers, blocks in _jobs(source, out, weight, groups):
-            read = [source.blocks[b] for b in numbers]
+            read, count = [source.blocks[b] for b in numbers], len(numbers)
             fields = fields | {"signed": self.signs(i, read)}
-            count = len(read)
             waits = fields.get("raw") and not self.engine.spiking
             least = -(-LEAST_RAW // int(np.prod(window.kernel))) if waits else 1
             parts = []

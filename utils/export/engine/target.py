@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
+from utils.export.choices import SPIKES
+from utils.export.targets import TARGETS
 
 PARTS = Path(__file__).with_name("targets")
 SIZES = ("lanes", "input_words", "weight_rows")  # what a file may say; the widths follow from the network
@@ -144,3 +146,20 @@ def _fault(key: str, value: Any) -> str:
     if key == "clock_mhz":
         return "" if type(value) in (int, float) and 0 < value <= 1000 else "use MHz from above 0 to 1000"
     return "" if type(value) is int and value > 0 else "use a whole number from 1 up"
+
+
+def part_of(target: str, engine: str) -> FpgaPart | None:
+    """The part that an ``--engine`` is for, where ``--target`` names one.
+
+    Raises:
+        InputError: there is no engine for it, or its file says what no part has.
+    """
+    if not target or target in TARGETS:
+        return None
+    if not engine:
+        raise InputError(f"--target {target}: sizes of an engine; add --engine integer")
+    part = read_part(target, spiking=engine == SPIKES)
+    if engine == SPIKES and not part.sizes:
+        sizes = "a part is chosen an array for (--engine integer); give an engine of spikes its sizes in a FILE.json"
+        raise InputError(f"--target {target}: {sizes}")
+    return part

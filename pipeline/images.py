@@ -1,0 +1,174 @@
+"""The images of a set as a network takes them: to train on, to validate on, to calibrate on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.config.as_trained import how_of
+from utils.config.run import RunConfig
+from utils.config.train import TrainConfig
+from utils.darknet.memory import check_memory
+from utils.darknet.network import Network
+from utils.darknet.shapes import granularity, image_size, sizes
+from utils.darknet.spec import ModelSpec
+from utils.darknet.training_words import batch_size
+from utils.data.batch_sizes import several_sizes
+from utils.data.dataset import Unreadable
+from utils.data.event_frames import FrameRule
+from utils.data.loader import Loader, make_loader
+from utils.data.manifest import Manifest
+from utils.data.plain_images import BareFolder, BareImages
+from utils.errors import InputError
+from utils.task import Task
+from utils.training.build_optimizer import STEPS
+from utils.training.device import Precision, select_device
+from utils.training.distributed import Group
+
+log = logging.getLogger(__name__)
+
+CALIBRATION, BATCH = 128, 16  # training images that ranges start from
+
+
+def dataset_of(
+    config: RunConfig,
+    task: Task,
+    manifest: Manifest,
+    spec: ModelSpec,
+    size: tuple[int, int],
+    *,
+    images: Path | None = None,
+    cache: str | None = None,
+    augment: Any = False,
+    unreadable: Unreadable | None = None,
+) -> Any:
+    """The images of a list (by default those to train on) as this network takes them.
+
+    What cannot be read is skipped alike in every script: dropped from a list that is measured on, replaced by another
+    image in one to train on; a loader tells each, and more than 1 % of them are an error.
+    """
+    if isinstance(manifest, BareFolder):
+        return BareImages(
+            images or manifest.train,
+            size,
+            seed=config.seed,
+            channels=spec.channels,
+            grey=config.gray_scale,
+            how=how_of(config),
+            unreadable=unreadable or ("drop" if images else "replace"),
+        )
+    return task.dataset(
+        manifest,
+        images or manifest.train,
+        size,
+        cache=cache or config.cache,
+        seed=config.seed,
+        channels=spec.channels,
+        grey=config.gray_scale,
+        how=how_of(config),
+        augment=augment,
+        unreadable=unreadable or ("drop" if images else "replace"),
+        frames=frame_rule(spec),
+    )
+
+
+def frame_rule(spec: ModelSpec) -> FrameRule | None:
+    """How a network is shown recordings; None where it takes images."""
+    return FrameRule.of(dict(spec.net), spec.timesteps) if spec.input_frames else None
+
+
+def check_room(
+    config: RunConfig, spec: ModelSpec, task: Task, manifest: Manifest, processes: int = 1, device: str = ""
+) -> None:
+    """Refuse a training run that does not fit the memory.
+
+    Raises:
+        InputError: so it is, the images' size is none for this network, or its batch norm would see one value.
+    """
+    images, size = len(task.listed(manifest.train)), image_size(config.size_asked, spec)
+    batch = training_batch(config.batch_size, spec, images)
+    share = -(-min(batch, images) // processes)
+    check_memory(spec, size, share, select_device(config.device or device), training=True)
+    alone = next((i for i in _normed(spec) if sizes(spec, *size)[i] == (1, 1)), None)
+    if alone is not None and 1 in (share, images % batch):
+        raise InputError(
+            f"layer {alone} (cfg line {spec.layers[alone].line}): batch norm would see one value, since its map has "
+            f"1x1 px and {images} images in batches of {batch} leave one alone; use another --batch-size"
+        )
+
+
+def _normed(spec: ModelSpec) -> list[int]:
+    """Layers whose batch norm sees a value a map's px and image of a batch."""
+    return [i for i, layer in enumerate(spec.layers) if getattr(layer, "bn", False) or getattr(layer, "step_norm", 0)]
+
+
+def training_batch(given: int | None, spec: ModelSpec, images: int) -> int:
+    """Images at once in training: as given, or the network's; fewer where a small set would be over in two steps."""
+    return given or min(batch_size(spec), max(1, images // STEPS))
+
+
+def facts_of(task: Task, manifest: Manifest) -> dict[str, Any]:
+    """How many images each list has, and a digest of their names; a checkpoint keeps it."""
+    found = {}
+    for split, place in (("training", manifest.train), ("validation", manifest.valid)):
+        names = [image.name for image in task.listed(place)]
+        found[split] = {"images": len(names), "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    return found
+
+
+@dataclass(kw_only=True)
+class Setting:
+    """What a training works with, whatever it learns: its flags, the task, data, images' size, device, processes."""
+
+    config: TrainConfig
+    task: Task
+    manifest: Manifest
+    size: tuple[int, int]
+    precision: Precision
+    group: Group
+
+    def dataset(self, spec: ModelSpec, **how: Any) -> Any:
+        """The images of a list as a network of this structure takes them, as ``dataset_of``."""
+        return dataset_of(self.config, self.task, self.manifest, spec, self.size, **how)
+
+    def calibration(self, network: Network) -> list[Tensor]:
+        """The first training images of a seeded order as inference sees them, batches [N,C,H,W] in 0..1."""
+        dataset = self.dataset(network.spec, cache="off")
+        loader = make_loader(dataset, min(BATCH, len(dataset)), workers=0, shuffle=True, seed=self.config.seed)
+        batches = islice(loader, CALIBRATION // BATCH)
+        return [self.task.inputs(batch, torch.device("cpu")) for batch in batches]
+
+
+def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]]:
+    """Training and validation batches; ``--batch-size`` is that of all processes together.
+
+    Raises:
+        InputError: there are more processes than images in a batch.
+    """
+    config, group = setting.config, setting.group
+    share, step = (group.rank, group.size), granularity(spec)
+    augment = setting.task.augmentation(setting.manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
+    seen = setting.dataset(spec, augment=augment)
+    batch = training_batch(config.batch_size, spec, len(seen))
+    if batch < group.size:
+        raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
+    train = make_loader(
+        seen,
+        batch,
+        share=share,
+        workers=config.workers,
+        shuffle=True,
+        seed=config.seed,
+        rect=step if config.rect else 0,
+        sizes=several_sizes(config.sides, setting.size, step) if config.multi_scale else [],
+    )
+    looked_at = setting.dataset(spec, images=setting.manifest.valid)
+    valid = make_loader(looked_at, batch, workers=config.workers, share=share)
+    return train, valid

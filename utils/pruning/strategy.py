@@ -1,0 +1,40 @@
+"""What a prune script cuts by: its rules, and its share of a cut that is made in steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.pruning.plan import ShortcutRule
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What becomes of a shortcut's wires (None: no channel goes), the least kept, the rounding, how many blocks go."""
+
+    script: str
+    tie: ShortcutRule | None
+    floor: float = 0.0
+    multiple: int = 1
+    blocks: int = 0
+
+
+@dataclass(frozen=True)
+class CutStep:
+    """One of the ``total`` cuts of ``--iterative``, counted from 1, which together cut what the flags ask for."""
+
+    number: int = 1
+    total: int = 1
+
+    def percent(self, whole: float) -> float:
+        """What each cut takes of what the last one left."""
+        return 1 - (1 - whole) ** (1 / self.total)
+
+    def budget(self, asked: float | None, first: int) -> float | None:
+        """What this cut has to leave of ``first``, the count before all of them; ``asked`` up to 1 is a share."""
+        if asked is None or self.total == 1:
+            return asked
+        return first * (asked if asked <= 1 else asked / first) ** (self.number / self.total)
+
+    def blocks(self, whole: int) -> int:
+        """How many residual blocks this cut takes."""
+        return whole * self.number // self.total - whole * (self.number - 1) // self.total
