@@ -6,7 +6,7 @@
 
 Without --check every cfg below the folders is read; those refused stand in groups of one reason. With it a network of
 random weights (an eighth of the channels, the smallest image) goes through every room; a cell says ok, what OpenCV's
-heads differ by, or the reason of a refusal, whose lines follow the table.
+heads differ by, "refused", whose reasons follow the table, or "wrong", which is a mistake of ours.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logi
 LEAST = 64  # px of a side; OpenCV's depthwise convolutions are wrong by 1e-3 on maps one px high
 SAME = 1e-3  # of the largest value of a head
 PERCENT = 0.5
+WRONG = "wrong"
 NET = re.compile(r"^\s*\[net(work)?\]", re.MULTILINE)
+
+
+class WrongError(Exception):
+    """A check that does not hold: no refusal, but a mistake of ours."""
 
 
 def read_all(folders: list[Path]) -> dict[Path, s.ModelSpec | str]:
@@ -77,7 +82,7 @@ def reason(message: str) -> str:
 def written(net: Network) -> str:
     """Whether reading what is written gives the same layers."""
     if parse_cfg(write_cfg(net.spec)) != net.spec:
-        raise InputError("what was written is read as something else; please report this cfg")
+        raise WrongError("what was written is read as something else; please report this cfg")
     return "ok"
 
 
@@ -99,7 +104,7 @@ def beside_opencv(net: Network) -> str:
         ours = build(net)(x)
     apart = max(float((a - torch.from_numpy(b)).abs().max() / a.abs().max()) for a, b in zip(ours, theirs, strict=True))
     if apart > SAME:
-        raise InputError(f"OpenCV's heads differ by {apart:.1e} of the largest value; please report this cfg")
+        raise WrongError(f"OpenCV's heads differ by {apart:.1e} of the largest value; please report this cfg")
     return f"{apart:.0e}"
 
 
@@ -166,8 +171,8 @@ def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     for name, one in CHECKS.items():
         try:
             cells[name] = one(net)
-        except InputError as error:
-            cells[name] = "refused"
+        except (InputError, WrongError) as error:
+            cells[name] = WRONG if isinstance(error, WrongError) else "refused"
             told.append(f"{name}: {error}")
     return cells, told
 
@@ -197,13 +202,14 @@ def main() -> int:
     print(f"read {len(good)} of {len(found)} cfgs")
     if args.check:
         print("| cfg | " + " | ".join(CHECKS) + " |\n|---" * 1 + "|---" * len(CHECKS) + "|")
-    refusals = []
+    refusals, wrong = [], False
     for path, spec in good.items() if args.check else ():
         cells, told = check(spec)
         print(f"| {path} | " + " | ".join(cells.values()) + " |", flush=True)
         refusals += [f"{path}: {line}" for line in told]
+        wrong |= WRONG in cells.values()
     print("\n".join(refusals))
-    return int(bool(groups))
+    return int(bool(groups) or wrong)
 
 
 if __name__ == "__main__":

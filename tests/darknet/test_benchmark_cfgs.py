@@ -46,6 +46,17 @@ def test_a_network_goes_through_every_room(name):
     assert not told and (cells["OpenCV"] == "no Shortcut" or not unread)
 
 
+def test_a_check_that_does_not_hold_is_a_mistake_of_ours_and_no_refusal(monkeypatch, capsys):
+    name = str(ROOT / "tests" / "cfgs" / "plain.cfg")
+    monkeypatch.setattr(cfgs, "CHECKS", {"written": cfgs.written, "OpenCV": cfgs.beside_opencv})
+    monkeypatch.setattr(sys, "argv", ["cfgs.py", name, "--check"])
+    assert cfgs.main() == 0 and f"| {name} | ok | " in capsys.readouterr().out
+    monkeypatch.setattr(cfgs, "write_cfg", lambda spec: write_cfg(spec).replace("activation=leaky", "activation=relu"))
+    assert cfgs.main() == 1
+    out = capsys.readouterr().out
+    assert f"| {name} | wrong | wrong |" in out and "OpenCV's heads differ by" in out
+
+
 def tiny(tmp_path):
     net = random_network(narrow(read_cfg(SHIPPED / "yolov3-tiny-digits.cfg"), 4))
     cfg, weights = tmp_path / "net.cfg", tmp_path / "net.weights"

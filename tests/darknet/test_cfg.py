@@ -274,7 +274,7 @@ def test_num_beside_another_count_of_anchors_is_read_as_darknet_reads_it(tmp_pat
 
 def test_every_word_of_darknets_own_is_read_kept_and_written():
     for kind, own in SECTIONS.items():
-        if kind in ("cost", "crop", "shift_channels", "control_channels"):
+        if kind in ("cost", "contrastive", "crop", "shift_channels", "control_channels"):
             continue  # no layer, the first one, and what reads implicit values: test_classifiers.py, test_implicit.py
         rest = {"convolutional": "filters=3\n", "depthwise": "filters=3\n", "transposed_convolutional": "filters=3\n",
                 "route": "layers=0\n", "route_lhalf": "layers=0\n", "shortcut": "from=0\n", "sam": "from=0\n",

@@ -10,10 +10,12 @@ from models import Darknet, build
 from tests.conftest import ROOT
 from tests.darknet.opencv import opencv_outputs
 from tests.pruning.nets import random_network
+from tests.quantization.random_nets import random_images
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.cfg_schema import NO_PLACE, SECOND_NAMES
 from utils.darknet.fold import fold_bn
+from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.export.onnx_check import run, session
 from utils.export.onnx_float import float_model
@@ -22,6 +24,8 @@ from utils.pruning.bias_carrier import settle_and_cut
 from utils.pruning.choices import Beta
 from utils.pruning.plan import ShortcutRule, plan_channels
 from utils.quantization.calibrate import calibrate
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.lower import lower
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=12\nsize=3\npad=1\nactivation={}\n"
 SAM = (
@@ -106,3 +110,45 @@ def test_darknets_second_names_are_the_same_sections():
 def test_a_section_without_a_place_is_refused_by_name_and_with_the_reason(kind):
     with pytest.raises(InputError, match=rf"c line 2: \[{kind}\] (is|has|keeps|normalises|learns|predicts) \S+ .*"):
         parse_cfg(f"[net]\n[{kind}]\n", "c")
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "local", "detection"])
+def test_a_section_without_a_place_is_named_before_any_key_that_its_cfg_has(kind):
+    with pytest.raises(InputError, match=rf"c line 4: \[{kind}\] "):
+        parse_cfg(f"[net]\ninputs=256\nnever_heard_of=1\n[{kind}]\n", "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[net]\ninputs=256\n[connected]\noutput=4\n", "line 2: inputs=256 reads a vector of so many values"),
+        (
+            "[net]\n[region]\nanchors=1,1\nclasses=20\ntree=data/9k.tree\n",
+            "line 5: tree=data/9k.tree reads classes as a hierarchy, .*YOLO9000.*; use a cfg without it",
+        ),
+        ("[net]\n[reorg]\nextra=1\n", "line 3: extra=1 adds values that are of no px"),
+    ],
+)
+def test_keys_that_compute_something_else_are_refused_with_what_they_do(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_cfg(text)
+
+
+def test_darknets_loss_of_embeddings_is_left_out_and_told_and_its_weights_stay(tmp_path, caplog):
+    """yolov4-tiny_contrastive.cfg: the convolution whose embeddings it learns is read by nobody, and in the file."""
+    front = "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=6\nactivation=linear\n"
+    embed = "[convolutional]\nfilters=8\nactivation=linear\n[route]\nlayers=-2\n"
+    head = "[convolutional]\nfilters=6\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=1\nnum=1\nembedding_layer=-3\n[route]\nlayers=1\n"
+    path = tmp_path / "net.cfg"
+    path.write_text(f"{front}{embed}{head}[contrastive]\nclasses=1\nyolo_layer=-2\nmax_delta=10\n")
+    caplog.set_level("INFO")
+    spec = read_cfg(path)
+    assert "[contrastive] is not used; embeddings for Darknet's tracking are not learned here" in caplog.text
+    assert spec.heads == (4,) and len(spec.layers) == 6 and parse_cfg(write_cfg(spec)) == spec
+    net = random_network(spec)
+    write_weights(tmp_path / "net.weights", net)
+    assert (tmp_path / "net.weights").stat().st_size == 20 + 4 * (6 + 18 + 8 + 48 + 6 + 36)
+    x = random_images(1, side=32)
+    assert IntegerExecutor(lower(calibrate(net, [x])))(x)[0].shape == (1, 6, 32, 32)
+    with pytest.raises(InputError, match=r"\[contrastive\] is read as the last section only; delete it, embeddings"):
+        parse_cfg(f"{front}[contrastive]\n{embed}{head}")

@@ -13,6 +13,7 @@ from utils.darknet.antialiasing import check_readers, parted
 from utils.darknet.cfg_layers import READERS
 from utils.darknet.cfg_schema import (
     KEYS,
+    LOSSES,
     NET_SECTIONS,
     NEURON,
     NO_PLACE,
@@ -78,15 +79,15 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     if len(sections) > MOST_SECTIONS:
         raise InputError(f"{name}: {len(sections):,} sections; a cfg has at most {MOST_SECTIONS:,}, use a smaller one")
     net = sections[0]
-    _check_recurrent(sections)
+    _check_kinds(sections)
     net.check_words(KEYS["net"])
     layers: list[s.Layer] = []
     last: list[int] = []  # of each section the layer that gives its output
     for section in sections[1:]:
         section.before = tuple(last)
         _check_kind(section)
-        if section.kind == "cost":
-            _skip_cost(section, last=section is sections[-1])
+        if section.kind in LOSSES:
+            _skip_loss(section, last=section is sections[-1])
             continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
         layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
@@ -112,31 +113,31 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
 
 
 def _check_kind(section: Section) -> None:
-    """Call a section by its first name, and refuse one that is none of a layer, or has keys that its kind has not."""
-    section.kind = SECOND_NAMES.get(section.kind, section.kind)
-    if section.kind in NO_PLACE:
-        raise InputError(f"{section.place}: [{section.kind}] {NO_PLACE[section.kind]}")
+    """Refuse a section that is none of a layer, or has keys that its kind has not."""
     if section.kind not in READERS:
         raise InputError(f"{section.place}: unknown section [{section.kind}]{nearest(section.kind, READERS)}")
     section.check_words(KEYS[section.kind])
 
 
-def _check_recurrent(sections: list[Section]) -> None:
-    """Refuse Darknet's recurrent cfgs, whose [lstm] reads letters, by name, before any of their keys."""
+def _check_kinds(sections: list[Section]) -> None:
+    """Refuse by name, before any of their keys, what has no place, and Darknet's recurrent cfgs, which read letters."""
     for section in sections[1:]:
-        if section.kind in RECURRENT and sections[-1].kind != "sequence":
-            raise InputError(f"{section.place}: [{section.kind}] {NO_SEQUENCE}")
+        section.kind = SECOND_NAMES.get(section.kind, section.kind)
+        recurrent = section.kind in RECURRENT and sections[-1].kind != "sequence"
+        why = NO_SEQUENCE if recurrent else NO_PLACE.get(section.kind)
+        if why:
+            raise InputError(f"{section.place}: [{section.kind}] {why}")
 
 
 def _net_channels(net: Section) -> int:
     return net.integer("channels", 3, least=1)
 
 
-def _skip_cost(sec: Section, *, last: bool) -> None:
-    """Darknet's loss; ours is the task's, so it is no layer."""
+def _skip_loss(sec: Section, *, last: bool) -> None:
+    """A loss of Darknet's; ours is the task's, so it is no layer."""
     if not last:
-        raise InputError(f"{sec.place}: [cost] is read as the last section only; delete it, the loss is the task's own")
-    sec.notes.append(f"{sec.place}: [cost] is not used; the loss is that of the network's task")
+        raise InputError(f"{sec.place}: [{sec.kind}] is read as the last section only; delete it, {LOSSES[sec.kind]}")
+    sec.notes.append(f"{sec.place}: [{sec.kind}] is not used; {LOSSES[sec.kind]}")
 
 
 def _as_large_as_given(layer: Any, layers: list[s.Layer], net: Section) -> s.Layer:

@@ -277,6 +277,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "softmax": _softmax,
     "segment": _segment,
     "cost": _no_layer,
+    "contrastive": _no_layer,
     "reorg3d": _reorg3d,
     "route_lhalf": _left_half,
     "sam": _product,

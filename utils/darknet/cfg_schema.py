@@ -61,6 +61,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "softmax": frozenset(["groups", "temperature", "tree", "spatial"]),
     "segment": frozenset(["classes", "ignore", "factor"]),
     "cost": frozenset(),
+    "contrastive": frozenset(),
     "lif_rnn": frozenset(["output", "sends", "step_norm"]) | RNN_NEURON,
     "ltc_rnn": frozenset(["output", "sends", "step_norm", "adaptive"]) | RNN_NEURON,
     "lstm": frozenset(["output"]),
@@ -96,10 +97,13 @@ NO_PLACE = {  # sections that are known and refused -> why
     "yolo_bdp": "predicts boxes with directions, and a box here has none",
     "local": "has other kernels at every px, which no later network has",
     "normalization": "normalises over channels, as networks did before batch norm",
-    "contrastive": "learns embeddings for Darknet's tracking and gives no boxes; take it and what it alone reads out",
     **dict.fromkeys(
         ("implicit_cat", "alternate_channels"),
         "is a way to put learned channels beside those of a map; use [implicit_add]",
     ),
+}
+LOSSES = {  # sections that are Darknet's own losses -> what is here in their place
+    "cost": "the loss is that of the network's task",
+    "contrastive": "embeddings for Darknet's tracking are not learned here, boxes are",
 }
 NO_SEQUENCE = f"{_STATE}; end the cfg in [sequence], whose network sees a sequence step by step"  # of RECURRENT

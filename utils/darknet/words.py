@@ -100,6 +100,7 @@ SECTIONS: dict[str, Words] = {
         "saturation": "change of saturation in augmentation",
         "scale": "factor of policy=step",
         "scales": "factors of the rate at steps",
+        "seen": "images seen in training, which older Darknets read here and not in the weights",
         "seq_scales": "factors of a sequence's length at steps",
         "sequential_subdivisions": "subdivisions of a sequence",
         "sgdr_cycle": "iterations of the first cycle of policy=sgdr",
@@ -146,6 +147,14 @@ SECTIONS: dict[str, Words] = {
         "thresh": "largest difference that counts not",
         "type": "kind of the loss: sse, masked, smooth, L1, seg, wgan",
     },
+    "contrastive": {
+        "classes": "classes of the embeddings",
+        "cls_normalizer": "weight of the loss",
+        "contrastive_neg_max": "most negatives that an embedding is held away from",
+        "max_delta": "clips each gradient",
+        "temperature": "of the similarities",
+        "yolo_layer": "the head whose objects the embeddings are of",
+    },
     "crop": {
         "angle": "largest rotation in augmentation, degrees",
         "exposure": "change of exposure in augmentation",
@@ -173,6 +182,7 @@ SECTIONS: dict[str, Words] = {
         "dets_for_track": "detections before an object is tracked",
         "embedding_layer": "the layer whose values tell objects apart in tracking",
         "mask_scale": "weight of masks, never used",
+        "show_details": "prints the losses of every head",
         "sim_thresh": "similarity from which two objects are one in tracking",
         "total": "anchors in all, in older cfgs",
         "track_ciou_norm": "weight of the box in tracking",
@@ -217,12 +227,15 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "sway": ("0", "computes with turned kernels"),
         "xnor": ("0", "computes with signs alone"),
     },
+    "net": {"inputs": ("0", "reads a vector of so many values in place of an image")},
     "maxpool": {
         "maxpool_depth": ("0", "takes the largest over channels"),
         "maxpool_zero_nonmax": ("0", "keeps the largest value where it stands"),
         "out_channels": ("1", "takes the largest over channels"),
     },
     "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
+    "region": {"tree": ("", "reads classes as a hierarchy, from a file of its own (YOLO9000)")},
+    "reorg": {"extra": ("0", "adds values that are of no px, as the move 'pass' in Go")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }
 
