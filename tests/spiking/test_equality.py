@@ -72,6 +72,7 @@ def test_spike_counts_equal_integer_levels_in_every_layer(seed, bits):
         ("convolutional", CONV | {"groups": 8, "stride": 2}),
         ("convolutional", CONV | {"groups": 2, "size": 5}),
         ("dropout", {"probability": 0.3}),
+        ("avgpool", {}),
         ("reorg", {"stride": 2}),
         ("shortcut", {"from": -2, "weights_type": "per_feature", "weights_normalization": "relu"}),
         ("shortcut", {"from": -2, "weights_type": "per_channel", "activation": "leaky"}),
@@ -95,14 +96,13 @@ def test_reorg_and_weighted_sums_of_either_sign_spike_their_levels(seed):
     [
         (("convolutional", CONV | {"activation": "mish"}), r"activation=mish has no spiking form; .*--act relu"),
         (("shortcut", {"from": -2, "activation": "swish"}), r"activation=swish has no spiking form; .*--act relu"),
-        (("se", {"squeeze": 2}), r"\[avgpool\] has no spiking form \(nor has \[se\].*retrain .*--act relu"),
-        (("avgpool", {}), r"\[avgpool\] has no spiking form"),
+        (("se", {"squeeze": 2}), r"\[scale_channels\] has no spiking form \(nor has \[se\].*retrain .*--act relu"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_what_no_neuron_does_is_refused_with_layer_line_and_remedy(section, message):
     conv = ("convolutional", CONV)
-    with pytest.raises(InputError, match=rf"layer 2 \(cfg line 18\): {message}"):
+    with pytest.raises(InputError, match=rf"layer [25] \(cfg line 18\): {message}"):
         spiking(cfg_text(conv, conv, section))
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils.export.formats import ACCUMULATOR, word_of, write_bits, write_tensor
 from utils.quantization.executor import IntegerExecutor, Trace
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut, weighted_sum
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, charge
 from utils.quantization.validate import readouts
 from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork, spiking_layers
@@ -84,13 +84,13 @@ def fire_train(spiking: SpikingNetwork, i: int, trace: Trace) -> np.ndarray:
     By the neuron's own rule and not from the level, so that the one is evidence for the other.
     """
     op = spiking.integer.ops[i]
-    assert isinstance(op, IntConv | IntShortcut) and op.requantiser is not None
+    assert not isinstance(op, IntGate) and op.requantiser is not None
     if isinstance(op, IntConv):
-        charge = trace.accumulators[i]
+        total = trace.accumulators[i]
     else:
-        charge = weighted_sum([trace.levels[j] for j in spiking.spec.layers[i].sources], op.gains)
-    neuron = Neuron.of(op.requantiser, charge.device)
-    potential = neuron.charge(charge)
+        total = charge([trace.levels[j] for j in spiking.spec.layers[i].sources], op, spiking.integer.place(i))
+    neuron = Neuron.of(op.requantiser, total.device)
+    potential = neuron.charge(total)
     fired = torch.zeros_like(potential)
     steps = [neuron.step(potential, fired)[0].to(torch.int8) for _ in range(spiking.window)]
     return torch.stack(steps).numpy()

@@ -19,9 +19,7 @@ IMAGE_SCALE = 1 / 255
 SHIFT_SCALE = 2.0**-8  # of the image where scales are powers of two; the first weights take the rest, 256/255
 IMAGE_BITS = 8
 NON_NEGATIVE = ("relu", "relu6", "logistic", "hard_sigmoid")
-SMALL_BITS = (
-    8  # at least, for the 1x1 maps behind a global pool: a gate or a mean costs nothing and weighs on a whole map
-)
+SMALL_BITS = 8  # at least, for the 1x1 maps that lead to a gate: it costs nothing and weighs on a whole map
 LEAST = {"swish": -0.2784645427610738, "mish": -0.30884360174500836, "h_swish": -0.375}  # what an activation can reach
 MOST = {"relu6": 6.0, "logistic": 1.0, "hard_sigmoid": 1.0}
 
@@ -52,9 +50,9 @@ class Edges:
     """The edges of a network; an edge is named by the layer it leaves, -1 is the image.
 
     ``group``: edges of one group share one scale. ``producers`` are the edges that take a scale of their own, those of
-    layers that compute; the others only move integers. ``pooled``: edges of 1x1 maps, from a global pool on. ``gates``:
-    the groups of edges that hold nothing but gates in 0..1, whose scale is known beforehand. Read-outs are in none of
-    these: they stay accumulators.
+    layers that compute; the others only move integers. ``pooled``: edges of 1x1 maps, from a global pool to a gate.
+    ``gates``: groups of edges that hold nothing but gates in 0..1, whose scale is known beforehand. Read-outs are in
+    none of these: they stay accumulators.
     """
 
     group: dict[int, int]
@@ -94,8 +92,7 @@ def trace_edges(spec: s.ModelSpec) -> Edges:
     signed = {i: sign for i, sign in run(spec, False, step).items() if i not in skipped}
     producers = tuple(i for i, layer in enumerate(spec.layers) if i in signed and facts(layer).computes)
     group = {i: min(edges) for edges in scales.sets().values() for i in edges}  # named after its first edge
-    pooled = frozenset(i for i, stride in strides(spec).items() if stride == 0)
-    edges = Edges({edge: group[edge] for edge in signed}, signed, producers, pooled)
+    edges = Edges({edge: group[edge] for edge in signed}, signed, producers, _before_gates(spec))
     return replace(edges, gates=_gates(spec, edges))
 
 
@@ -109,6 +106,19 @@ SIGNED: dict[type[s.Layer], Callable[[Any, list[bool]], bool]] = {  # whether wh
     s.Shortcut: _sum_signed,
     s.Layer: lambda layer, given: any(given) and activation_of(layer) not in NON_NEGATIVE,
 }
+
+
+def _before_gates(spec: s.ModelSpec) -> frozenset[int]:
+    """The 1x1 maps that lead to a gate; a mean that does not is a map as any other, or all spikes took 255 steps."""
+    small = {i for i, stride in strides(spec).items() if stride == 0}
+    found: set[int] = set()
+    for i in range(len(spec.layers) - 1, -1, -1):
+        layer = spec.layers[i]
+        if layer.features != layer.sources:
+            found |= {layer.sources[0]} & small
+        if i in found:
+            found |= small.intersection(layer.sources)
+    return frozenset(found)
 
 
 def _gates(spec: s.ModelSpec, edges: Edges) -> frozenset[int]:
@@ -141,7 +151,7 @@ def gate_scale(scheme: Scheme, bits: int) -> float:
 def edge_bits(edges: Edges, scheme: Scheme) -> dict[int, int]:
     """Bits of every producer's levels: the most that any member of its group asks for; the image's group has 8.
 
-    The 1x1 maps behind a global pool, gates among them, ask for at least 8.
+    The 1x1 maps that lead to a gate, and gates, ask for at least 8.
     """
     bits: dict[int, int] = {}
     for group, members in edges.members().items():

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from utils.darknet.read_outs import written_out
 from utils.darknet.shapes import channels, sizes
-from utils.darknet.spec import Activated, AvgPool, ModelSpec, ScaleChannels, SqueezeExcite
+from utils.darknet.spec import Activated, ModelSpec, ScaleChannels, SqueezeExcite
 from utils.errors import InputError
-from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut
+from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntShortcut
 from utils.quantization.validate import TABLED, readouts
 
 
@@ -77,28 +77,27 @@ def encode(integer: IntegerNetwork) -> SpikingNetwork:
 
 
 def check_spikes(integer: IntegerNetwork) -> None:
-    """Refuse what no integrate-and-fire neuron does: a table, a product of two activities, a global average.
+    """Refuse what no integrate-and-fire neuron does: a table, a product of two activities.
 
-    A sum's gains may be negative: those synapses inhibit, as a convolution's do.
+    A sum's gains may be negative: those synapses inhibit, as a convolution's do. A global average is a neuron a channel
+    that every pixel reaches with the same weight, the division in its threshold.
 
     Raises:
         InputError: as ``encode``.
     """
+    gate = next((i for i, op in integer.ops.items() if isinstance(op, IntGate)), None)
+    if gate is not None:  # before the tables of its own activations, which no other activation would mend
+        raise InputError(
+            f"{integer.place(gate)}: [scale_channels] has no spiking form (nor has [se], which it may be of); retrain "
+            "a cfg without it (train.py --cfg ... --act relu)"
+        )
     for i, op in integer.ops.items():
-        layer = integer.spec.layers[i]
-        match op:
-            case IntGate() | IntPool():
-                what = "[scale_channels]" if isinstance(op, IntGate) else "[avgpool]"
-                raise InputError(
-                    f"{integer.place(i)}: {what} has no spiking form (nor has [se], which it may be of); retrain "
-                    "a cfg without them (train.py --cfg ... --act relu)"
-                )
-            case IntConv() | IntShortcut() if op.table is not None:
-                activation = getattr(layer, "activation", "")
-                raise InputError(
-                    f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
-                    f"(train.py --weights ... --act relu={activation}, or leaky-pow2={activation})"
-                )
+        if isinstance(op, IntConv | IntShortcut) and op.table is not None:
+            activation = getattr(integer.spec.layers[i], "activation", "")
+            raise InputError(
+                f"{integer.place(i)}: activation={activation} has no spiking form; retrain with one that has "
+                f"(train.py --weights ... --act relu={activation}, or leaky-pow2={activation})"
+            )
 
 
 def check_spiking_spec(spec: ModelSpec) -> None:
@@ -113,7 +112,7 @@ def check_spiking_spec(spec: ModelSpec) -> None:
     for new, layer in enumerate(written.layers):
         i = old.get(new, new)
         place, kind = f"layer {i} (cfg line {layer.line})", type(layer).__name__
-        if isinstance(layer, ScaleChannels | SqueezeExcite | AvgPool):
+        if isinstance(layer, ScaleChannels | SqueezeExcite):
             raise InputError(f"{place}: {kind} has no spiking form; end before spikes, or change the cfg")
         if isinstance(layer, Activated) and layer.activation in TABLED and new not in read_out:
             raise InputError(

@@ -13,7 +13,7 @@ from utils.darknet.modules import convolve
 from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.quantization.executor import image_levels
-from utils.quantization.integer import IntConv, IntShortcut, read_out
+from utils.quantization.integer import IntConv, IntPool, IntShortcut, read_out
 from utils.quantization.validate import readouts
 from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork
@@ -72,6 +72,8 @@ class StepwiseExecutor(nn.Module):
                     total = _integrate(integer.conv(i)[0], op, inputs[0])
                 case IntShortcut():
                     total = torch.stack([_currents(train, g) for train, g in zip(inputs, op.gains, strict=True)]).sum(0)
+                case IntPool():
+                    total = inputs[0].double().sum((0, 3, 4))[..., None, None]
                 case _:
                     raise InputError(f"{integer.place(i)}: {type(layer).__name__} has no spiking form")
             if op.requantiser is not None:

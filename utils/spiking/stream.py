@@ -15,7 +15,7 @@ from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.quantization.exact_conv import ExactConv
 from utils.quantization.executor import image_levels
-from utils.quantization.integer import IntConv, IntShortcut, read_out, weighted_sum
+from utils.quantization.integer import IntConv, IntPool, IntShortcut, charge, read_out, weighted_sum
 from utils.quantization.validate import readouts
 from utils.spiking.spike_schedule import SpikingNetwork, spiking_layers
 from utils.spiking.stream_neuron import RULES, StreamingNeuron
@@ -203,25 +203,27 @@ class StreamExecutor(nn.Module):
                     constant[i] = self.pixel_convs[str(i)](lit[0]).double()
                 case IntShortcut():
                     constant[i] = pixels.new_zeros(1, dtype=torch.float64) if dark else weighted_sum(lit, op.gains)
+                case IntPool():
+                    constant[i] = charge(lit, op, network.place(i))
                 case None if not dark and i not in self._heads:
                     reached[i] = move(layer, lit)
         return constant
 
     def _integrate(self, i: int, layer: s.Layer, given: list[Tensor | None], state: State) -> bool:
         """Charge what arrives in this step; whether anything did."""
-        charge, before = state.charge[i], state.t
+        held, before = state.charge[i], state.t
         arrives = i in state.waiting and before < self.arrival
         if arrives:
-            charge += arriving(state.waiting[i], before, self.arrival)
+            held += arriving(state.waiting[i], before, self.arrival)
         if all(x is None for x in given):
             return arrives
         op = self.spiking.integer.ops[i]
         if isinstance(op, IntConv):
             assert given[0] is not None
-            charge += self.convs[str(i)](given[0])
+            held += self.convs[str(i)](given[0])
         else:
-            assert isinstance(op, IntShortcut)
-            charge += weighted_sum(self._filled(layer, given, state), op.gains)
+            assert isinstance(op, IntShortcut | IntPool)
+            held += charge(self._filled(layer, given, state), op, self.spiking.integer.place(i))
         return True
 
     def _fire(self, i: int, state: State) -> Tensor | None:

@@ -287,4 +287,6 @@ class _Tally:
     def adds(self, i: int) -> int:
         if i in self.fans:
             return 0
+        if isinstance(self.spec.layers[i], s.AvgPool):
+            return self.shapes[self.spec.layers[i].sources[0]].numel() - self.shapes[i].numel()
         return self.shapes[i].numel() * (len(self.spec.layers[i].sources) - 1)

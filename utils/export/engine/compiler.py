@@ -152,7 +152,11 @@ def compile_network(network: IntegerNetwork, shape: dict[int, Shape], engine: En
         InputError: a layer is not in the engine, or does not fit it; names the layer.
     """
     if engine.spiking:
-        check_spikes(network)  # gates, averages and tables
+        check_spikes(network)  # gates and tables
+        for i, op in network.ops.items():
+            if isinstance(op, IntPool):
+                place = f"layer {i} (cfg line {network.spec.layers[i].line})"
+                raise InputError(f"--engine spikes: {place}: an average has no spiking form in it; use integer")
     engine = engine_for(network, engine)
     compiler = Compiler(network, engine, plan(network, shape, engine), ConstantStore(engine.lanes))
     for i in range(len(network.spec.layers)):
