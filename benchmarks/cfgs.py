@@ -159,15 +159,17 @@ CHECKS: dict[str, Callable[[Network], str]] = {
 
 
 def image(spec: s.ModelSpec) -> torch.Tensor:
-    """One of n / 255, as small as the strides allow."""
+    """One of n / 255, as small as the strides allow; of the cfg's own size where a layer is made for that."""
     side = -(-LEAST // granularity(spec)) * granularity(spec)
-    x = torch.randint(0, 256, (1, spec.channels, side, side), generator=torch.Generator().manual_seed(1))
+    own = any(isinstance(layer, s.Connected | s.Crop | s.Recurrent) for layer in spec.layers)
+    size = (spec.height, spec.width) if own else (side, side)
+    x = torch.randint(0, 256, (1, spec.channels, *size), generator=torch.Generator().manual_seed(1))
     return x.float() / 255
 
 
 def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     """A cell a check, and the refusals in full."""
-    net, cells, told = random_network(narrow(spec)), {}, []
+    net, cells, told = random_network(_as_narrow_as_goes(spec)), {}, []
     for name, one in CHECKS.items():
         try:
             cells[name] = one(net)
@@ -177,9 +179,22 @@ def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     return cells, told
 
 
+def _as_narrow_as_goes(spec: s.ModelSpec) -> s.ModelSpec:
+    """An eighth of the channels, or more where slices and blocks of channels would not be whole."""
+    for times in (8, 4, 2):
+        try:
+            return narrow(spec, times)
+        except InputError:
+            continue
+    return spec
+
+
 def _opencv_knows(layer: s.Layer) -> bool:
+    """Whether its reader takes such a section as Darknet does: one stride in it, one source of a slice."""
     if isinstance(layer, s.Conv):
-        return layer.activation in OPENCV_ACTIVATIONS
+        return layer.activation in OPENCV_ACTIVATIONS and layer.stride[0] == layer.stride[1]
+    if isinstance(layer, s.Route):
+        return layer.groups == 1 or len(layer.sources) == 1
     if isinstance(layer, s.Shortcut):
         return not layer.weighted and len(layer.sources) == 2
     return isinstance(layer, MOVERS) and not isinstance(layer, s.GaussianYolo)

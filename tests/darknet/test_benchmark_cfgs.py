@@ -38,12 +38,24 @@ def test_refusals_of_one_reason_stand_together_and_foreign_files_are_left_out(tm
     assert "refused 1: [gru] keeps a state" in out and "read 0 of 3 cfgs" in out
 
 
-@pytest.mark.parametrize("name", ["uneven", "residual", "blurred"])
-def test_a_network_goes_through_every_room(name):
-    cells, told = cfgs.check(read_cfg(ROOT / "tests" / "cfgs" / f"{name}.cfg"))
-    unread = "uneven" in name  # OpenCV joins two maps of one size at most
-    assert {key: cell for key, cell in cells.items() if key != "OpenCV"} == dict.fromkeys(set(cells) - {"OpenCV"}, "ok")
-    assert not told and (cells["OpenCV"] == "no Shortcut" or not unread)
+REASONS = {  # what a network of tests/cfgs has no form for, and is told
+    "integers": (),
+    "spikes": ("has no spiking form",),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "cfgs").glob("*.cfg")), ids=lambda path: path.stem)
+def test_a_network_goes_through_every_room_or_is_refused_by_name(path):
+    """Written and read, beside OpenCV where it knows the sections, cut by all six strategies, in integers, as spikes."""
+    cells, told = cfgs.check(read_cfg(path))
+    refused = {key for key, cell in cells.items() if cell == "refused"}
+    assert cfgs.WRONG not in cells.values() and refused <= set(REASONS)
+    for line in told:
+        room, _, why = line.partition(": ")
+        assert any(reason in why for reason in REASONS[room]) and "cfg line" in why, line
+    for name in cfgs.STRATEGIES:
+        assert cells[name] == "ok" or (name.startswith("layer") and cells[name] == "no block")
+    assert cells["OpenCV"].startswith("no ") or float(cells["OpenCV"]) < cfgs.SAME
 
 
 def test_a_check_that_does_not_hold_is_a_mistake_of_ours_and_no_refusal(monkeypatch, capsys):
