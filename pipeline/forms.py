@@ -19,13 +19,13 @@ from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.shapes import image_size
-from utils.export.choices import SPIKES
+from utils.export.choices import OF_SPIKES
 from utils.export.client_folder import ClientOptions, export_client
 from utils.export.darknet_files import export_darknet
 from utils.export.decoding import write_decoding
 from utils.export.engine.fit import EngineChoice, choose_engine
 from utils.export.engine.price import clocks_of_program
-from utils.export.engine.target import Engine, part_of
+from utils.export.engine.target import Engine, part_of, spiking_engine
 from utils.export.formats import FORMS
 from utils.export.onnx_float_folder import MODEL, FloatOptions, export_float
 from utils.export.onnx_folder import FILES, OnnxOptions, export_onnx
@@ -87,8 +87,8 @@ def engine_of(job: Job) -> tuple[Engine | None, EngineChoice | None]:
     """The engine that goes into the folder, and what it was chosen among where a part is named."""
     config = job.session.config
     part = part_of(config.target, config.engine)
-    if config.engine == SPIKES:
-        return Engine(**(part.sizes if part else {}), spiking=True), None
+    if config.engine in OF_SPIKES:
+        return spiking_engine(part.sizes if part else {}, stream=config.engine == "stream"), None
     if part is None:
         return Engine() if config.engine else None, None
 

@@ -13,7 +13,8 @@ import pytest
 from torch import Tensor
 
 from utils.export.costs import shapes
-from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.compiler import compile_network
+from utils.export.engine.program import Program
 from utils.export.engine.target import Engine
 from utils.export.engine.write import top, write_engine
 from utils.export.golden import write_golden
@@ -54,8 +55,8 @@ def simulator_of(folder: Path, network: IntegerNetwork, images: Tensor, engine: 
     return build(folder / "rtl/engine")
 
 
-def build(folder: Path) -> Path:
-    subprocess.run(["make", "-s", "-C", folder, "build/sim"], check=True, capture_output=True)
+def build(folder: Path, *settings: str) -> Path:
+    subprocess.run(["make", "-s", "-C", folder, "build/sim", *settings], check=True, capture_output=True)
     return folder / "build/sim"
 
 

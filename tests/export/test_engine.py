@@ -106,6 +106,19 @@ def test_an_engine_of_four_lanes_as_narrow_as_its_network_is_equal(tmp_path):
 
 
 @needs_verilator
+@pytest.mark.parametrize("lanes", [16, 32])
+def test_wider_arrays_take_the_predicted_clocks_too(lanes, tmp_path):
+    """Of 8 lanes every network above has them; ``run`` fails where the simulation takes other ones."""
+    images = random_images(1, side=16)
+    conv = {"filters": lanes + 4, "size": 3, "stride": 2, "pad": 1, "activation": "leaky"}
+    text = cfg_text(("convolutional", conv), ("maxpool", {"size": 2, "stride": 2}), ("convolutional", conv), side=16)
+    program = write(tmp_path, lowered(text, images, LOW), images, Engine(lanes=lanes, input_words=128, weight_rows=64))
+    assert len(program.plan.edges[0].blocks) == 2
+    done = run(build(tmp_path / "rtl/engine", "OPTIMISE=-O0"), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_verilator
 def test_one_pixel_changed_is_noticed(simulator, tmp_path):
     write(tmp_path, *small("tests/cfgs/plain.cfg"))
     done = run(simulator, tmp_path, "--flip")

@@ -57,7 +57,7 @@ class ExportConfig(RunConfig):
     steps: int | None = flag(None, "nir: how long an image is shown (default: the window)", type=cli.positive)
     tile: tuple[int, int] | None = flag(None, "TMxTN: weights in tiles of outputs x inputs too", type=tile)
     engine: str = flag(
-        "", "with the whole network in SystemVerilog, and its program: an array, or events", choices=ENGINES
+        "", "with the whole network in SystemVerilog: an array, or events in windows or streams", choices=ENGINES
     )
     target: str = flag(
         "",

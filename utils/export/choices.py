@@ -4,5 +4,5 @@ from __future__ import annotations
 
 DPU, DPU_BITS = "vitis-dpu", 8  # its bytes are signed, so that unsigned levels have 7 bits
 TARGET_NAMES = ("speck", DPU)  # `targets.TARGETS`
-SPIKES = "spikes"
-ENGINES = ("integer", SPIKES)
+ENGINES = ("integer", "spikes", "stream")  # spikes: a layer after the other; stream: all of them, step by step
+OF_SPIKES = ENGINES[1:]

@@ -20,8 +20,10 @@ from utils.errors import InputError
 from utils.export import c99, prepare, rtl, verify
 from utils.export.costs import shapes
 from utils.export.engine.clocks import EventWork
-from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.compiler import compile_network
 from utils.export.engine.events import work_of
+from utils.export.engine.program import Program
+from utils.export.engine.steps import spikes_of
 from utils.export.engine.target import Engine
 from utils.export.engine.write import write_engine
 from utils.export.formats import FORMS
@@ -129,6 +131,10 @@ def works_of(network: IntegerNetwork, images: Tensor, program: Program) -> list[
     """What each image costs an engine of events; nothing that depends on an image otherwise."""
     if not program.engine.spiking:
         return [[]]
+    if program.engine.stream:
+        return [
+            work_of(network, program, *spikes_of(network, image[None], len(program.phases) - 1)) for image in images
+        ]
     levels = {i: each.numpy() for i, each in IntegerExecutor(network).levels(images).items()}
     return [work_of(network, program, {i: each[k] for i, each in levels.items()}) for k in range(len(images))]
 

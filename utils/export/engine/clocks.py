@@ -11,10 +11,12 @@ LATENCY = 8  # of the simulation's memory: from an address to its first word, an
 FETCH = LATENCY + 4  # and the words of a descriptor
 LOADED = LATENCY + 2
 COMPUTED = LATENCY + 14  # the pipeline, then the answer to the last burst
+COUNTED = 2  # the largest count, and that of the pool
 RAW = -2  # an accumulator leaves earlier than a level
 FIRED_RAW = -7  # and so does a membrane
 PASSED = -2  # levels that only move wait for no neuron
 FIRED = LATENCY + 20  # and the pipelines of events and of neurons
+STREAMED = 0  # a neuron that runs all the time has a count
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ def clocks_of(one: Descriptor, lanes: int, work: EventWork | None = None) -> int
         case Load():
             return fetch + LOADED + one.words
         case Compute() if one.events is not None:
-            earlier = FIRED_RAW if one.raw else PASSED if one.plain else 0
-            return fetch + FIRED + earlier + one.outputs + (0 if work is None else work.clocks)
+            earlier = FIRED_RAW if one.raw else PASSED if one.plain else STREAMED if one.stream else 0
+            filled = 0 if one.keep else one.outputs
+            return fetch + FIRED + earlier + filled + (0 if work is None else work.clocks)
         case Compute():
-            return fetch + COMPUTED + one.taps + (RAW if one.raw else 0)
+            return fetch + COMPUTED + one.taps + (RAW if one.raw else COUNTED if one.stream else 0)
     return fetch
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,36 +17,17 @@ from utils.export.engine.constants import (
     scaling,
     table_bytes,
 )
-from utils.export.engine.edges import Edge, LaneBlock
+from utils.export.engine.edges import Edge
 from utils.export.engine.emit import placed
-from utils.export.engine.isa import Descriptor, Load, Mode, Op, Plain
-from utils.export.engine.moves import Mover
-from utils.export.engine.plan import MemoryPlan, engine_for, plan, renamed
+from utils.export.engine.isa import Load, Mode, Op, Plain
+from utils.export.engine.moves import AS_IT_IS, Mover
+from utils.export.engine.plan import engine_for, plan, renamed
+from utils.export.engine.program import Program
+from utils.export.engine.stream import stream_program
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Window
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
 from utils.spiking.spike_schedule import check_spikes
-
-
-@dataclass(frozen=True)
-class Program:
-    """What the engine is given, and what is known of it. Words are of L bytes, counted from the base."""
-
-    engine: Engine
-    descriptors: tuple[Descriptor, ...]
-    constants: bytes
-    activations: int  # first word of the maps
-    start: int  # of the program
-    plan: MemoryPlan
-
-    @property
-    def words(self) -> int:
-        """Of everything."""
-        return self.start + len(self.descriptors) * 64 // self.engine.lanes
-
-    def address(self, block: LaneBlock) -> int:
-        """First word of a block."""
-        return self.activations + self.plan.place[block.buffer] + block.offset
 
 
 class Compiler(Mover):
@@ -141,12 +121,15 @@ class Compiler(Mover):
                 self.program.append(Plain(Op.MARK, i))
 
 
-def compile_network(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Program:
+def compile_network(
+    network: IntegerNetwork, shape: dict[int, Shape], engine: Engine, steps: int | None = None
+) -> Program:
     """The program of a network for an engine.
 
     Args:
         network: of bytes; ``shape`` (C, H, W) of its layers, -1 is the image.
         engine: lanes and buffers; the other widths become those that the network needs.
+        steps: of stream mode, if not those by which every network settles.
 
     Raises:
         InputError: a layer is not in the engine, or does not fit it; names the layer.
@@ -162,8 +145,13 @@ def compile_network(network: IntegerNetwork, shape: dict[int, Shape], engine: En
     for i in range(len(network.spec.layers)):
         if i not in network.spec.heads:
             compiler.layer(i)
+    identity = 0
+    if engine.stream:
+        as_it_is = AS_IT_IS.block(tuple(range(engine.lanes))) + identity_row(engine.lanes).tobytes()
+        identity, _ = compiler.constants.place(as_it_is)
     page = 4096 // engine.lanes
     activations = -(-len(compiler.constants.data) // engine.lanes // page) * page
     start = -(-(activations + compiler.plan.words) // page) * page
     made = [*(placed(one, activations) for one in compiler.program), Plain(Op.END)]
-    return Program(engine, tuple(made), bytes(compiler.constants.data), activations, start, compiler.plan)
+    program = Program(engine, tuple(made), bytes(compiler.constants.data), activations, start, compiler.plan)
+    return stream_program(network, program, identity, steps) if engine.stream else program

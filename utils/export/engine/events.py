@@ -7,35 +7,39 @@ from collections.abc import Mapping
 import numpy as np
 
 from utils.export.engine.clocks import EventWork
-from utils.export.engine.compiler import Program
 from utils.export.engine.edges import Edge
 from utils.export.engine.isa import Compute, Load, Op
+from utils.export.engine.program import Program
 from utils.quantization.integer import IntegerNetwork
 
 UNKNOWN = 0xA5  # what the simulation's memory holds where nobody wrote
 
 
-def work_of(network: IntegerNetwork, program: Program, levels: Mapping[int, np.ndarray]) -> list[EventWork]:
+def work_of(network: IntegerNetwork, program: Program, *levels: Mapping[int, np.ndarray]) -> list[EventWork]:
     """Of every descriptor.
 
     Args:
         network: the program's.
-        levels: int [C,H,W] of every edge, -1 the image; read-outs have none.
+        levels: int [C,H,W] of every edge, -1 the image; read-outs have none. In stream mode the spikes of every step,
+            of which the first has the image too, and the counts.
     """
     lanes, plan = program.engine.lanes, program.plan
     memory = np.full((program.words, lanes), UNKNOWN, np.uint8)
     buffer = np.zeros((program.engine.input_words, lanes), np.uint8)
-    put(memory, program, plan.edges[-1], levels[-1])
-    found, layer = [], -1
-    for one in program.descriptors:
+    put(memory, program, plan.edges[-1], levels[0][-1])
+    found, layer, now = [], -1, levels[0]
+    counts = program.phases or (len(program.descriptors),)
+    begins = dict(zip(np.cumsum((0, *counts[:-1])).tolist(), levels, strict=True))
+    for k, one in enumerate(program.descriptors):
+        layer, now = (-1, begins[k]) if k in begins else (layer, now)
         if one.layer > layer and isinstance(one, Load | Compute):
             layer = one.layer
             for (i, j), edge in plan.reordered.items():
                 if i == layer:
-                    put(memory, program, edge, levels[j], holes=0)
+                    put(memory, program, edge, now[j], holes=0)
             owns = all(block.buffer == layer for block in plan.edges[layer].blocks)
-            if owns and layer in levels:
-                put(memory, program, plan.edges[layer], levels[layer], holes=0)
+            if owns and layer in now:
+                put(memory, program, plan.edges[layer], now[layer], holes=0)
         if isinstance(one, Load) and one.op is Op.LOAD_INPUT:
             starts = one.address + one.stride * np.arange(one.rows)
             buffer[one.into : one.into + one.words] = memory[(starts[:, None] + np.arange(one.length)).ravel()]
@@ -60,7 +64,7 @@ def put(memory: np.ndarray, program: Program, edge: Edge, values: np.ndarray, ho
 def of_neurons(one: Compute, buffer: np.ndarray, memory: np.ndarray) -> EventWork:
     """Events, then a clock more a word than its busiest neuron has spikes; one where levels only move."""
     made, found = memory[one.address : one.address + one.words], of_events(one, buffer)
-    fired = 0 if one.plain else int(magnitudes(made, one.lo < 0).max(1).sum())
+    fired = 0 if one.plain or one.stream else int(magnitudes(made, one.lo < 0).max(1).sum())
     return EventWork(found.clocks + one.outputs + fired, found.accumulates)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
 
 import numpy as np
 
@@ -74,7 +73,8 @@ class Compute:
     """A tile of outputs of one block of channels: a walk over taps, and where the words go.
 
     ``wide`` x ``high``: what is in the buffer; ``left``, ``top``: where the first tap of the first output lies in it,
-    negative in the padding; ``base`` its word, modulo the buffer.
+    negative in the padding; ``base`` its word, modulo the buffer. In stream mode ``membrane`` is the tile's first one,
+    which goes on from what it has where it is to ``keep`` that; neurons ``stream``, or ``show`` what they fired so far.
     """
 
     layer: int
@@ -103,6 +103,10 @@ class Compute:
     lo: int = 0
     hi: int = 0
     events: Scattering | None = None
+    membrane: int = 0
+    keep: bool = False
+    stream: bool = False
+    show: bool = False
 
     @property
     def outputs(self) -> int:
@@ -129,8 +133,9 @@ class Compute:
         flags = sum(
             bit << at
             for bit, at in (
-                (self.spread, 5), (self.tabled, 6), (self.raw, 7), (int(self.mode), 8),
-                (self.plain, 10), (self.hold, 12), (self.gate_signed, 13), (self.f, 16), (self.up - 1, 24),
+                (self.show, 4), (self.spread, 5), (self.tabled, 6), (self.raw, 7), (int(self.mode), 8),
+                (self.plain, 10), (self.hold, 12), (self.gate_signed, 13), (self.f, 16), (self.keep, 22),
+                (self.stream, 23), (self.up - 1, 24),
             )
         )  # fmt: skip
         if self.events is not None:
@@ -143,7 +148,7 @@ class Compute:
                 self.words,
                 0 if self.events is None else self._origin(),
                 self.base if self.events is None else self.events.used,
-                self.block,
+                self.membrane if self.events is not None or self.stream else self.block,
                 _pair(self.size[1] - 1, self.size[0] - 1),
                 self.kernel[1] - 1 | self.kernel[0] - 1 << 8 | self.blocks - 1 << 16,
                 _pair(self.wide, self.high),
@@ -181,9 +186,9 @@ Descriptor = Load | Compute | Plain
 def encode(program: Sequence[Descriptor]) -> np.ndarray:
     """uint32 [descriptors,16]; the last descriptor of a layer carries the mark that its map is in memory."""
     words = np.stack([each.encode() for each in program])
-    for i, (one, after) in enumerate(pairwise(program)):
-        if after.layer != one.layer or (isinstance(after, Plain) and after.op is Op.END):
-            words[i] = _sealed([int(words[i, 0]) | 1 << 11, one.layer, *words[i, 2:].tolist()])
+    last = {one.layer: i for i, one in enumerate(program) if not (isinstance(one, Plain) and one.op is Op.END)}
+    for layer, i in last.items():
+        words[i] = _sealed([int(words[i, 0]) | 1 << 11, layer, *words[i, 2:].tolist()])
     return words
 
 

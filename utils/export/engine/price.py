@@ -14,8 +14,9 @@ from utils.darknet.shapes import sizes
 from utils.darknet.weights import tensors
 from utils.export.costs import cost_of, shapes
 from utils.export.engine.clocks import clocks
-from utils.export.engine.compiler import Program, compile_network
+from utils.export.engine.compiler import compile_network
 from utils.export.engine.fit import EngineChoice, choose_engine
+from utils.export.engine.program import Program
 from utils.export.engine.report import report
 from utils.export.engine.roofline import with_roofline
 from utils.export.engine.target import Engine, read_part

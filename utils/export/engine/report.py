@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from utils.export.engine.clocks import EventWork, clocks_of
-from utils.export.engine.compiler import Program
 from utils.export.engine.isa import BYTES, Compute, Descriptor, Load
+from utils.export.engine.program import Program
 
 CLOCK = 100e6  # Hz at which frames a second are stated
 
@@ -27,6 +27,7 @@ def report(program: Program, work: Sequence[EventWork] = ()) -> dict[str, Any]:
         "engine": engine.to_dict(),
         "array": [lanes, lanes],
         **total,
+        **({"steps": len(program.phases) - 1} if engine.stream else {}),
         "frames_per_second_at_100_mhz": round(CLOCK / total["clocks"], 3),
         "on_chip_bytes": {
             "input_buffer": engine.input_words * lanes,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
-from utils.export.choices import SPIKES
+from utils.export.choices import OF_SPIKES
 from utils.export.targets import TARGETS
 
 PARTS = Path(__file__).with_name("targets")
@@ -29,6 +29,7 @@ class Engine:
         level_bits: of a level, sign included. weight_bits: of a weight. acc_bits: of an accumulator.
         gain_bits: of m, signed. factor_bits: of a shortcut's gain or a gate's level, signed.
         spiking: events and membranes in place of the array. membranes: words of them, a power of two.
+        stream: all neurons at once, step by step, with a count beside each membrane.
     """
 
     lanes: int = 8
@@ -41,11 +42,12 @@ class Engine:
     factor_bits: int = 18
     spiking: bool = False
     membranes: int = 2048
+    stream: bool = False
 
     @property
     def kind(self) -> str:
         """As `--engine` says it."""
-        return "spikes" if self.spiking else "integer"
+        return "stream" if self.stream else "spikes" if self.spiking else "integer"
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -59,11 +61,11 @@ class Engine:
             "FACTOR": self.factor_bits,
             "ADDRESS": self.input_words.bit_length() - 1,
             "ROWS": self.weight_rows.bit_length() - 1,
-        } | ({"SPIKES": 1, "MEMBRANE": self.membranes.bit_length() - 1} if self.spiking else {})
+        } | ({"SPIKES": 1 + self.stream, "MEMBRANE": self.membranes.bit_length() - 1} if self.spiking else {})
 
     def to_dict(self) -> dict[str, int]:
         """For report.json."""
-        of_spikes = ("spiking", "membranes")
+        of_spikes = ("spiking", "membranes", "stream")
         return {key: value for key, value in asdict(self).items() if self.spiking or key not in of_spikes}
 
 
@@ -133,6 +135,12 @@ def read_engine(path: Path, *, spiking: bool = False) -> Engine:
     return Engine(**read_part(str(path), spiking=spiking).sizes, spiking=spiking)
 
 
+def spiking_engine(sizes: dict[str, Any], *, stream: bool) -> Engine:
+    """An engine of events; one of streams keeps as many membranes as its network has, up to the most or ``sizes``."""
+    most = {"membranes": LIMITS["membranes"][1]} if stream else {}
+    return Engine(**(most | sizes), spiking=True, stream=stream)
+
+
 def _fault(key: str, value: Any) -> str:
     """What to use instead; "" where the value will do."""
     if key == "about":
@@ -158,8 +166,8 @@ def part_of(target: str, engine: str) -> FpgaPart | None:
         return None
     if not engine:
         raise InputError(f"--target {target}: sizes of an engine; add --engine integer")
-    part = read_part(target, spiking=engine == SPIKES)
-    if engine == SPIKES and not part.sizes:
+    part = read_part(target, spiking=engine in OF_SPIKES)
+    if engine in OF_SPIKES and not part.sizes:
         sizes = "a part is chosen an array for (--engine integer); give an engine of spikes its sizes in a FILE.json"
         raise InputError(f"--target {target}: {sizes}")
     return part

@@ -11,11 +11,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from utils.export.engine import modes
 from utils.export.engine.clocks import EventWork, spent
-from utils.export.engine.compiler import Program
 from utils.export.engine.edges import Edge
 from utils.export.engine.isa import encode
 from utils.export.engine.plan import IMAGE
+from utils.export.engine.program import Program
 from utils.export.engine.report import report, table
 from utils.export.engine.roofline import with_roofline, words
 
@@ -74,6 +75,7 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
             "busy": f"{found['array_busy']:.1%}",
             "fps": f"{found['frames_per_second_at_100_mhz']:.2f}",
         }
+        | modes.WORDS.get(program.engine.kind, {})
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 L, ACC, WEIGHT, FACTOR, ADDRESS, ROWS, MEMBRANE = 4, 24, 5, 12, 8, 6, 6
 CASES, WORDS = 40, 60
+COUNTS, STEPS, FIRST = 16, 12, 5  # of neurons in streams; the first count's place
 
 
 class TileOfEvents(NamedTuple):
@@ -28,9 +29,9 @@ class TileOfEvents(NamedTuple):
     used: int
 
 
-def accumulated(tile: TileOfEvents, words: np.ndarray, rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, int]:
+def accumulated(tile: TileOfEvents, words: np.ndarray, rows: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, int]:
     """Sums [outputs down, right, L], and how often something is accumulated; words [blocks, high, wide, L]."""
-    sums, count = np.tile(bias, (*tile.size, 1)).astype(np.int64), 0
+    sums, count = start.astype(np.int64), 0
     for b, y, x, ky, kx in np.ndindex(*words.shape[:3], *tile.kernel):
         down, right = np.array([y, x]) * tile.up + tile.pads - np.array([ky, kx]) * tile.dilation
         out = (down // tile.step[0], right // tile.step[1])
@@ -56,9 +57,14 @@ def accumulated(tile: TileOfEvents, words: np.ndarray, rows: np.ndarray, bias: n
     return sums, count
 
 
-def case(random: np.random.Generator) -> dict[str, list[int]]:
-    """A tile: descriptor, bias, words of the buffer, rows of weights -> sums and how often something is accumulated."""
+def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, list[int]]:
+    """A tile: descriptor, bias, words of the buffer, rows of weights -> sums and how often something is accumulated.
+
+    ``before``: the sums of the last tile, which one in three goes on from; they become this one's.
+    """
     kernel, size, shape = (random.integers(1, 4, 2), random.integers(1, 7, 2), random.integers(1, 7, 2))
+    keep = int(bool(before) and random.random() < 1 / 3)
+    size = np.array(before[-1].shape[:2]) if keep else size
     blocks, step, dilation, up = int(random.integers(1, 4)), np.array([1, 1]), 1, 1
     pads = np.array([int(random.integers(0, k)) for k in kernel])
     kind = int(random.integers(4))
@@ -76,10 +82,12 @@ def case(random: np.random.Generator) -> dict[str, list[int]]:
     rows = random.integers(0, 256, (blocks, *kernel, L, L))
     bias = random.integers(-1000, 1000, L)
     tile = TileOfEvents(size, kernel, step, pads, dilation, up, diagonal, bits, gains, signed, used)
-    sums, count = accumulated(tile, words, rows, bias)
+    sums, count = accumulated(tile, words, rows, before[-1] if keep else np.tile(bias, (*size, 1)))
     outputs = int(size.prod())
-    d = field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | (up - 1) << 24)
-    d |= field(3, outputs * (4 if raw else 1)) | field(5, used)
+    base = int(before[0]) if keep else int(random.integers(0, (1 << MEMBRANE) - outputs + 1))
+    before[:] = [np.array(base), sums]
+    d = field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | keep << 22 | (up - 1) << 24)
+    d |= field(3, outputs * (4 if raw else 1)) | field(5, used) | field(6, base)
     origin = [number for axis in (1, 0) for number in divmod(int(pads[axis]), int(step[axis]))]
     d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
     d |= field(7, int(size[1]) - 1 | int(size[0]) - 1 << 16)
@@ -94,6 +102,23 @@ def case(random: np.random.Generator) -> dict[str, list[int]]:
         "sums": [joined(word, ACC) for word in padded(sums.reshape(-1, L), 1 << MEMBRANE)],
         "numbers": [outputs | count << 32],
     }
+
+
+def streams(random: np.random.Generator) -> dict[str, list[int]]:
+    """Levels that change, what neurons of one sign or two fire then, and at the end what they counted."""
+    found: dict[str, list[int]] = {"wanted": [], "sent": []}
+    for signed in (0, 1):
+        low, count = (-128, np.zeros((COUNTS, L), np.int64)) if signed else (0, np.zeros((COUNTS, L), np.int64))
+        level = np.zeros((COUNTS, L), np.int64)
+        for step in range(STEPS):
+            level = np.clip(level + random.integers(-2, 4, level.shape), low, low + 255)
+            show = step >= STEPS - 2  # twice, since showing changes nothing
+            fired = np.sign(level - count)
+            count += 0 if show else fired
+            head = signed << 1 | show
+            found["wanted"] += [head | joined(word, 8) << 2 for word in level]
+            found["sent"] += [joined(word, 8) for word in (count if show else fired)]
+    return found
 
 
 def wrapped(value: int, bits: int) -> int:
@@ -121,10 +146,12 @@ def main(seed: int, folder: Path) -> None:
     """Write unit_spikes.svh and the vectors."""
     random = np.random.default_rng(seed)
     vectors: dict[str, list[int]] = {}
+    before: list[np.ndarray] = []
     for _ in range(CASES):
-        for name, lines in case(random).items():
+        for name, lines in case(random, before).items():
             vectors.setdefault(name, []).extend(lines)
     potentials = random.integers(0, 256, (WORDS, L)) >> random.integers(0, 8, (WORDS, L))
+    vectors |= streams(random)
     vectors["potentials"] = [int(random.integers(2)) | joined(word, 8) << 1 for word in potentials]
     folder.mkdir(parents=True, exist_ok=True)
     header = [
@@ -132,6 +159,7 @@ def main(seed: int, folder: Path) -> None:
         for name, value in (
             ("L", L), ("ACC", ACC), ("WEIGHT", WEIGHT), ("FACTOR", FACTOR), ("ADDRESS", ADDRESS), ("ROWS", ROWS),
             ("MEMBRANE", MEMBRANE), ("CASES", CASES), ("FIRED", WORDS), ("SEED", seed),
+            ("COUNTS", COUNTS), ("STEPS", STEPS), ("FIRST", FIRST),
         )
     ]  # fmt: skip
     for name, rows in vectors.items():

@@ -39,6 +39,21 @@ module unit_spikes;
         .clk(clk), .reset(reset), .has_sign(has_sign), .valid(charged), .potential(potential), .pop(popped), .room(room),
         .push(pushed), .counts(counts), .spikes(fired));
 
+    // Neurons that run all the time: a word every other clock, from place FIRST on.
+    logic [8*L+1:0] wanted[0:2*STEPS*COUNTS-1];
+    logic [8*L-1:0] sent[0:2*STEPS*COUNTS-1];
+    logic begins = 0, offered = 0, stepped;
+    logic [8*L+1:0] offer = 0;
+    logic [8*L-1:0] answer;
+    integer step = 0, answered = 0;
+    counter #(.L(L), .MEMBRANE(MEMBRANE)) streaming (
+        .clk(clk), .reset(reset), .start(begins), .base(MEMBRANE'(FIRST)), .fresh(step % STEPS == 0), .show(offer[0]),
+        .has_sign(offer[1]), .valid(offered), .wanted(offer[8*L+1:2]), .push(stepped), .spikes(answer));
+    always @(posedge clk) if (stepped) begin
+        if (answer !== sent[answered]) report("counter");
+        answered = answered + 1;
+    end
+
     function automatic integer busiest(input logic [8*L-1:0] of, input logic is_signed);
         integer i, each;
         busiest = 0;
@@ -56,6 +71,8 @@ module unit_spikes;
         $readmemh(SUMS_FILE, sums);
         $readmemh(NUMBERS_FILE, numbers);
         $readmemh(POTENTIALS_FILE, potentials);
+        $readmemh(WANTED_FILE, wanted);
+        $readmemh(SENT_FILE, sent);
         k = 0;
         repeat (3) @(negedge clk);
         reset = 0;
@@ -96,11 +113,25 @@ module unit_spikes;
             if (waited != busiest(potential, has_sign)) report("fire, its clocks");
             @(negedge clk);
         end
+        for (step = 0; step < 2 * STEPS; step = step + 1) begin
+            begins = 1;
+            @(negedge clk) begins = 0;
+            for (k = step * COUNTS; k < (step + 1) * COUNTS; k = k + 1) begin
+                offer = wanted[k];
+                offered = 1;
+                @(negedge clk) offered = k % 3 == 0 ? 1'b0 : offered;
+                if (!offered) @(negedge clk);
+            end
+            offered = 0;
+            repeat (3) @(negedge clk);
+        end
+        if (answered != 2 * STEPS * COUNTS) report("counter, its words");
         if (wrong != 0) begin
             $display("unit: %0d vectors are wrong, seed %0d", wrong, SEED);
             $fatal(1);
         end
         $display("unit: %0d tiles of events and %0d words of neurons equal, seed %0d", CASES, FIRED, SEED);
+        $display("unit: %0d words of counts equal, seed %0d", answered, SEED);
         $finish;
     end
 

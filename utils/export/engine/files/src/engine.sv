@@ -8,7 +8,7 @@ module engine #(
     parameter int FACTOR = 18,   // of a shortcut's gain or a gate, signed
     parameter int ADDRESS = 13,  // of a word in the input buffer
     parameter int ROWS = 10,     // of a row in the weight buffer
-    parameter int SPIKES = 0,    // 1: events and membranes in place of the array
+    parameter int SPIKES = 0,    // 1: events and membranes in place of the array; 2: and a count beside each membrane
     parameter int MEMBRANE = 11  // then: of a word of membranes
 ) (
     input  logic           clk,
@@ -179,12 +179,12 @@ module engine #(
     end
 
     // ------------------------------------------------------------------------------------------------- lanes
-    logic fires, fired;
+    logic fires, fired, streams, stepped;
     /* verilator lint_off UNUSEDSIGNAL */  // of spikes alone
     logic more;
     logic [L*ACC-1:0] bias_0;
     /* verilator lint_on UNUSEDSIGNAL */
-    logic [8*L-1:0] counts;
+    logic [8*L-1:0] counts, steps;
     logic signed [LEVEL-1:0] lo, hi, outside;
     logic [L*LEVEL-1:0] n_2, n_3, n_4, level_10;
     logic [L*ACC-1:0] term_4, product_4, start_4, acc_0, acc_5;
@@ -295,18 +295,18 @@ module engine #(
         end
     end
 
-    // Levels are what neurons fire, a spike a clock; what only moves is not fired again.
+    // Levels are what neurons fire, a spike a clock, or a spike a step; what only moves is not fired again.
 
     generate
         if (SPIKES == 0) begin : levels
-            assign {fires, more, fired, counts} = 0;
+            assign {fires, more, fired, counts, streams, stepped, steps} = 0;
         end else begin : neurons
             logic popped, charged;
             logic [8*L-1:0] potential;
             /* verilator lint_off UNUSEDSIGNAL */  // for whoever wants to watch
             logic [L-1:0] spikes;
             /* verilator lint_on UNUSEDSIGNAL */
-            assign fires = mode != LARGEST && !d[7] && !d[10];
+            assign fires = mode != LARGEST && !d[7] && !d[10] && !streams;
             fifo #(.WIDTH(8 * L)) charges (
                 .clk(clk), .reset(reset), .push(whole[5] && fires), .in(word_11), .pop(popped), .out(potential),
                 .valid(charged), .room(more)
@@ -315,13 +315,23 @@ module engine #(
                 .clk(clk), .reset(reset), .has_sign(lo < 0), .valid(charged), .potential(potential), .pop(popped),
                 .room(room), .push(fired), .counts(counts), .spikes(spikes)
             );
+            if (SPIKES == 2) begin : stream
+                assign streams = d[23];
+                counter #(.L(L), .MEMBRANE(MEMBRANE)) fired_so_far (
+                    .clk(clk), .reset(reset), .start(compute), .base(d[192+:MEMBRANE]), .fresh(!d[22]), .show(d[4]),
+                    .has_sign(lo < 0), .valid(whole[5] && streams), .wanted(word_11), .push(stepped), .spikes(steps)
+                );
+            end else begin : layerwise
+                assign {streams, stepped, steps} = 0;
+            end
         end
     endgenerate
 
-    assign push = fires ? fired : d[7] ? raw_push : whole[5];
+    assign push = streams ? stepped : fires ? fired : d[7] ? raw_push : whole[5];
 
     fifo #(.WIDTH(8 * L)) waiting (
-        .clk(clk), .reset(reset), .push(push), .in(fires ? counts : d[7] ? raw[8*L-1:0] : word_11), .pop(pop),
+        .clk(clk), .reset(reset), .push(push), .in(streams ? steps : fires ? counts : d[7] ? raw[8*L-1:0] : word_11),
+        .pop(pop),
         .out(stored), .valid(filled), .room(room)
     );
     dma_write #(.L(L)) writer (

@@ -1,11 +1,14 @@
-// Membranes of a tile, L a word: from the bias on, an accumulate a clock, and at the end read out word by word.
+// Membranes of a tile, L a word: from the bias on, or from what they `keep`, an accumulate a clock, and at the end read out
+// word by word.
 module membranes #(
     parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, MEMBRANE = 11
 ) (
     input  logic                clk,
     input  logic                reset,
-    input  logic                start,       // fill with `bias`; `ready` when that is done
-    input  logic [MEMBRANE-1:0] last,        // number of the last word
+    input  logic                start,       // fill with `bias` if not `keep`; `ready` when that is done
+    input  logic                keep,
+    input  logic [MEMBRANE-1:0] base,        // number of the first word
+    input  logic [MEMBRANE-1:0] last,        // and of the last one
     input  logic [L*ACC-1:0]    bias,
     output logic                ready,
     input  logic                spike,       // with the weights and the word's number
@@ -60,15 +63,15 @@ module membranes #(
         at_4 <= membrane;
         at_5 <= at_4;
         made_5 <= made;
-        ready <= filling && at == last && !reset;
+        ready <= (start && keep || filling && at == last) && !reset;
         valid <= more && !reset;
         if (reset) begin
             filling <= 0;
             reading <= 0;
         end else if (start || read) begin
-            filling <= start;
+            filling <= start && !keep;
             reading <= read;
-            at <= 0;
+            at <= base;
             wait_for <= 0;
         end else begin
             if (filling || more) begin

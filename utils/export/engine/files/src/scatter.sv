@@ -26,6 +26,7 @@ module scatter #(
     input  logic [7:0]          phase_y,
     input  logic [15:0]         wide,         // of what is in the buffer
     input  logic [15:0]         high,
+    input  logic [MEMBRANE-1:0] base,         // of the tile's membranes
     output logic [ADDRESS-1:0]  address,      // of the word wanted in the next clock
     output logic [5:0]          which,        // block of that word, modulo 64
     input  logic [8*L-1:0]      word,
@@ -183,7 +184,7 @@ module scatter #(
     always_ff @(posedge clk) begin
         row <= of_block + ROWS'(ky) * (ROWS'(last_kx) + 1'b1) + ROWS'(kx);
         of_row <= MEMBRANE'(to_y) * (MEMBRANE'(last_x) + 1'b1);
-        column <= MEMBRANE'(to_x);
+        column <= MEMBRANE'(to_x) + base;
         for (k = 0; k < L; k = k + 1) begin
             active_1[k] <= !diagonal || (bits ? size[8*k+{29'b0, lowest}] : size[8*k+:8] > count);
             negative_1[k] <= diagonal ? minus[k] : minus[now];

@@ -27,20 +27,21 @@ module spiking #(
     logic [L-1:0] active, negative;
     logic [2:0] shift;
     logic [$clog2(L)-1:0] lane;
-    logic [MEMBRANE-1:0] last;
+    logic [MEMBRANE-1:0] base, last;
 
-    assign last = (d[7] ? d[98+:MEMBRANE] : d[96+:MEMBRANE]) - 1'b1;
+    assign base = d[192+:MEMBRANE];
+    assign last = base + (d[7] ? d[98+:MEMBRANE] : d[96+:MEMBRANE]) - 1'b1;
 
     scatter #(.L(L), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE)) events (
         .clk(clk), .reset(reset), .start(ready), .diagonal(d[15]), .bits(d[14]), .used(d[160+:L]), .last_x(d[224+:16]),
         .last_y(d[240+:16]), .last_kx(d[256+:8]), .last_ky(d[264+:8]), .last_block(d[272+:16]), .step_x(d[320+:8]),
         .step_y(d[328+:8]), .dilation(d[336+:8]), .last_up(d[31:24]), .from_x(d[128+:8]), .phase_x(d[136+:8]),
-        .from_y(d[144+:8]), .phase_y(d[152+:8]), .wide(d[288+:16]), .high(d[304+:16]), .address(address), .which(which),
+        .from_y(d[144+:8]), .phase_y(d[152+:8]), .wide(d[288+:16]), .high(d[304+:16]), .base(base), .address(address), .which(which),
         .word(word), .has_sign(d[448+{26'b0, which}]), .spike(spike), .row(row), .membrane(membrane), .active(active),
         .negative(negative), .shift(shift), .lane(lane), .done(done)
     );
     membranes #(.L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .MEMBRANE(MEMBRANE)) state (
-        .clk(clk), .reset(reset), .start(start), .last(last), .bias(bias), .ready(ready), .spike(spike_2),
+        .clk(clk), .reset(reset), .start(start), .keep(d[22]), .base(base), .last(last), .bias(bias), .ready(ready), .spike(spike_2),
         .membrane(membrane), .active(active), .negative(negative), .shift(shift), .lane(lane), .diagonal(d[15]),
         .gains(d[9:8] == GAINS), .weights(weights), .read(drained[4]), .slow(d[7]), .room(room), .valid(valid), .sum(sum)
     );
