@@ -90,10 +90,9 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
     d |= field(3, outputs * (4 if raw else 1)) | field(5, used) | field(6, base)
     origin = [number for axis in (1, 0) for number in divmod(int(pads[axis]), int(step[axis]))]
     d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
-    d |= field(7, int(size[1]) - 1 | int(size[0]) - 1 << 16)
+    d |= field(7, int(size[1]) - 1 | int(size[0]) - 1 << 16) | field(14, signed)
     d |= field(8, int(kernel[1]) - 1 | int(kernel[0]) - 1 << 8 | blocks - 1 << 16)
     d |= field(9, int(shape[1]) | int(shape[0]) << 16) | field(10, int(step[1]) | int(step[0]) << 8 | dilation << 16)
-    d |= field(14, signed)
     return {
         "tiles": [d],
         "biases": [joined(bias, ACC)],
