@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from utils.darknet.shapes import granularity, image_size, sizes
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import batch_size
 from utils.data.batch_sizes import several_sizes
+from utils.data.dali import DaliLoader
 from utils.data.dataset import Unreadable
 from utils.data.event_frames import FrameRule
 from utils.data.loader import Loader, make_loader
@@ -155,7 +157,8 @@ def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]
     config, group = setting.config, setting.group
     share, step = (group.rank, group.size), granularity(spec)
     augment = setting.task.augmentation(setting.manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
-    seen = setting.dataset(spec, augment=augment)
+    dali = config.loader == "dali"
+    seen = setting.dataset(spec, augment=augment, cache="off" if dali else None)
     batch = training_batch(config.batch_size, spec, len(seen))
     if batch < group.size:
         raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
@@ -168,6 +171,7 @@ def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]
         seed=config.seed,
         rect=step if config.rect else 0,
         sizes=several_sizes(config.sides, setting.size, step) if config.multi_scale else [],
+        kind=partial(DaliLoader, device=setting.precision.device) if dali else None,
     )
     looked_at = setting.dataset(spec, images=setting.manifest.valid)
     valid = make_loader(looked_at, batch, workers=config.workers, share=share)

@@ -27,6 +27,12 @@ LACKING = [  # script, the flags, and what the line says
     ("train", "--prune 1", "^--prune: acts only with -sr"),
     ("train", "--s-schedule decay", "^--s-schedule: acts only with -sr"),
     ("train", "--rect --mosaic 0.5", r"^--mosaic and --rect: batches of --rect are of whole images"),
+    (
+        "train",
+        "--cutmix 1 --loader dali",
+        "^--loader dali and --cutmix: it makes an image of one",
+    ),
+    ("train", "--rect --loader dali", "^--loader dali and --rect: its batches are of one shape"),
     ("train", "--rect --multi-scale", r"^--multi-scale and --rect: both choose the size of a batch"),
     ("train", "--notest --val-interval 2", "^--notest and --val-interval: only the last epoch is validated"),
     ("train", "--notest --patience 2", "^--notest and --patience: nothing is validated that could get better"),

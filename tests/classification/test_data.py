@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from utils.classification.dataset import ClassAugment, ClassDataset, cut_out, in_turn, shifted
+from utils.classification.dataset import ClassAugment, ClassDataset, changed, in_turn, part_of
 from utils.classification.open_data import labels_of, open_data
 from utils.data.dataset import SampleRequest
 from utils.data.manifest import in_order
-from utils.data.transforms import GREY
+from utils.data.transforms import GREY, fit
 from utils.errors import InputError
 
 
@@ -80,10 +80,10 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(tmp_path):
 
 
 def test_a_shift_moves_pixels_and_brings_grey_in():
-    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    image, box = np.arange(64, dtype=np.uint8).reshape(8, 8, 1), fit((8, 8), (8, 8))
     places = set()
     for seed in range(40):
-        out = shifted(image, 0.25, np.random.default_rng(seed))
+        out = changed(image, box, ClassAugment(flip=0, shift=0.25), np.random.default_rng(seed))
         inner = out != GREY
         ys, xs, _ = np.nonzero(inner)
         moved = (int(ys[0]) - int(out[ys[0], xs[0], 0]) // 8, int(xs[0]) - int(out[ys[0], xs[0], 0]) % 8)
@@ -94,10 +94,10 @@ def test_a_shift_moves_pixels_and_brings_grey_in():
 
 
 def test_what_is_cut_out_has_the_area_that_was_asked_for():
-    image = np.zeros((90, 120, 3), np.uint8)
-    shares = [cut_out(image, 0.5, np.random.default_rng(k)).size / image.size for k in range(60)]
+    parts = [part_of((90, 120), 0.5, np.random.default_rng(k)) for k in range(60)]
+    shares = [height * width / (90 * 120) for _, (height, width) in parts]
     assert min(shares) > 0.35 and max(shares) <= 1  # cut at the border where the ratio does not fit
-    assert cut_out(image, 1.0, np.random.default_rng(0)).shape[2] == 3
+    assert all(y + height <= 90 and x + width <= 120 for (y, x), (height, width) in parts)
     assert ClassAugment.off() == ClassAugment(flip=0.0, shift=0.0, least=1.0)
 
 

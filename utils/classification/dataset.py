@@ -18,7 +18,7 @@ from utils.data import transforms
 from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
-from utils.data.transforms import GREY, Letterbox
+from utils.data.transforms import Letterbox, Placement
 
 SMALL = 64  # px; images up to this side are shifted by some pixels, larger ones cut out and scaled
 RATIO = (3 / 4, 4 / 3)  # width to height of what is cut out (Szegedy et al., CVPR 2015)
@@ -128,6 +128,23 @@ class ClassDataset(ImageFiles):
         pixels = self.as_tensor(image)
         return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()), other, share)
 
+    def plan(self, request: SampleRequest) -> tuple[Path, Placement]:
+        """The file of a request's image, and what becomes of it, for whoever decodes it elsewhere.
+
+        Raises:
+            InputError: its size cannot be read.
+        """
+        request, size, rng = self.asked(request)
+        given = self.shapes()[request.index]
+        box = transforms.fit(given, size, self.how)
+        return self.images[request.index], placement(given, box, self.augment, rng)
+
+    def sample(self, request: SampleRequest, image: Tensor) -> ClassSample:
+        """The sample of an image, uint8 [C, H, W], that was made elsewhere."""
+        size = (image.shape[1], image.shape[2])
+        box = transforms.fit(self.shapes()[request.index], size, self.how)
+        return ClassSample(image, self.labels[request.index], request.index, box)
+
     def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
         """One batch of samples, at least one."""
         parts: dict[str, Any] = {
@@ -154,26 +171,27 @@ def in_turn(labels: Sequence[int]) -> list[int]:
 
 
 def changed(image: np.ndarray, box: Letterbox, strength: ClassAugment, rng: np.random.Generator) -> np.ndarray:
-    """The image as training sees it: uint8 [*box.size, C]."""
-    size, small = box.size, max(box.size) <= SMALL
-    if small or strength.least >= 1:
-        out = transforms.letterbox(image, box)
-        out = shifted(out, strength.shift, rng) if strength.shift and small else out
-    else:
-        out = transforms.resize(cut_out(image, strength.least, rng), size)
-    return out[:, ::-1] if strength.flip and rng.random() < strength.flip else out
+    """The image, perhaps scaled already, as training sees it: uint8 [*box.size, C]."""
+    return transforms.placed(image, placement((image.shape[0], image.shape[1]), box, strength, rng))
 
 
-def shifted(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Moved by whole pixels, at most ``share`` of its sides; grey comes in at the border."""
-    height, width = image.shape[:2]
-    down, right = (round(share * side) for side in (height, width))
-    y, x = int(rng.integers(-down, down + 1)), int(rng.integers(-right, right + 1))
-    out = np.full_like(image, GREY)
-    out[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)] = image[
-        max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)
-    ]
-    return out
+def placement(given: tuple[int, int], box: Letterbox, strength: ClassAugment, rng: np.random.Generator) -> Placement:
+    """Where an image of ``given`` (height, width) goes: shifted where it is small, else a part of it scaled."""
+    start, shape, scaled, place, small = (0, 0), given, box.scaled, box.pad, max(box.size) <= SMALL
+    if small and strength.shift:
+        down, right = shift_of(box.size, strength.shift, rng)
+        place = (place[0] + down, place[1] + right)
+    elif not small and strength.least < 1:
+        start, shape = part_of(given, strength.least, rng)
+        scaled, place = box.size, (0, 0)
+    mirror = bool(strength.flip) and bool(rng.random() < strength.flip)
+    return Placement(start, shape, scaled, place, box.size, mirror)
+
+
+def shift_of(size: tuple[int, int], share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Whole pixels down and right, at most ``share`` of the sides."""
+    down, right = (round(share * side) for side in size)
+    return int(rng.integers(-down, down + 1)), int(rng.integers(-right, right + 1))
 
 
 def mixed(
@@ -200,12 +218,12 @@ def mixed(
     return out, 1 - taken / (height * width)
 
 
-def cut_out(image: np.ndarray, least: float, rng: np.random.Generator) -> np.ndarray:
-    """A random part of at least ``least`` of the area, of a ratio in ``RATIO`` where it fits."""
-    height, width = image.shape[:2]
+def part_of(given: tuple[int, int], least: float, rng: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Start and shape of a random part of at least ``least`` of the area, of a ratio in ``RATIO`` where it fits."""
+    height, width = given
     area = float(rng.uniform(least, 1)) * height * width
     ratio = math.exp(float(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1]))))
     high, wide = (max(1, round(math.sqrt(each))) for each in (area / ratio, area * ratio))
     high, wide = min(high, height), min(wide, width)
     y, x = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
-    return image[y : y + high, x : x + wide]
+    return (y, x), (high, wide)

@@ -43,6 +43,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--s --prune --s-schedule", needs="-sr"),
         Rule("--rect", against="--mosaic", why="batches of --rect are of whole images; leave one of them away"),
         Rule("--rect", against="--multi-scale", why="both choose the size of a batch; leave one of them away"),
+        Rule("--mixup --cutmix", against="--loader dali", why="it makes an image of one; leave one of them away"),
+        Rule("--rect", against="--loader dali", why="its batches are of one shape; leave one of them away"),
         Rule("--val-interval", against="--notest", why="only the last epoch is validated; leave one of them away"),
         Rule(
             "--patience", against="--notest", why="nothing is validated that could get better; leave one of them away"

@@ -131,6 +131,9 @@ class DenseConfig(RunConfig):
         None, "classes: share of the labels that all classes have (default: the cfg's, or 0)", type=cli.fraction
     )
     rect: bool = flag(False, "batches of images of similar aspect, without mosaic")
+    loader: str = flag(
+        "torch", "what makes training images: torch's workers, or NVIDIA DALI (classes)", choices=["torch", "dali"]
+    )
     sparse: bool = flag(False, "push the gammas that pruning can cut towards zero", "-sr", "--sparse")
     s: float = flag(0.001, "strength of that push, an optimizer step", type=cli.non_negative)
     prune: int = flag(0, "for 0 normal/regular, 1 shortcut/slim, 2 layer; -1: no -sr", type=int, choices=[-1, 0, 1, 2])

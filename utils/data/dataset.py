@@ -136,6 +136,11 @@ class ImageFiles:
         rng = np.random.Generator(np.random.PCG64((self.seed, request.epoch, request.index)))
         return request, request.size or self.size, rng
 
+    @property
+    def read_channels(self) -> int:
+        """How many channels are read of a file: 1 where grey images are repeated."""
+        return self._read
+
     def as_tensor(self, image: np.ndarray) -> Tensor:
         """A picture [H, W, C] as the network's uint8 [channels, H, W]; a grey one repeated."""
         return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).expand(self.channels, -1, -1)

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -210,6 +210,7 @@ def make_loader(
     rect: int = 0,
     sizes: Sequence[tuple[int, int]] = (),
     share: tuple[int, int] = (0, 1),
+    kind: Callable[[BatchSource[B], RequestSampler], Loader[B]] | None = None,
 ) -> Loader[B]:
     """Batches of a dataset.
 
@@ -222,8 +223,11 @@ def make_loader(
         rect: the network's largest stride: batches of similar aspect, no larger than they need be. 0: off.
         sizes: (height, width) of multi-scale training, see ``scales``; empty: the dataset's size.
         share: (k, n): this is loader k of n that share every batch.
+        kind: what makes the loader of these batches; None: torch's workers.
     """
     requests = RequestSampler(dataset, batch_size, shuffle=shuffle, seed=seed, rect=rect, sizes=sizes, share=share)
+    if kind is not None:
+        return kind(dataset, requests)
     return Loader(dataset, requests, default_workers() if workers is None else workers)
 
 

@@ -105,6 +105,34 @@ def letterbox(image: np.ndarray, box: Letterbox) -> np.ndarray:
     return out
 
 
+@dataclass(frozen=True)
+class Placement:
+    """What is cut out of a picture and where in the network's image it goes, all (y, x) or (height, width) in px.
+
+    ``shape`` from ``start`` on is cut out, ``scaled``, and put at ``place`` of an image of ``frame``, where it may hang
+    over the border; the rest is grey. ``mirror``: then left to right.
+    """
+
+    start: tuple[int, int]
+    shape: tuple[int, int]
+    scaled: tuple[int, int]
+    place: tuple[int, int]
+    frame: tuple[int, int]
+    mirror: bool
+
+
+def placed(image: np.ndarray, by: Placement) -> np.ndarray:
+    """A picture [H, W, C] as ``by`` says: uint8 [*frame, C]."""
+    (y, x), (height, width), (top, left) = by.start, by.shape, by.place
+    inner = resize(image[y : y + height, x : x + width], by.scaled)
+    out = inner
+    if by.scaled != by.frame or by.place != (0, 0):
+        out = np.full((*by.frame, image.shape[2]), GREY, np.uint8)
+        seen = out[max(0, top) : max(0, top + by.scaled[0]), max(0, left) : max(0, left + by.scaled[1])]
+        seen[:] = inner[max(0, -top) :, max(0, -left) :][: seen.shape[0], : seen.shape[1]]
+    return out[:, ::-1] if by.mirror else out
+
+
 def random_matrix(
     source: tuple[int, int], size: tuple[int, int], strength: Jitter, rng: np.random.Generator
 ) -> np.ndarray:
