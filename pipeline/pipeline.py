@@ -179,8 +179,8 @@ class _Attempts:
         """
         start = [*self.left.values()][-1] if self.left else None
         baseline = next(iter(self.left.values())).score if self.left else None
-        gave_way = start is not None and bool(start.kept)  # another than its first try
-        seen = StageView(self.budget, self.config.max_drop, baseline, start.score if start else None, gave_way)
+        hardest = start.tries[0].score if start is not None and start.kept else None  # another than its first try
+        seen = StageView(self.budget, self.config.max_drop, baseline, start.score if start else None, hardest)
         decision = self.stage.decision
         while (asked := decision.next(seen, [each.tried for each in self.ran])) is not None:
             if self.here and asked.flags:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -128,14 +129,35 @@ class Measure:
         Measuring them again helps a network that lost much, and harms one that lost nothing: its running statistics
         were those the layers behind were trained with. What decides is the task's headline on the training images.
         """
+        small, new, _ = self._judged(cut)
+        return small, new
+
+    def left_by(self, cut: Network) -> float:
+        """The headline of what `better` keeps, on the training images that decide there.
+
+        They are more than the validation images in most sets, and a percent that is chosen by them can be measured on
+        the others. Without ``--recalibrate`` there are none, and it is that of the validation images.
+        """
+        return self._judged(cut)[2] if self.batches else self.headline(cut)
+
+    def before(self, full: Network) -> float:
+        """The headline that `left_by` is compared with: of the network before any cut, as it is, on the same images."""
+        return self._on_training_images(full) if self.batches else self.headline(full)
+
+    @property
+    def where(self) -> str:
+        """The images that `left_by` and `before` look at."""
+        images = sum(len(each.images) for each in self.batches)
+        return f"on {images} training images" if images else "on the validation images"
+
+    def _judged(self, cut: Network) -> tuple[Network, bool, float]:
         if not self.batches:
-            return cut, False
+            return cut, False, math.nan
         measured = self.recalibrated(cut)
         old, new = (self._on_training_images(each) for each in (cut, measured))
-        images = sum(len(each.images) for each in self.batches)
-        log.info("%s on %d training images: %.4f with the old batch norm statistics, %.4f with new ones; the %s are "
-                 "kept", self.session.heading, images, old, new, "new" if new > old else "old")  # fmt: skip
-        return (measured if new > old else cut), new > old
+        log.info("%s %s: %.4f with the old batch norm statistics, %.4f with new ones; the %s are kept",
+                 self.session.heading, self.where, old, new, "new" if new > old else "old")  # fmt: skip
+        return (measured, True, new) if new > old else (cut, False, old)
 
     def columns(self, silenced: Network, cut: Network) -> tuple[Network, dict[str, dict[str, Any]]]:
         """The network to keep of a cut, and the columns silenced, after, recalibrated."""

@@ -206,6 +206,10 @@ class PruningPlanner:
         """The headline of what a percent leaves, on recalibrated statistics."""
         return self.measure.headline(self.measure.better(self.made(self.full, self.planned(percent)))[0])
 
+    def _left_by(self, percent: float) -> float:
+        """The same on the images that may decide."""
+        return self.measure.left_by(self.made(self.full, self.planned(percent)))
+
     def made(self, net: Network, plan: Plan) -> Network:
         """The cut network, constants taken over as ``--beta`` says."""
         return self.settled(net, plan)[0]
@@ -235,15 +239,16 @@ class PruningPlanner:
             return found
         if config.percent != AUTO:
             return self.step.percent(float(config.percent))
-        before = self.measure.headline(self.full)
+        before = self.measure.before(self.full)
         percent, trace = auto_percent(
-            self._left,
+            self._left_by,
             before=before,
             max_drop=config.max_drop,
             high=self.found.survivable if not config.force else 0.99,
         )
         tried = ", ".join(f"{tried:.2f}: {value:.4f}" for tried, value in trace)
-        log.info("%s %.4f before; tried %s; percent %.2f holds", self.session.heading, before, tried, percent)
+        log.info("%s %s: %.4f before; tried %s; percent %.2f holds",
+                 self.session.heading, self.measure.where, before, tried, percent)  # fmt: skip
         return percent
 
     def _whole_plan(self, percent: float) -> Plan:

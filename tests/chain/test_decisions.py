@@ -13,8 +13,8 @@ from utils.chain.verdict import rows_of
 BUDGET = TrainingBudget(160, 10, trained=True)
 
 
-def seen(baseline=0.9, before=0.9, max_drop=0.05, gave_way=False):
-    return StageView(BUDGET, max_drop, baseline, before, gave_way)
+def seen(baseline=0.9, before=0.9, max_drop=0.05, hardest=None):
+    return StageView(BUDGET, max_drop, baseline, before, hardest)
 
 
 def played(decision, known, *outcomes):
@@ -91,28 +91,30 @@ def test_a_plain_penalty_over_many_steps_needs_no_teacher():
 
 
 def test_a_cut_that_is_refused_cuts_nothing_and_the_chain_goes_on():
-    assert words(played(CutShare(), seen(), (0.8, 0.8))) == ["--percent auto --max-drop 0.025"]
+    assert words(played(CutShare(), seen(), (0.8, 0.8))) == ["--percent auto --max-drop 0.05"]
     tried = played(CutShare(), seen(), None, (0.9, 0.9))
     assert words(tried)[1] == "--percent 0.0" and CutShare().kept(seen(), tried) == 1
     assert tried[0].given.refusable and not tried[1].given.refusable
 
 
-def test_where_sparse_training_gave_way_and_nothing_can_be_cut_its_first_try_is_cut():
-    known = seen(gave_way=True)
-    tried = played(CutShare(), known, None, (0.75, 0.75))
+def test_where_sparse_training_gave_way_its_first_try_is_cut_too_and_the_larger_cut_is_kept():
+    known, decision = seen(hardest=0.8), CutShare()
+    tried = played(decision, known, (0.9, 0.9, "0.2", 0.2), (0.75, 0.75, "0.5", 0.5))
     assert words(tried)[1] == words(tried)[0] and tried[1].given.hardest and not tried[0].given.hardest
-    assert "nothing could be cut; of the first sparse training" in tried[1].given.why
-    assert words(played(CutShare(), known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
-    assert len(played(CutShare(), known, (0.88, 0.88, "0.4", 0.4))) == 1, "what can be cut is cut"
-    assert len(played(CutShare(), seen(), (0.88, 0.88, "0.01", 0.01))) == 1, "no sparser network is there"
+    assert "0.2 can be cut of what sparse training left; of its first try, 10.0 points under" in tried[1].given.why
+    assert decision.kept(known, tried) == 1
+    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.5", 0.5), (0.75, 0.75, "0.4", 0.4))) == 0
+    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.5", 0.5), (0.75, 0.75, "0.5", 0.5))) == 0
+    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.01", 0.01), None)) == 0, "better than nothing"
+    refused = played(decision, known, None, (0.75, 0.75, "0.5", 0.5))
+    assert "nothing can be cut of what" in refused[1].given.why and decision.kept(known, refused) == 1
+    assert words(played(decision, known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
 
 
-def test_where_sparse_training_gave_way_and_hardly_a_channel_can_be_cut_its_first_try_is_cut():
-    known, little = seen(gave_way=True), (0.9, 0.9, "0.01", 0.01)
-    tried = played(CutShare(), known, little, (0.75, 0.75, "0.5", 0.5))
-    assert tried[1].given.hardest and "only 0.01 could be cut; of the first" in tried[1].given.why
-    assert CutShare().kept(known, tried) == 1
-    assert CutShare().kept(known, played(CutShare(), known, little, None)) == 0, "that little is better than nothing"
+def test_a_first_try_that_no_training_brings_back_is_not_cut():
+    assert len(played(CutShare(), seen(hardest=0.7), (0.9, 0.9, "0.01", 0.01))) == 1
+    assert len(played(CutShare(), seen(hardest=0.75), (0.9, 0.9, "0.01", 0.01), (0.8, 0.8, "0.4", 0.4))) == 2
+    assert len(played(CutShare(), seen(), (0.9, 0.9, "0.01", 0.01))) == 1, "it did not give way"
 
 
 def test_training_after_the_cut_that_makes_it_worse_is_done_again_from_the_start_at_half_of_the_rate():

@@ -15,9 +15,9 @@ from utils.chain.budget import GENTLE_LR, STRONG, TrainingBudget
 HALVINGS = 2  # of s, and of the rate after a cut
 RATE = 0.2  # train.py's own
 EPS = 1e-9
-WORTH = 0.1  # of the channels: a cut of less is none
+GIVES_BACK = 3  # times what the chain may lose: training after a cut has given back so much (docs/decisions/023)
 A_BITS = (4, 5, 6, 8)
-CUT_SHARE = 0.5  # of what the chain may lose: the cut's before anything is trained again, and the floats' in the end
+FLOAT_SHARE = 0.5  # of what the chain may lose: the floats' part, the rest is left to the integers
 AUTO = "the largest that the pre-flight and the drop allow"
 
 
@@ -56,14 +56,15 @@ class Tried:
 class StageView:
     """What a stage knows: the budget, the baseline's score, that of the network it begins with, what may be lost.
 
-    Scores are None before there are any. ``gave_way``: the stage before first tried harder than what it left.
+    Scores are None before there are any. ``hardest``: that of the first try of the stage before, where it gave way and
+    left another one.
     """
 
     budget: TrainingBudget
     max_drop: float
     baseline: float | None = None
     before: float | None = None
-    gave_way: bool = False
+    hardest: float | None = None
 
     @property
     def bar(self) -> float:
@@ -73,7 +74,7 @@ class StageView:
     @property
     def goal(self) -> float:
         """What the training after the cut should reach: half of what may be lost is left to the integers."""
-        return (self.baseline or 0.0) - CUT_SHARE * self.max_drop
+        return (self.baseline or 0.0) - FLOAT_SHARE * self.max_drop
 
     @property
     def judged(self) -> bool:
@@ -164,8 +165,8 @@ class BackOff:
 class CutShare:
     """How much goes: a share that is given, or the largest that the pre-flight and the drop allow.
 
-    Where sparse training gave way and left hardly a gamma that can go, the network of its first try is cut, by what
-    that one can lose, and the training after the cut has to bring the score back.
+    What the cut may lose is what the chain may: training follows. Where sparse training gave way, and its first try
+    lost no more than that training gives back, that one's network is cut as well; the larger cut is kept.
     """
 
     percent: float | None = None
@@ -174,18 +175,21 @@ class CutShare:
         """The given percent, or ``auto``; where that finds none, nothing is cut."""
         if self.percent is not None:
             return None if tried else Try(("--percent", self.percent))
-        flags = ("--percent", "auto", "--max-drop", CUT_SHARE * seen.max_drop)
+        flags = ("--percent", "auto", "--max-drop", seen.max_drop)
         if not tried:
             return Try(flags, AUTO, refusable=True)
+        worth = holds(seen.hardest, (seen.baseline or 0.0) - GIVES_BACK * seen.max_drop)
+        if worth and len(tried) == 1:
+            found = f"{tried[0].share:g} can be cut" if tried[0].share else "nothing can be cut"
+            why = f"{found} of what sparse training left; of its first try, {_lost(seen.baseline, seen.hardest)} under"
+            return Try(flags, f"{why} the baseline?", hardest=True, refusable=True)
         cut = [each for each in tried if each.score is not None]
-        if seen.gave_way and len(tried) == 1 and (not cut or (cut[0].share or 0.0) < WORTH):
-            what = f"only {cut[0].share or 0.0:g} could be cut" if cut else "nothing could be cut"
-            return Try(flags, f"{what}; of the first sparse training, then", hardest=True, refusable=True)
         return None if cut else Try(("--percent", 0.0), "nothing could be cut")
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
-        """The last one that was not refused."""
-        return max(i for i, each in enumerate(tried) if each.score is not None)
+        """The largest cut of those that were not refused."""
+        cut = [i for i, each in enumerate(tried) if each.score is not None]
+        return max(cut, key=lambda i: (tried[i].share or 0.0, -i))
 
 
 @dataclass(frozen=True)

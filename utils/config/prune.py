@@ -48,7 +48,7 @@ class ChannelConfig(PruneConfig):
     """The flags of the five that cut channels."""
 
     percent: float | str = flag(0.8, "share of the channels under the threshold, or auto", type=percent_or_auto)
-    max_drop: float = flag(0.01, "of mAP@.5: what --percent auto may cost", type=cli.fraction)
+    max_drop: float = flag(0.01, "of mAP@.5 on training images: what --percent auto may cost", type=cli.fraction)
     target_macs: float | None = flag(
         None, "prune until so many MACs are left (up to 1: a share)", type=cli.non_negative
     )
