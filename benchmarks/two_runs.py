@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from models import Darknet, network_of
 from tests.conftest import ROOT
-from tests.test_two_runs import CONVERT, HERE, PRUNE, QUANTISE, TRAIN, at_once, check_stamps, furnish
+from tests.test_two_runs import CONVERT, HERE, PRUNE, QUANTISE, TRAIN, at_once, check_stamps, furnish, in_turn
 from utils.cli import positive
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
@@ -63,12 +63,12 @@ def main() -> None:
             if "export" in args.only:
                 at_once(place, [("quantize", [*HERE, "--weights", "net.pt", "--calibration", "4"])])
                 shutil.copy(place / "weights/net.int.pt", place)
-            for script in args.only:
-                codes, err = at_once(place, [(script, PAIRS[script])] * 2)
+            found, err = in_turn(place, [[(script, PAIRS[script])] * 2 for script in args.only])
+            for script, codes in zip(args.only, found, strict=True):
                 if not set(codes) <= {0, 2} or "Traceback" in err:
                     raise SystemExit(f"{script}: exit codes {codes}\n{err}")
                 refused[script] += codes.count(2)
-                check_stamps(place)
+            check_stamps(place)
     for script, count in refused.items():
         print(f"{script}: {args.times} times two at once, every record its own files; {count} refused in one line")
 

@@ -33,24 +33,26 @@ from utils.reporting import latency
 from matplotlib.figure import Figure
 
 Figure.savefig = lambda figure, target, **options: open(target, "wb").close()
-begin = time.time() + 0.2
-jobs = json.loads(sys.argv[1])
-modules = [importlib.import_module(script) for script, _ in jobs]
-children = []
-for (script, words), module in zip(jobs, modules):
-    child = os.fork()
-    if child == 0:
-        sys.argv = [f"{script}.py", *words]
-        time.sleep(max(0, begin - time.time()))
-        try:
-            cli.main(module.run, module.parser())
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        sys.stdout.flush()
-        os._exit(code)
-    children.append(child)
-print("CODES", [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+groups = json.loads(sys.argv[1])
+modules = {script: importlib.import_module(script) for jobs in groups for script, _ in jobs}
+codes = []
+for jobs in groups:
+    begin, children = time.time() + 0.2, []
+    for script, words in jobs:
+        child = os.fork()
+        if child == 0:
+            sys.argv, module = [f"{script}.py", *words], modules[script]
+            time.sleep(max(0, begin - time.time()))
+            try:
+                cli.main(module.run, module.parser())
+                code = 0
+            except SystemExit as ended:
+                code = ended.code
+            sys.stdout.flush()
+            os._exit(code)
+        children.append(child)
+    codes.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+print("CODES", codes)
 """
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 TRAIN = [*HERE, "--cfg", "net.cfg", "--epochs", "1", "--name", "w"]
@@ -81,11 +83,20 @@ def check_stamps(place: Path) -> None:
     assert not list(place.rglob(".*.taken")) and not list(place.rglob("*.tmp*"))
 
 
-def at_once(place: Path, jobs: Sequence[tuple[str, list[str]]]) -> tuple[list[int], str]:
+Jobs = Sequence[tuple[str, list[str]]]
+
+
+def at_once(place: Path, jobs: Jobs) -> tuple[list[int], str]:
     """The exit codes, and what all of them said."""
+    (codes,), said = in_turn(place, [jobs])
+    return codes, said
+
+
+def in_turn(place: Path, groups: Sequence[Jobs]) -> tuple[list[list[int]], str]:
+    """Groups one after the other, the jobs of each at the same moment: the exit codes, and what all of them said."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", AT_ONCE, json.dumps(jobs)]
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-c", AT_ONCE, json.dumps(groups)]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=200 * len(groups))
     assert "CODES" in done.stdout, done.stdout + done.stderr
     return json.loads(done.stdout.rpartition("CODES ")[2]), done.stderr
 
