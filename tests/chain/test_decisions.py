@@ -80,7 +80,7 @@ def test_a_given_rate_and_schedule_go_to_every_training_and_are_halved_from_ther
 
 
 def test_trained_integers_are_trained_as_long_as_the_cut_is_recovered_from():
-    assert words(played(Widen(4, 3, trained=True), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 30"]
+    assert words(played(Widen(4, 3, trained=True), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 60"]
     assert words(played(Widen(4, 3, True, 2), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 2"]
 
 
@@ -119,7 +119,7 @@ def test_a_first_try_that_no_training_brings_back_is_not_cut():
 
 def test_training_after_the_cut_that_makes_it_worse_is_done_again_from_the_start_at_half_of_the_rate():
     tried = played(Recover(), seen(before=0.7), (0.6, 0.65), (0.6, 0.69), (0.88, 0.88))
-    assert words(tried)[0] == "--epochs 30 --patience 15"
+    assert words(tried)[0] == "--epochs 60 --patience 30"
     assert [words(tried)[i].split("--lr ")[1] for i in (1, 2)] == ["0.1", "0.05"]
     assert all(each.given.start is None for each in tried)
     assert Recover().kept(seen(before=0.7), tried) == 2
