@@ -96,8 +96,10 @@ module unit_spikes;
                 $fatal(1);
             end
             if (spikes != numbers[k][63:32]) report("scatter");
-            repeat (6) @(negedge clk);
-            if (valid) report("spiking, at the end");
+            repeat (6) begin
+                @(negedge clk);
+                if (valid) report("spiking, at the end");
+            end
         end
         room = 1;
         for (k = 0; k < FIRED; k = k + 1) begin
