@@ -9,7 +9,6 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.export.choices import OF_SPIKES
-from utils.export.targets import TARGETS
 
 PARTS = Path(__file__).with_name("targets")
 SIZES = ("lanes", "input_words", "weight_rows")  # what a file may say; the widths follow from the network
@@ -162,6 +161,8 @@ def part_of(target: str, engine: str) -> FpgaPart | None:
     Raises:
         InputError: there is no engine for it, or its file says what no part has.
     """
+    from utils.export.targets import TARGETS  # here, since --help needs no torch
+
     if not target or target in TARGETS:
         return None
     if not engine:
