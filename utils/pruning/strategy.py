@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from utils.pruning.plan import ShortcutRule
+if TYPE_CHECKING:  # the flags' rules name a strategy, and --help needs no torch
+    from utils.pruning.plan import ShortcutRule
 
 
 @dataclass(frozen=True)
