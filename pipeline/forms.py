@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ class Job:
         """The float network, which the others take."""
         assert self.session.loaded.network is not None
         return self.session.loaded.network
+
+    @cached_property
+    def batch(self) -> Any:
+        """The images with their labels; those that cannot be read are skipped, as they were for the images."""
+        return self.session.validation_batch(len(self.images))
+
+    def score(self, predictor: Any) -> float:
+        """The task's headline on them."""
+        return self.session.headline(self.session.measured(predictor, [self.batch]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -216,14 +226,9 @@ def write_nir_if_form(job: Job, network: SpikingNetwork) -> Written:
     """The dialect "if": a file a head, and how far importers are from the integers on some images."""
     session = job.session
     steps = session.config.steps or network.window
-    batch = session.validation_batch(len(job.images))
-
-    def score(predictor: Any) -> float:
-        return session.headline(session.measured(predictor, [batch]))
-
     with whole_folder(job.out) as folder:
         paths = write_nir_if(folder / f"{job.stem}.nir", network, *session.size, steps)
-        about = measure_nir(paths, network, job.images, steps, session.heading, score)
+        about = measure_nir(paths, network, job.images, steps, session.heading, job.score)
         note_target(folder, session.config.target)
     files = [*(job.out / path.name for path in paths), job.out / "report.json"]
     return Written({"bytes": sum(path.stat().st_size for path in files[:-1]), **about}, files)
@@ -235,15 +240,10 @@ def write_nir_lif_form(job: Job) -> Written:
     Raises:
         InputError: it has something that NIR cannot hold; names the layer.
     """
-    session, dataset = job.session, job.session.valid.dataset
-    batch = dataset.collate([dataset[i] for i in range(len(job.images))])
-
-    def score(predictor: Any) -> float:
-        return session.headline(session.measured(predictor, [batch]))
-
+    session = job.session
     with whole_folder(job.out) as folder:
         path = write_nir_lif(folder / f"{job.stem}.nir", job.network, *session.size)
-        about = measure_nir_lif(path, session.loaded.predictor.cpu(), job.images, session.heading, score)
+        about = measure_nir_lif(path, session.loaded.predictor.cpu(), job.images, session.heading, job.score)
     files = [job.out / path.name, job.out / "report.json"]
     return Written({"bytes": files[0].stat().st_size, **about}, files)
 

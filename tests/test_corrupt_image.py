@@ -13,7 +13,8 @@ import torch
 import pipeline.pruning_measure
 from models import Darknet, network_of
 from tests.scenes import write_scenes
-from utils.darknet.cfg import read_cfg
+from tests.temporal.nets import HIDDEN, warmed
+from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.quantization.calibrate import calibrate
 from utils.quantization.int_checkpoint import to_checkpoint
@@ -39,6 +40,8 @@ def made(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = network_of(Darknet(read_cfg(folder / "bad/net.cfg")))
     save_checkpoint(folder / "net.pt", Checkpoint(network, ("blue", "green")))
+    fires = HIDDEN.format("lif").replace("classes=3", "classes=2").replace("filters=8\nsize=1", "filters=7\nsize=1")
+    save_checkpoint(folder / "spikes.pt", Checkpoint(network_of(warmed(parse_cfg(fires))), ("blue", "green")))
     integer = lower(calibrate(network, [torch.rand(2, 3, 64, 64)]))
     save_checkpoint(folder / "net.int.pt", to_checkpoint(integer, "quantised", ("blue", "green")))
     return folder
@@ -50,10 +53,12 @@ SCRIPTS = {
     "quantize": ["--weights", "net.pt", "--calibration", "104"],
     "convert_snn": ["--weights", "net.int.pt"],
     "export": ["aer", "--weights", "net.int.pt", "--golden", "2"],
+    "export, trained as spikes": ["nir", "--weights", "spikes.pt", "--golden", "2"],
 }
 
 
 def run(script: str, place: Path, data: str, *words: str) -> Record:
+    script = script.partition(",")[0]
     module = importlib.import_module(script)
     given = ["--data", str(place / data / "set.data"), "--device", "cpu", "--workers", "0", "--img-size", "32"]
     given += [] if script == "export" else ["--batch-size", "52"]
@@ -64,13 +69,15 @@ def run(script: str, place: Path, data: str, *words: str) -> Record:
 def place(made, monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.pruning_measure, "SECONDS", 0.01)
-    for name in ("net.pt", "net.int.pt"):
+    for name in ("net.pt", "net.int.pt", "spikes.pt"):
         Path(name).symlink_to(made / name)
     return made
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_names_it_once_a_set_and_goes_on(place, caplog, script):
+    if "nir" in SCRIPTS[script]:
+        pytest.importorskip("nir")
     with caplog.at_level(logging.WARNING):
         record = run(script, place, "bad", *SCRIPTS[script])
     assert record.finished
