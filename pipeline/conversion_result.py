@@ -27,7 +27,7 @@ from utils.spiking.cost_words import cost_numbers
 from utils.spiking.finetune import Progress, finetune_stream
 from utils.spiking.finetune_rate import finetune_rate
 from utils.spiking.layerwise import LayerwiseExecutor
-from utils.spiking.mismatch import Mismatch, told_rows, tuned_line, tuned_rows
+from utils.spiking.mismatch import Mismatch, mismatch_rows, tuned_line, tuned_rows
 from utils.spiking.rate import RateNetwork
 from utils.spiking.spike_schedule import SpikingNetwork
 from utils.spiking.stream import StreamExecutor
@@ -214,4 +214,4 @@ def modes_table(session: Session[ConvertConfig], rows: Rows) -> str:
 
 def mismatch_table(layers: dict[int, Mismatch], unit: str) -> str:
     """Which layer breaks it."""
-    return plain_table("neurons whose count is off, by layer", told_rows(layers, unit))
+    return plain_table("neurons whose count is off, by layer", mismatch_rows(layers, unit))

@@ -17,7 +17,7 @@ from torch import nn
 from models import Darknet, Loaded, load_model
 from pipeline.images import frame_rule
 from pipeline.session import trained_as_spikes
-from utils.answers import ResultWriter, Told
+from utils.answers import FrameReport, ResultWriter
 from utils.config.as_trained import as_trained, data_as_trained, how_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
@@ -150,18 +150,20 @@ def detect(config: DetectConfig) -> Record:
     )
     listed = f"{task.pictures}.json" if config.save_json else ""
     writer = ResultWriter(folder_of(config, record), names, config.fourcc, window, listed=listed)
-    told = Told(names)
+    report = FrameReport(names)
     try:
-        look_at(chain([first], frames), detector, writer, told, text=config.save_txt)
+        look_at(chain([first], frames), detector, writer, report, text=config.save_txt)
     finally:
-        told.close()
+        report.close()
         writer.close()
-    log.info("%d frames: %s; %.1f ms each; pictures in %s", len(told.ms), told, told.typical, writer.folder)
-    numbers = {"images": len(told.ms), task.answers: len(writer.rows), "find_ms": round(told.typical, 3)}
-    return finish_record(record, metrics=numbers | told_of_steps(predictor), outputs=writer.outputs)
+    log.info("%d frames: %s; %.1f ms each; pictures in %s", len(report.ms), report, report.typical, writer.folder)
+    numbers = {"images": len(report.ms), task.answers: len(writer.rows), "find_ms": round(report.typical, 3)}
+    return finish_record(record, metrics=numbers | step_report(predictor), outputs=writer.outputs)
 
 
-def look_at(frames: Iterable[Frame], detector: Detector, writer: ResultWriter, told: Told, *, text: bool) -> None:
+def look_at(
+    frames: Iterable[Frame], detector: Detector, writer: ResultWriter, report: FrameReport, *, text: bool
+) -> None:
     """Ask the network about each frame, and write and tell what it answers."""
     predictor = detector.loaded.predictor
     for frame in frames:
@@ -169,7 +171,7 @@ def look_at(frames: Iterable[Frame], detector: Detector, writer: ResultWriter, t
             predictor.reset()
         began = time.perf_counter()
         found = detector.look(frame)
-        told.add(frame, found, 1000 * (time.perf_counter() - began))
+        report.add(frame, found, 1000 * (time.perf_counter() - began))
         if not writer.add(frame, found, text=text, record=getattr(predictor, "record", None)):
             log.info("%s: the window was closed, so it ends here", frame.name)
             return
@@ -242,7 +244,7 @@ def carry(loaded: Loaded, every: int | None) -> CarriedStream | CarriedSteps:
     return CarriedStream(loaded.predictor)
 
 
-def told_of_steps(predictor: nn.Module) -> dict[str, float]:
+def step_report(predictor: nn.Module) -> dict[str, float]:
     """Say how many steps were taken and how many neurons fired in one; the same numbers for the record."""
     found: dict[str, float] = {}
     if isinstance(predictor, InSteps):

@@ -94,7 +94,7 @@ class ResultWriter:
         return path
 
 
-class Told:
+class FrameReport:
     """What was found so far and how long it took: a line an image, and for a film a bar and a line at its end.
 
     ``ms`` are of fitting the picture, the network and what is made of its maps; reading and drawing are not in them.

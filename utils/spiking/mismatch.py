@@ -93,7 +93,7 @@ def worst(layers: Mapping[int, Mismatch]) -> str:
     )
 
 
-def told_rows(layers: Mapping[int, Mismatch], unit: str) -> list[list[str]]:
+def mismatch_rows(layers: Mapping[int, Mismatch], unit: str) -> list[list[str]]:
     """For people: which layer breaks it, a heading first."""
     heading = ["layer", "neurons", "off", "of them its own", f"mean, {unit}", "largest"]
     cells = [
