@@ -51,7 +51,6 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
 
 
 def nir_package() -> Any:
-    """The package ``nir``, or one line that says how to get it."""
     """The package nir, which is no requirement.
 
     Raises:

@@ -13,6 +13,8 @@ from utils.errors import InputError
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntShortcut
 from utils.quantization.validate import TABLED, readouts
 
+MEMBRANE_BYTES = 4  # of a neuron or a read-out
+
 
 @dataclass(frozen=True)
 class SpikingNetwork:
@@ -126,10 +128,7 @@ def spiking_layers(integer: IntegerNetwork) -> tuple[int, ...]:
     return tuple(i for i, op in integer.ops.items() if not (isinstance(op, IntConv) and op.requantiser is None))
 
 
-MEMBRANE_BYTES = 4
-
-
-def _state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
+def state_bytes(network: SpikingNetwork, counts: dict[int, Tensor]) -> int:
     """Membranes of all neurons and read-outs, and counts held for a reader that fires more than one window later."""
     spec, grids, width = network.spec, network.integer.grids, channels(network.spec)
     size = sizes(spec, *counts[-1].shape[2:])

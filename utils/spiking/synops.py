@@ -19,7 +19,7 @@ from utils.quantization.packing import packed_size
 from utils.quantization.validate import readouts
 from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
 from utils.spiking.layerwise import LayerwiseExecutor
-from utils.spiking.spike_schedule import _state_bytes
+from utils.spiking.spike_schedule import state_bytes
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def measure(executor: LayerwiseExecutor, batches: Iterable[Tensor]) -> SpikeCost
     def counted() -> Iterator[tuple[int, dict[int, Tensor]]]:
         for x in batches:
             counts = executor.counts(x)
-            held[:] = [_state_bytes(network, counts)]
+            held[:] = [state_bytes(network, counts)]
             yield len(x), counts
 
     work = work_of(network.integer)

@@ -107,8 +107,8 @@ def streams(random: np.random.Generator) -> dict[str, list[int]]:
     """Levels that change, what neurons of one sign or two fire then, and at the end what they counted."""
     found: dict[str, list[int]] = {"wanted": [], "sent": []}
     for signed in (0, 1):
-        low, count = (-128, np.zeros((COUNTS, L), np.int64)) if signed else (0, np.zeros((COUNTS, L), np.int64))
-        level = np.zeros((COUNTS, L), np.int64)
+        low = -128 if signed else 0
+        level, count = np.zeros((COUNTS, L), np.int64), np.zeros((COUNTS, L), np.int64)
         for step in range(STEPS):
             level = np.clip(level + random.integers(-2, 4, level.shape), low, low + 255)
             show = step >= STEPS - 2  # twice, since showing changes nothing
