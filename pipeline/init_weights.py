@@ -15,7 +15,7 @@ from utils.config.begun import check_training
 from utils.config.run import CFG
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
-from utils.darknet.cfg_schema import EVENTS
+from utils.darknet.cfg_schema import SHAPING
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
 from utils.darknet.neuron_cfg import with_neurons
@@ -43,18 +43,7 @@ from utils.training.resume import seed_all
 log = logging.getLogger(__name__)
 
 # Keys of [net] that shape the network or the batch, and those that are followed; the other ones are train.py's flags.
-USED_KEYS = {
-    "width",
-    "height",
-    "channels",
-    "batch",
-    "subdivisions",
-    "letter_box",
-    "timesteps",
-    "input",
-    *EVENTS,
-    *FOLLOWED,
-}
+USED_KEYS = SHAPING["net"] | frozenset(FOLLOWED)
 QUANTISED = "quantised"
 
 
@@ -160,7 +149,7 @@ def fill(spec: ModelSpec, state: State, task: Task) -> Network:
 
 def tell_unused_keys(spec: ModelSpec, task: Task) -> None:
     """Name, in one line each, the keys of [net] and the words of its layers that train.py does not follow."""
-    layers = unused_words(spec, frozenset(USED_KEYS))
+    layers = unused_words(spec, USED_KEYS)
     if layers:
         log.info("cfg layers: %s steer Darknet's own training or display; kept, not followed", ", ".join(layers))
     unused = [key for key, _ in spec.net if key not in USED_KEYS | task.net_keys]

@@ -15,7 +15,10 @@ import torch
 import pipeline.train
 import train
 from models import build
+from pipeline.init_weights import tell_unused_keys
+from tests.conftest import ROOT
 from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
+from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, Network, load_checkpoint, save_checkpoint
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
@@ -216,6 +219,16 @@ def test_unused_net_keys_are_told_in_one_line(place, caplog):
         run("--epochs", "1", "--notest", "--nosave")
     told = [item.message for item in caplog.records if item.message.startswith("cfg [net]")]
     assert told == ["cfg [net]: learning_rate, policy not used; train.py's own flags and defaults apply"]
+
+
+@pytest.mark.parametrize("name", ["dvs-digits-lif", "nmnist-lif", "spiking/ems-resnet10"])
+def test_keys_that_shape_a_spiking_network_are_not_told_as_unused(caplog, name):
+    spec = read_cfg(ROOT / f"cfg/{name}.cfg")
+    with caplog.at_level("INFO"):
+        tell_unused_keys(spec, task_of(spec))
+    shaping = {key for key, _ in spec.net} & {"readout", "timesteps", "input", "event_bins", "width"}
+    (told,) = [item.message for item in caplog.records if item.message.startswith("cfg [net]")] or [""]
+    assert len(shaping) >= 2 and not shaping & set(told.replace(",", " ").split())
 
 
 def test_batches_and_steps_follow_the_cfg_and_the_flags(place):
