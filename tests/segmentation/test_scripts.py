@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.classification.test_scripts import run
 from tests.conftest import ROOT
+from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.counts import count
 from utils.darknet.heads import class_count, rehead
@@ -20,6 +21,7 @@ from utils.data.dataset import SampleRequest
 from utils.data.transforms import Jitter
 from utils.errors import InputError
 from utils.segmentation.dataset import MaskDataset, fitted
+from utils.segmentation.metrics import enlarged, scores_of
 from utils.segmentation.open_data import mask_path, open_data, read_mask
 from utils.tasks import check_idle, task_of
 
@@ -139,6 +141,17 @@ def test_the_loss_is_torchs_over_the_pixels_that_count():
     wide = torch.nn.functional.interpolate(raw, scale_factor=2, mode="bilinear", align_corners=False)
     expected = torch.nn.functional.cross_entropy(wide[:, :, 3:], masks[:, 3:].long())
     torch.testing.assert_close(task_of(spec).loss(spec)([raw], batch)["total"], expected)
+
+
+@pytest.mark.parametrize(("factor", "size"), [(8, (23, 30)), (4, (5, 7)), (2, (1, 3)), (1, (4, 4))])
+def test_scores_enlarged_for_training_and_their_gradient_are_torchs(factor, size):
+    output = s.Segment(sources=(0,), line=1, classes=3, factor=factor)
+    raw = torch.randn(2, 3, *size).to(memory_format=torch.channels_last).requires_grad_()
+    wide, found = scores_of([raw], output), enlarged([raw], output)
+    torch.testing.assert_close(found, wide)
+    slope = torch.randn_like(wide)
+    expected, back = (torch.autograd.grad(each, raw, slope)[0] for each in (wide, found))
+    torch.testing.assert_close(back, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_shipped_cfgs_have_the_layers_of_their_papers():

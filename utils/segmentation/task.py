@@ -27,6 +27,7 @@ from utils.segmentation.metrics import (
     MaskAnswers,
     MaskMetrics,
     check_sizes,
+    enlarged,
     evaluate,
     joined,
     measure,
@@ -124,7 +125,7 @@ class SegmentationTask(OneOutputTask):
         output = output_of(spec)
 
         def terms(raw: Sequence[Tensor], batch: MaskBatch) -> Mapping[str, Tensor]:
-            scores = scores_of(raw, output)
+            scores = enlarged(raw, output)
             check_sizes(scores, batch.masks.shape[1:], output)
             truth = truth_of(batch.masks, output).to(scores.device)
             known = (truth != IGNORED).sum()
