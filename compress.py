@@ -68,7 +68,8 @@ def stages(config: PipelineConfig) -> list[Stage]:
     first += ["-pt"] if config.weights or config.pretrained else []
     files = [Path(path) for path in (config.cfg, config.weights) if path]
     teacher = TeacherSpec("baseline", config.kd) if terms_of(config.kd) else None
-    usual = TeacherSpec("baseline", USUAL)  # of a strong penalty, whatever is taught after the cut
+    asked = "kd" in config.given  # of a strong penalty the usual one teaches, whatever is taught after the cut
+    usual = TeacherSpec("baseline", USUAL if asked else config.kd)
     first += ["--act", config.act] if config.act else []
     learn = Learn("baseline", config.epochs, config.patience, config.lr)
     push = BackOff(config.sparse_epochs, config.s, config.lr, config.s_schedule)

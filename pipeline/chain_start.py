@@ -19,6 +19,7 @@ from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.spec import Kernel, ModelSpec
 from utils.darknet.weights import read_weights, tensors
 from utils.data.manifest import Manifest
+from utils.distillation.strategies import USUAL_OF_SCORES
 from utils.errors import InputError
 from utils.files import check_writable
 from utils.quantization.validate import check_supported
@@ -87,12 +88,17 @@ def task_of_start(config: PipelineConfig | TrainConfig) -> Task:
 
 
 def with_data(config: PipelineConfig) -> PipelineConfig:
-    """The config with the task's sample set as ``--data``, where nobody says another; so every stage is told it.
+    """The config with the task's sample set as ``--data`` and its usual ``--KDstr``, where nobody says another.
+
+    So every stage is told them, and the report names what is taught.
 
     Raises:
         InputError: as ``task_of_start``.
     """
-    return data_of_task(config, task_of_start(config))
+    task = task_of_start(config)
+    if task.name != "detection" and "kd" not in config.given:
+        config = replace(config, kd=USUAL_OF_SCORES)
+    return data_of_task(config, task)
 
 
 def check_chain(config: PipelineConfig) -> None:

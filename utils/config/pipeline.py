@@ -12,7 +12,7 @@ from utils.config.export import part
 from utils.config.prune import FLAGS
 from utils.config.run import CFG, RunConfig
 from utils.config.train import SCHEDULES, activations, strategy, style
-from utils.distillation.strategies import USUAL
+from utils.distillation.strategies import USUAL, USUAL_OF_SCORES
 from utils.errors import InputError
 from utils.export.engine.target import part_names
 from utils.quantization.scheme import Scheme
@@ -38,7 +38,13 @@ class PipelineConfig(RunConfig):
     max_drop: float = flag(
         MAX_DROP, "of the task's score: what the whole chain may lose against the baseline", type=cli.fraction
     )
-    kd: str = flag(USUAL, "what the baseline teaches; none: nothing", "--KDstr", "--kd", type=strategy)
+    kd: str = flag(
+        USUAL,
+        f"what the baseline teaches; none: nothing (default: {USUAL}, scores of classes {USUAL_OF_SCORES})",
+        "--KDstr",
+        "--kd",
+        type=strategy,
+    )
     s: float | None = flag(
         None, f"strength of the sparsity penalty (default: {RULE}, less where it harms)", type=cli.non_negative
     )

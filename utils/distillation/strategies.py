@@ -49,7 +49,7 @@ STRATEGIES = {  # the first five are 1 to 5
 }
 NUMBERS = dict(zip("12345", STRATEGIES, strict=False))
 OFF = ("", "0", "-1", "none")
-USUAL = "objectness"  # of compress.py
+USUAL, USUAL_OF_SCORES = "objectness", "soft"  # of compress.py: for boxes, and for scores of classes
 KNOWN = "1 soft, 2 worse, 3 direct, 4 attention, 5 fine, cwd, mgd, objectness"
 
 

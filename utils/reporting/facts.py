@@ -105,8 +105,14 @@ class TaskFacts:
 
     @property
     def main(self) -> tuple[Column, ...]:
-        """The columns that a table has where there is room for two: the headline's and the primary's."""
-        return tuple(column for column in self.columns if column.name in (self.primary, self.headline))
+        """The columns that a table has where there is room for two: the headline's and the primary's.
+
+        Where these are one, the next brief one stands beside it.
+        """
+        chosen = {self.primary, self.headline}
+        others = [column.name for column in self.columns if column.brief and column.name not in chosen]
+        chosen |= set(others[: 2 - len(chosen)])
+        return tuple(column for column in self.columns if column.name in chosen)
 
     @property
     def primary_heading(self) -> str:

@@ -22,6 +22,7 @@ SPARSITY = {
 }
 TIMES = ("images_per_second", "wait_share", "seconds", "lr")
 DPI = 120
+PANEL_LETTERS, HANDLE_LETTERS = 50, 6  # of a legend: what fits under a panel, what the line before a name takes
 
 
 def plot_results(
@@ -62,7 +63,8 @@ def plot_results(
             axis.set_ylim(-0.02, 1.02)
         if len(columns) > 1:
             # Below the axis; inside it would hide curves.
-            axis.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+            across = max(1, min(3, PANEL_LETTERS // (HANDLE_LETTERS + max(map(len, columns.values())))))
+            axis.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=across)
     return save_figure(figure, path)
 
 
