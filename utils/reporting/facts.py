@@ -107,10 +107,10 @@ class TaskFacts:
     def main(self) -> tuple[Column, ...]:
         """The columns that a table has where there is room for two: the headline's and the primary's.
 
-        Where these are one, the next brief one stands beside it.
+        Where these are one, the next brief one that is a share too stands beside it.
         """
         chosen = {self.primary, self.headline}
-        others = [column.name for column in self.columns if column.brief and column.name not in chosen]
+        others = [each.name for each in self.columns if each.brief and each.share and each.name not in chosen]
         chosen |= set(others[: 2 - len(chosen)])
         return tuple(column for column in self.columns if column.name in chosen)
 
