@@ -7,25 +7,34 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models import load_model
-from pipeline.forms import WRITERS, Job, write_checkpoint, write_float
+from models import Darknet, load_model
+from pipeline.forms import WRITERS, Job, Written, write_answers, write_checkpoint, write_float
 from pipeline.session import Session, open_session
+from utils.config.as_trained import how_of
 from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.export.darknet_files import write_files
+from utils.export.decoding import write_decoding
 from utils.export.engine.target import part_of
+from utils.export.formats import FORMS
+from utils.export.lif_package import export_lif
+from utils.export.package import HandOffOptions, Manifest
 from utils.export.targets import TARGETS, check_target
 from utils.files import alone, holder, names_kept, take
-from utils.reporting.record import Record, finish_record, new_run_folder, start_record
+from utils.reporting.cost_plots import plot_costs
+from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
 from utils.reporting.runs import FLOAT, RUNS, WEIGHTS, newest, output_of
 from utils.spiking.choices import LAYERWISE, RATE
+from utils.spiking.lif_integers import LifExecutor, lower_lif
+from utils.temporal.hardware import INT8
 
 log = logging.getLogger(__name__)
 
 QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
-DIRECT = ("nir", "aer")  # forms of networks that were trained as spikes
+FOLDERS = ("fpga", "c")  # forms that hold leaky neurons in whole numbers
+DIRECT = ("nir", "aer", *FOLDERS)  # forms of networks that were trained as spikes
 FOLDER = Path("export")
 
 
@@ -55,14 +64,21 @@ def open_network(config: ExportConfig) -> Session[ExportConfig]:
 
 
 def open_spikes(config: ExportConfig) -> Session[ExportConfig] | None:
-    """The session of a network that was trained as spikes; None if ``--weights`` is none."""
-    if not config.weights.endswith(".pt") or not load_model(config.weights).spec.neurons:
+    """The session of a network that was trained as spikes; None if ``--weights`` is none.
+
+    Raises:
+        InputError: a flag is for networks of another kind, or the form takes whole numbers and this one has none.
+    """
+    loaded = load_model(config.weights) if config.weights.endswith(".pt") else None
+    if loaded is None or not loaded.spec.neurons:
         return None
-    for flag in ("dialect", "steps", "target"):
+    for flag in ("dialect", "steps", "target", "engine"):
         if flag in config.given:
             raise InputError(
                 f"--{flag}: {config.weights} was trained as spikes, in steps and nodes of its own; leave --{flag} away"
             )
+    if config.form in FOLDERS and isinstance(loaded.predictor, Darknet):
+        check_whole_numbers(loaded.predictor, config.weights, config.form)
     return open_session(config)
 
 
@@ -78,7 +94,7 @@ def open_integers(config: ExportConfig) -> Session[ExportConfig]:
         raise InputError(float_network)
     session = open_session(replace(config, weights=weights))
     if session.loaded.spec.neurons:
-        forms = " and ".join(DIRECT)
+        forms = f"{', '.join(DIRECT[:-1])} and {DIRECT[-1]}"
         raise InputError(f"{weights}: was trained as spikes, which only {forms} hold; use export.py {DIRECT[0]}")
     if session.loaded.integer is None:
         rate = f"{weights}: spikes in {RATE} mode, which has no integers; convert_snn.py --mode {LAYERWISE} has"
@@ -114,7 +130,8 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     with alone(RUNS):
         out = free_folder(config, stem)
         record = session.begin("export")
-    write = write_float if config.float_network else WRITERS[config.form]
+    spikes = config.form in FOLDERS and bool(session.loaded.spec.neurons)
+    write = write_float if config.float_network else write_lif_hand_off if spikes else WRITERS[config.form]
     made = write(Job(session, images, stem, out))
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
 
@@ -132,6 +149,53 @@ def free_folder(config: ExportConfig, stem: str) -> Path:
     if config.out and out != wanted:
         raise InputError(f"{wanted}: {holder(wanted)} writes it; choose another --out")
     return out
+
+
+def check_whole_numbers(model: Darknet, weights: str, form: str) -> None:
+    """Refuse a network whose neurons compute in floats.
+
+    Raises:
+        InputError: names the layer.
+    """
+    for i, layer in model.spec.kernels.items():
+        if layer.weight_quant != INT8:
+            raise InputError(
+                f"{weights}: layer {i} (cfg line {layer.line}): was trained as spikes in floats, and {form} takes "
+                "whole numbers; train with --hw-friendly, or use export.py nir"
+            )
+
+
+def write_lif_hand_off(job: Job) -> Written:
+    """A folder: weights, golden spikes of every step, C99, their verifier.
+
+    Raises:
+        InputError: the network has something that takes more than shifts, sums and comparisons; names the layer.
+    """
+    session, out = job.session, job.out
+    config, model, fpga = session.config, session.loaded.predictor.cpu(), session.config.form == "fpga"
+    network = lower_lif(model)
+    options = HandOffOptions(
+        name=job.stem,
+        forms=FORMS if fpga else ("npy",),
+        tile=config.tile if fpga else None,
+        git=git_state(),
+        resize=how_of(config),
+        names=tuple(job.names),
+    )
+
+    def finish(folder: Path, manifest: Manifest) -> None:
+        plot_costs(folder / "costs", manifest["layers"])
+        answers = write_answers(job, folder, LifExecutor(network))
+        if answers and "iou" in answers[0]:
+            write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])
+
+    manifest = export_lif(out, network, job.images, options, finish)
+    totals, steps = manifest["totals"], manifest["time"]["steps"]
+    message = "%s additions at most in each of %d steps, %s bytes of weights"
+    log.info(message, f"{totals['macs']:,}", steps, f"{totals['weight_bytes']:,}")
+    log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
+    numbers = {"macs": totals["macs"] * steps, "bytes": totals["weight_bytes"], "steps": steps}
+    return Written(numbers, [out / "manifest.json", out / "verify.py"])
 
 
 @names_kept()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import Darknet, Loaded
 from pipeline.session import Session
@@ -133,7 +133,7 @@ def write_hand_off(job: Job) -> Written:
         if engine is not None and not engine.spiking:
             predicted = json.loads((folder / "rtl/engine/report.json").read_text(encoding="utf-8"))
             plot_roofline(folder / "rtl/engine/roofline.png", predicted)
-        answers = write_answers(job, folder)
+        answers = write_answers(job, folder, IntegerExecutor(job.integer))
         if answers and "iou" in answers[0]:
             write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])
 
@@ -153,15 +153,14 @@ def note_target(folder: Path, target: str) -> None:
             text.write(TARGETS[target].notes)
 
 
-def write_answers(job: Job, folder: Path) -> Sequence[Any]:
+def write_answers(job: Job, folder: Path, executor: nn.Module) -> Sequence[Any]:
     """golden/K/boxes.json, or whatever the task calls it: what it makes of the golden accumulators, in floating point.
 
-    Of the integers, and not of the file's own executor: spikes in stream mode may be read out before they settle.
+    Of the integers' ``executor``, and not of the file's own: spikes in stream mode may be read out before they settle.
     """
     session, images = job.session, job.images
-    raw = IntegerExecutor(job.integer).to(session.device)(images.to(session.device))
-    size = (images.shape[2], images.shape[3])
-    golden = session.task.golden(raw, session.loaded.spec, size, job.names)
+    raw = executor.to(session.device)(images.to(session.device))
+    golden = session.task.golden(raw, session.loaded.spec, (images.shape[-2], images.shape[-1]), job.names)
     for k, content in enumerate(golden.contents):
         (folder / f"golden/{k}/{golden.name}").write_text(json.dumps(content, indent=1) + "\n")
     return golden.contents

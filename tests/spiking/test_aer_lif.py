@@ -99,9 +99,12 @@ def test_the_script_writes_both_forms_and_says_how_importers_run_the_file(place)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fpga"], r"spikes\.pt: was trained as spikes, which only nir and aer hold; use export\.py nir"),
-        (["c"], "was trained as spikes, which only nir and aer hold"),
-        (["onnx"], "was trained as spikes, which only nir and aer hold"),
+        (
+            ["fpga"],
+            r"spikes\.pt: layer 0 \(cfg line 6\): was trained as spikes in floats, and fpga takes whole numbers",
+        ),
+        (["c"], "was trained as spikes in floats, and c takes whole numbers; train with --hw-friendly"),
+        (["onnx"], r"spikes\.pt: was trained as spikes, which only nir, aer, fpga and c hold; use export\.py nir"),
         (["onnx", "--float"], r"layer 0 .*activation=lif has no float ONNX form"),
         (["nir", "--dialect", "exact"], r"--dialect: spikes\.pt was trained as spikes"),
         (["nir", "--steps", "9"], r"--steps: spikes\.pt was trained as spikes"),

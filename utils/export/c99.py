@@ -73,7 +73,8 @@ HEADER = """\
 #include "types.h"
 
 {defines}
-/* Told of every layer as soon as it is there: its numbers, stored as ``kind`` says; -1 is the image. */
+/* Told of every layer as soon as it is there: its numbers, stored as ``kind`` says; -1 is the image. Of NET_STEPS steps
+   in each, the image first; of read-outs once, behind them. */
 typedef void (*net_hook)(void *context, int layer, const void *numbers, int kind, long count);
 
 /* Number ``at`` of them. */
@@ -92,9 +93,11 @@ void net_run(const uint8_t *image, void *arena, const acc_t *heads[NET_HEADS], n
 
 def _header(network: IntegerNetwork, shape: dict[int, Shape], arena: ArenaPlan, golden: int) -> str:
     ends = sorted(set(readouts(network.spec)))
+    frames = network.timed and network.spec.input_frames
     numbers = {
-        "IMAGE": prod(shape[-1]),
-        "IMAGE_AT": arena.start["map", -1],
+        "STEPS": network.spec.timesteps if network.timed else 1,
+        "IMAGE": prod(shape[-1]) * (network.spec.timesteps if frames else 1),
+        "IMAGE_AT": arena.start["frames" if frames else "map", -1],
         "ARENA": arena.size,
         "LIVE_LEVELS": arena.maps,
         "HEADS": len(ends),
@@ -104,7 +107,7 @@ def _header(network: IntegerNetwork, shape: dict[int, Shape], arena: ArenaPlan, 
     return HEADER.format(
         defines="".join(f"#define NET_{name} {value}\n" for name, value in numbers.items()),
         heads="".join(f"    heads[{k}]: layer {i}, {list(shape[i])}\n" for k, i in enumerate(ends)),
-        image="][".join(map(str, shape[-1])),
+        image="][".join(map(str, (network.spec.timesteps, *shape[-1]) if frames else shape[-1])),
     )
 
 
@@ -130,7 +133,8 @@ extern "C" {{
 def _rust(network: IntegerNetwork, shape: dict[int, Shape], arena: ArenaPlan) -> str:
     sizes = [prod(shape[i]) for i in sorted(set(readouts(network.spec)))]
     bits = 8 * CTypes.of(network).acc.bytes
-    return RUST.format(image=prod(shape[-1]), arena=arena.size, heads=len(sizes), sizes=sizes, bits=bits)
+    shown = network.spec.timesteps if network.timed and network.spec.input_frames else 1
+    return RUST.format(image=prod(shape[-1]) * shown, arena=arena.size, heads=len(sizes), sizes=sizes, bits=bits)
 
 
 def _weights(network: IntegerNetwork) -> str:
@@ -138,6 +142,8 @@ def _weights(network: IntegerNetwork) -> str:
     for i, op in network.ops.items():
         if isinstance(op, IntConv):
             parts += [_array("weight_t", f"w_{i:03d}", op.weight), _array("int32_t", f"b_{i:03d}", op.bias)]
+            if op.neuron is not None:
+                parts.append(_array("uint8_t", f"k_{i:03d}", op.neuron.log2_threshold))
         elif isinstance(op, IntShortcut):
             parts.append(_array("int32_t", f"g_{i:03d}", op.gains))
         if op.requantiser is not None:

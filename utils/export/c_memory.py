@@ -8,7 +8,7 @@ from math import prod
 
 from utils.darknet import spec as s
 from utils.export.costs import Shape
-from utils.quantization.integer import IntConv, IntegerNetwork
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp
 from utils.quantization.validate import readouts
 
 ALIGN = 16  # bytes; what a vector register likes
@@ -90,12 +90,20 @@ class ArenaBlock:
 
 @dataclass(frozen=True)
 class ArenaPlan:
-    """First byte of each block, named by what it holds: ("map", layer), ("band" or "sums" or "levels", layer)."""
+    """First byte of each block, named by what it holds: ("map", layer), ("band" or "sums" or "levels", layer).
+
+    In a network of steps also ("membranes", layer), and ("frames", -1) where every step has an image of its own.
+    """
 
     start: dict[tuple[str, int], int]
     size: int
-    maps: int  # bytes of the maps that live at once, at most, were every level a byte
+    maps: int  # bytes of the maps that live at once, at most, were every level a byte; and of what stays over steps
     bands: dict[int, Band]
+
+    def kept(self, ends: Iterable[int]) -> dict[int, int]:
+        """Layer -> first byte of its accumulators that go on from step to step: membranes, and the sums of ``ends``."""
+        membranes = {i: at for (what, i), at in self.start.items() if what == "membranes"}
+        return dict(sorted((membranes | {i: self.start["map", i] for i in ends}).items()))
 
 
 def storage(network: IntegerNetwork, i: int) -> str:
@@ -108,8 +116,9 @@ def storage(network: IntegerNetwork, i: int) -> str:
 
 def plan_arena(network: IntegerNetwork, shape: dict[int, Shape]) -> ArenaPlan:
     """The arena with the longest rows that keep it within ``ALLOWED``; the smallest one where none does."""
-    live = live_levels(network, shape)
-    plans = []
+    live, plans = live_levels(network, shape), []
+    if network.timed:
+        live += sum(block.bytes for block in _lasting(network, shape).values())
     for places in PLACES:
         bands = {i: band_of(network, i, shape, places) for i in windows(network)}
         blocks = _blocks(network, shape, bands)
@@ -198,7 +207,24 @@ def _blocks(
             blocks["sums", i] = ArenaBlock(made * band.outputs * types.acc.bytes, i, i)
         if not raw:
             blocks["levels", i] = ArenaBlock(band.outputs * types.work.bytes, i, i)
-    return blocks
+    return blocks | _lasting(network, shape)
+
+
+def _lasting(network: IntegerNetwork, shape: dict[int, Shape]) -> dict[tuple[str, int], ArenaBlock]:
+    """What a network of steps keeps through all of them: membranes, sums, and what it is shown; nothing of another."""
+    if not network.timed:
+        return {}
+    word, spec = CTypes.of(network).acc.bytes, network.spec
+    sizes = {("map", i): prod(shape[i]) * word for i in readouts(spec)}
+    sizes |= {("membranes", i): prod(shape[i]) * word for i, op in network.ops.items() if has_neurons(op)}
+    shown = prod(shape[-1])
+    sizes |= {("frames", -1): shown * spec.timesteps} if spec.input_frames else {("map", -1): shown}
+    return {name: ArenaBlock(size, -1, len(spec.layers)) for name, size in sizes.items()}
+
+
+def has_neurons(op: IntegerOp) -> bool:
+    """Whether what an operation adds up charges leaky neurons."""
+    return isinstance(op, IntConv) and op.neuron is not None
 
 
 def place(blocks: dict[tuple[str, int], ArenaBlock]) -> tuple[dict[tuple[str, int], int], int]:

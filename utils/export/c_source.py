@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -44,8 +44,18 @@ void net_run(const uint8_t *image, void *arena, const acc_t *heads[NET_HEADS], n
     if (image)
         for (long at = 0; at < NET_IMAGE; ++at)
             bytes[NET_IMAGE_AT + at] = image[at];
-    tell(-1, NET_IMAGE_AT, STORED_U8, NET_IMAGE);
-{calls}{heads}}}
+{run}{heads}}}
+"""
+
+
+TOLD = "    tell(-1, NET_IMAGE_AT, STORED_U8, NET_IMAGE);\n"
+STEPS = """\
+{rest}    for (int step = 0; step < NET_STEPS; ++step) {{
+{frame}{calls}    }}
+"""
+FRAME = """\
+        for (long at = 0; at < {size}; ++at)
+            bytes[{to} + at] = bytes[NET_IMAGE_AT + step * {size}L + at];
 """
 
 
@@ -102,12 +112,28 @@ def source(network: IntegerNetwork, shape: dict[int, Shape], arena: ArenaPlan) -
         text, called = _layer(writer, i)
         structs.append(text)
         calls += [f"    {each};\n" for each in called]
-        calls.append(f"    tell({i}, {writer.at('map', i)}, {writer.kind(i)}, {prod(shape[i])});\n")
+        calls.append(f"    {_told(writer, i)}")
     heads = [
         f"    heads[{k}] = (const acc_t *)(const void *)(bytes + {writer.at('map', i)});\n"
         for k, i in enumerate(sorted(set(readouts(network.spec))))
     ]
-    return TEMPLATE.format(structs="".join(structs), calls="".join(calls), heads="".join(heads))
+    run = _steps(writer, calls) if network.timed else TOLD + "".join(calls)
+    return TEMPLATE.format(structs="".join(structs), run=run, heads="".join(heads))
+
+
+def _steps(writer: Writer, calls: Sequence[str]) -> str:
+    """The calls in every step; read-outs are told behind them, when their sums are whole."""
+    ends, size = sorted(set(readouts(writer.network.spec))), prod(writer.shape[-1])
+    rest = [f"    rest(bytes, {at}, {prod(writer.shape[i])});\n" for i, at in writer.arena.kept(ends).items()]
+    frames = writer.network.spec.input_frames
+    frame = FRAME.format(size=size, to=writer.at("map", -1)) if frames else ""
+    told = [f"    {_told(writer, i)}" for i in ends]
+    inside = [f"    {each}" for each in (TOLD, *calls) if each not in told]
+    return STEPS.format(rest="".join(rest), frame=frame, calls="".join(inside)) + "".join(told)
+
+
+def _told(writer: Writer, i: int) -> str:
+    return f"tell({i}, {writer.at('map', i)}, {writer.kind(i)}, {prod(writer.shape[i])});\n"
 
 
 def gains_of(by: Requantiser) -> tuple[Tensor, Tensor]:
@@ -145,20 +171,34 @@ def _layer(writer: Writer, i: int) -> Text:
 
 def _conv(writer: Writer, i: int, op: IntConv) -> Text:
     conv, _ = writer.network.conv(i)
-    text = writer.taps(i) + writer.struct(
-        "conv",
-        i,
-        writer.map(conv.sources[0]),
-        writer.map(i),
-        writer.window(i),
-        conv.groups,
-        f"w_{i:03d}",
-        f"b_{i:03d}",
-        writer.requantiser(i, op),
-        writer.at("sums", i),
-        writer.at("levels", i),
+    text = (
+        writer.taps(i)
+        + _neurons(writer, i, op)
+        + writer.struct(
+            "conv",
+            i,
+            writer.map(conv.sources[0]),
+            writer.map(i),
+            writer.window(i),
+            conv.groups,
+            f"w_{i:03d}",
+            f"b_{i:03d}",
+            writer.requantiser(i, op),
+            writer.at("sums", i),
+            writer.at("levels", i),
+            f"&neurons_{i:03d}" if op.neuron else 0,
+            int(writer.network.timed),
+        )
     )
     return text, [f"conv(&layer_{i:03d}, bytes)"]
+
+
+def _neurons(writer: Writer, i: int, op: IntConv) -> str:
+    """`struct lif`, where the convolution has neurons."""
+    if op.neuron is None:
+        return ""
+    fields = (f"k_{i:03d}", op.neuron.shift, int(op.neuron.most), int(op.neuron.soft), writer.at("membranes", i))
+    return f"static const struct lif neurons_{i:03d} = {{{', '.join(map(str, fields))}}};\n"
 
 
 def _pool(writer: Writer, i: int, layer: s.MaxPool) -> Text:

@@ -21,10 +21,13 @@ from utils.quantization.integer import (
     IntegerNetwork,
     IntegerOp,
     IntGate,
+    IntNeuron,
     IntPool,
     IntShortcut,
     Requantiser,
 )
+
+THRESHOLD = Word(5, False)  # a power of two that a membrane of 25 bits can pass
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,18 @@ def _conv(network: IntegerNetwork, i: int, op: IntConv, target: TensorFiles) -> 
     }
     if op.requantiser is not None:
         return entry | _requantiser(i, op, network.grids[i], target)
+    if op.neuron is not None:
+        return entry | {"requantise": None} | _neurons(i, op.neuron, target)
     assert op.scale is not None
     return entry | {"requantise": None, "read_out": {"scale": op.scale.tolist()}}
+
+
+def _neurons(i: int, neuron: IntNeuron, target: TensorFiles) -> dict[str, Any]:
+    reset = "soft" if neuron.soft else "hard"
+    return {
+        "lif": {"shift": neuron.shift, "keeps_most": neuron.most, "reset": reset},
+        "log2_threshold": target.write(i, "k", neuron.log2_threshold, THRESHOLD),
+    }
 
 
 def _requantiser(i: int, op: IntegerOp, grid: QParams, target: TensorFiles) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
 from utils.export import c99, prepare, rtl, verify
-from utils.export.costs import shapes
+from utils.export.costs import Shape, shapes
 from utils.export.engine.clocks import EventWork
 from utils.export.engine.compiler import compile_network
 from utils.export.engine.events import work_of
@@ -102,20 +102,31 @@ def export_network(
         if program is not None:
             works = works_of(network, images, program)
             log.info("%s", write_engine(folder / "rtl/engine", program, manifest, works, options.part))
-        if finish is not None:
-            finish(folder, manifest)
-        seal(folder, manifest)
-        wrong = fault(manifest)
-        if wrong:
-            raise InputError(f"{out}: {wrong}; nothing was written, please report this network")
-        try:
-            log.info("%s", verify.check(folder))
-        except verify.MismatchError as error:
-            raise InputError(f"{out}: does not verify: {error}; nothing was written, please report this") from error
-        log.info("%s", c99.compile_and_check(folder / "c"))
+        finish_folder(out, folder, manifest, finish)
         if clocks is not None:
             log.info("%s", rtl.replay(folder / "rtl", clocks))
     return manifest
+
+
+def finish_folder(
+    out: Path, folder: Path, manifest: Manifest, finish: Callable[[Path, Manifest], None] | None = None
+) -> None:
+    """Let ``finish`` add its files, seal the folder, and check all of it, in NumPy and in C.
+
+    Raises:
+        InputError: it does not verify; names ``out``, which it would have become.
+    """
+    if finish is not None:
+        finish(folder, manifest)
+    seal(folder, manifest)
+    wrong = fault(manifest)
+    if wrong:
+        raise InputError(f"{out}: {wrong}; nothing was written, please report this network")
+    try:
+        log.info("%s", verify.check(folder))
+    except verify.MismatchError as error:
+        raise InputError(f"{out}: does not verify: {error}; nothing was written, please report this") from error
+    log.info("%s", c99.compile_and_check(folder / "c"))
 
 
 def program_of(network: IntegerNetwork, images: Tensor, engine: Engine) -> Program:
@@ -170,18 +181,34 @@ def seal(folder: Path, manifest: Manifest) -> None:
 
 
 def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOffOptions) -> Manifest:
-    size = (images.shape[2], images.shape[3])
-    shape, cfg = shapes(network, size), write_cfg(network.spec.saying(options.resize))
+    shape = shapes(network, (images.shape[2], images.shape[3]))
+    manifest = describe_network(folder, network, shape, options)
+    spiking = encode(network) if options.spiking else None
+    for entry in manifest["layers"]:
+        neuron = None if spiking is None else describe_neuron(spiking, entry["layer"])
+        entry |= {} if neuron is None else {"neuron": neuron}
+    manifest["spiking"] = None if spiking is None else describe_spikes(spiking)
+    manifest["golden"] = write_golden(folder, network, images, options.forms, spiking)
+    (folder / "README.md").write_text(readme(manifest, network, images), encoding="utf-8")
+    c99.write_c(folder / "c", network, shape, len(images))
+    return manifest
+
+
+def describe_network(
+    folder: Path, network: IntegerNetwork, shape: dict[int, Shape], options: HandOffOptions
+) -> Manifest:
+    """Write what every hand-off has but for golden vectors, README and c/; returns a manifest without ``golden``."""
+    cfg = write_cfg(network.spec.saying(options.resize))
     target = TensorFiles(folder, options.forms, options.tile)
     count = range(len(network.spec.layers))
     steps = tqdm(count, desc="write layers", leave=False, delay=2, disable=None)
     layers = [describe_layer(network, i, shape, target) for i in steps]
-    spiking = encode(network) if options.spiking else None
-    for entry in layers:
-        neuron = None if spiking is None else describe_neuron(spiking, entry["layer"])
-        entry |= {} if neuron is None else {"neuron": neuron}
     costs = [entry["cost"] for entry in layers]
-    manifest: Manifest = {
+    (folder / "network.cfg").write_text(cfg, encoding="utf-8")
+    shutil.copyfile(SCHEMA, folder / SCHEMA.name)
+    shutil.copyfile(verify.__file__, folder / "verify.py")
+    shutil.copyfile(prepare.__file__, folder / "prepare.py")
+    return {
         "format": "darkspike-hand-off",
         "version": 3,
         "name": options.name,
@@ -194,15 +221,7 @@ def _fill(folder: Path, network: IntegerNetwork, images: Tensor, options: HandOf
         "names": list(options.names),
         "suppression": None,  # whoever has detection heads says it
         "tile": None if options.tile is None else {"tm": options.tile[0], "tn": options.tile[1]},
-        "spiking": None if spiking is None else describe_spikes(spiking),
+        "spiking": None,
         "layers": layers,
         "totals": {key: sum(cost[key] for cost in costs) for key in costs[0]},
-        "golden": write_golden(folder, network, images, options.forms, spiking),
     }
-    (folder / "network.cfg").write_text(cfg, encoding="utf-8")
-    (folder / "README.md").write_text(readme(manifest, network, images), encoding="utf-8")
-    shutil.copyfile(SCHEMA, folder / SCHEMA.name)
-    shutil.copyfile(verify.__file__, folder / "verify.py")
-    shutil.copyfile(prepare.__file__, folder / "prepare.py")
-    c99.write_c(folder / "c", network, shape, len(images))
-    return manifest

@@ -43,7 +43,7 @@ KNOWN = {
 
 @cache
 def read_schema() -> dict[str, Any]:
-    """The schema of version 3, which version 2 passes too."""
+    """The schema of versions 3 and 4, which version 2 passes too."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 

@@ -56,6 +56,8 @@ def check(folder: Path | str) -> str:
     layers, images = sum(layer["output"] is not None for layer in manifest["layers"]), manifest["golden"]["images"]
     fitted = "{1}x{2} px, fitted by {resize} (prepare.py)".format(*manifest["image"]["shape"], **manifest["image"])
     whole = f"{len(manifest['files'])} files are whole; {layers} layers x {images} images equal in every element"
+    if "time" in manifest:
+        whole += f" of each of {manifest['time']['steps']} steps"
     return f"{whole}\nthe network takes pictures of {fitted}"
 
 
@@ -190,7 +192,7 @@ def intact(folder: Path, ref: Entry, form: str, order: Array | None) -> Array | 
 
 def tensors_of(layer: Entry) -> dict[str, Entry]:
     """Name -> tensor of a layer's own integers."""
-    names = ("weights", "bias", "gains", "m", "m_neg", "table")
+    names = ("weights", "bias", "gains", "m", "m_neg", "table", "log2_threshold")
     return {name: layer[name] for name in names if layer.get(name) is not None}
 
 
@@ -290,11 +292,25 @@ def execute(
     Args:
         manifest: what manifest.json holds.
         tensors: layer number -> name -> integers.
-        image: pixels, int64 [C,H,W].
+        image: pixels, int64 [C,H,W]; [T,C,H,W] where every step has its own.
 
     Returns:
-        Levels of every edge (-1: the image), accumulators of every convolution; int64 [C,H,W] by layer number.
+        Levels of every edge (-1: the image), accumulators of every convolution; int64 [C,H,W] by layer number. Of a
+        network of steps: levels of every step, [T,C,H,W], and the accumulators' sums over the steps.
     """
+    time, membranes = manifest.get("time"), dict[int, Array]()
+    if time is None:
+        return step(manifest, tensors, image, membranes)
+    frames = image if time["input"] == "frames" else [image] * time["steps"]
+    found = [step(manifest, tensors, frame, membranes) for frame in frames]
+    levels, accumulators = ({i: [each[k][i] for each in found] for i in found[0][k]} for k in (0, 1))
+    return {i: np.stack(each) for i, each in levels.items()}, {i: np.sum(each, 0) for i, each in accumulators.items()}
+
+
+def step(
+    manifest: Entry, tensors: dict[int, dict[str, Array]], image: Array, membranes: dict[int, Array]
+) -> tuple[dict[int, Array], dict[int, Array]]:
+    """All layers once; ``membranes`` of leaky neurons go on from what they were."""
     levels, accumulators = {IMAGE: image}, {}
     for layer in manifest["layers"]:
         i, kind, own = layer["layer"], layer["kind"], tensors[layer["layer"]]
@@ -308,9 +324,21 @@ def execute(
             accumulators[i] = acc = convolve(layer, own["weights"], own["bias"], given[0])
         else:
             acc = SUMS[kind](layer, own, given)
-        if layer["requantise"] is not None:
+        if layer.get("lif"):
+            levels[i] = fire(acc, own["log2_threshold"], layer["lif"], membranes, i)
+        elif layer["requantise"] is not None:
             levels[i] = requantise(acc, own, layer["requantise"])
     return levels, accumulators
+
+
+def fire(acc: Array, log2_threshold: Array, by: Entry, membranes: dict[int, Array], i: int) -> Array:
+    """u = v >> shift, or v - (v >> shift), + acc; a spike where u > 2^log2_threshold takes that off u, or all of it."""
+    v, threshold = membranes.get(i, np.zeros_like(acc)), (1 << log2_threshold)[:, None, None]
+    part = v >> by["shift"]
+    u = (v - part if by["keeps_most"] else part) + acc
+    spikes = (u > threshold).astype(np.int64)
+    membranes[i] = u - threshold * spikes if by["reset"] == "soft" else u * (1 - spikes)
+    return spikes
 
 
 def convolve(layer: Entry, weight: Array, bias: Array, n: Array) -> Array:

@@ -38,13 +38,28 @@ class Requantiser:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntNeuron:
+    """Leaky neurons behind a convolution that runs step by step, u = what is left of v + acc; a spike where u > 2^k.
+
+    ``log2_threshold`` k, int32 [O]. Of v is left v >> ``shift``, or (``most``) v - (v >> ``shift``). A spike takes the
+    threshold off u (``soft``), or all of it.
+    """
+
+    log2_threshold: Tensor
+    shift: int
+    most: bool
+    soft: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntConv:
     """A convolution in integers.
 
     ``weight`` int8 (from 9 bits on int16) [O,I/groups,k,k], ``bias`` int32 [O]. A read-out has no requantiser but
     ``scale``, float64 [O], the value of one unit of its accumulator; for the others that is m * 2^-f * the scale of the
     level it makes. ``acc_bits`` is what the accumulator needs at most, sign included. ``table`` is the activation where
-    a bend at 0 is not all of it; see ``look_up``.
+    a bend at 0 is not all of it; see ``look_up``. In a network of steps it has neither but a ``neuron``, whose membrane
+    ``acc_bits`` holds too, or is read out as the sum over the steps.
     """
 
     weight: Tensor
@@ -54,6 +69,7 @@ class IntConv:
     requantiser: Requantiser | None = None
     scale: Tensor | None = None
     table: Tensor | None = None
+    neuron: IntNeuron | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +119,11 @@ class IntegerNetwork:
     scheme: Scheme
     ops: dict[int, IntegerOp]
     grids: dict[int, QParams]
+
+    @property
+    def timed(self) -> bool:
+        """Whether this is a step of many, of a network whose neurons keep a membrane."""
+        return any(isinstance(op, IntConv) and op.neuron is not None for op in self.ops.values())
 
     def reach_into(self, i: int) -> int:
         """The largest |n| that layer ``i`` can read."""

@@ -16,7 +16,7 @@ from utils.darknet.modules import convolve
 from utils.darknet.walk import run
 from utils.errors import InputError
 from utils.temporal.execution import FRAMES
-from utils.temporal.hardware import INT8, LEVELS, Leak, Rounded, read_image, rounded
+from utils.temporal.hardware import INT8, LEVELS, Leak, read_image, rounded
 
 EXACT = 2**24  # float32 holds whole numbers up to here, and so do membranes of 25 bits
 
@@ -44,6 +44,11 @@ class LifNetwork:
     spec: s.ModelSpec
     layers: Mapping[int, LifLayer]
 
+    @property
+    def pixels(self) -> frozenset[int]:
+        """Edges that carry pixels: the image, and what only moves it."""
+        return read_image(self.spec)
+
 
 def lower_lif(model: Any) -> LifNetwork:
     """The integers of a network in eval mode (`models.Darknet`) whose convolutions all have weights of 8 bits.
@@ -52,7 +57,7 @@ def lower_lif(model: Any) -> LifNetwork:
         InputError: a convolution has other weights, or a membrane could grow beyond 24 bits; names the layer.
     """
     spec, layers, pixels = model.spec, dict[int, LifLayer](), read_image(model.spec)
-    spikes = _most_spikes(spec)
+    spikes = most_spikes(spec)
     for i, layer in spec.kernels.items():
         if layer.weight_quant != INT8:
             raise InputError(f"cfg line {layer.line}: weight_quant={layer.weight_quant}; train with --hw-friendly")
@@ -64,12 +69,17 @@ def lower_lif(model: Any) -> LifNetwork:
             threshold = 1 << (round(math.log2(neuron.v_th)) - exponent)
             leak = Leak.of(neuron.membrane_decay)
             made = LifLayer(made.weight, made.bias, exponent, threshold, leak, neuron.reset == "soft")
-        _check_reach(layer, i, on, LEVELS if layer.sources[0] in pixels else spikes[layer.sources[0]], made)
+        bound = reach(made, LEVELS if layer.sources[0] in pixels else spikes[layer.sources[0]])
+        if bound >= EXACT:
+            raise InputError(
+                f"layer {i} (cfg line {layer.line}): a membrane may grow to {bound:.3g} units, more than 24 bits; use "
+                "fewer channels, or a smaller membrane_decay"
+            )
         layers[i] = made
     return LifNetwork(spec, layers)
 
 
-def _most_spikes(spec: s.ModelSpec) -> dict[int, int]:
+def most_spikes(spec: s.ModelSpec) -> dict[int, int]:
     """The largest number of spikes that an edge can carry in a step: sums of spikes are several."""
 
     def step(i: int, layer: s.Layer, given: list[int]) -> int:
@@ -80,15 +90,18 @@ def _most_spikes(spec: s.ModelSpec) -> dict[int, int]:
     return run(spec, LEVELS, step)
 
 
-def _check_reach(layer: s.Kernel, i: int, on: Rounded, most: int, made: LifLayer) -> None:
-    """Refuse membranes that float32 would round: the bound is that of currents which add up over a leak."""
-    current = float((on.weight.abs().flatten(1).sum(1) * most + on.bias.abs()).max())
-    bound = current / (1 - made.leak.decay) if made.leak else current
-    if bound >= EXACT:
-        raise InputError(
-            f"layer {i} (cfg line {layer.line}): a membrane may grow to {bound:.3g} units, more than 24 bits; use "
-            "fewer channels, or a smaller membrane_decay"
-        )
+def reach(made: LifLayer, most: int) -> float:
+    """How far from 0 a membrane can be, or a current without a leak: currents of ``most`` a tap add up."""
+    current = float((made.weight.double().abs().flatten(1).sum(1) * most + made.bias.double().abs()).max())
+    return current / (1 - made.leak.decay) if made.leak else current
+
+
+@dataclass(frozen=True)
+class LifTrace:
+    """What every layer and the image (-1) ``sent`` in each step, int64 [T, N, C, H, W]; of read-outs the ``totals``."""
+
+    sent: Mapping[int, Tensor]
+    totals: Mapping[int, Tensor]
 
 
 class LifExecutor(nn.Module):
@@ -110,12 +123,26 @@ class LifExecutor(nn.Module):
     @torch.no_grad()
     def run(self, x: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
         """As forward; and the spikes of every layer of neurons, int64 [T, N, C, H, W]."""
+        trace, spec = self.trace(x), self.network.spec
+        steps = len(trace.sent[-1])
+        heads = [self._read(j, trace.totals[j], steps) for j in (spec.layers[i].sources[0] for i in spec.heads)]
+        return heads, {i: trace.sent[i] for i in spec.neurons}
+
+    @torch.no_grad()
+    def trace(self, x: Tensor) -> LifTrace:
+        """All integers of a run.
+
+        Raises:
+            InputError: pixels are no bytes, for which the bounds of membranes hold.
+        """
         spec, own = self.network.spec, x.dim() == FRAMES
         steps = x.shape[1] if own else spec.timesteps
-        membranes, total = dict[int, Tensor](), dict[int, Tensor]()
-        sent: dict[int, list[Tensor]] = {i: [] for i in spec.neurons}
+        membranes = dict[int, Tensor]()
+        sent: dict[int, list[Tensor]] = {i: [] for i in range(-1, len(spec.layers)) if i not in spec.heads}
         for t in range(steps):
             levels = ((x[:, t] if own else x).double() * LEVELS).round().to(torch.int64)
+            if levels.min() < 0 or levels.max() > LEVELS:
+                raise InputError(f"images have pixels outside of 0..{LEVELS}, and the integers take bytes")
 
             def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
                 return self._layer(i, layer, given, membranes)
@@ -123,10 +150,8 @@ class LifExecutor(nn.Module):
             out = run(spec, levels, step)
             for i in sent:
                 sent[i].append(out[i])
-            for i in spec.heads:
-                total[i] = total[i] + out[i] if i in total else out[i]
-        heads = [self._read(i, total[i], steps) for i in spec.heads]
-        return heads, {i: torch.stack(values) for i, values in sent.items()}
+        found = {i: torch.stack(values) for i, values in sent.items()}
+        return LifTrace(found, {i: found[i].sum(0) for i in (spec.layers[j].sources[0] for j in spec.heads)})
 
     def _layer(self, i: int, layer: s.Layer, given: list[Tensor], membranes: dict[int, Tensor]) -> Tensor:
         if i not in self.network.layers:
@@ -146,8 +171,7 @@ class LifExecutor(nn.Module):
         self.membrane_bits = max(self.membrane_bits, int(u.abs().max()).bit_length() + 1)
         return spikes
 
-    def _read(self, head: int, total: Tensor, steps: int) -> Tensor:
-        i = self.network.spec.layers[head].sources[0]
+    def _read(self, i: int, total: Tensor, steps: int) -> Tensor:
         unit = torch.exp2(self.network.layers[i].exponent.double())[:, None, None]
         return (total.double() * unit / steps).float()
 

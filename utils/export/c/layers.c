@@ -152,6 +152,27 @@ static void add_up(const struct conv *by, const work_t *band, int o, int count, 
     }
 }
 
+void rest(uint8_t *arena, long at, long count)
+{
+    acc_t *numbers = (acc_t *)(void *)(arena + at);
+    for (long q = 0; q < count; ++q)
+        numbers[q] = 0;
+}
+
+/* A step of n neurons of output o, from number ``first`` on. */
+static void fire(const struct conv *by, uint8_t *arena, int o, long first, long n, const acc_t *sums)
+{
+    const struct lif *as = by->neurons;
+    acc_t *v = (acc_t *)(void *)(arena + as->membranes) + first;
+    uint8_t *spikes = arena + by->out.at + first;
+    const acc_t threshold = (acc_t)1 << as->log2_threshold[o];
+    for (long q = 0; q < n; ++q) {
+        const acc_t part = (acc_t)floor_shift(v[q], as->shift), u = (as->most ? v[q] - part : part) + sums[q];
+        spikes[q] = u > threshold;
+        v[q] = !spikes[q] ? u : as->soft ? u - threshold : 0;
+    }
+}
+
 /* ``rows`` rows of output o, of which the band has one every ``wide`` places. */
 static void finish(const struct conv *by, uint8_t *arena, int o, int top, int rows, long wide, const acc_t *sums)
 {
@@ -161,11 +182,14 @@ static void finish(const struct conv *by, uint8_t *arena, int o, int top, int ro
         LEVELS(sums, n, &by->by, o, levels);
     for (int y = 0; y < rows; ++y) {
         const long at = first + (long)y * by->out.width;
-        if (by->by.m)
+        acc_t *totals = (acc_t *)(void *)(arena + by->out.at) + at;
+        if (by->neurons)
+            fire(by, arena, o, at, by->out.width, sums + y * wide);
+        else if (by->by.m)
             give(arena, &by->out, at, by->out.width, levels + y * wide);
         else
             for (int x = 0; x < by->out.width; ++x)
-                ((acc_t *)(void *)(arena + by->out.at))[at + x] = sums[y * wide + x];
+                totals[x] = sums[y * wide + x] + (by->gathers ? totals[x] : 0);
     }
 }
 

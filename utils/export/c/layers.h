@@ -29,6 +29,13 @@ struct window {
     long band;                                 /* bytes from the start of the arena */
 };
 
+/* Leaky neurons: u = v >> shift, or v - (v >> shift), + acc; a spike where u > 2^log2_threshold takes that off, or all. */
+struct lif {
+    const uint8_t *log2_threshold; /* [out] */
+    int shift, most, soft;
+    long membranes; /* of acc_t; bytes from the start of the arena */
+};
+
 struct conv {
     struct map in, out;
     struct window window;
@@ -37,6 +44,8 @@ struct conv {
     const int32_t *bias;
     struct requantiser by; /* m is null for a read-out, whose accumulators stay */
     long sums, levels;     /* of acc_t and work_t; bytes from the start of the arena */
+    const struct lif *neurons; /* that the sums charge, step by step; may be null */
+    int gathers;               /* a read-out adds to what is there from the steps before */
 };
 
 struct shortcut {
@@ -66,6 +75,7 @@ struct move { /* whatever computes nothing; stride, spread, first, count as the 
 };
 
 void conv(const struct conv *by, uint8_t *arena);
+void rest(uint8_t *arena, long at, long count); /* so many acc_t become 0: what a network of steps begins with */
 void shortcut(const struct shortcut *by, uint8_t *arena);
 void average(const struct pointwise *by, uint8_t *arena);
 void gate(const struct pointwise *by, uint8_t *arena);
