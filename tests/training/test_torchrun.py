@@ -109,6 +109,23 @@ def rank_of(pid: int) -> str:
 # What follows calls train.py's own door in two processes, one run after the other, so that torch is loaded once.
 
 TAUGHT = ["--t_weights", "weights/last_teacher.pt", "--val-interval", "1"]
+SPIKING = {
+    "bptt": ["--spiking", "lif", "--timesteps", "3", "--epochs", "2", "--lr", "0.02"],
+    "fptt": [
+        "--spiking",
+        "ltc",
+        "--timesteps",
+        "4",
+        "--trainer",
+        "fptt",
+        "--fptt-k",
+        "2",
+        "--epochs",
+        "2",
+        "--lr",
+        "0.02",
+    ],
+}
 JOBS = [  # flags, and the batch at which both processes are interrupted
     (["--epochs", "6", "--lr", "0.1", "--name", "teacher"], 0),
     (["--epochs", "2", "--KDstr", "2+5+objectness+cwd", "--sync-bn", "--lr", "0.02", *TAUGHT, "--name", "two"], 0),
@@ -116,6 +133,7 @@ JOBS = [  # flags, and the batch at which both processes are interrupted
     (["--epochs", "3", "--KDstr", "3+mgd", "-sr", "--s", "0.01", "--cfg", "drop.cfg", *TAUGHT, "--name", "cut"], 6),
     (["--device", "cpu", "--workers", "0", "--resume", "weights/last_cut.pt"], 0),
     (["--epochs", "2", "--quantized", "google", "--KDstr", "3+cwd", *TAUGHT, "--name", "rounded"], 0),
+    *(([*words, "--sync-bn", "--name", f"{name}-two"], 0) for name, words in SPIKING.items()),
 ]
 
 
@@ -183,6 +201,23 @@ def test_a_teacher_says_to_two_processes_what_it_says_to_one(trained, monkeypatc
     assert len(terms) == 4 + len(terms_of("2+5+objectness+cwd"))
     for a, b in zip(one, two, strict=True):
         assert {key: b[key] for key in terms} == pytest.approx({key: a[key] for key in terms}, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", SPIKING)
+def test_two_processes_that_train_spikes_have_the_losses_of_one(trained, monkeypatch, name):
+    """Also with --trainer fptt, where every process moves the same running average of the weights."""
+    monkeypatch.chdir(trained)
+    plain(monkeypatch)
+    train.run(train.parser().parse_args([*FLAGS, *SPIKING[name], "--name", f"{name}-one"]))
+    one, two = rows_of(trained, f"{name}-one"), rows_of(trained, f"{name}-two")
+    terms = [key for key in one[0] if key in ("total", "box", "objectness", "classification")]
+    assert len(terms) == 4 and len(one) == 2 and one[0]["total"] != one[1]["total"]
+    for a, b in zip(one, two, strict=True):
+        assert {key: b[key] for key in terms} == pytest.approx({key: a[key] for key in terms}, rel=1e-4)
+    first, second = (load_checkpoint(trained / f"weights/last_{name}-{n}.pt").network.state for n in ("one", "two"))
+    assert first.keys() == second.keys()
+    for tensor in first:
+        assert torch.allclose(first[tensor].float(), second[tensor].float(), atol=1e-3), tensor
 
 
 def test_dropout_masks_and_adapters_go_on_in_both_processes_where_they_were_cut(trained):
