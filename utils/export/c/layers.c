@@ -163,7 +163,7 @@ void rest(uint8_t *arena, long at, long count)
 static void fire(const struct conv *by, uint8_t *arena, int o, long first, long n, const acc_t *sums)
 {
     const struct lif *as = by->neurons;
-    acc_t *v = (acc_t *)(void *)(arena + as->membranes) + first;
+    acc_t *v = (acc_t *)(void *)(arena + as->potentials) + first;
     uint8_t *spikes = arena + by->out.at + first;
     const acc_t threshold = (acc_t)1 << as->log2_threshold[o];
     for (long q = 0; q < n; ++q) {

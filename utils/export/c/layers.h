@@ -33,7 +33,7 @@ struct window {
 struct lif {
     const uint8_t *log2_threshold; /* [out] */
     int shift, most, soft;
-    long membranes; /* of acc_t; bytes from the start of the arena */
+    long potentials; /* of acc_t; bytes from the start of the arena */
 };
 
 struct conv {
