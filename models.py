@@ -21,6 +21,7 @@ from utils.darknet.network import Checkpoint, Network, load_checkpoint, resize_o
 from utils.darknet.onnx_model import open_onnx
 from utils.darknet.ops import activation_of
 from utils.darknet.shapes import channels
+from utils.darknet.sharing import tell_untied, untied
 from utils.darknet.walk import rule, run
 from utils.darknet.weights import read_weights
 from utils.errors import InputError
@@ -236,7 +237,8 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     common["data"] = str(checkpoint.meta.get("data", ""))
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":
-        network = fold_implicit(checkpoint.network)
+        tell_untied(spec, str(cfg or path))
+        network = fold_implicit(untied(checkpoint.network))
         model: nn.Module = build(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Loaded(model, network.spec, "float", network=network, **common)
     if checkpoint.kind == "spiking":

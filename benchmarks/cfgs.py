@@ -34,6 +34,7 @@ from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Network
 from utils.darknet.shapes import granularity
+from utils.darknet.sharing import untied
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.pruning.bias_carrier import settle_and_cut
@@ -48,7 +49,7 @@ from utils.quantization.scheme import Scheme
 from utils.spiking.spike_schedule import encode
 
 MOVERS = (s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.ScaleChannels, s.Product, s.Dropout, s.Yolo, s.Region)
-OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic"}
+OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic", "tanh"}
 LEAST = 64  # px of a side; OpenCV's depthwise convolutions are wrong by 1e-3 on maps one px high
 SAME = 1e-3  # of the largest value of a head
 PERCENT = 0.5
@@ -91,7 +92,7 @@ def beside_opencv(net: Network) -> str:
     unknown = next((layer for layer in net.spec.layers if not _opencv_knows(layer)), None)
     if unknown is not None:
         return f"no {type(unknown).__name__}"
-    x = image(net.spec)
+    net, x = untied(net), image(net.spec)
     size = {"height": str(x.shape[2]), "width": str(x.shape[3])}
     spec = replace(net.spec, net=tuple((dict(net.spec.net) | size).items()))
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
@@ -192,7 +193,8 @@ def _as_narrow_as_goes(spec: s.ModelSpec) -> s.ModelSpec:
 def _opencv_knows(layer: s.Layer) -> bool:
     """Whether its reader takes such a section as Darknet does: one stride in it, one source of a slice."""
     if isinstance(layer, s.Conv):
-        return layer.activation in OPENCV_ACTIVATIONS and layer.stride[0] == layer.stride[1]
+        plain = layer.stride[0] == layer.stride[1] and layer.dilation == 1
+        return plain and layer.activation in OPENCV_ACTIVATIONS
     if isinstance(layer, s.Route):
         return layer.groups == 1 or len(layer.sources) == 1
     if isinstance(layer, s.Shortcut):

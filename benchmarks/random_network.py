@@ -12,6 +12,7 @@ from utils.darknet import spec as s
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Network
 from utils.darknet.ops import facts
+from utils.darknet.sharing import tied
 from utils.darknet.walk import run
 
 RANGES = {
@@ -57,4 +58,4 @@ def random_network(spec: s.ModelSpec, seed: int = 0) -> Network:
         if name in RANGES:
             low, high = RANGES[name]
             state[key] = torch.rand(value.shape, generator=make) * (high - low) + low
-    return Network(spec, state)
+    return tied(Network(spec, state))

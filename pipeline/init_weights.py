@@ -21,6 +21,7 @@ from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, r
 from utils.darknet.neuron_cfg import with_neurons
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.shapes import image_size
+from utils.darknet.sharing import tell_untied, tied, untied
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import epochs
 from utils.darknet.weights import read_weights
@@ -116,6 +117,9 @@ def start_of(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Ma
     """The network fitted and made ready as the flags say; what of its cfg is not followed is told."""
     start = fitted(read, config, task, manifest)
     tell_unused_keys(start.network.spec, task)
+    if config.sparse or config.quantized:
+        tell_untied(start.network.spec, str(start.files[0]))
+        start = replace(start, network=untied(start.network))
     if config.label_smoothing is not None:  # as a cfg would say it, so that the network remembers
         start = replace(start, network=with_label_smoothing(start.network, config.label_smoothing))
     halved = config.sparse and start.scratch and not start.network.spec.neurons  # theirs start at the threshold
@@ -144,7 +148,7 @@ def fill(spec: ModelSpec, state: State, task: Task) -> Network:
     """The network with the given tensors, the others as torch starts them; fresh outputs start as the task says."""
     own = Darknet(spec).state_dict()
     fresh = {key: value for key, value in task.initial_state(spec).items() if key in own}
-    return Network(spec, {**own, **fresh, **state})
+    return tied(Network(spec, {**own, **fresh, **state}))
 
 
 def tell_unused_keys(spec: ModelSpec, task: Task) -> None:

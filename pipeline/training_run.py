@@ -20,6 +20,7 @@ from utils.config.begun import tell_changes
 from utils.config.scheme import training_scheme
 from utils.config.train import TrainConfig
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
+from utils.darknet.sharing import tie
 from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import restarts, stops
 from utils.data.loader import Loader
@@ -162,6 +163,7 @@ def model_of(setting: Setting, network: Network, scheme: Scheme | None, saved: C
     """The network as it trains: in floats, or quantised from calibrated ranges or a checkpoint's own scales."""
     made, config = build(network), setting.config
     if scheme is None:
+        tie(made)
         return made
     given = load_checkpoint(config.weights) if saved is None and config.weights.endswith(".pt") else saved
     return begin_training(

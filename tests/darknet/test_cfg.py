@@ -294,5 +294,3 @@ def test_batch_norm_over_several_iterations_is_batch_norm():
     text = "[net]\n[convolutional]\nfilters=4\n{}"
     assert parse_cfg(text.format("cbn=1\n")).kernels[0].bn
     assert not parse_cfg(text.format("cbn=0\n")).kernels[0].bn
-    with pytest.raises(InputError, match="share_index=0 takes the weights of another layer, which is not supported"):
-        parse_cfg(text.format("share_index=0\n"))

@@ -55,7 +55,7 @@ REFUSED = [
     (KEYS.replace("num=2", "num=3"), r"line 8: \[region\] reads 14 .* needs 21 = 3 anchors x"),  # as Darknet counts
     (KEYS.replace("3.5,4", "3.5"), r"line 8: anchors= lists 3 numbers; each anchor is a width and a height"),
     (KEYS.replace("classes=2", "classes=4"), r"\[region\] reads 14 .* needs 18 = 2 anchors x .* set filters=18"),
-    (KEYS + "tree=data/9k.tree\n", r"line 12: tree=data/9k.tree reads classes as a hierarchy, .* is not supported"),
+    (KEYS + "tree=data/9k.tree\n", r"line 8: tree=data/9k.tree is neither in this folder, beside the cfg, nor"),
     (KEYS + "mask=0\n", r"line 12: unknown key 'mask' in \[region\]"),
     ("classes=2\n", r"line 8: \[region\] needs anchors="),
 ]

@@ -13,6 +13,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.kernels import weight_shape
 from utils.darknet.network import Network
 from utils.darknet.shapes import channels
+from utils.darknet.sharing import without_sets
 
 ROOT = Path(__file__).parents[2]
 TINY = sorted((ROOT / "tests" / "cfgs").glob("*.cfg"))
@@ -25,6 +26,7 @@ def random_network(spec: s.ModelSpec | Path | str, seed: int = 0) -> Network:
         spec = ROOT / "tests" / "cfgs" / f"{spec}.cfg"
     if isinstance(spec, Path):
         spec = read_cfg(spec)
+    spec = without_sets(spec)  # as the door of the scripts gives it
     make, width, state = torch.Generator().manual_seed(seed), channels(spec), {}
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

@@ -39,6 +39,72 @@ def logistic(x: Tensor) -> Tensor:
     return x.sigmoid()
 
 
+def relie(x: Tensor) -> Tensor:
+    """x where positive, 0.01 x elsewhere."""
+    return F.leaky_relu(x, 0.01)
+
+
+def ramp(x: Tensor) -> Tensor:
+    """1.1 x where positive, 0.1 x elsewhere."""
+    return x.relu() + 0.1 * x
+
+
+def selu(x: Tensor) -> Tensor:
+    """1.0507 x where positive, 1.0507 * 1.6732 * (exp(x) - 1) elsewhere: Darknet's digits."""
+    return 1.0507 * F.elu(x, 1.6732)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x / 2 * (1 + tanh(0.797885 x + 0.035677 x^3)), Darknet's digits of the approximation by tanh."""
+    return 0.5 * x * (1 + torch.tanh(0.797885 * x + 0.035677 * x**3))
+
+
+def loggy(x: Tensor) -> Tensor:
+    """2 / (1 + exp(-x)) - 1."""
+    return 2 * x.sigmoid() - 1
+
+
+def hardtan(x: Tensor) -> Tensor:
+    """x, clipped to -1..1."""
+    return x.clamp(-1, 1)
+
+
+def lhtan(x: Tensor) -> Tensor:
+    """x in 0..1, and a slope of 0.001 on both sides."""
+    return x.clamp(0, 1) + 0.001 * (x - x.clamp(0, 1))
+
+
+def plse(x: Tensor) -> Tensor:
+    """x / 8 + 1/2 in -4..4, and a slope of 0.01 on both sides."""
+    inner = x.clamp(-4, 4)
+    return 0.125 * inner + 0.5 + 0.01 * (x - inner)
+
+
+def stair(x: Tensor) -> Tensor:
+    """A step of 1 every 2: flat from an even number to the next odd one, then rising to the next even one."""
+    whole = x.floor()
+    return (x / 2).floor() + torch.where(whole % 2 == 0, torch.zeros_like(x), x - whole)
+
+
+def hard_mish(x: Tensor) -> Tensor:
+    """x where positive, x^2 / 2 + x down to -2, 0 below."""
+    return 0.5 * x * (x + 2).clamp(0, 2)
+
+
+RARE: dict[str, Callable[[Tensor], Tensor]] = {  # of Darknet's activations.h; in integers by table, in no spikes
+    "elu": F.elu,
+    "gelu": gelu,
+    "hard_mish": hard_mish,
+    "hardtan": hardtan,
+    "lhtan": lhtan,
+    "loggy": loggy,
+    "plse": plse,
+    "ramp": ramp,
+    "relie": relie,
+    "selu": selu,
+    "stair": stair,
+    "tanh": torch.tanh,
+}
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hard_sigmoid": hard_sigmoid,
     "leaky": leaky,
@@ -50,9 +116,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mish": F.mish,
     "swish": F.silu,
     "h_swish": F.hardswish,
+    **RARE,
 }
 
-ALIASES = {"silu": "swish", "none": "linear"}  # other names that cfgs have for them
+ALIASES = {"silu": "swish", "none": "linear", "revleaky": "leaky"}  # other names that cfgs have for them
+ACROSS = tuple(f"normalize_channels{more}" for more in ("", "_softmax", "_softmax_maxval"))  # Darknet's, refused
 
 
 @cache

@@ -24,6 +24,7 @@ from utils.darknet.cfg_schema import (
 from utils.darknet.neuron_cfg import check_net, read_neuron
 from utils.darknet.sections import Section, nearest, split_sections
 from utils.darknet.shapes import channels, sizes, uneven_sums
+from utils.darknet.sharing import check_shared, shared
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
 from utils.files import no_file
@@ -91,6 +92,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
             continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
         layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
+        layer = shared(section, layer, layers)
         check_readers(section, layer, layers)
         layers += parted(section, replace(layer, options=section.passive()), len(layers))
         last.append(len(layers) - 1)
@@ -102,6 +104,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     check_net(net, spec)
     wide, uneven = channels(spec, name), list(uneven_sums(spec))
     notes = [note for section in sections for note in section.notes]
+    check_shared(spec, wide, name)
     if uneven:
         first = spec.layers[uneven[0]]
         given = " and ".join(str(wide[j]) for j in first.sources)

@@ -7,6 +7,7 @@ import math
 from utils.darknet import spec as s
 from utils.darknet.cfg_schema import NMS_KINDS
 from utils.darknet.sections import Section
+from utils.darknet.tree import Parents, checked, read_tree
 from utils.errors import InputError
 
 UNSAID_ANCHOR = 0.5  # width and height of an anchor that num= counts and anchors= does not list (make_yolo_layer)
@@ -36,13 +37,26 @@ def region(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     """``[region]``."""
     if sec.integer("coords", 4) != 4:
         raise InputError(f"{sec.place}: coords={sec.text('coords', '')} is not supported; a box has 4 (x, y, w, h)")
+    tree, classes = sec.text("tree", ""), sec.integer("classes", 20, 1)
+    parents = _parents(sec, tree) if tree else ()
+    if tree and len(parents) != classes:
+        raise InputError(f"{sec.place}: tree={tree} has {len(parents)} classes, classes={classes}; make them fit")
     return s.Region(
         sources=(len(layers) - 1,),
         line=sec.line,
         anchors=_anchors(sec),
-        classes=sec.integer("classes", 20, 1),
+        classes=classes,
         softmax=bool(sec.integer("softmax", 0)),
+        tree=tree,
+        parents=parents,
     )
+
+
+def _parents(sec: Section, tree: str) -> Parents:
+    """Of a hierarchy of classes: as ``parents=`` says it, which our writer adds, else from Darknet's file."""
+    if "parents" in sec.options:
+        return checked(sec.integers("parents"), sec.place)
+    return read_tree(tree, sec.name, sec.place)
 
 
 def yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:

@@ -25,7 +25,7 @@ SHAPING: dict[str, frozenset[str]] = {
     | EVENTS,
     "convolutional": frozenset(
         """batch_normalize filters size stride stride_x stride_y pad padding activation groups dilation
-        weight_quant antialiasing""".split()
+        weight_quant antialiasing share_index""".split()
     )
     | OWN_NEURON,
     "depthwise": frozenset(
@@ -55,7 +55,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "dropout": frozenset(["probability"]),
     "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
     "Gaussian_yolo": frozenset("""mask anchors num classes scale_x_y nms_kind beta_nms""".split()),
-    "region": frozenset(["anchors", "num", "classes", "coords", "softmax"]),
+    "region": frozenset(["anchors", "num", "classes", "coords", "softmax", "tree", "parents"]),
     "connected": frozenset(["output", "activation", "batch_normalize"]),
     "crop": frozenset(["crop_height", "crop_width", "noadjust"]),
     "softmax": frozenset(["groups", "temperature", "tree", "spatial"]),

@@ -7,7 +7,8 @@ from utils.errors import InputError
 TO_HAVE = {"leaky-pow2": "leaky_pow2", "relu": "relu", "relu6": "relu6"}  # --act -> what the cfg says
 GATES = "gates"  # of [se], and whatever [scale_channels] scales by
 STAY = ("h_swish", GATES)  # until they are named
-CURVED = ("h_swish", "hard_sigmoid", "leaky", "leaky_pow2", "logistic", "mish", "relu", "relu6", "swish")
+RARE = tuple("elu gelu hard_mish hardtan lhtan loggy plse ramp relie selu stair tanh".split())  # of old Darknets
+CURVED = ("h_swish", "hard_sigmoid", "leaky", "leaky_pow2", "logistic", "mish", "relu", "relu6", "swish", *RARE)
 WORDS = {name: name.replace("leaky_pow2", "leaky-pow2") for name in CURVED}  # `activations.ACTIVATIONS` but linear
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels, densities, sizes
+from utils.darknet.sharing import owners
 from utils.darknet.spec import Blur, Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
 from utils.darknet.walk import rule
 
@@ -60,10 +61,11 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
     """
     height, width = size or (spec.height, spec.width)
     wide, maps, dense = channels(spec), sizes(spec, height, width), densities(spec)
+    taken = owners(spec.layers)
     layers = []
     for i, layer in enumerate(spec.layers):
         area, first = math.prod(maps[i]), layer.sources[0]
-        params = _learned(layer, wide[first])
+        params = 0 if i in taken else _learned(layer, wide[first])
         work = _Work(_weights(layer, wide[first]), area, math.prod(maps[first]), wide[i], dense[first])
         macs = rule(MACS, layer, "rule for its multiplications")(layer, work)
         layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, wide[i] * area))
@@ -72,8 +74,8 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
 
 def parameters(spec: ModelSpec) -> int:
     """Learned numbers of a network, as `Counts.params`; no image size is asked for."""
-    wide = channels(spec)
-    return sum(_learned(layer, wide[layer.sources[0]]) for layer in spec.layers)
+    wide, taken = channels(spec), owners(spec.layers)
+    return sum(_learned(layer, wide[layer.sources[0]]) for i, layer in enumerate(spec.layers) if i not in taken)
 
 
 @dataclass(frozen=True)

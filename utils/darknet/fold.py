@@ -8,6 +8,7 @@ import torch
 
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network
+from utils.darknet.sharing import untied
 from utils.errors import InputError
 
 BN_EPS = 1e-6  # what OpenCV reads Darknet files with; docs/decisions/001
@@ -20,6 +21,7 @@ def fold_bn(network: Network) -> Network:
     which is not the first one of a transposed convolution.
     A network without batch norm comes back as it is, so folding twice is folding once.
     """
+    network = untied(network)
     layers, state = list(network.spec.layers), {}
     for key, value in network.state.items():
         if ".bn." not in key:

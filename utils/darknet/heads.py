@@ -70,6 +70,8 @@ def rehead(spec: s.ModelSpec, classes: int, *, scale_x_y: float | None = None) -
         head: Any = layers[i]
         if hasattr(head, "classes"):  # a [softmax] does not say
             head = replace(head, classes=classes)
+        if getattr(head, "parents", ()) and len(head.parents) != classes:
+            head = replace(head, tree="", parents=())  # a hierarchy of other classes
         if scale_x_y and isinstance(head, s.Yolo):
             head = replace(head, scale_x_y=scale_x_y)
         layers[i] = head

@@ -72,11 +72,13 @@ class Kernel(Activated):
 class Conv(Kernel):
     """Convolution. ``[depthwise]`` is a Conv with groups = filters.
 
-    ``stride`` is (vertical, horizontal); ``pad`` has the dilation in it.
+    ``stride`` is (vertical, horizontal); ``pad`` has the dilation in it. ``shared`` is the number of the set of
+    convolutions that it has its tensors with (sharing.py); 0: they are its own.
     """
 
     stride: tuple[int, int] = (1, 1)
     dilation: int = 1
+    shared: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

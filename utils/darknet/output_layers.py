@@ -25,10 +25,14 @@ class Output(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Output):
-    """A detection head of any kind: decodes [N, anchors * (5 + classes), H, W] of its source."""
+    """A detection head of any kind: decodes [N, anchors * (5 + classes), H, W] of its source.
+
+    ``parents`` are those of its classes where these are a hierarchy (tree.py), which only a [region] has; else ().
+    """
 
     anchors: tuple[tuple[float, float], ...]
     classes: int
+    parents: tuple[int, ...] = ()
 
     @property
     def own_anchors(self) -> tuple[tuple[float, float], ...]:
@@ -123,10 +127,12 @@ class GaussianYolo(Yolo):
 class Region(Detect):
     """``[region]``, YOLOv2: ``anchors`` are (width, height) in grid cells, and all of them are its own.
 
-    With ``softmax`` the class numbers are one distribution, without it each is a probability of its own.
+    With ``softmax`` the class numbers are one distribution, without it each is a probability of its own. ``tree`` is
+    the file that a hierarchy of classes was read from.
     """
 
     softmax: bool = False
+    tree: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from utils.darknet.activations import ACTIVATIONS, ALIASES
+from utils.darknet.activations import ACROSS, ACTIVATIONS, ALIASES
 from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.spec import Options
 from utils.darknet.words import REFUSED, words
@@ -90,6 +90,11 @@ class Section:
         """The name of a known activation."""
         line, name = self.options.get("activation", (self.line, default))
         name, known = ALIASES.get(name, name), (*ACTIVATIONS, *NEURONS)
+        if name in ACROSS:
+            raise InputError(
+                f"{self.name} line {line}: activation={name} divides each value by a sum over channels, which is not "
+                "supported; use relu and train it again"
+            )
         if name not in known:
             raise InputError(f"{self.name} line {line}: unknown activation '{name}'{nearest(name, known)}")
         return name

@@ -25,6 +25,7 @@ from utils.darknet.integrity import check_state
 from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
+from utils.darknet.sharing import owners, tied
 from utils.errors import InputError
 from utils.files import no_file, writing
 
@@ -59,9 +60,11 @@ class Weights:
 
 
 def tensors(spec: s.ModelSpec) -> Iterator[tuple[int, str, tuple[int, ...]]]:
-    """Layer number, state key and shape of every tensor, in the order of the file."""
-    width = channels(spec)
+    """Layer number, state key and shape of every tensor, in the order of the file; one that is shared stands once."""
+    width, taken = channels(spec), owners(spec.layers)
     for i, layer in enumerate(spec.layers):
+        if i in taken:
+            continue
         for held in facts(layer).tensors(layer, width[layer.sources[0]]):
             yield i, f"layers.{i}.{held.key}", held.shape
 
@@ -82,7 +85,7 @@ def read_weights(path: str | Path, spec: s.ModelSpec, *, partial: bool = False) 
     header, floats = _read(Path(path))
     found = _partial(Path(path), spec, header, floats) if partial else _whole(Path(path), spec, header, floats)
     check_state(found.state, str(path))
-    return found
+    return replace(found, state=tied(Network(spec, found.state)).state)
 
 
 def _whole(path: Path, spec: s.ModelSpec, header: Header, floats: np.ndarray) -> Weights:
@@ -106,7 +109,13 @@ def _whole(path: Path, spec: s.ModelSpec, header: Header, floats: np.ndarray) ->
 
 
 def write_weights(path: str | Path, network: Network, header: Header | None = None) -> Path:
-    """Write the network's tensors as a ``.weights`` file, whole or not at all."""
+    """Write the network's tensors as a ``.weights`` file, whole or not at all.
+
+    Raises:
+        ValueError: layers that share tensors have others; whoever changed them had to begin with `untied`.
+    """
+    if any(not torch.equal(network.state[key], value) for key, value in tied(network).state.items()):
+        raise ValueError("layers that share their weights have different ones: untie the network first")
     with writing(path) as temporary, temporary.open("wb") as file:
         file.write((header or Header()).pack())
         for _, key, _ in tensors(network.spec):

@@ -220,7 +220,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "bin_output": ("0", "computes with the signs of the values"),
         "coordconv": ("0", "adds the place of each px to its values"),
         "flipped": ("0", "turns the weights about when they are read"),
-        "share_index": ("-1000000000", "takes the weights of another layer"),
         "rotate": ("0", "computes with turned kernels"),
         "stretch": ("0", "computes with stretched kernels"),
         "stretch_sway": ("0", "computes with stretched and turned kernels"),
@@ -234,7 +233,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "out_channels": ("1", "takes the largest over channels"),
     },
     "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
-    "region": {"tree": ("", "reads classes as a hierarchy, from a file of its own (YOLO9000)")},
     "reorg": {"extra": ("0", "adds values that are of no px, as the move 'pass' in Go")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }

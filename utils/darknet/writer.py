@@ -8,6 +8,7 @@ from typing import Any
 from utils.darknet import spec as s
 from utils.darknet.antialiasing import in_sections
 from utils.darknet.ops import facts
+from utils.darknet.sharing import owners
 from utils.darknet.walk import rule
 
 NEAR = 8  # references further back than this are written as absolute layer numbers, as the published cfgs do
@@ -22,9 +23,12 @@ def write_cfg(spec: s.ModelSpec) -> str:
         ValueError: a layer reads something else than its predecessor where a cfg has no key for that.
     """
     parts = [_section("net", [*spec.net, *spec.neuron.lines()])]
-    for i, (layer, antialiasing) in enumerate(in_sections(spec)):
+    sections = in_sections(spec)
+    owner = owners(tuple(layer for layer, _ in sections))
+    for i, (layer, antialiasing) in enumerate(sections):
         kind, lines = _layer(i, layer)
         more: Lines = [("antialiasing", antialiasing)] if antialiasing else []
+        more += [("share_index", owner[i])] if i in owner else []
         parts.append(_section(kind, [*lines, *more, *layer.options]))
     return "\n".join(parts)
 
@@ -145,7 +149,8 @@ def _sequence(layer: s.SequenceOutput, references: str) -> Lines:
 
 
 def _region(layer: s.Region, references: str) -> Lines:
-    return [*_head(layer), ("coords", 4), ("softmax", int(layer.softmax))]
+    tree: Lines = [("tree", layer.tree), ("parents", ",".join(map(str, layer.parents)))] if layer.parents else []
+    return [*_head(layer), ("coords", 4), ("softmax", int(layer.softmax)), *tree]
 
 
 def _yolo(layer: s.Yolo, references: str) -> Lines:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from utils.darknet.spec import Detect, Region, Yolo
+from utils.detection.hierarchy import told
 from utils.errors import InputError
 
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
@@ -56,6 +58,7 @@ def anchors_px(head: Detect, stride: Tensor) -> Tensor:
 def scores(values: Tensor, head: Detect) -> Tensor:
     """Objectness and class probabilities of raw ones, [..., 1 + classes]; spreads behind them lessen the objectness.
 
+    Of a hierarchy one class is told, whose score is the objectness (get_region_detections with a tree).
     Of a [Gaussian_yolo] a score is objectness * class * (1 - mean spread), as in get_gaussian_yolo_detections.
     """
     if is_decoded(head):
@@ -64,6 +67,9 @@ def scores(values: Tensor, head: Detect) -> Tensor:
         found, spreads = values[..., : 1 + head.classes].sigmoid(), values[..., 1 + head.classes :].sigmoid()
         sure = 1 - spreads.mean(-1, keepdim=True)
         return torch.cat((found[..., :1] * sure, found[..., 1:]), dim=-1)
+    if head.parents:
+        chosen = F.one_hot(told(values[..., 1:], head.parents), head.classes).to(values.dtype)
+        return torch.cat((values[..., :1].sigmoid(), chosen), dim=-1)
     if isinstance(head, Region) and head.softmax:
         return torch.cat((values[..., :1].sigmoid(), values[..., 1:].softmax(-1)), dim=-1)
     return values.sigmoid()

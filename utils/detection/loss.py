@@ -13,6 +13,7 @@ from torch import Tensor
 from utils.darknet.spec import Detect, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, order, split, strides
+from utils.detection.hierarchy import path_loss
 
 LEAST_SPREAD = 1e-2  # of a [Gaussian_yolo]: nothing is surer than a hundredth of a cell
 DENSITY_EPSILON = 1e-9  # Darknet's, so that a box far off costs no infinity
@@ -214,11 +215,14 @@ def spread_loss(
 
 
 def _class_loss(values: Tensor, labels: Tensor, head: Detect) -> Tensor:
-    """Sum over matches and classes of the BCE; of a [region] with softmax, sum over matches of the cross entropy.
+    """Sum over matches and classes of the BCE; of a [region] with softmax, sum over matches of the cross entropy,
+    with a hierarchy of those of a class and of all above it.
 
     A single class is trained too: its probability multiplies the score in every Darknet reader, so it must become 1
     (a softmax of one is 1 already).
     """
+    if head.parents:
+        return path_loss(values, labels, head.parents)
     if isinstance(head, Region) and head.softmax:
         return F.cross_entropy(values, labels.long(), reduction="sum")
     return _bce(values, F.one_hot(labels.long(), head.classes).to(values.dtype), head)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from utils.darknet.spec import Detect, Region
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, scores
+from utils.detection.hierarchy import log_probabilities
 from utils.detection.loss import Matches
 
 TEMPERATURE = 3.0  # the reference's, throughout
@@ -159,6 +160,10 @@ def _logits(values: Tensor, head: Detect) -> Tensor:
 def _class_kl(view: View) -> Tensor:
     """KL of the classes of every cell, [N, A, H, W]: of one distribution, or of each class by itself."""
     s, t = (_logits(v, head)[..., 1:] for v, head in zip((view.student, view.teacher), view.heads, strict=True))
+    parents = view.heads[0].parents
+    if parents:
+        wanted, found = log_probabilities(t, parents), log_probabilities(s, parents)
+        return (wanted.exp() * (wanted - found)).sum(-1)
     if isinstance(view.heads[0], Region) and view.heads[0].softmax:
         return softened_kl(s, t, 1.0)
     return binary_kl(s, t).sum(-1)

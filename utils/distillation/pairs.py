@@ -92,6 +92,8 @@ def difference(student: Detect, teacher: Detect) -> str:
         return "a [yolo] and a [region]"
     if isinstance(student, Region) and isinstance(teacher, Region) and student.softmax != teacher.softmax:
         return "one with softmax, one without"
+    if student.parents != teacher.parents:
+        return "other hierarchies of classes"
     if student.classes != teacher.classes:
         return f"{student.classes} and {teacher.classes} classes"
     if sorted(student.own_anchors) != sorted(teacher.own_anchors):

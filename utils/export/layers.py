@@ -13,6 +13,7 @@ from torch import Tensor
 from utils.darknet import spec as s
 from utils.darknet.ops import facts
 from utils.darknet.walk import rule
+from utils.errors import InputError
 from utils.export.costs import Shape, cost_of, table_of
 from utils.export.formats import INT32, Word, word_of, write_tensor
 from utils.quantization.activation_qparams import QParams
@@ -89,6 +90,11 @@ def _max_pool(layer: s.MaxPool) -> dict[str, Any]:
 
 
 def _head(layer: s.Detect) -> dict[str, Any]:
+    if layer.parents:
+        raise InputError(
+            f"cfg line {layer.line}: [region] with tree= has no decoder in a hand-off; export.py onnx --float gives "
+            "its maps, and detect.py its boxes"
+        )
     anchors = [list(pair) for pair in layer.own_anchors]
     return {
         "kind": "head",

@@ -97,6 +97,8 @@ def _corners(graph: Graph, head: s.Detect, values: str, j: int, grid: Grid, name
 
 def _scores(graph: Graph, head: s.Detect, values: str, name: str) -> str:
     """[N,A,classes,H*W]."""
+    if head.parents:
+        raise InputError(f"cfg line {head.line}: [region] with tree= is not decoded in a graph; leave --decode away")
     found, kinds = (
         _part(graph, values, ends, f"{name}_{key}")
         for key, ends in (("found", (4, 5)), ("kind", (5, 5 + head.classes)))

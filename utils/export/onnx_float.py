@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 
 from utils.darknet import spec as s
-from utils.darknet.activations import SLOPES
 from utils.darknet.antialiasing import blur_kernel
 from utils.darknet.expand import expand
 from utils.darknet.network import Network
@@ -19,6 +18,7 @@ from utils.darknet.shapes import channels, granularity, sizes
 from utils.darknet.shortcuts import source_shares
 from utils.darknet.walk import rule, run
 from utils.errors import InputError
+from utils.export.onnx_curves import CURVES
 from utils.export.onnx_decode import BOXES, SCORES, Grid, decode_heads
 from utils.export.onnx_graph import Graph, Model, conv_attributes, move, place
 from utils.quantization.validate import readouts
@@ -161,48 +161,3 @@ def _activate(graph: Graph, i: int, layer: s.Layer, x: str, name: str) -> str:
     if activation not in CURVES:
         raise InputError(f"{place(i, layer)}: activation={activation} has no float ONNX form here; use relu or leaky")
     return CURVES[activation](graph, x, name)
-
-
-def _clip(graph: Graph, x: str, name: str) -> str:
-    return graph.add("Clip", [x, *(graph.constant(np.array(end, np.float32), f"float_{end}") for end in (0, 6))], name)
-
-
-def _mish(graph: Graph, x: str, name: str) -> str:
-    gate = graph.add("Tanh", [graph.add("Softplus", [x], f"{name}_soft")], f"{name}_gate")
-    return graph.add("Mul", [x, gate], name)
-
-
-def _swish(graph: Graph, x: str, name: str) -> str:
-    return graph.add("Mul", [x, graph.add("Sigmoid", [x], f"{name}_gate")], name)
-
-
-def _hard_sigmoid(graph: Graph, x: str, name: str) -> str:
-    """Written out: OpenCV takes a HardSigmoid before a product for a hard swish, whatever the other factor is."""
-    sixth, half, zero, one = (
-        graph.constant(np.array(n, np.float32), f"float_{key}")
-        for n, key in ((1 / 6, "sixth"), (0.5, "half"), (0, 0), (1, 1))
-    )
-    x = graph.add("Add", [graph.add("Mul", [x, sixth], f"{name}_sixth"), half], f"{name}_ramp")
-    return graph.add("Clip", [x, zero, one], name)
-
-
-def _h_swish(graph: Graph, x: str, name: str) -> str:
-    gate = graph.add("HardSigmoid", [x], f"{name}_gate", alpha=1 / 6, beta=0.5)
-    return graph.add("Mul", [x, gate], name)
-
-
-def _leaky(slope: float) -> Callable[[Graph, str, str], str]:
-    return lambda graph, x, name: graph.add("LeakyRelu", [x], name, alpha=slope)
-
-
-CURVES: dict[str, Callable[[Graph, str, str], str]] = {
-    "linear": lambda graph, x, name: x,
-    "relu": lambda graph, x, name: graph.add("Relu", [x], name),
-    "relu6": _clip,
-    **{name: _leaky(slope) for name, slope in SLOPES.items()},
-    "logistic": lambda graph, x, name: graph.add("Sigmoid", [x], name),
-    "swish": _swish,
-    "mish": _mish,
-    "hard_sigmoid": _hard_sigmoid,
-    "h_swish": _h_swish,
-}

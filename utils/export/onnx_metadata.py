@@ -75,6 +75,7 @@ def _head(layer: s.Layer, stride: float) -> dict[str, Any]:
         found |= {"nms_kind": layer.nms_kind, "beta_nms": layer.beta_nms}
     if isinstance(layer, s.Region):
         found["softmax"] = layer.softmax
+        found |= {"parents": list(layer.parents)} if layer.parents else {}
     return found
 
 

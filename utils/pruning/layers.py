@@ -17,6 +17,7 @@ from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
 from utils.darknet.responses import is_silent_at_zero, response
 from utils.darknet.shapes import channels
+from utils.darknet.sharing import untied
 from utils.darknet.shortcuts import alike_channels
 from utils.darknet.walk import rule
 from utils.errors import InputError
@@ -38,6 +39,7 @@ def drop(net: Network, plan: LayerPlan) -> Network:
         InputError: the plan is another network's.
     """
     _check(net.spec, plan)
+    net = untied(net)
     short = shorten(net.spec, plan.gone)
     new: State = {}
     for key, value in net.state.items():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.darknet import spec as s
+from utils.darknet.choices import RARE
 from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.read_outs import written_out
 from utils.darknet.shapes import channels, strides
@@ -13,7 +14,7 @@ from utils.darknet.walk import rule
 from utils.errors import InputError
 
 BENT = ("linear", "relu", "relu6", "leaky", "leaky_pow2")  # what a gain on each side of 0, and clipping, can do
-TABLED = ("logistic", "mish", "swish", "h_swish", "hard_sigmoid")
+TABLED = ("logistic", "mish", "swish", "h_swish", "hard_sigmoid", *RARE)
 HEAD_ACTIVATIONS = ("linear", "logistic")  # a head's activation is computed in float, after the read-out
 
 

@@ -21,12 +21,13 @@ from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.choices import RARE
 from utils.darknet.shapes import channels
 from utils.darknet.walk import rule
 from utils.errors import InputError
 from utils.files import write_text
 
-RELU_FOR = ("leaky", "leaky_pow2", "mish", "swish", "h_swish")
+RELU_FOR = ("leaky", "leaky_pow2", "mish", "swish", "h_swish", *RARE)
 
 
 def operate(spec: s.ModelSpec, groups: int = 1) -> s.ModelSpec:
