@@ -26,7 +26,7 @@ from utils.reporting.results import read_rows  # noqa: E402
 
 def epoch(place: Path, processes: int, args: argparse.Namespace, name: str) -> tuple[float, float]:
     """Images a second and loss of the last epoch of a training."""
-    words = ["--data", args.data, *(["--cfg", args.cfg] if args.cfg else []), "--epochs", str(args.epochs), "--notest"]
+    words = ["--data", args.data, "--cfg", str(Path(args.cfg).resolve()), "--epochs", str(args.epochs), "--notest"]
     words += ["--device", "cpu", "--workers", "0", "--processes", str(processes), "--name", name]
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = subprocess.run(
@@ -41,7 +41,9 @@ def epoch(place: Path, processes: int, args: argparse.Namespace, name: str) -> t
 def main() -> None:
     """Train in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="the network (default: train.py's)")
+    parser.add_argument(
+        "--cfg", default=str(ROOT / "cfg/yolov3-tiny-digits.cfg"), help="the network (default: the sample's)"
+    )
     parser.add_argument("--data", default=str(ROOT / "data/digits.data"), help="the set (default: the sample set)")
     parser.add_argument("--epochs", type=int, default=1, help="of a training, whose last one counts (1)")
     parser.add_argument("--turns", type=int, default=3, help="trainings each way (3)")

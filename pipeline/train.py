@@ -97,7 +97,8 @@ def choose_processes(config: TrainConfig, total: int) -> Choice:
             outputs = model(x)
         sum(output.float().square().mean() for output in outputs).backward()
 
-    return choose(step, config.batch_size or batch_size(spec), total)
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    return choose(step, config.batch_size or batch_size(spec), total, meetings=2 * norms)
 
 
 @names_kept()

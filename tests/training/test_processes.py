@@ -59,6 +59,8 @@ def test_processes_are_chosen_where_a_step_of_a_share_is_faster(monkeypatch):
     assert (shared.processes, shared.threads) == (2, 1)
     assert shared.words == "a step of 8 images takes 50 ms with 2 threads, of 4 with 1 of them 16 ms"
     assert choose(step(0.01), 8, 2, seconds=0.1).processes == 1
+    waiting = choose(step(0.05), 8, 2, seconds=0.1, meetings=10)  # 40 ms more
+    assert waiting.processes == 1 and waiting.words.endswith("of 4 with 1 of them 56 ms, 10 meetings in it")
     assert choose(step(0.05), 1, 2).processes == 1 and choose(step(0.05), 8, 1).processes == 1
 
 

@@ -20,6 +20,7 @@ import torch
 
 GAIN = 1.15  # what processes must bring over threads, since adding gradients up is not in the measurement
 POLL = 0.2  # s
+TO_MEET = 0.004  # s, until two processes that share a machine have met once: seen in benchmarks/processes.py, 2 cores
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Choice:
     words: str
 
 
-def choose(step: Callable[[int], object], images: int, cores: int, *, seconds: float = 1.0) -> Choice:
+def choose(
+    step: Callable[[int], object], images: int, cores: int, *, seconds: float = 1.0, meetings: int = 0
+) -> Choice:
     """Threads in one process or processes with their share of the threads, by a measurement.
 
     Args:
@@ -39,6 +42,7 @@ def choose(step: Callable[[int], object], images: int, cores: int, *, seconds: f
         images: of a batch.
         cores: there are.
         seconds: to spend, about.
+        meetings: how often processes wait for each other in a step, twice for each batch norm.
     """
     if cores < 2 or images < 2:
         return Choice(1, cores, f"{cores} cores and batches of {images}: nothing to share")
@@ -47,12 +51,14 @@ def choose(step: Callable[[int], object], images: int, cores: int, *, seconds: f
     try:
         whole = _timed(step, images, cores, each)
         parts = {count: _timed(step, -(-images // count), cores // count, each) for count in shares}
+        parts = {count: taken + meetings * TO_MEET for count, taken in parts.items()}
     finally:
         torch.set_num_threads(before)
     words = f"a step of {images} images takes {1000 * whole:.0f} ms with {cores} threads"
     words += "".join(
         f", of {-(-images // n)} with {cores // n} of them {1000 * taken:.0f} ms" for n, taken in parts.items()
     )
+    words += f", {meetings} meetings in it" if meetings else ""
     best = min(parts, key=lambda count: parts[count])
     if parts[best] * GAIN > whole:
         return Choice(1, cores, words)
