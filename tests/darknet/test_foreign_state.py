@@ -257,6 +257,9 @@ def test_files_that_would_run_a_program_or_are_damaged_are_refused(tmp_path, mon
     with pytest.raises(InputError, match="no state dict that can be read without running it"):
         read_state(tmp_path / "evil.pth")
     assert not (tmp_path / "hacked").exists()
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=r"read without running it \(EOFError\); save"):
+        read_state(tmp_path / "empty.pth")
     for data, message in ((b"\xff" * 40, "longer than the file"), (b"\x02" + b"\0" * 7 + b"[]", "damaged")):
         (tmp_path / "x.safetensors").write_bytes(data)
         with pytest.raises(InputError, match=message):

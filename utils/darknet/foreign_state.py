@@ -58,9 +58,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]  # an empty file has no message
         raise InputError(
-            f"{path}: no state dict that can be read without running it ({str(error).splitlines()[0][:80]}); "
-            "save model.state_dict() alone"
+            f"{path}: no state dict that can be read without running it ({why}); save model.state_dict() alone"
         ) from None
     held = held.get("state_dict", held) if isinstance(held, dict) else held
     if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
