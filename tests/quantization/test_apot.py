@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 
+from benchmarks import fast_snn
 from tests.classification.test_data import write_set
 from tests.classification.test_scripts import CFG, run
 from tests.conftest import ROOT
@@ -109,3 +110,12 @@ def test_the_recipe_trains_4_3_and_2_bits_and_what_it_leaves_becomes_spikes(tmp_
     assert [row["w_bit"] for row in trained.metrics["stages"]] == [4, 3, 2]
     made = run("convert_snn", "--weights", tmp_path / "weights/last_q.pt", *data)
     assert made.metrics["spiking"]["top1"] == made.metrics["quantised"]["top1"]
+    files = ["weights/last_q-4.int.pt", "weights/last_q-3.int.pt", "weights/last_q.int.pt"]
+    words = ["--weights", str(floats), "--trained", *files, "--data", "set", "--images", "4", "--tune", "3", "1"]
+    lines = fast_snn.measured(fast_snn.parser().parse_args(words))
+    for bits in (4, 3, 2):
+        rows = [line for line in lines if line.bits == bits]
+        exact = [line for line in rows if line.neuron in ("layer by layer", "settled")]
+        assert all(line.off == 0 and line.score == rows[0].score for line in exact) and len(exact) == 2
+        limited = [(line.neuron, line.tuned, line.steps) for line in rows[3:]]
+        assert limited == [(name, tuned, 2**bits - 1) for name in ("signed", "unsigned") for tuned in (False, True)]
