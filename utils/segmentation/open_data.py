@@ -2,8 +2,9 @@
 
     mine/images/train/1.jpg   mine/masks/train/1.png        and mine/names.txt, a class a line
 
-or a ``.data`` file, whose ``labels`` is the folder of masks. A mask
-is a PNG of grey numbers or of a palette; a number that is no class is what the cfg says to ignore, or 255.
+or Pascal VOC's and COCO's folders as they are published (``published_sets.py``), or a ``.data`` file, whose ``labels``
+is the folder of masks. A mask is a PNG of grey numbers or of a palette; a number that is no class is what the cfg says
+to ignore, or 255.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from utils.data.recordings import check_keys
 from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
+from utils.segmentation.published_sets import coco_folder, voc_folder
 from utils.segmentation.sample import NAME, prepare_sample
 
 NAMES = ("names.txt", "classes.txt")
 VALID = ("val", "valid", "test")
 SHARE, SEED = 0.2, 0  # set apart where a folder has no parts, and of that choice
-IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
 IGNORED = 255  # the border of a fitted picture, and Pascal VOC's contours
+IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
 
 
 def open_data(place: Path | str) -> Manifest:
@@ -98,9 +100,13 @@ def read_mask(path: Path) -> np.ndarray:
 def _folder(folder: Path) -> Manifest:
     images = next((folder / name for name in IMAGES if (folder / name).is_dir()), None)
     names = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    published = voc_folder(folder, names) or (coco_folder(folder) if names is None else None)
+    if published is not None:
+        return read_manifest(published)
     if images is None or names is None:
         raise InputError(
-            f"{folder}: masks are read of images/, masks/ and names.txt (a class a line); make them, or a .data file"
+            f"{folder}: masks are read of images/, masks/ and names.txt (a class a line), or VOC's or COCO's folder; "
+            "make them, or a .data file"
         )
     classes = read_names(names)
     valid = next((images / name for name in VALID if (images / name).is_dir()), None)
