@@ -162,6 +162,29 @@ def test_synchronised_batch_norm_in_one_process_is_batch_norm():
     torch.testing.assert_close(twin.eval()(x), plain.eval()(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_synchronised_batch_norm_of_one_process_has_the_gradients_of_batch_norm_far_from_zero_too(dtype):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    x = (torch.randn(8, 6, 12, 12) + 20 * torch.randn(6, 1, 1)).to(dtype).contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(8, 6, 12, 12).to(dtype)
+
+    def gradients(norm: nn.Module, of: torch.Tensor) -> list[torch.Tensor]:
+        of = of.clone().requires_grad_()
+        (norm(of) * weights.to(of.dtype)).sum().backward()
+        return [of.grad, *(each.grad for each in norm.parameters())]
+
+    plain = nn.BatchNorm2d(6)
+    try:
+        ours = gradients(synchronised(nn.Sequential(copy.deepcopy(plain))), x)
+    finally:
+        dist.destroy_process_group()
+    exact, theirs = gradients(copy.deepcopy(plain).double(), x.double()), gradients(plain, x)
+    for mine, other, right in zip(ours, theirs, exact, strict=True):
+        assert (mine - right).abs().max() <= 2 * (other - right).abs().max() + 1e-5 * right.abs().max()
+    bias = ours[0].float().mean((0, 2, 3)).abs().max()  # what batch norm leaves of a mean
+    assert bias < 1e-3 * ours[0].float().abs().mean()
+
+
 def test_without_torchrun_there_is_a_group_of_one_that_changes_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     group, model = from_environment(), nn.Linear(2, 2)

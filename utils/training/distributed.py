@@ -198,39 +198,35 @@ class _Normalise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        kept = weight.new_zeros(2, x.shape[1])  # asks for sums of fp32 where x is bf16; nobody reads it
+        mean, variance = (each.double() for each in torch.batch_norm_update_stats(x, kept[0], kept[1], 0.0))
         count = x.numel() // x.shape[1]
-        sums = torch.cat([mean, variance + mean.square(), mean.new_ones(1)]).double() * count
+        sums = torch.cat([mean, variance + mean.square(), mean.new_ones(1)]) * count
         dist.all_reduce(sums)
         width, total = len(mean), sums[-1]
         whole = sums[:width] / total
         variance = (sums[width:-1] / total - whole.square()).clamp_min(0).float()
         mean = whole.float()
         y = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
-        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), total)
+        ctx.save_for_backward(x, weight, mean, variance, total)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance, total)
         return y, mean, variance, total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With g the gradient of y and z = (x - mean) / deviation: weight / deviation * (g - mean(g) - z mean(g z))."""
-        x, weight, mean, inverse, total = ctx.saved_tensors
+        x, weight, mean, variance, total = ctx.saved_tensors
+        inverse = torch.rsqrt(variance + ctx.eps)
         g = gradients[0].contiguous(memory_format=torch.channels_last)
         of = torch.ops.aten.native_batch_norm_backward
         _, of_weight, of_bias = of(g, x, weight, None, None, mean, inverse, True, 0.0, [False, True, True])
         sums = torch.cat([of_weight, of_bias])
         dist.all_reduce(sums)
-        all_weight, all_bias = (sums / total).float().chunk(2)
-        gain = weight * inverse
-        slope = -gain * inverse * all_weight
-        moved = -gain * all_bias - slope * mean
-        scaled = torch.native_batch_norm(g, gain, moved, *_identity(gain), False, 0.0, 0.0)[0]
-        return scaled.addcmul_(x, slope.to(x.dtype).view(1, -1, 1, 1)), of_weight, of_bias, None
-
-
-def _identity(like: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the variance with which batch norm is weight * x + bias."""
-    return torch.zeros_like(like), torch.ones_like(like)
+        mean_gz, mean_g = (sums / total).float().chunk(2)
+        gain = (weight * inverse).to(x.dtype).float()  # rounded once for all three terms, else their sum has a mean
+        rest = torch.native_batch_norm(x, -gain * mean_gz, -gain * mean_g, mean, variance, False, 0.0, ctx.eps)[0]
+        return rest.addcmul_(g, gain.to(g.dtype).view(1, -1, 1, 1)), of_weight, of_bias, None
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
