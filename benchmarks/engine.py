@@ -14,9 +14,13 @@ import argparse
 import logging
 import resource
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import utils  # noqa: F401, I001  # before torch: how its threads wait
 import torch
 
 from models import Darknet, network_of
@@ -27,7 +31,7 @@ from utils.export.engine.report import report
 from utils.export.engine.target import Engine
 from utils.export.package import HandOffOptions, export_network
 from utils.quantization.calibrate import calibrate
-from utils.quantization.integer import IntegerNetwork
+from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 
@@ -53,6 +57,13 @@ def engine_of(lanes: int) -> Engine:
     return Engine(lanes=lanes, input_words=8192 * 16 // lanes if lanes > 8 else 8192)
 
 
+def make_sim(folder: Path) -> None:
+    """The exported folder's own ``make sim``; what it says is printed."""
+    command = ["make", "-s", "-C", str(folder / "rtl/engine"), "sim", "SEED=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    print(done.stdout + done.stderr, end="", flush=True)
+
+
 def main() -> None:
     """Predict, simulate, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,13 +80,14 @@ def main() -> None:
         found = report(compile_network(network, shape, engine_of(lanes)))
         fps, moved = found["frames_per_second_at_100_mhz"], found["bytes_read"] + found["bytes_written"]
         print(f"{lanes}x{lanes}: {found['clocks']:,} clocks, {fps:.2f} frames a second at 100 MHz, ", end="")
-        print(f"the array busy in {found['array_busy']:.1%}, {moved:,} bytes moved")
+        convs = [each for each in found["layers"] if isinstance(network.ops.get(each["layer"]), IntConv)]
+        busy = sum(each["array_busy"] * each["clocks"] for each in convs) / sum(each["clocks"] for each in convs)
+        print(f"the array busy in {found['array_busy']:.1%} ({busy:.1%} of the convolutions'), {moved:,} bytes moved")
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "net"
         options = HandOffOptions(name="net", forms=("npy",), engine=engine_of(args.lanes))
         export_network(out, network, images, options)
-        done = subprocess.run(["make", "-s", "-C", out / "rtl/engine", "sim", "SEED=1"], capture_output=True, text=True)
-        print(done.stdout + done.stderr, end="")
+        make_sim(out)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
         f"make sim and what it builds, with the export's own checks: {used.ru_utime + used.ru_stime:.0f} s of CPU time"
