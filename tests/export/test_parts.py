@@ -14,10 +14,11 @@ from tests.export.test_script import manifest, place, typed  # noqa: F401
 from utils.darknet.cfg import read_cfg
 from utils.errors import InputError
 from utils.export.engine.fit import COUNTED, choose_engine, estimate, gained
-from utils.export.engine.price import clocks_of_program, clocks_of_spec
+from utils.export.engine.price import clocks_of_program, clocks_of_spec, on_part
 from utils.export.engine.report import report
 from utils.export.engine.roofline import with_roofline
 from utils.export.engine.target import SIZES, Engine, FpgaPart, part_names, read_part
+from utils.reporting.html.hardware import hardware
 
 PART = FpgaPart(
     name="mine",
@@ -120,6 +121,21 @@ def test_the_roofline_keeps_every_mac_and_no_layer_is_above_its_roof():
         assert each["bound"] == (side if macs[each["layer"]] else "none")
         assert each["roof"] <= SMALL.lanes**2
     assert {key: found[key] for key in plain if key != "layers"} == {k: v for k, v in plain.items() if k != "layers"}
+
+
+def test_the_page_draws_a_spot_for_every_layer_that_multiplies_and_names_the_slowest():
+    network, _ = small("tests/cfgs/residual.cfg")
+    choice, told = on_part(network, (64, 64), "zynq7020")
+    rows = [{"kind": "conv", **each} for each in told["layers"]]
+    page = hardware(choice.record() | {"stages": {"quantised": told["clocks"]}, "array": told["array"]}, rows)
+    spots = re.findall(r"<circle[^>]* r=\"([\d.]+)\"><title>layer (\d+) \(conv\): [^<]* ([\d,]+) clocks", page)
+    busy = {each["layer"]: each["clocks"] for each in rows if each["macs"]}
+    assert {int(layer): int(clocks.replace(",", "")) for _, layer, clocks in spots} == busy
+    areas = sorted((busy[int(layer)], float(radius)) for radius, layer, _ in spots)
+    assert [radius for _, radius in areas] == sorted(radius for _, radius in areas)
+    named = [int(each) for each in re.findall(r">layer (\d+)</text>", page)]
+    assert sorted(busy[each] for each in named) == sorted(busy.values())[-3:]
+    assert f"work for {sum(e['macs'] for e in rows) / 64 / sum(e['clocks'] for e in rows):.0%} of the multi" in page
 
 
 def test_a_part_chooses_the_engine_of_a_folder_and_its_report_says_so(place, caplog):  # noqa: F811

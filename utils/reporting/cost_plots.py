@@ -50,5 +50,8 @@ def plot_roofline(path: Path, report: Mapping[str, Any]) -> Path:
                 f"layer {each['layer']}", place, fontsize="small", xytext=(6, -12), textcoords="offset points"
             )
     axis.set(xscale="log", yscale="log", xlabel="MACs a byte moved", ylabel="MACs a clock")
+    for side in (axis.xaxis, axis.yaxis):  # 20, not 2 x 10^1
+        side.set_major_formatter("{x:g}")
+        side.set_minor_formatter(lambda value, _: f"{value:g}" if str(value)[0] in "25" else "")
     axis.legend(frameon=False, fontsize="small", title="area: clocks; dotted: load, then compute", loc="lower right")
     return save_figure(figure, path)
