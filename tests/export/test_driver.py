@@ -116,7 +116,7 @@ SEEN = {  # device, waits that the driver has, what it says
 def test_python_asks_the_registers_what_c_does_in_the_same_order(case, python, library):
     about, waits, said = SEEN[case]
     mine, other = Device(**about), Device(**about)
-    found = python.run(mine, python.read_network(), BASE, waits)
+    found = python.run(mine, python.read_layout(), BASE, waits)
     port = Port(
         None,
         WRITE(lambda _, at, value: other.write(at, value)),
@@ -132,7 +132,7 @@ def test_python_asks_the_registers_what_c_does_in_the_same_order(case, python, l
 
 @needs_cc
 def test_python_puts_an_image_and_takes_read_outs_byte_for_byte_as_c_does(python, library):
-    network, random = python.read_network(), np.random.default_rng(0)
+    network, random = python.read_layout(), np.random.default_rng(0)
     before = random.integers(0, 256, network.size, np.uint8)
     mine, other = before.copy(), before.copy()
     pixels = random.integers(0, 256, (len(network.image.address), network.image.pixels), np.uint8)
@@ -153,7 +153,7 @@ def test_python_puts_an_image_and_takes_read_outs_byte_for_byte_as_c_does(python
 
 def board(monkeypatch, python, folder, changed: int = 0) -> Device:
     """A stand-in for PYNQ whose engine leaves the golden read-outs, one byte of the last one ``changed``."""
-    network, device = python.read_network(), Device(after=1)
+    network, device = python.read_layout(), Device(after=1)
     memory = np.zeros(network.size, np.uint8).view(Buffer)
     memory.engine = device
 

@@ -54,7 +54,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Result:
+class EngineResult:
     """Of a run: ``error`` has a descriptor in bits 31:8 and a code in 7:0, ``layer`` is the newest descriptor's."""
 
     status: Status
@@ -81,7 +81,7 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Network:
+class Layout:
     """A network's memory map, as map.txt says it; ``heads`` are its read-outs, in the order of the layers."""
 
     lanes: int
@@ -96,7 +96,7 @@ class Network:
         return self.words * self.lanes
 
 
-def read_network(path: Path = HERE / "map.txt") -> Network:
+def read_layout(path: Path = HERE / "map.txt") -> Layout:
     """The memory map that lies beside this file."""
     said: dict[str, list[str]] = {}
     maps = []
@@ -109,28 +109,28 @@ def read_network(path: Path = HERE / "map.txt") -> Network:
             said[key] = rest
     image = next(each for each in maps if each.layer < 0)
     heads = tuple(each for each in maps if each.size == 4)
-    return Network(int(said["lanes"][0]), int(said["words"][0]), int(said["program"][0]), image, heads)
+    return Layout(int(said["lanes"][0]), int(said["words"][0]), int(said["program"][0]), image, heads)
 
 
-def load(network: Network, memory: np.ndarray, folder: Path = HERE) -> None:
+def load(network: Layout, memory: np.ndarray, folder: Path = HERE) -> None:
     """Constants and program to their places; once. memory: uint8, what BASE points at."""
     for name, at in (("constants.bin", 0), ("program.bin", network.program_word * network.lanes)):
         content = np.fromfile(folder / name, np.uint8)
         memory[at : at + content.size] = content
 
 
-def put_image(network: Network, memory: np.ndarray, pixels: np.ndarray) -> None:
+def put_image(network: Layout, memory: np.ndarray, pixels: np.ndarray) -> None:
     """An image of 8-bit pixels [channel][y][x] to where the program reads it."""
     at = network.image.at()
     memory[at] = np.asarray(pixels, np.uint8).reshape(at.shape)
 
 
-def run(port: Port, network: Network, base: int, waits: int = 1000) -> Result:
+def run(port: Port, network: Layout, base: int, waits: int = 1000) -> EngineResult:
     """One frame: the image is in memory already. base: its bus address, a multiple of 4096."""
     if port.read(ID) != LANES + network.lanes:
-        return Result(Status.OTHER_DEVICE)
+        return EngineResult(Status.OTHER_DEVICE)
     if port.read(CONTROL) & RUNNING:
-        return Result(Status.OCCUPIED)
+        return EngineResult(Status.OCCUPIED)
     port.clean()
     for register, value in ((CONTROL, CLEAR), (BASE, base), (PROGRAM, network.program_word), (IRQ, 1)):
         port.write(register, value)
@@ -143,12 +143,12 @@ def run(port: Port, network: Network, base: int, waits: int = 1000) -> Result:
     port.write(IRQ, 0)
     clocks, busy, error, layer = (port.read(each) for each in (CLOCKS, BUSY, ERROR, LAYER))
     if not done:
-        return Result(Status.TIMEOUT, clocks, busy, error, layer)
+        return EngineResult(Status.TIMEOUT, clocks, busy, error, layer)
     port.invalidate()
-    return Result(Status.FAILED if error else Status.OK, clocks, busy, error, layer)
+    return EngineResult(Status.FAILED if error else Status.OK, clocks, busy, error, layer)
 
 
-def get_head(network: Network, memory: np.ndarray, head: int) -> np.ndarray:
+def get_head(network: Layout, memory: np.ndarray, head: int) -> np.ndarray:
     """The accumulators of a read-out, int32 [channel][pixel]."""
     at = network.heads[head].at()[..., None] + np.arange(4)
     return np.ascontiguousarray(memory[at]).view("<i4")[..., 0]
@@ -192,7 +192,7 @@ def main(address: int) -> int:
             "driver.py: this is no board with PYNQ (https://pynq.io); import it, with a port of your own\n"
         )
         return 2
-    network, golden = read_network(), HERE / "../../golden/0"
+    network, golden = read_layout(), HERE / "../../golden/0"
     memory = allocate(shape=(network.size,), dtype=np.uint8)
     load(network, memory)
     put_image(network, memory, np.load(golden / network.image.file))
