@@ -24,9 +24,11 @@ from tests.export.engine_folder import (
 from tests.export.nets import LOW, chance, lowered, small
 from tests.quantization.random_nets import cfg_text, random_images
 from utils.errors import InputError
+from utils.export.costs import shapes
 from utils.export.engine.report import report
 from utils.export.engine.target import Engine, read_engine
 from utils.export.package import works_of
+from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntegerNetwork
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import encode
@@ -57,6 +59,26 @@ def test_every_count_is_equal_in_the_predicted_clocks_and_with_stalls(name, simu
 @needs_verilator
 def test_random_spiking_networks_are_equal(simulator, tmp_path):
     check(simulator, tmp_path, *chance(4, LOW))
+
+
+AVERAGED = cfg_text(  # a neuron a channel that every pixel reaches; signed levels, and a block that is not full
+    ("convolutional", {"filters": 12, "size": 3, "stride": 2, "pad": 1, "activation": "leaky"}),
+    ("avgpool", {}),
+    ("convolutional", {"filters": 8, "size": 1, "stride": 1, "pad": 1, "activation": "relu"}),
+)
+
+
+@needs_verilator
+def test_the_average_of_a_map_is_a_neuron_that_every_pixel_reaches(simulator, tmp_path):
+    images = random_images(2, side=16)
+    network = lowered(AVERAGED, images, LOW)
+    check(simulator, tmp_path, network, images)
+    _, high, wide = shapes(network, tuple(images.shape[2:]))[0]
+    levels = IntegerExecutor(network).levels(images[:1])[0].abs()
+    events = levels.view(12, -1).split(8)  # of a word: as many clocks as its busiest lane has spikes
+    told = json.loads((tmp_path / "rtl/engine/report.json").read_text())["layers"][1]
+    assert (high, wide) == tuple(side // 2 for side in images.shape[2:])
+    assert told["accumulates"] == sum(int(each.amax(0).sum()) for each in events)
 
 
 def test_the_clocks_of_another_image_are_its_own(tmp_path):
@@ -135,13 +157,13 @@ def test_verilator_icarus_and_yosys_read_the_spiking_engine_without_a_warning(bl
 
 REFUSED = [
     (lambda: small("tests/cfgs/gates.cfg", LOW), SMALL, r"layer \d+ .*has no spiking form"),
-    (lambda: small("tests/cfgs/ghost.cfg", LOW), SMALL, r"layer \d+ .*has no spiking form"),
+    (lambda: (lowered(AVERAGED, random_images(1), LOW), random_images(1)), replace(SMALL, weight_rows=32), r"^--engine spikes: layer 1 .*64 rows of"),
     (lambda: small("tests/cfgs/plain.cfg", LOW), replace(SMALL, membranes=16), r"^--engine spikes: layer 0 .*membranes"),
     (lambda: small("tests/cfgs/tiny.cfg", LOW), replace(SMALL, weight_rows=16), r"^--engine spikes: layer .*rows of"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "engine", "message"), REFUSED, ids=["gate", "average", "membranes", "rows"])
+@pytest.mark.parametrize(("made", "engine", "message"), REFUSED, ids=["gate", "large average", "membranes", "rows"])
 def test_what_has_no_events_is_refused_by_name(made, engine, message):
     with pytest.raises(InputError, match=message):
         compiled(*made(), engine)

@@ -28,7 +28,7 @@ from utils.spiking.stream import StreamExecutor, settling_bounds
 
 STREAM = Engine(lanes=4, input_words=512, weight_rows=128, spiking=True, stream=True, membranes=4096)
 SIDE = 8
-BRANCHES = (  # signed and unsigned neurons, a pool, two routes, zeros and copies between, a sum, kernels a channel
+BRANCHES = (  # signed and unsigned neurons, a pool, two routes, zeros and copies between, a sum, kernels a channel, an average
     ("convolutional", {"filters": 6, "size": 3, "stride": 1, "pad": 1, "activation": "linear"}),
     ("maxpool", {"size": 2, "stride": 2}),
     ("convolutional", {"filters": 6, "size": 3, "stride": 1, "pad": 1, "activation": "leaky", "groups": 6}),
@@ -37,6 +37,8 @@ BRANCHES = (  # signed and unsigned neurons, a pool, two routes, zeros and copie
     ("route", {"layers": "-1,0"}),
     ("maxpool", {"size": 3, "stride": 1}),
     ("convolutional", {"filters": 5, "size": 3, "stride": 2, "pad": 1, "activation": "relu"}),
+    ("avgpool", {}),
+    ("convolutional", {"filters": 6, "size": 1, "stride": 1, "pad": 1, "activation": "leaky"}),
 )
 
 

@@ -86,17 +86,23 @@ class Compiler(Mover):
         self.elements(i, [feature], out, fields, by.block, gate)
 
     def average(self, i: int, op: IntPool, source: Edge, out: Edge) -> None:
-        """The whole map of a block as one window."""
-        _, high, wide = source.shape
-        if max(high, wide) > 256:
+        """The whole map of a block as one window; of spikes a kernel of ones a channel, as large as its stride."""
+        count, high, wide = source.shape
+        most = 255 if self.engine.spiking else 256
+        if max(high, wide) > most:
             raise InputError(
-                f"{self.place(i)}: averages {high}x{wide} px, the engine at most 256x256; use a smaller image"
+                f"{self.place(i)}: averages {high}x{wide} px, the engine at most {most}x{most}; use a smaller image"
             )
-        window, by = Window(kernel=(high, wide)), scaling(op.requantiser, np.zeros(1, np.int64))
-        fields = self.scaled(i, by, op) | {"hold": True}
+        by = scaling(op.requantiser, np.zeros(1, np.int64))
+        fields = self.scaled(i, by, op)
+        if self.engine.spiking:
+            window, ones = Window(kernel=(high, wide), step=(high, wide)), np.ones((count, 1, high, wide), np.int8)
+            self.products(i, window, source, out, by, ones, count, fields)
+            return
         self.blockwise(
-            i, window, source, out, fields, lambda lanes: by.block(lanes) + identity_row(len(lanes)).tobytes()
-        )
+            i, Window(kernel=(high, wide)), source, out, fields | {"hold": True},
+            lambda lanes: by.block(lanes) + identity_row(len(lanes)).tobytes(),
+        )  # fmt: skip
 
     def layer(self, i: int) -> None:
         """The descriptors of layer ``i``; at least one, so that its map is looked at."""
@@ -136,10 +142,6 @@ def compile_network(
     """
     if engine.spiking:
         check_spikes(network)  # gates and tables
-        for i, op in network.ops.items():
-            if isinstance(op, IntPool):
-                place = f"layer {i} (cfg line {network.spec.layers[i].line})"
-                raise InputError(f"--engine spikes: {place}: an average has no spiking form in it; use integer")
     engine = engine_for(network, engine)
     compiler = Compiler(network, engine, plan(network, shape, engine), ConstantStore(engine.lanes))
     for i in range(len(network.spec.layers)):

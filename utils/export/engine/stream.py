@@ -12,7 +12,7 @@ from utils.export.engine.constants import PARAMETERS
 from utils.export.engine.edges import HOLE
 from utils.export.engine.isa import Compute, Descriptor, Load, Op, Plain, Scattering
 from utils.export.engine.program import Program
-from utils.quantization.integer import IntConv, IntegerNetwork, IntShortcut
+from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, IntShortcut
 from utils.spiking.spike_schedule import encode
 from utils.spiking.stream import settling_bounds
 
@@ -164,7 +164,7 @@ class Stream:
             for k, one in enumerate(ones):
                 if isinstance(one, Compute) and self.keeps(one):
                     yield dark(replace(one, membrane=self.place[i, k], keep=True, stream=not one.raw, show=not one.raw))
-                elif isinstance(op, IntConv | IntShortcut):
+                elif isinstance(op, IntConv | IntShortcut | IntPool):
                     continue
                 elif isinstance(one, Compute) and one.events is not None:
                     yield replace(one, membrane=self.of_moves)
