@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models import Darknet, build, network_of
 from tests.conftest import ROOT
 from tests.pruning.nets import assert_same, random_network, run
+from utils.classification.metrics import probabilities
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.counts import count
@@ -232,3 +233,37 @@ def test_what_is_cut_of_a_shipped_classifier_equals_what_is_silenced(name):
     small, x = cut(given, plan), torch.rand(1, 3, 32, 32)
     assert_same(run(small, x), run(silence(given, plan), x))
     assert count(small.spec).params < count(given.spec).params
+
+
+BOARD = (
+    "[net]\nwidth=5\nheight=5\nchannels=1\n"
+    + CONV.format("relu\nbatch_normalize=1")
+    + LAST.replace("filters=5", "filters=1")
+)
+MOVES = BOARD.format("linear") + "[reorg]\nextra=1\nstride=1\n[softmax]\n"
+
+
+def test_a_score_a_point_of_the_board_and_one_for_passing_are_darknets():
+    """go.cfg: the map as it lies in memory and a 0 behind it, which a softmax reads as classes."""
+    given, x = random_network(parse_cfg(MOVES)), torch.rand(3, 1, 5, 5)
+    assert parse_cfg(write_cfg(given.spec)) == given.spec and class_count(given.spec) == 26
+    model = build(given)
+    (raw,) = model(x)
+    board = model.activations(x)[1]
+    expected = torch.cat((board.flatten(1), torch.zeros(3, 1)), 1)
+    assert torch.equal(raw, expected[:, :, None, None])
+    torch.testing.assert_close(probabilities([raw], given.spec.layers[-1]), expected.softmax(1))
+    x = (x * 255).round() / 255
+    integer = lower(calibrate(given, [x], Scheme(a_bit=8, w_bit=8)))
+    (made,) = IntegerExecutor(integer)(x)
+    apart = (made.flatten(1) - expected).square().mean().sqrt() / expected.std()
+    assert float(apart.detach()) < 0.15
+    (spikes,) = LayerwiseExecutor(encode(integer))(x)
+    assert torch.equal(spikes, made)
+    plan = plan_channels(given, percent=0.5, tie=ShortcutRule.ANY)
+    assert_same(run(cut(given, plan), x), run(silence(given, plan), x))
+
+
+def test_values_of_several_channels_are_no_moves():
+    with pytest.raises(InputError, match=r"\[reorg\] with extra= takes a square map of one channel, this one 4 of 5x5"):
+        parse_cfg(MOVES.replace("filters=1", "filters=4"))

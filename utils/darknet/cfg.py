@@ -90,6 +90,10 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
         if section.kind in LOSSES:
             _skip_loss(section, last=section is sections[-1])
             continue
+        if section.kind == "reorg" and section.integer("extra", 0):
+            layers += _values_as_channels(section, layers, net)
+            last.append(len(layers) - 1)
+            continue
         layer = READERS[section.kind](section, layers, _net_channels(net))
         layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
         layer = shared(section, layer, layers)
@@ -143,11 +147,32 @@ def _skip_loss(sec: Section, *, last: bool) -> None:
     sec.notes.append(f"{sec.place}: [{sec.kind}] is not used; {LOSSES[sec.kind]}")
 
 
+def _map_before(layers: list[s.Layer], net: Section, edge: int) -> tuple[int, tuple[int, int]]:
+    """Channels, and (height, width), of an edge at the size that [net] says."""
+    before = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
+    return channels(before, net.name)[edge], sizes(before, before.height, before.width)[edge]
+
+
+def _values_as_channels(sec: Section, layers: list[s.Layer], net: Section) -> tuple[s.Layer, s.Layer]:
+    """A [reorg] with ``extra``: every value of the map it reads, and so many zeros behind them, as channels of 1x1 px.
+
+    Darknet copies the map as it lies in memory and leaves what follows at 0 (forward_reorg_layer): in go.cfg a score a
+    point of the board, and one for passing. Of one channel that is space to depth by the whole side, fitted to more.
+    """
+    wide, (high, across) = _map_before(layers, net, len(layers) - 1)
+    if wide != 1 or high != across:
+        raise InputError(
+            f"{sec.place}: [reorg] with extra= takes a square map of one channel, this one {wide} of {high}x{across} "
+            "px; set filters=1 in the convolution before it"
+        )
+    parts = s.Reorg3d(sources=(len(layers) - 1,), line=sec.line, stride=high, options=sec.passive())
+    filters = high * across + sec.integer("extra", 0)
+    return parts, s.Fitted(sources=(len(layers),), line=sec.line, filters=filters)
+
+
 def _as_large_as_given(layer: Any, layers: list[s.Layer], net: Section) -> s.Layer:
     """A layer that is made for one size of map, with the size that it reads in this network."""
-    before = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
-    channels(before, net.name)
-    given = sizes(before, before.height, before.width)[layer.sources[0]]
+    _, given = _map_before(layers, net, layer.sources[0])
     place = f"{net.name} line {layer.line}"
     if type(layer) is s.Crop:
         if layer.kept[0] > given[0] or layer.kept[1] > given[1]:

@@ -44,7 +44,7 @@ SHAPING: dict[str, frozenset[str]] = {
     "route_lhalf": frozenset(["layers"]),
     "shortcut": frozenset(["from", "activation", "weights_type", "weights_normalization"]) | OWN_NEURON,
     "activation": frozenset(["activation"]) | OWN_NEURON,
-    "reorg": frozenset(["stride", "reverse"]),
+    "reorg": frozenset(["stride", "reverse", "extra"]),
     "fit": frozenset(["from", "filters", "stride", "spread"]),
     "reorg3d": frozenset(["stride", "reverse"]),
     "se": frozenset(["squeeze", "reduction", "filters"]),

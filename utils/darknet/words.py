@@ -233,7 +233,6 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "out_channels": ("1", "takes the largest over channels"),
     },
     "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
-    "reorg": {"extra": ("0", "adds values that are of no px, as the move 'pass' in Go")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, handed_on, sliced, trace
@@ -131,6 +132,7 @@ SENDS: dict[type[s.Layer], Callable[[State, int, Any, list[Tensor]], Tensor]] = 
     s.Kernel: _kernel,
     s.Shortcut: _sum,
     # exact where the map's height is a multiple of stride^2; elsewhere rows of a block's channels mix
+    s.Fitted: lambda state, i, layer, given: F.pad(given[0], (0, layer.filters - len(given[0]))),
     s.Reorg: lambda state, i, layer, given: given[0].repeat(layer.stride**2),
     s.Reorg3d: lambda state, i, layer, given: given[0].repeat(layer.stride**2),
     s.Product: lambda state, i, layer, given: given[0] * given[1],

@@ -72,7 +72,7 @@ def _through_route(layer: s.Route, way: Tensor, widths: list[int], gate: Tensor 
     return [_spread(part, layer) for part in way.split([width // layer.groups for width in widths])]
 
 
-def _through_sum(layer: s.Shortcut, way: Tensor, widths: list[int], gate: Tensor | None) -> list[Tensor]:
+def _through_sum(layer: s.Shortcut | s.Fitted, way: Tensor, widths: list[int], gate: Tensor | None) -> list[Tensor]:
     """Of a wider source the channels beyond the sum's have no way on here."""
     return [F.pad(way[:width], (0, max(0, width - len(way)))) for width in widths]
 
@@ -82,6 +82,7 @@ BACK: dict[type[s.Layer], Callable[[Any, Tensor, list[int], Tensor | None], list
     s.Kernel: _through_kernel,
     s.Route: _through_route,
     s.Shortcut: _through_sum,
+    s.Fitted: _through_sum,
     s.Implicit: lambda layer, way, widths, gate: [torch.zeros(widths[0])],  # uses nothing of the image
     s.Reorg: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
     s.Reorg3d: lambda layer, way, widths, gate: [way.view(layer.stride**2, -1).amax(0)],
