@@ -49,7 +49,7 @@ from utils.quantization.scheme import Scheme
 from utils.spiking.spike_schedule import encode
 
 MOVERS = (s.MaxPool, s.AvgPool, s.Upsample, s.Route, s.ScaleChannels, s.Product, s.Dropout, s.Yolo, s.Region)
-OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "relu6", "mish", "swish", "logistic", "tanh"}
+OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "mish", "swish", "logistic", "tanh"}
 LEAST = 64  # px of a side; OpenCV's depthwise convolutions are wrong by 1e-3 on maps one px high
 SAME = 1e-3  # of the largest value of a head
 PERCENT = 0.5
@@ -89,7 +89,7 @@ def written(net: Network) -> str:
 
 def beside_opencv(net: Network) -> str:
     """The largest difference of OpenCV's raw heads from ours, as a share of the largest value."""
-    unknown = next((layer for layer in net.spec.layers if not _opencv_knows(layer)), None)
+    unknown = unknown_to_opencv(net.spec)
     if unknown is not None:
         return f"no {type(unknown).__name__}"
     net, x = untied(net), image(net.spec)
@@ -188,6 +188,11 @@ def _as_narrow_as_goes(spec: s.ModelSpec) -> s.ModelSpec:
         except InputError:
             continue
     return spec
+
+
+def unknown_to_opencv(spec: s.ModelSpec) -> s.Layer | None:
+    """The first layer that OpenCV's reader has not, or takes otherwise than Darknet does."""
+    return next((layer for layer in spec.layers if not _opencv_knows(layer)), None)
 
 
 def _opencv_knows(layer: s.Layer) -> bool:

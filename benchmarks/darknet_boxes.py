@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.cfgs import prune
+from benchmarks.cfgs import prune, unknown_to_opencv
 from models import build
 from pipeline.prune import STRATEGIES
 from utils.cli import fraction
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.network import Network
+from utils.darknet.sharing import untied
 from utils.darknet.weights import read_weights, write_weights
 from utils.data.images import read_image
 from utils.data.manifest import read_list
@@ -185,6 +186,12 @@ def main() -> int:
     args = flags.parse_args()
     spec = read_cfg(args.cfg)
     full = Network(spec, read_weights(args.weights, spec).state)
+    unknown = unknown_to_opencv(spec)
+    if unknown is not None and not args.darknet:
+        raise InputError(
+            f"{args.cfg} line {unknown.line}: OpenCV's reader has no such layer, or takes it otherwise than Darknet; "
+            "give the program (--darknet)"
+        )
     size = (spec.height, spec.width)
     pictures = [resize(read_image(path, spec.channels), size) for path in read_list(args.images)[: args.count]]
     classes = spec.layers[spec.heads[0]].classes  # type: ignore[attr-defined]
@@ -195,6 +202,7 @@ def main() -> int:
     for name, net in networks(full, args.percent, torch.cat([_tensor(picture) for picture in pictures])):
         with tempfile.TemporaryDirectory() as folder:
             cfg, weights = Path(folder) / "net.cfg", Path(folder) / "net.weights"
+            net = net if args.darknet else untied(net)  # OpenCV reads no share_index=
             cfg.write_text(write_cfg(replace(net.spec, net=_one(net.spec.net))))
             write_weights(weights, net)
             theirs: Callable[..., Boxes] = by_opencv

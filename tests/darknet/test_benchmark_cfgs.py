@@ -6,13 +6,14 @@ import json
 import stat
 import sys
 
+import cv2
 import pytest
 import torch
 
 from benchmarks import cfgs, darknet_boxes
 from benchmarks.random_network import narrow, random_network
 from tests.conftest import ROOT
-from utils.darknet.cfg import read_cfg, write_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 
@@ -123,3 +124,28 @@ def test_a_program_that_leaves_no_boxes_is_one_line(tmp_path):
     silent.chmod(0o755)
     with pytest.raises(InputError, match="left no boxes: no such layer; run it once by hand"):
         darknet_boxes.by_darknet(silent, cfg, weights, pictures, 10, 0.2)
+
+
+def test_the_boxes_of_what_every_strategy_leaves_are_opencvs(tmp_path, monkeypatch, capsys):
+    """Two blocks of two convolutions: each of the seven finds something to take out."""
+    conv = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n"
+    block = conv.format(16, 1) * 2 + "[shortcut]\nfrom=-3\nactivation=linear\n"
+    head = "[convolutional]\nfilters=21\nsize=1\nactivation=linear\n[yolo]\nmask=0,1,2\nanchors=4,6, 9,8, 20,24\nclasses=2\n"
+    text = "[net]\nwidth=32\nheight=32\nchannels=3\n" + conv.format(16, 2) + block * 2 + head + "num=3\n"
+    net = random_network(parse_cfg(text))
+    (tmp_path / "net.cfg").write_text(text)
+    write_weights(tmp_path / "net.weights", net)
+    for n in range(2):
+        picture = (torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(n)) * 255).byte().numpy()
+        cv2.imwrite(str(tmp_path / f"{n}.png"), picture)
+    files = ["--cfg", str(tmp_path / "net.cfg"), "--weights", str(tmp_path / "net.weights"), "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["darknet_boxes.py", *files, "--percent", "0.4", "--conf-thres", "0.2"])
+    assert darknet_boxes.main() == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [row[0] for row in rows] == [f"| {name}" for name in ("full", *cfgs.STRATEGIES)]
+    full, *small = (int(row[1].replace(",", "")) for row in rows)
+    assert all(size < full for name, size in zip(cfgs.STRATEGIES, small, strict=True) if name != "regular")
+    assert all(int(row[2]) > 20 and float(row[5]) > 0.999 for row in rows)
+    (tmp_path / "net.cfg").write_text(text.replace("leaky", "ramp", 1))
+    with pytest.raises(InputError, match=r"net.cfg line 5: OpenCV's reader has no such layer, .* give the program"):
+        darknet_boxes.main()
