@@ -82,6 +82,28 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
     net = sections[0]
     _check_kinds(sections)
     net.check_words(KEYS["net"])
+    layers = _layers(sections, net)
+    said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
+    spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
+    for key in ("width", "height", "channels", "batch", "subdivisions"):
+        net.integer(key, 1, least=1)
+    net.integer("letter_box", 0)
+    check_net(net, spec)
+    wide, uneven = channels(spec, name), list(uneven_sums(spec))
+    notes = [note for section in sections for note in section.notes]
+    check_shared(spec, wide, name)
+    if uneven:
+        first = spec.layers[uneven[0]]
+        given = " and ".join(str(wide[j]) for j in first.sources)
+        notes.append(
+            f"{name} line {first.line}: a shortcut of maps of other shapes ({given} channels; {len(uneven)} in all) "
+            "adds what both have, as in Darknet"
+        )
+    return spec, notes
+
+
+def _layers(sections: list[Section], net: Section) -> list[s.Layer]:
+    """The layers of the sections behind [net], in order."""
     layers: list[s.Layer] = []
     last: list[int] = []  # of each section the layer that gives its output
     for section in sections[1:]:
@@ -100,23 +122,7 @@ def _parse(text: str, name: str) -> tuple[s.ModelSpec, list[str]]:
         check_readers(section, layer, layers)
         layers += parted(section, replace(layer, options=section.passive()), len(layers))
         last.append(len(layers) - 1)
-    said = tuple((k, v) for k, (_, v) in net.options.items() if k not in NEURON)
-    spec = s.ModelSpec(layers=tuple(layers), net=said, neuron=read_neuron(net, ""))
-    for key in ("width", "height", "channels", "batch", "subdivisions"):
-        net.integer(key, 1, least=1)
-    net.integer("letter_box", 0)
-    check_net(net, spec)
-    wide, uneven = channels(spec, name), list(uneven_sums(spec))
-    notes = [note for section in sections for note in section.notes]
-    check_shared(spec, wide, name)
-    if uneven:
-        first = spec.layers[uneven[0]]
-        given = " and ".join(str(wide[j]) for j in first.sources)
-        notes.append(
-            f"{name} line {first.line}: a shortcut of maps of other shapes ({given} channels; {len(uneven)} in all) "
-            "adds what both have, as in Darknet"
-        )
-    return spec, notes
+    return layers
 
 
 def _check_kind(section: Section) -> None:
