@@ -6,7 +6,9 @@ and 128 else. Everything here gives the numbers that `integer` defines, at a qua
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,13 +18,16 @@ from utils.darknet import spec as s
 from utils.darknet.forward import move, padding_is_read
 from utils.darknet.ops import facts
 from utils.quantization.activation_qparams import QParams
-from utils.quantization.integer import CACHED_VALUES, IntShortcut, Requantiser
+from utils.quantization.compiled import passes
+from utils.quantization.integer import IntShortcut, Requantiser
 
 BYTE_BITS = 8
 FLOAT32_BITS = 24  # of its integers and fractions together
 BYTE = 2**BYTE_BITS
 SIGNED_ZERO = 2**7
 EXACT = 2**FLOAT32_BITS
+CACHED = 2**15  # values of a core that passes go over while they are in its cache, float64 too
+ROW = 2**10  # values; of shorter ones each begins anew
 
 
 def zero_of(grid: QParams | None) -> int | None:
@@ -75,25 +80,40 @@ class ByteRequantiser:
 
     def __init__(self, by: Requantiser, zero: int, bound: int) -> None:
         narrow = powers_of_two(by) and bound < EXACT and fraction_bits(by) <= FLOAT32_BITS - BYTE_BITS
-        dtype = torch.float32 if narrow else torch.float64
-        self.gain, negative = ((m.double() * 2.0**-by.shift).to(dtype) for m in (by.multiplier, by.multiplier_neg))
-        self.negative = negative if bent(by) else None
+        self.dtype = torch.float32 if narrow else torch.float64
+        self.gain, self.negative = (Tiled(m.double() * 2.0**-by.shift) for m in (by.multiplier, by.multiplier_neg))
+        self.bent = bent(by)
         self.convex = bool((by.multiplier_neg <= by.multiplier).all())
         self.offset = zero + 0.5
         self.low, self.high = by.qmin + zero, by.qmax + zero  # 0 or more: to cut a number into a byte is to floor it
 
     def __call__(self, acc: Tensor) -> Tensor:
         """Accumulators [N,O,H,W], integers in floats, channels last -> bytes, channels last."""
-        return pixelwise(acc, self.part)
+        out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
+        compiled = passes()
+        if compiled is not None and acc.dtype == torch.float32:
+            width = row(out)
+            below = self.negative.over(width) if self.bent else None
+            acc = acc.contiguous(memory_format=torch.channels_last)
+            compiled.requantise(acc, out, self.gain.over(width), below, self.offset, self.low, self.high)
+            return out
+        for values, place in zip(in_pixels(acc), in_pixels(out), strict=True):
+            self.part(values, place)
+        return out
 
     def part(self, acc: Tensor, place: Tensor) -> None:
-        """Some pixels [P, O] of accumulators, into the bytes of ``place``; through int32, which torch vectorises."""
-        acc = acc.to(self.gain.dtype)
-        value = acc * self.gain
-        if self.negative is not None:
-            below = acc * self.negative
-            value = torch.maximum(value, below) if self.convex else torch.where(acc < 0, below, value)
-        place.copy_(value.add_(self.offset).clamp_(self.low, self.high).to(torch.int32))
+        """Some pixels of accumulators [P, r * O], into the bytes of ``place``."""
+        value, width = scratch(0, acc, self.dtype).copy_(acc), acc.shape[1]
+        gain = self.gain.over(width, self.dtype)
+        if self.bent:
+            below = torch.mul(value, self.negative.over(width, self.dtype), out=scratch(1, acc, self.dtype))
+            if self.convex:
+                torch.maximum(value.mul_(gain), below, out=value)
+            else:
+                value = torch.where(value < 0, below, value * gain)
+        else:
+            value.mul_(gain)
+        place.copy_(value.add_(self.offset).clamp_(self.low, self.high))
 
 
 class ByteSum:
@@ -105,34 +125,82 @@ class ByteSum:
     def __init__(self, op: IntShortcut, zeros: Sequence[int], zero: int) -> None:
         gains = op.gains.to(torch.int64)
         self.bound = int((gains.abs().sum(0) * (BYTE - 1)).max())
-        dtype = torch.float32 if self.bound < EXACT else torch.float64
-        self.gains = gains.to(dtype)
-        self.below = sum(gain * at for gain, at in zip(self.gains, zeros, strict=True)) if any(zeros) else None
+        self.dtype = torch.float32 if self.bound < EXACT else torch.float64
+        self.gains = [Tiled(gain.double()) for gain in gains]
+        self.rest = Tiled(-(gains * torch.tensor(zeros)[:, None]).sum(0).double())
         self.requantise = ByteRequantiser(op.requantiser, zero, self.bound)
 
     def __call__(self, given: Sequence[Tensor]) -> Tensor:
         """Bytes [N,C,H,W] each, channels last -> bytes."""
         out = torch.empty_like(given[0], memory_format=torch.channels_last)
+        compiled, by = passes(), self.requantise
+        if compiled is not None and len(given) == 2:
+            one, other = (x.contiguous(memory_format=torch.channels_last) for x in given)
+            every = (*self.gains, self.rest, by.gain, by.negative)
+            width = row(out)
+            compiled.add(one, other, out, tuple(x.over(width) for x in every), (by.offset, by.low, by.high))
+            return out
         for *parts, place in zip(*map(in_pixels, given), in_pixels(out), strict=True):
-            total = parts[0] * self.gains[0]
-            for part, gain in zip(parts[1:], self.gains[1:], strict=True):
-                total.add_(part * gain)
-            self.requantise.part(total if self.below is None else total.sub_(self.below), place)
+            width = place.shape[1]
+            total = self.rest.over(width, self.dtype)
+            for part, gain in zip(parts, self.gains, strict=True):
+                value = scratch(3, part, self.dtype).copy_(part)
+                weighted = value.mul_(gain.over(width, self.dtype))
+                total = torch.add(total, weighted, out=scratch(2, part, self.dtype))
+            by.part(total, place)
         return out
 
 
-def pixelwise(acc: Tensor, part: Callable[[Tensor, Tensor], object]) -> Tensor:
-    """Bytes like ``acc`` [N,C,H,W], channels last; ``part`` makes them of some pixels [P, C], into a place."""
-    out = torch.empty_like(acc, dtype=torch.uint8, memory_format=torch.channels_last)
-    for values, place in zip(in_pixels(acc), in_pixels(out), strict=True):
-        part(values, place)
-    return out
+class Tiled:
+    """One number a channel, float64 [C], or one for all [1], again and again for the values of a row; see `row`."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.rows: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    def over(self, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """[``width``], a multiple of C."""
+        if (width, dtype) not in self.rows:
+            self.rows[width, dtype] = self.values.repeat(width // len(self.values)).to(dtype)
+        return self.rows[width, dtype]
+
+
+class _Scratch(threading.local):
+    """Memory that passes over some pixels share: to ask for new pages takes longer than to fill them."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, torch.dtype], Tensor] = {}
+
+
+_SCRATCH = _Scratch()
+
+
+def scratch(which: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory number ``which`` in the shape of ``like`` [P, W]; whoever asks next gets the same."""
+    held = _SCRATCH.held.get((which, dtype))
+    if held is None or held.numel() < like.numel():
+        with torch.inference_mode(False):  # it outlives the mode that it was first asked for in
+            held = _SCRATCH.held[which, dtype] = torch.empty(like.numel(), dtype=dtype)
+    return held[: like.numel()].view(like.shape)
 
 
 def in_pixels(x: Tensor) -> tuple[Tensor, ...]:
-    """Views [P, C] of [N,C,H,W] that lies channels last, each of some ten thousand values."""
-    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    return rows.split(max(1, CACHED_VALUES // x.shape[1]))
+    """Views [P, r * C] of [N,C,H,W] that lies channels last, each of some ten thousand values, rows of r pixels."""
+    width = row(x)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, width)
+    return rows.split(max(1, CACHED * torch.get_num_threads() // width))
+
+
+def row(x: Tensor) -> int:
+    """How many values of [N,C,H,W] are gone over as one row: of several pixels, where channels are few."""
+    count, channels, height, width = x.shape
+    return pixels_a_row(count * height * width, channels) * channels
+
+
+@cache
+def pixels_a_row(pixels: int, channels: int) -> int:
+    """The fewest pixels that divide all of them and fill a row: an operation's own cost is one of rows."""
+    return next((r for r in range(1, pixels) if pixels % r == 0 and r * channels >= ROW), max(1, pixels))
 
 
 def move_bytes(layer: s.Layer, given: Sequence[Tensor], zeros: Sequence[int | None], zero: int | None) -> Tensor:
@@ -146,11 +214,18 @@ def move_bytes(layer: s.Layer, given: Sequence[Tensor], zeros: Sequence[int | No
 
 
 def max_pool(layer: s.MaxPool, kept: Tensor) -> Tensor:
-    """Darknet's max pool of bytes, which torch pools no larger than 255 px: the largest of shifted views.
+    """Darknet's max pool of bytes, which torch pools no larger than 255 px: one pass, or the largest of shifted views.
 
     Padding is 0, the lowest byte, so never the maximum.
     """
     before, after = layer.pad // 2, layer.pad - layer.pad // 2
+    compiled = passes()
+    if compiled is not None:
+        kept = kept.contiguous(memory_format=torch.channels_last)
+        size = [(side + layer.pad - layer.size) // layer.stride + 1 for side in kept.shape[2:]]
+        out = kept.new_empty(len(kept), size[0], size[1], kept.shape[1]).permute(0, 3, 1, 2)
+        compiled.max_pool(kept, out, layer.size, layer.stride, before)
+        return out
     if padding_is_read(layer, kept):  # else the floor below is the same without it
         kept = F.pad(kept, (before, after, before, after))
     for axis in (2, 3):

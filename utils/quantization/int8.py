@@ -3,12 +3,17 @@
 A level of an edge whose grid fits eight bits is stored as level + zero in uint8, with zero 0 where no level is negative
 and 128 else. oneDNN multiplies bytes by int8 weights into int32; as long as |acc| stays under 2^24, float32 hands the
 sum on unrounded. Which layer fits is decided from its weights' bound (`accumulator_bounds`), never from a sample.
+
+Weights are packed for the shape of the input at hand: oneDNN chooses their layout by it, and weights that lie otherwise
+are turned around in every call, which takes up to thirty times as long as the sums themselves.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +25,6 @@ from utils.quantization.exact_conv import FLOAT32_EXACT, accumulator_bounds, exa
 from utils.quantization.integer import IntConv, Requantiser
 
 INT32_BOUND = 2**31
-NO_BEND, NO_LIMITS = "none", "hardtanh"
 
 
 @cache
@@ -28,7 +32,7 @@ def has_int8_units() -> bool:
     """Whether oneDNN's int8 convolution is exact here.
 
     Processors without VNNI add pairs of products in 16 bits, where they saturate; so the largest products that there
-    are get multiplied and compared.
+    are get multiplied and compared, as sums and as bytes.
     """
     if not hasattr(torch.ops.onednn, "qconv2d_pointwise") or not torch.backends.mkldnn.is_available():
         return False
@@ -36,27 +40,32 @@ def has_int8_units() -> bool:
     weight[:, ::3], weight[8:, 1::3] = -128, -127
     image = torch.full((1, 64, 6, 6), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     layer = s.Conv(line=0, sources=(-1,), filters=16, size=3, stride=(1, 1), pad=1, activation="linear", bn=False)
-    bias = torch.zeros(16)
+    shift = 2.0**-16
+    fused = Fused(torch.full((16,), shift), torch.full((16,), 0.5 * shift), 128, None)
+    conv = Int8Conv(layer, weight, torch.zeros(16), 0, fused)
     try:
-        found = Int8Conv(layer, weight, bias, 0).accumulators(image)
-    except RuntimeError:
+        with warnings.catch_warnings():  # torch says once that it will part with quantised types; pinned, it has them
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+            sums, levels = conv.accumulators(image), conv.levels(image)
+    except (RuntimeError, AttributeError):
         return False
-    return torch.equal(found.double(), F.conv2d(image.double(), weight.double(), padding=1))
+    exact = F.conv2d(image.double(), weight.double(), padding=1)
+    return torch.equal(sums.double(), exact) and torch.equal(levels, (exact * shift + 128.5).floor().byte())
 
 
 @dataclass(frozen=True)
 class Fused:
     """Requantisation by powers of two inside the convolution: what oneDNN is told.
 
-    ``gain`` float32 [O] is 2^e or 0, ``bias`` float32 [O] is (bias + 1/2) * 2^e where the shift f - e is 1 or more:
-    rounding to nearest of (acc + 1/2) / 2^(f-e) is then floor(acc / 2^(f-e) + 1/2), and no value lies halfway.
+    ``gain`` float32 [O] is m * 2^-f = 2^e or 0, ``bias`` float32 [O] is (bias + 1/2) * 2^e where e is negative:
+    rounding to nearest of (acc + 1/2) * 2^e is then floor(acc * 2^e + 1/2), and no value lies halfway. ``limits`` are
+    bytes, None where a byte ends there by itself.
     """
 
     gain: Tensor
     bias: Tensor
-    step: float
     zero: int
-    limits: tuple[float, float] | None
+    limits: tuple[int, int] | None
 
 
 class Int8Conv:
@@ -72,56 +81,61 @@ class Int8Conv:
 
     def __init__(self, layer: s.Conv, weight: Tensor, bias: Tensor, zero: int, fused: Fused | None = None) -> None:
         pad, dilation = [layer.pad, layer.pad], [layer.dilation, layer.dilation]
-        self.zero = zero
+        self.zero, self.weight = zero, weight.contiguous()
         self.geometry = ([*layer.stride], pad, dilation, layer.groups)
         self.ones, self.zeros = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int32)
         self.bias = bias.float()
-        self.packed = torch.ops.onednn.qconv_prepack(weight.contiguous(), self.ones, 1.0, zero, *self.geometry)
         self.fused = fused
+        self._for_sums: tuple[object, Any] = (None, None)  # what weights were packed for, and they
+        self._for_levels: tuple[object, Any] = (None, None)
 
     def __deepcopy__(self, memo: object) -> Int8Conv:
-        """Itself: nothing in it changes, and packed weights cannot be copied."""
+        """Itself: what it computes never changes, and packed weights cannot be copied."""
         return self
 
     def accumulators(self, kept: Tensor) -> Tensor:
         """Bytes [N,I,H,W] -> accumulators [N,O,H',W'], integers in float32, channels last."""
-        return self._run(kept, self.ones, self.bias, 1.0, 0, torch.float32, NO_BEND, [])
+        if self._for_sums[0] != kept.shape:
+            geometry = (*self.geometry, list(kept.shape))
+            packed = torch.ops.onednn.qconv_prepack(self.weight, self.ones, 1.0, self.zero, *geometry)
+            self._for_sums = kept.shape, packed
+        given = (kept, 1.0, self.zero, self._for_sums[1], self.ones, self.zeros, self.bias, *self.geometry)
+        acc: Tensor = torch.ops.onednn.qconv2d_pointwise.default(*given, 1.0, 0, torch.float32, "none", [], "")
+        return acc
 
     def levels(self, kept: Tensor) -> Tensor:
         """Bytes -> bytes of the requantised levels; only where ``fused`` is set."""
-        by = self.fused
+        by, here = self.fused, (kept.shape, torch.get_num_threads())  # of both oneDNN's plan is made, once
         assert by is not None
-        bend, limits = (NO_BEND, []) if by.limits is None else (NO_LIMITS, [*by.limits])
-        return self._run(kept, by.gain, by.bias, by.step, by.zero, torch.uint8, bend, limits)
+        if self._for_levels[0] != here:
+            self._for_levels = here, self._pack(by)
+        made = torch.ops.quantized.conv2d.new(as_quantised(kept, self.zero), self._for_levels[1], 1.0, by.zero)
+        levels = as_bytes(made)
+        return levels if by.limits is None else levels.clamp_(*by.limits)
 
-    def _run(
-        self,
-        kept: Tensor,
-        gain: Tensor,
-        bias: Tensor,
-        step: float,
-        zero: int,
-        dtype: torch.dtype,
-        bend: str,
-        limits: list[float],
-    ) -> Tensor:
-        out: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            kept,
-            1.0,
-            self.zero,
-            self.packed,
-            gain,
-            self.zeros,
-            bias,
-            *self.geometry,
-            step,
-            zero,
-            dtype,
-            bend,
-            limits,
-            "",
-        )
-        return out
+    def _pack(self, by: Fused) -> Any:
+        """Weights whose scale is the gain; of a gain of 0 all are 0."""
+        silent = by.gain == 0
+        weight = self.weight.masked_fill(silent.view(-1, 1, 1, 1), 0) if bool(silent.any()) else self.weight
+        gain = by.gain.masked_fill(silent, 1).double()
+        scaled = torch._make_per_channel_quantized_tensor(weight, gain, self.zeros.long(), 0)
+        before, torch.backends.quantized.engine = torch.backends.quantized.engine, "onednn"
+        try:
+            return torch.ops.quantized.conv2d_prepack(scaled, by.bias, *self.geometry)
+        finally:
+            torch.backends.quantized.engine = before
+
+
+def as_quantised(kept: Tensor, zero: int) -> Tensor:
+    """The same bytes under torch's quantised type, of scale 1."""
+    made: Tensor = torch._empty_affine_quantized([0], scale=1.0, zero_point=zero, dtype=torch.quint8)
+    return made.set_(kept.untyped_storage(), kept.storage_offset(), kept.shape, kept.stride())
+
+
+def as_bytes(made: Tensor) -> Tensor:
+    """The same bytes as uint8."""
+    kept = torch.empty(0, dtype=torch.uint8)
+    return kept.set_(made.untyped_storage(), made.storage_offset(), made.shape, made.stride())
 
 
 class SlicedInt8Conv:
@@ -155,16 +169,43 @@ def int8_conv(
         out_zero: of the bytes it makes.
     """
     bound = int(accumulator_bounds(op.weight, op.bias, reach).max())
-    widest = int(accumulator_bounds(op.weight, op.bias, BYTE - 1).max())  # before the zero is taken off again
-    if zero is None or op.weight.dtype != torch.int8 or widest >= INT32_BOUND:
+    if zero is None or not multiplies(op):
         return None
     if bound >= FLOAT32_EXACT:
         slices = exact_slices(op.weight, reach, layer.groups)
         return SlicedInt8Conv(layer, op, slices, zero) if slices else None
+    return int8_levels(layer, op, reach, zero, out_zero) or Int8Conv(layer, op.weight, op.bias, zero)
+
+
+def int8_levels(layer: s.Conv, op: IntConv, reach: int, zero: int | None, out_zero: int | None) -> Int8Conv | None:
+    """A layer whose levels are exact on int8 units, though its largest sums may not be; see `int8_conv`.
+
+    Beyond the last accumulator at which a level changes, rounding a sum changes none: it keeps the order.
+    """
+    if zero is None or op.requantiser is None or not multiplies(op):
+        return None
+    near = torch.minimum(
+        accumulator_bounds(op.weight, op.bias, reach).double(), last_step(op.requantiser) + op.bias.double().abs()
+    )
+    if int(near.max()) >= FLOAT32_EXACT:
+        return None
     fused = None
-    if out_zero is not None and op.requantiser is not None and 2 * bound < FLOAT32_EXACT:
+    if out_zero is not None and 2 * int(near.max()) < FLOAT32_EXACT:
         fused = fuse(op.bias, op.requantiser, out_zero)
     return Int8Conv(layer, op.weight, op.bias, zero, fused)
+
+
+def multiplies(op: IntConv) -> bool:
+    """Whether int8 units multiply such weights without passing int32, before the zero is taken off again."""
+    return op.weight.dtype == torch.int8 and int(accumulator_bounds(op.weight, op.bias, BYTE - 1).max()) < INT32_BOUND
+
+
+def last_step(by: Requantiser) -> Tensor:
+    """An |accumulator| beyond which no level changes any more, float64 [O]."""
+    sides = (by.multiplier, by.multiplier_neg) if by.qmin < 0 else (by.multiplier,)
+    gains = torch.stack(sides).double() * 2.0**-by.shift
+    smallest = gains.masked_fill(gains == 0, torch.inf).amin(0)  # a gain of 0 makes one level of everything
+    return (max(by.qmax, -by.qmin) + 1) / smallest + 1
 
 
 def fuse(bias: Tensor, by: Requantiser, zero: int) -> Fused | None:
@@ -174,8 +215,7 @@ def fuse(bias: Tensor, by: Requantiser, zero: int) -> Fused | None:
     """
     if not powers_of_two(by) or bent(by) or (zero and fraction_bits(by) + 1 > FLOAT32_BITS - BYTE_BITS):
         return None
-    gain, step = by.multiplier.float(), 2.0**by.shift
-    half = torch.where(gain < step, 0.5, 0.0)  # with gains of 1 and more no value lies between two levels
-    whole = (by.qmin + zero, by.qmax + zero) == (0, BYTE - 1)  # a byte saturates there by itself
-    limits = None if whole else (by.qmin * step, by.qmax * step)
-    return Fused(gain, (bias.float() + half) * gain, step, zero, limits)
+    gain = by.multiplier.float() * 2.0**-by.shift
+    half = torch.where(gain < 1, 0.5, 0.0)  # with gains of 1 and more no value lies between two levels
+    limits = by.qmin + zero, by.qmax + zero
+    return Fused(gain, (bias.float() + half) * gain, zero, None if limits == (0, BYTE - 1) else limits)
