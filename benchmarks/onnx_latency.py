@@ -2,14 +2,13 @@
 
   python3 benchmarks/onnx_latency.py
   python3 benchmarks/onnx_latency.py --weights weights/best.pt --img-size 128
-  python3 benchmarks/onnx_latency.py --cfg mine.cfg --weights mine.weights --batch 16 --threads 2
+  python3 benchmarks/onnx_latency.py --cfg mine.cfg --weights mine.weights --batch 1 16 --threads 1 2
 
 yolov3-tiny at 320 px with random weights, as its cfg has it (leaky) and with every leaky a ReLU; or a float network of
 yours, likewise. int8 is the file that export.py onnx writes, calibrated here on random images: google scales, and
-powers of two. Predictors take turns, so that a machine whose speed drifts slows all alike; printed are medians, the
-middle half of all turns, the ratio to torch, and of what is ours the ratio to onnxruntime's int8 of the same scales,
-each of a turn's medians. A leaky bends between convolution and
-QuantizeLinear, so onnxruntime computes such a layer in float; with ReLU it is an integer kernel.
+powers of two. Predictors of both networks take turns, so that a machine whose speed drifts slows all alike; printed are
+medians, the middle half of all turns, and ratios, each of a turn's medians: torch over it, what is ours over
+onnxruntime's int8 of the same scales, spikes over the integers, leaky over ReLU.
 """
 
 from __future__ import annotations
@@ -51,7 +50,9 @@ from utils.spiking.spike_schedule import encode
 
 Size = tuple[int, int]
 Runner = Callable[[], Any]
+Row = list[str]
 INT8 = "onnxruntime int8, "
+RELU = "ReLU"
 
 
 def with_relu(network: Network) -> Network:
@@ -99,21 +100,34 @@ def turn(run: Runner, repeats: int) -> float:
     return statistics.median(times)
 
 
-def measure(network: Network, size: Size, threads: int, args: argparse.Namespace) -> list[list[str]]:
-    """Rows of the table."""
+def measure(networks: dict[str, Network], size: Size, threads: int, batch: int, args: argparse.Namespace) -> list[Row]:
+    """Rows of the table: all predictors of all networks, in turns."""
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        each = runners(network, size, threads, args.batch)
+        made = {word: runners(network, size, threads, batch) for word, network in networks.items()}
+        each = {(word, name): run for word, found in made.items() for name, run in found.items()}
         turns = range(args.turns + 2)
-        seen = [{name: turn(run, args.repeats) for name, run in each.items()} for _ in turns][2:]  # two warm up
+        seen = [{key: turn(run, args.repeats) for key, run in each.items()} for _ in turns][2:]  # two warm up
     rows = []
-    for name in each:
-        low, middle, high = statistics.quantiles([one[name] for one in seen], n=4, method="inclusive")
-        theirs = INT8 + name.rpartition(", ")[2]
-        against = ratio([one[name] / one[theirs] for one in seen]) if name.startswith("our") else "-"
-        faster = ratio([one["torch fp32"] / one[name] for one in seen])
-        rows.append([name, f"{threads}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", faster, against])
+    for word, name in each:
+        low, middle, high = statistics.quantiles([one[word, name] for one in seen], n=4, method="inclusive")
+        kind, _, style = name.rpartition(", ")
+        others = (
+            (word, INT8 + style) if kind.startswith("our") else None,
+            (word, f"our integers, {style}") if kind == "our spikes" else None,
+            (RELU, name) if word != RELU and RELU in networks else None,
+        )
+        against = [over(seen, (word, name), other) for other in others]
+        faster = over(seen, (word, "torch fp32"), (word, name))
+        rows.append(
+            [name, word, f"{threads}", f"{batch}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", faster, *against]
+        )
     return rows
+
+
+def over(seen: list[dict[tuple[str, str], float]], one: tuple[str, str], other: tuple[str, str] | None) -> str:
+    """The ratio of two predictors, turn by turn."""
+    return "-" if other is None else ratio([turns[one] / turns[other] for turns in seen])
 
 
 def ratio(values: list[float]) -> str:
@@ -122,11 +136,11 @@ def ratio(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Print a table for the network as it is, and one with ReLU."""
+    """Print a table of the network as it is and, where it has leaky ones, with ReLU."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--cfg", default="cfg/yolov3-tiny.cfg")
     flags.add_argument("--weights", default="", help="a float network of yours, of Darknet with its --cfg")
-    flags.add_argument("--batch", type=positive, default=1)
+    flags.add_argument("--batch", type=positive, nargs="+", default=[1])
     flags.add_argument("--img-size", type=positive, default=320)
     flags.add_argument("--turns", type=positive, default=15)
     flags.add_argument("--repeats", type=positive, default=5, help="runs of one predictor in one turn")
@@ -137,11 +151,13 @@ def main() -> None:
     if network is None:
         flags.error(f"{args.weights}: is no float network")
     size = (args.img_size, args.img_size)
-    for title, one in (("as it is", network), ("leaky as ReLU", with_relu(network))):
-        rows = [row for n in args.threads for row in measure(one, size, n, args)]
-        head = ["predictor", "threads", "ms", "middle half", "torch / it", "it / int8 of onnxruntime"]
-        print(f"{args.weights or args.cfg}, {args.img_size} px, batch {args.batch}, {title}")
-        print(AsciiTable([head, *rows]).table)
+    bent = any(isinstance(layer, s.Conv) and layer.activation == "leaky" for layer in network.spec.layers)
+    networks = {"leaky": network, RELU: with_relu(network)} if bent else {"as it is": network}
+    head = ["predictor", "network", "threads", "batch", "ms", "middle half", "torch / it"]
+    head += ["it / int8 of onnxruntime", "spikes / integers", "leaky / ReLU"]
+    print(f"{args.weights or args.cfg}, {args.img_size} px")
+    rows = [row for n in args.threads for batch in args.batch for row in measure(networks, size, n, batch, args)]
+    print(AsciiTable([head, *rows]).table)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     """
     integer = to_integers(session, folder)
     spiking = encode(integer)
-    rows = float_row(session)
+    rows, shown = float_row(session)
     integers, executor = IntegerExecutor(integer), LayerwiseExecutor(spiking)
     path, names, run = session.leaving(".snn.pt"), session.manifest.names, ExecutionMode(LAYERWISE)
     path = save_integers(path, integer, "spiking", names=names, meta=session.meta, run=run)
@@ -132,7 +132,6 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
         rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
     table = plain_table("where the operations are", operations_rows(cost))
-    shown = {"float": session.score(session.loaded.predictor)} if session.loaded.network is not None else {}
     return ConversionResult(
         title=f"{bits_of(integer)}, as integers and as spikes",
         network=spiking,

@@ -143,13 +143,14 @@ def to_integers(session: Session[Q], folder: Path | None = None) -> IntegerNetwo
     return lower(calibrate(session.loaded.network, images, scheme))
 
 
-def float_row(session: Session[Q]) -> Rows:
-    """The network as it came, when it is a float one."""
+def float_row(session: Session[Q]) -> tuple[Rows, dict[str, Metrics]]:
+    """The network as it came, when it is a float one: its row, and the metrics that it is made of."""
     loaded = session.loaded
     if loaded.network is None:
-        return {}
-    row = session.numbers(loaded.predictor, session.score(loaded.predictor), loaded.spec, loaded.path)
-    return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}
+        return {}, {}
+    metrics = session.score(loaded.predictor)
+    row = session.numbers(loaded.predictor, metrics, loaded.spec, loaded.path)
+    return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}, {"float": metrics}
 
 
 def bits_of(integer: IntegerNetwork) -> str:
@@ -179,7 +180,7 @@ def _unmeasured(
 def _measured(
     session: Session[Q], record: Record, integer: IntegerNetwork, path: Path, hardware: Rows
 ) -> QuantiseResult:
-    rows = float_row(session)
+    rows, _ = float_row(session)
     executor = IntegerExecutor(integer)
     metrics = session.score(executor)
     row = session.numbers(executor, metrics, integer.spec, path)

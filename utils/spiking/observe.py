@@ -62,8 +62,8 @@ def observe(
         also: steps of which everything is kept, in ``earlier``.
         golden: whose levels the counts should be; by default those of the executor's own integers.
     """
-    parts = x.split(executor.together(x))
-    return join([_Watched(executor, part, points, also, golden).observation() for part in parts])
+    parts, integers = x.split(executor.together(x)), IntegerExecutor(golden or executor.spiking.integer).to(x.device)
+    return join([_Watched(executor, part, points, also, integers.levels(part)).observation() for part in parts])
 
 
 def join(parts: Sequence[Observation]) -> Observation:
@@ -92,13 +92,13 @@ class _Watched:
         x: Tensor,
         points: Collection[int],
         also: Collection[int],
-        golden: IntegerNetwork | None,
+        golden: dict[int, Tensor],
     ) -> None:
         network = executor.spiking.integer
         size, width = sizes(network.spec, *x.shape[2:]), channels(network.spec)
         edges = [i for i in network.grids if i >= 0]
         self.executor, self.x, self.points, self.also = executor, x, points, also
-        self.golden = IntegerExecutor(golden or network).to(x.device).levels(x)
+        self.golden = golden
         self.activity = {i: torch.zeros(width[i], *size[i], dtype=torch.float64, device=x.device) for i in edges}
         self.settled = dict.fromkeys((i for i in edges if i in network.ops), 0)
         self.heads: dict[int, list[Tensor]] = {}
