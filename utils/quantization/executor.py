@@ -97,17 +97,18 @@ class IntegerExecutor(nn.Module):
     def trace(self, x: Tensor) -> Trace:
         """Every level and accumulator of a run, for tests, tables and hand-offs."""
         accumulators: dict[int, Tensor] = {}
-        zeros = self._zeros(self._on_bytes(x))
+        zeros, plan = self._zeros(self._on_bytes(x)), self._plan(self._on_bytes(x))
+        compute = {each.layer: each.compute for each in plan}  # levels are those of a run, however it makes them
 
         def step(i: int, layer: s.Layer, inputs: list[Tensor | None]) -> Tensor | None:
-            given, op = [n for n in inputs if n is not None], self.network.ops.get(i)
-            if not isinstance(op, IntConv):
-                return self._without_kernel(i, layer, zeros, given) if i in self.network.grids else None
-            accumulators[i] = self._accumulators(i, zeros, given)
-            return None if op.requantiser is None else self._respond(i, op, accumulators[i], zeros[i])
+            given = [n for n in inputs if n is not None]
+            if isinstance(self.network.ops.get(i), IntConv):
+                accumulators[i] = self._accumulators(i, zeros, given)
+            return compute[i](given) if i in self.network.grids else None
 
         with torch.autocast(x.device.type, enabled=False):
-            edges = run(self.network.spec, self._image(x, self._on_bytes(x)), step)
+            image: Tensor | None = self._image(x, self._on_bytes(x))
+            edges = run(self.network.spec, image, step)
         return Trace(
             {i: levels_of(n, zeros[i]).to(torch.int32).contiguous() for i, n in edges.items() if n is not None},
             {i: acc.to(torch.int64).contiguous() for i, acc in accumulators.items()},
