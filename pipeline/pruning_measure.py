@@ -147,8 +147,12 @@ class Measure:
     @property
     def where(self) -> str:
         """The images that `left_by` and `before` look at."""
-        images = sum(len(each.images) for each in self.batches)
-        return f"on {images} training images" if images else "on the validation images"
+        return f"on {self.seen} training images" if self.seen else "on the validation images"
+
+    @property
+    def seen(self) -> int:
+        """How many training images these are."""
+        return sum(len(each.images) for each in self.batches)
 
     def _judged(self, cut: Network) -> tuple[Network, bool, float]:
         if not self.batches:

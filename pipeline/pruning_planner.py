@@ -239,11 +239,12 @@ class PruningPlanner:
             return found
         if config.percent != AUTO:
             return self.step.percent(float(config.percent))
-        before = self.measure.before(self.full)
+        before, seen = self.measure.before(self.full), self.measure.seen
+        one_image = 1 / seen if seen else 0.0  # no finer can so many tell a drop (docs/decisions/023)
         percent, trace = auto_percent(
             self._left_by,
             before=before,
-            max_drop=config.max_drop,
+            max_drop=config.max_drop + one_image,
             high=self.found.survivable if not config.force else 0.99,
         )
         tried = ", ".join(f"{tried:.2f}: {value:.4f}" for tried, value in trace)
