@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.random_network import random_network
+from tests.conftest import ROOT
 from tests.quantization.random_nets import cfg_text
 from utils.darknet import choices
 from utils.darknet.activations import ACROSS, ACTIVATIONS, RARE
-from utils.darknet.cfg import parse_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg
+from utils.darknet.replace_activation import rewrite_activations
 from utils.errors import InputError
 from utils.export.onnx_check import run, session
 from utils.export.onnx_curves import CURVES
 from utils.export.onnx_graph import Graph, check
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.tables import make_table
+from utils.spiking.spike_schedule import check_spiking_spec
 
 FORMULAS = {  # of activations.h, in words of one number
     "elu": lambda x: x if x >= 0 else math.exp(x) - 1,
@@ -63,3 +67,12 @@ def test_revleaky_is_leaky_and_sums_over_channels_are_refused_by_name():
     for name in ACROSS:
         with pytest.raises(InputError, match=f"line 8: activation={name} divides each value by a sum over channels"):
             parse_cfg(text.replace("revleaky", name))
+
+
+def test_what_the_refusal_of_spikes_says_makes_a_network_that_spikes():
+    spec = read_cfg(ROOT / "tests/cfgs/rare.cfg")
+    with pytest.raises(InputError, match=r"activation=ramp has no spiking form; .*train.py --act relu"):
+        check_spiking_spec(spec)
+    made = rewrite_activations(random_network(spec), "relu").network
+    check_spiking_spec(made.spec)
+    assert {layer.activation for layer in made.spec.activated.values()} == {"relu", "linear"}
