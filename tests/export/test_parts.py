@@ -147,4 +147,9 @@ def test_a_part_chooses_the_engine_of_a_folder_and_its_report_says_so(place, cap
     assert report_["part"]["frames_per_second"] == pytest.approx(50e6 / report_["clocks"], abs=1e-3)
     assert report_["macs"] == made["totals"]["macs"] and 0 < report_["utilisation"] <= report_["array_busy"] <= 1
     assert "ecp5-85 at 50 MHz, array" in caplog.text
-    assert f"{report_['macs']:,} MACs" in Path("export/net/rtl/engine/README.md").read_text()
+    told = Path("export/net/rtl/engine/README.md").read_text()
+    assert f"{report_['macs']:,} MACs" in told
+    for family, name in (("ecp5", "ECP5"), ("xc7", "7 series")):
+        counts = report_["cells"][family]
+        assert counts == estimate(Engine(**{key: report_["engine"][key] for key in SIZES}), FpgaPart(family=family))
+        assert f"{counts['lut']:,} LUT, {counts['ff']:,} FF, {counts['dsp']:,} DSP on {name}" in told

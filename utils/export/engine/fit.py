@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.errors import InputError
-from utils.export.engine.target import SIZES, Engine, FpgaPart
+from utils.export.engine.target import FAMILIES, SIZES, Engine, FpgaPart
 
 LANES = (4, 8, 16, 32)
 ROWS = (256, 512, 1024, 2048, 4096)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 UNLIMITED = ((8192, 1024), (32768, 2048))  # buffers, where nothing is said about memory
 TABLES = 4096  # bytes of on-chip memory beside the two buffers
 
-# What Yosys counts of the engine for 8-bit levels and weights (`make synth` of the sample network): lanes -> counts.
+# What Yosys counts of the integer engine for 8 bits (`make synth` of the sample network): lanes -> counts.
 COUNTED = {
     "ecp5": {4: {"lut": 12725, "ff": 3996, "dsp": 29}, 8: {"lut": 22860, "ff": 7740, "dsp": 105}},
     "xc7": {4: {"lut": 4931, "ff": 2873, "dsp": 29}, 8: {"lut": 7951, "ff": 4565, "dsp": 89}},
@@ -104,6 +104,11 @@ def estimate(engine: Engine, part: FpgaPart) -> dict[str, int]:
             found[kind] = round(_through({n: each[kind] for n, each in COUNTED[part.family].items()}, lanes))
     memory = engine.input_words * lanes + engine.weight_rows * lanes**2 + TABLES
     return found | {"bram_bytes": memory}
+
+
+def cells(engine: Engine) -> dict[str, dict[str, int]]:
+    """What an integer engine takes of either family of parts, estimated: LUT, FF, DSP and bytes of memory."""
+    return {family: estimate(engine, FpgaPart(family=family)) for family in FAMILIES}
 
 
 def choose_engine(clocks_of: Callable[[Engine], int], part: FpgaPart, *, fps: float | None = None) -> EngineChoice:

@@ -14,6 +14,7 @@ from typing import Any
 from utils.export.engine import modes
 from utils.export.engine.clocks import EventWork, spent
 from utils.export.engine.edges import Edge
+from utils.export.engine.fit import cells
 from utils.export.engine.isa import encode
 from utils.export.engine.plan import IMAGE
 from utils.export.engine.program import Program
@@ -45,6 +46,7 @@ def write_engine(
     found = report(program, works[0])
     if not program.engine.spiking:
         found = with_roofline(found, {each["layer"]: each["cost"]["macs"] for each in manifest["layers"]})
+        found["cells"] = cells(program.engine)
     found |= {"part": part} if part else {}
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     kinds = {each["layer"]: each["kind"] for each in manifest["layers"]}
@@ -56,6 +58,8 @@ def write_engine(
     busy = f"the array busy in {found['array_busy']:.0%}"
     if program.engine.spiking:
         busy = f"an accumulate in {found['array_busy']:.0%}, of golden image 0"
+    if program.engine.stream:
+        busy += f"; settled after {found['steps']} steps (schedule preload, whatever the file's)"
     return f"RTL engine: {found['clocks']:,} clocks a frame, {fps}, {busy}; make lint sim in rtl/engine/"
 
 
@@ -74,9 +78,19 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
             "program_word": str(program.start),
             "busy": f"{found['array_busy']:.1%}",
             "fps": f"{found['frames_per_second_at_100_mhz']:.2f}",
+            "cells": _said(found.get("cells", {})),
         }
         | modes.WORDS.get(program.engine.kind, {})
     )
+
+
+def _said(found: dict[str, dict[str, int]]) -> str:
+    """Cells in words."""
+    if not found:  # of spikes nothing is estimated
+        return ""
+    families = {"ecp5": "ECP5", "xc7": "7 series"}
+    each = [f"{n['lut']:,} LUT, {n['ff']:,} FF, {n['dsp']:,} DSP on {families[name]}" for name, n in found.items()]
+    return f"{'; '.join(each)}; {next(iter(found.values()))['bram_bytes']:,} bytes of block RAM on either"
 
 
 def layer_clocks(program: Program, work: Sequence[EventWork] = ()) -> Counter[int]:
