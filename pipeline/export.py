@@ -17,7 +17,7 @@ from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.export.darknet_files import write_files
 from utils.export.decoding import write_decoding
-from utils.export.engine.target import part_of
+from utils.export.engine.target import part_of, spiking_engine
 from utils.export.formats import FORMS
 from utils.export.lif_package import export_lif
 from utils.export.package import HandOffOptions, Manifest
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 QUANTISED = "convert_snn train quantize"  # scripts that may leave an integer network behind
 FOLDERS = ("fpga", "c")  # forms that hold leaky neurons in whole numbers
 DIRECT = ("nir", "aer", *FOLDERS)  # forms of networks that were trained as spikes
+LEAKY = "spikes"  # the engine that has leaky neurons
 FOLDER = Path("export")
 
 
@@ -72,11 +73,13 @@ def open_spikes(config: ExportConfig) -> Session[ExportConfig] | None:
     loaded = load_model(config.weights) if config.weights.endswith(".pt") else None
     if loaded is None or not loaded.spec.neurons:
         return None
-    for flag in ("dialect", "steps", "target", "engine"):
+    for flag in ("dialect", "steps", "target"):
         if flag in config.given:
             raise InputError(
                 f"--{flag}: {config.weights} was trained as spikes, in steps and nodes of its own; leave --{flag} away"
             )
+    if config.engine not in ("", LEAKY):
+        raise InputError(f"--engine {config.engine}: networks trained as spikes run on --engine {LEAKY} alone")
     if config.form in FOLDERS and isinstance(loaded.predictor, Darknet):
         check_whole_numbers(loaded.predictor, config.weights, config.form)
     return open_session(config)
@@ -174,8 +177,10 @@ def write_lif_hand_off(job: Job) -> Written:
     session, out = job.session, job.out
     config, model, fpga = session.config, session.loaded.predictor.cpu(), session.config.form == "fpga"
     network = lower_lif(model)
+    engine = spiking_engine({}, leaky=True) if config.engine else None
     options = HandOffOptions(
         name=job.stem,
+        engine=engine,
         forms=FORMS if fpga else ("npy",),
         tile=config.tile if fpga else None,
         git=git_state(),

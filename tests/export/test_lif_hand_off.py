@@ -178,8 +178,10 @@ def test_the_script_leaves_a_folder_whose_make_test_passes_boxes_included(place)
 
 @needs_cc
 def test_for_an_fpga_all_forms_of_weights_and_spikes_are_there(place):
-    run("fpga", "--golden", "1", "--tile", "4x2")
+    run("fpga", "--golden", "1", "--tile", "4x2", "--engine", "spikes")
     folder = place / "export/spikes"
+    assert ".SPIKES(3)" in (folder / "rtl/engine/top.sv").read_text()
+    assert json.loads((folder / "rtl/engine/report.json").read_text())["steps"] == STEPS
     assert {path.suffix for path in (folder / "weights").iterdir()} == {".npy", ".bin", ".mem", ".coe"}
     k = [int(line, 16) for line in (folder / "weights/000_k.mem").read_text().split()]
     assert k == np.load(folder / "weights/000_k.npy").tolist() and max(k) <= 18
@@ -189,8 +191,10 @@ def test_for_an_fpga_all_forms_of_weights_and_spikes_are_there(place):
 
 
 def test_floats_and_flags_of_other_networks_are_refused_by_name(place):
-    with pytest.raises(InputError, match=r"--engine: spikes\.pt was trained as spikes"):
-        run("fpga", "--engine", "integer")
+    with pytest.raises(InputError, match=r"^--engine stream: networks trained as spikes run on --engine spikes alone"):
+        run("fpga", "--engine", "stream")
+    with pytest.raises(InputError, match=r"^--target: spikes\.pt was trained as spikes"):
+        run("fpga", "--engine", "spikes", "--target", "zynq7020")
     save_checkpoint("spikes.pt", Checkpoint(network_of(warmed(parse_cfg(FOUR.format("lif"))))))
     for form in ("c", "fpga"):
         with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from string import Template
@@ -10,12 +11,18 @@ from torch import Tensor
 
 from utils.export import c99
 from utils.export.costs import shapes
+from utils.export.engine.clocks import EventWork
+from utils.export.engine.events import work_of
+from utils.export.engine.program import Program
+from utils.export.engine.write import write_engine
 from utils.export.lif_golden import write_lif_golden
 from utils.export.lif_step import one_step
-from utils.export.package import HandOffOptions, Manifest, describe_network, finish_folder, whole_folder
+from utils.export.package import HandOffOptions, Manifest, describe_network, finish_folder, program_of, whole_folder
 from utils.export.readme import RESIZED
 from utils.quantization.integer import IntegerNetwork
-from utils.spiking.lif_integers import LifNetwork
+from utils.spiking.lif_integers import LifExecutor, LifNetwork
+
+log = logging.getLogger(__name__)
 
 VERSION = 4  # the manifest's, with steps of time
 SCHEME = {"trained": "--hw-friendly", "w_bit": 8}
@@ -46,10 +53,26 @@ def export_lif(
         InputError: ``out`` exists or cannot be written, a layer has no form, or the folder does not verify.
     """
     step = one_step(network)
+    program = None if options.engine is None else program_of(step, images, options.engine)
     with whole_folder(out) as folder:
         manifest = _fill(folder, network, step, images, options)
+        if program is not None:
+            works = leaky_works(network, step, images, program)
+            log.info("%s", write_engine(folder / "rtl/engine", program, manifest, works))
         finish_folder(out, folder, manifest, finish)
     return manifest
+
+
+def leaky_works(network: LifNetwork, step: IntegerNetwork, images: Tensor, program: Program) -> list[list[EventWork]]:
+    """What each image costs an engine of leaky neurons, from what every layer sends in the program's steps."""
+    found = []
+    for image in images:
+        sent = LifExecutor(network).trace(image[None]).sent
+        levels = [
+            {i: each[t, 0].numpy() for i, each in sent.items() if i in step.grids} for t in range(len(program.phases))
+        ]
+        found.append(work_of(step, program, *levels))
+    return found
 
 
 def _fill(folder: Path, network: LifNetwork, step: IntegerNetwork, images: Tensor, options: HandOffOptions) -> Manifest:

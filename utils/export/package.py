@@ -135,7 +135,7 @@ def program_of(network: IntegerNetwork, images: Tensor, engine: Engine) -> Progr
     Raises:
         InputError: a layer is not in the engine, or does not fit it.
     """
-    return compile_network(network, shapes(network, (images.shape[2], images.shape[3])), engine)
+    return compile_network(network, shapes(network, (images.shape[-2], images.shape[-1])), engine)
 
 
 def works_of(network: IntegerNetwork, images: Tensor, program: Program) -> list[list[EventWork]]:

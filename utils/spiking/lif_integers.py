@@ -93,7 +93,7 @@ def most_spikes(spec: s.ModelSpec) -> dict[int, int]:
 def reach(made: LifLayer, most: int) -> float:
     """How far from 0 a membrane can be, or a current without a leak: currents of ``most`` a tap add up."""
     current = float((made.weight.double().abs().flatten(1).sum(1) * most + made.bias.double().abs()).max())
-    return current / (1 - made.leak.decay) if made.leak else current
+    return (current + 1) / (1 - made.leak.decay) if made.leak else current  # rounding down adds less than 1 a step
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ RAW = -2  # an accumulator leaves earlier than a level
 FIRED_RAW = -7  # and so does a membrane
 PASSED = -2  # levels that only move wait for no neuron
 FIRED = LATENCY + 20  # and the pipelines of events and of neurons
+LEAKED = 1  # what membranes have is read before it is written
 STREAMED = 0  # a neuron that runs all the time has a count
 
 
@@ -35,7 +36,7 @@ def clocks_of(one: Descriptor, lanes: int, work: EventWork | None = None) -> int
             return fetch + LOADED + one.words
         case Compute() if one.events is not None:
             earlier = FIRED_RAW if one.raw else PASSED if one.plain else STREAMED if one.stream else 0
-            filled = 0 if one.keep else one.outputs
+            filled = (one.outputs + LEAKED if one.leaky else 0) if one.keep else one.outputs
             return fetch + FIRED + earlier + filled + (0 if work is None else work.clocks)
         case Compute():
             return fetch + COMPUTED + one.taps + (RAW if one.raw else COUNTED if one.stream else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,24 @@ from utils.export.engine.constants import (
 from utils.export.engine.edges import Edge
 from utils.export.engine.emit import placed
 from utils.export.engine.isa import Load, Mode, Op, Plain
+from utils.export.engine.leaky import check_leaky, leaky_program
 from utils.export.engine.moves import AS_IT_IS, Mover
 from utils.export.engine.plan import engine_for, plan, renamed
 from utils.export.engine.program import Program
 from utils.export.engine.stream import stream_program
 from utils.export.engine.target import Engine
 from utils.export.engine.tiles import Window
-from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntPool, IntShortcut
+from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntGate, IntNeuron, IntPool, IntShortcut
 from utils.spiking.spike_schedule import check_spikes
+
+SUMMED = {"raw": True, "leaky": True, "f": 0}  # a read-out goes on from all that it has
+
+
+def leaking(by: Scaling, neuron: IntNeuron) -> tuple[Scaling, dict[str, Any]]:
+    """Of leaky neurons, whose spikes leave as they are: the logarithm of the threshold stands in the place of m."""
+    threshold = neuron.log2_threshold.numpy().astype(np.int64)
+    fields = {"plain": True, "leaky": True, "most": neuron.most, "soft": neuron.soft, "f": neuron.shift, "hi": 1}
+    return replace(by, m=threshold), fields
 
 
 class Compiler(Mover):
@@ -49,7 +60,12 @@ class Compiler(Mover):
         down, right = layer.stride
         window = Window(kernel=(size, size), step=(down, right), before=before, dilation=layer.dilation)
         by = scaling(op.requantiser, op.bias.numpy().astype(np.int64))
-        fields = {"raw": True} if op.requantiser is None else self.scaled(i, by, op)
+        if op.neuron is not None:
+            by, fields = leaking(by, op.neuron)
+        elif op.requantiser is None:
+            fields = SUMMED if self.engine.leaky else {"raw": True}
+        else:
+            fields = self.scaled(i, by, op)
         weight = op.weight.numpy()
         self.products(i, window, source, out, by, weight, layer.groups, fields)
 
@@ -135,11 +151,12 @@ def compile_network(
     Args:
         network: of bytes; ``shape`` (C, H, W) of its layers, -1 is the image.
         engine: lanes and buffers; the other widths become those that the network needs.
-        steps: of stream mode, if not those by which every network settles.
+        steps: of stream mode, if not those by which every network settles; of leaky neurons, if not the network's own.
 
     Raises:
         InputError: a layer is not in the engine, or does not fit it; names the layer.
     """
+    check_leaky(network, engine)
     if engine.spiking:
         check_spikes(network)  # gates and tables
     engine = engine_for(network, engine)
@@ -156,4 +173,6 @@ def compile_network(
     start = -(-(activations + compiler.plan.words) // page) * page
     made = [*(placed(one, activations) for one in compiler.program), Plain(Op.END)]
     program = Program(engine, tuple(made), bytes(compiler.constants.data), activations, start, compiler.plan)
+    if engine.leaky:
+        return leaky_program(network, program, steps)
     return stream_program(network, program, identity, steps) if engine.stream else program

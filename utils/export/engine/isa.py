@@ -75,6 +75,7 @@ class Compute:
     ``wide`` x ``high``: what is in the buffer; ``left``, ``top``: where the first tap of the first output lies in it,
     negative in the padding; ``base`` its word, modulo the buffer. In stream mode ``membrane`` is the tile's first one,
     which goes on from what it has where it is to ``keep`` that; neurons ``stream``, or ``show`` what they fired so far.
+    ``leaky`` ones leak by f bits before they go on, ``most`` or little being left; the reset is ``soft`` or to 0.
     """
 
     layer: int
@@ -107,6 +108,9 @@ class Compute:
     keep: bool = False
     stream: bool = False
     show: bool = False
+    leaky: bool = False
+    most: bool = False
+    soft: bool = False
 
     @property
     def outputs(self) -> int:
@@ -133,9 +137,9 @@ class Compute:
         flags = sum(
             bit << at
             for bit, at in (
-                (self.show, 4), (self.spread, 5), (self.tabled, 6), (self.raw, 7), (int(self.mode), 8),
-                (self.plain, 10), (self.hold, 12), (self.gate_signed, 13), (self.f, 16), (self.keep, 22),
-                (self.stream, 23), (self.up - 1, 24),
+                (self.show or self.most, 4), (self.spread, 5), (self.tabled, 6), (self.raw, 7), (int(self.mode), 8),
+                (self.plain, 10), (self.hold, 12), (self.gate_signed or self.soft, 13), (self.f, 16), (self.keep, 22),
+                (self.stream or self.leaky, 23), (self.up - 1, 24),
             )
         )  # fmt: skip
         if self.events is not None:

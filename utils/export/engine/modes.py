@@ -23,4 +23,14 @@ STREAM = {
   `counter` has, beside each membrane, what its neuron has fired: below what the membrane wants it fires +1, above it
   -1. A max pool counts what came in by neurons of its own, and fires when the largest count is another one.""",
 }
-WORDS = {"spikes": LAYERWISE, "stream": STREAM}
+LEAKY = {
+    "mode": "Leaky neurons, all layers in every step",
+    "order": """\
+- A network that was trained as spikes: the same image in each of the `steps` of `report.json`, layers one after the
+  other on what fired in the same step. The membranes of all layers stay on the chip. Of golden/ the last step is
+  compared, and the sums that the heads read.""",
+    "firing": """\
+  Before a tile's events `membranes` goes over its words: v >>> f, or v - (v >>> f), and the bias. After them it reads
+  u out: a spike where u > 2^k (k in the place of m), which takes 2^k off u, or all of it.""",
+}
+WORDS = {"spikes": LAYERWISE, "stream": STREAM, "leaky": LEAKY}

@@ -114,6 +114,8 @@ def plan(network: IntegerNetwork, shape: dict[int, Shape], engine: Engine) -> Me
             raw = 1 if i in network.grids else 4
             ends = any(i in layers[k].sources for k in network.spec.heads)
             lives[i] = Life(raw * len(edges[i].blocks) * edges[i].pixels, i, len(layers) if ends else i)
+    if network.timed:
+        lives[IMAGE] = replace(lives[IMAGE], last=len(layers))  # it is shown in every step
     place, words = allocate(lives)
     moments = range(-1, len(layers))
     largest = max(sum(life.words for life in lives.values() if life.first <= t <= life.last) for t in moments)

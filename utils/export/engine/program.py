@@ -14,7 +14,7 @@ from utils.export.engine.target import Engine
 class Program:
     """What the engine is given, and what is known of it. Words are of L bytes, counted from the base.
 
-    ``phases``: of stream mode, the descriptors of every step and of the pass that shows the counts.
+    ``phases``: the descriptors of every step, and of stream mode those of the pass that shows the counts.
     """
 
     engine: Engine

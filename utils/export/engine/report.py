@@ -27,7 +27,7 @@ def report(program: Program, work: Sequence[EventWork] = ()) -> dict[str, Any]:
         "engine": engine.to_dict(),
         "array": [lanes, lanes],
         **total,
-        **({"steps": len(program.phases) - 1} if engine.stream else {}),
+        **({"steps": len(program.phases) - engine.stream} if program.phases else {}),
         "frames_per_second_at_100_mhz": round(CLOCK / total["clocks"], 3),
         "on_chip_bytes": {
             "input_buffer": engine.input_words * lanes,

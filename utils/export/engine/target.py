@@ -29,6 +29,7 @@ class Engine:
         gain_bits: of m, signed. factor_bits: of a shortcut's gain or a gate's level, signed.
         spiking: events and membranes in place of the array. membranes: words of them, a power of two.
         stream: all neurons at once, step by step, with a count beside each membrane.
+        leaky: neurons that were trained as spikes, step by step: membranes leak, fire above a threshold and are reset.
     """
 
     lanes: int = 8
@@ -42,6 +43,7 @@ class Engine:
     spiking: bool = False
     membranes: int = 2048
     stream: bool = False
+    leaky: bool = False
 
     @property
     def kind(self) -> str:
@@ -60,11 +62,16 @@ class Engine:
             "FACTOR": self.factor_bits,
             "ADDRESS": self.input_words.bit_length() - 1,
             "ROWS": self.weight_rows.bit_length() - 1,
-        } | ({"SPIKES": 1 + self.stream, "MEMBRANE": self.membranes.bit_length() - 1} if self.spiking else {})
+        } | (self._of_spikes if self.spiking else {})
+
+    @property
+    def _of_spikes(self) -> dict[str, int]:
+        kind = 3 if self.leaky else 2 if self.stream else 1
+        return {"SPIKES": kind, "MEMBRANE": self.membranes.bit_length() - 1}
 
     def to_dict(self) -> dict[str, int]:
         """For report.json."""
-        of_spikes = ("spiking", "membranes", "stream")
+        of_spikes = ("spiking", "membranes", "stream", "leaky")
         return {key: value for key, value in asdict(self).items() if self.spiking or key not in of_spikes}
 
 
@@ -134,10 +141,10 @@ def read_engine(path: Path, *, spiking: bool = False) -> Engine:
     return Engine(**read_part(str(path), spiking=spiking).sizes, spiking=spiking)
 
 
-def spiking_engine(sizes: dict[str, Any], *, stream: bool) -> Engine:
-    """An engine of events; one of streams keeps as many membranes as its network has, up to the most or ``sizes``."""
-    most = {"membranes": LIMITS["membranes"][1]} if stream else {}
-    return Engine(**(most | sizes), spiking=True, stream=stream)
+def spiking_engine(sizes: dict[str, Any], *, stream: bool = False, leaky: bool = False) -> Engine:
+    """An engine of events; one that keeps membranes has as many as its network has, up to the most or ``sizes``."""
+    most = {"membranes": LIMITS["membranes"][1]} if stream or leaky else {}
+    return Engine(**(most | sizes), spiking=True, stream=stream, leaky=leaky)
 
 
 def _fault(key: str, value: Any) -> str:

@@ -80,7 +80,7 @@ def numbers(program: Program, found: dict[str, Any]) -> dict[str, str]:
             "fps": f"{found['frames_per_second_at_100_mhz']:.2f}",
             "cells": _said(found.get("cells", {})),
         }
-        | modes.WORDS.get(program.engine.kind, {})
+        | modes.WORDS.get("leaky" if program.engine.leaky else program.engine.kind, {})
     )
 
 

@@ -60,7 +60,8 @@ def accumulated(tile: TileOfEvents, words: np.ndarray, rows: np.ndarray, start: 
 def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, list[int]]:
     """A tile: descriptor, bias, words of the buffer, rows of weights -> sums and how often something is accumulated.
 
-    ``before``: the sums of the last tile, which one in three goes on from; they become this one's.
+    ``before``: the membranes of the last tile, which one in three goes on from; they become this one's. Every other
+    tile is of leaky neurons, whose spikes are read out in the place of sums.
     """
     kernel, size, shape = (random.integers(1, 4, 2), random.integers(1, 7, 2), random.integers(1, 7, 2))
     keep = int(bool(before) and random.random() < 1 / 3)
@@ -82,11 +83,19 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
     rows = random.integers(0, 256, (blocks, *kernel, L, L))
     bias = random.integers(-1000, 1000, L)
     tile = TileOfEvents(size, kernel, step, pads, dilation, up, diagonal, bits, gains, signed, used)
-    sums, count = accumulated(tile, words, rows, before[-1] if keep else np.tile(bias, (*size, 1)))
+    leaky, most, soft, leak = (int(random.integers(n)) for n in (2, 2, 2, 8))
+    threshold, start = random.integers(0, 17, L), before[-1] if keep else np.tile(bias, (*size, 1))
+    if keep and leaky:
+        start = (start - (start >> leak) if most else start >> leak) + bias
+    sums, count = accumulated(tile, words, rows, start)
+    if leaky and not raw and (leak & 1 or not keep):  # an output that is at the threshold and not above it
+        bias, sums = bias + (1 << threshold) - sums[0, 0], sums + (1 << threshold) - sums[0, 0]
     outputs = int(size.prod())
     base = int(before[0]) if keep else int(random.integers(0, (1 << MEMBRANE) - outputs + 1))
-    before[:] = [np.array(base), sums]
-    d = field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | keep << 22 | (up - 1) << 24)
+    membranes, sums = fired(sums, threshold, soft) if leaky and not raw else (sums, sums)
+    before[:] = [np.array(base), membranes]
+    d = field(0, leaky << 23 | most << 4 | soft << 13 | leak << 16)
+    d |= field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | keep << 22 | (up - 1) << 24)
     d |= field(3, outputs * (4 if raw else 1)) | field(5, used) | field(6, base)
     origin = [number for axis in (1, 0) for number in divmod(int(pads[axis]), int(step[axis]))]
     d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
@@ -96,11 +105,18 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
     return {
         "tiles": [d],
         "biases": [joined(bias, ACC)],
+        "thresholds": [joined(threshold, 5)],
         "words": [joined(word, 8) for word in padded(words.reshape(-1, L), 1 << ADDRESS)],
         "rows": [joined(row, 8) for row in padded(rows.reshape(-1, L * L), 1 << ROWS)],
         "sums": [joined(word, ACC) for word in padded(sums.reshape(-1, L), 1 << MEMBRANE)],
         "numbers": [outputs | count << 32],
     }
+
+
+def fired(sums: np.ndarray, threshold: np.ndarray, soft: int) -> tuple[np.ndarray, np.ndarray]:
+    """What leaky neurons keep behind their spikes, and these."""
+    spikes = (sums > 1 << threshold).astype(np.int64)
+    return (sums - (spikes << threshold) if soft else sums * (1 - spikes)), spikes
 
 
 def streams(random: np.random.Generator) -> dict[str, list[int]]:

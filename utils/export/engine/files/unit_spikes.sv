@@ -8,6 +8,7 @@ module unit_spikes;
 
     logic [511:0] tiles[0:CASES-1];
     logic [L*ACC-1:0] biases[0:CASES-1];
+    logic [5*L-1:0] thresholds[0:CASES-1];
     logic [8*L-1:0] words[0:(CASES<<ADDRESS)-1];
     logic [8*L*L-1:0] rows[0:(CASES<<ROWS)-1];
     logic [L*ACC-1:0] sums[0:(CASES<<MEMBRANE)-1];
@@ -16,15 +17,17 @@ module unit_spikes;
 
     logic [511:0] d = 0;
     logic [L*ACC-1:0] bias, sum;
+    logic [5*L-1:0] threshold;
     logic [ADDRESS-1:0] address;
     logic [ROWS-1:0] row;
     logic [8*L-1:0] word;
     logic [8*L*L-1:0] weights;
     logic spike, valid;
     spiking #(
-        .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE)
+        .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE),
+        .LEAKY(1)
     ) neurons (
-        .clk(clk), .reset(reset), .start(start), .d(d), .bias(bias), .address(address), .word(word), .row(row),
+        .clk(clk), .reset(reset), .start(start), .d(d), .bias(bias), .threshold(threshold), .address(address), .word(word), .row(row),
         .weights(weights), .room(room), .spike(spike), .valid(valid), .sum(sum));
     always @(posedge clk) begin
         word <= words[(k << ADDRESS) + address];
@@ -66,6 +69,7 @@ module unit_spikes;
     initial begin
         $readmemh(TILES_FILE, tiles);
         $readmemh(BIASES_FILE, biases);
+        $readmemh(THRESHOLDS_FILE, thresholds);
         $readmemh(WORDS_FILE, words);
         $readmemh(ROWS_FILE, rows);
         $readmemh(SUMS_FILE, sums);
@@ -79,6 +83,7 @@ module unit_spikes;
         for (k = 0; k < CASES; k = k + 1) begin
             d = tiles[k];
             bias = biases[k];
+            threshold = thresholds[k];
             spikes = 0;
             start = 1;
             @(negedge clk) start = 0;

@@ -8,7 +8,7 @@ module engine #(
     parameter int FACTOR = 18,   // of a shortcut's gain or a gate, signed
     parameter int ADDRESS = 13,  // of a word in the input buffer
     parameter int ROWS = 10,     // of a row in the weight buffer
-    parameter int SPIKES = 0,    // 1: events and membranes in place of the array; 2: and a count beside each membrane
+    parameter int SPIKES = 0,    // 1: events and membranes in place of the array; 2: and counts beside them; 3: that leak
     parameter int MEMBRANE = 11  // then: of a word of membranes
 ) (
     input  logic           clk,
@@ -183,6 +183,7 @@ module engine #(
     /* verilator lint_off UNUSEDSIGNAL */  // of spikes alone
     logic more;
     logic [L*ACC-1:0] bias_0;
+    logic [5*L-1:0] threshold_0;
     /* verilator lint_on UNUSEDSIGNAL */
     logic [8*L-1:0] counts, steps;
     logic signed [LEVEL-1:0] lo, hi, outside;
@@ -206,6 +207,7 @@ module engine #(
             assign taken = n_4[LEVEL*i+:LEVEL];
             assign widened = ACC'(taken);
             assign bias_0[ACC*i+:ACC] = bias;
+            assign threshold_0[5*i+:5] = parameters[32*L+32*i+:5];
             assign start_4[ACC*i+:ACC] = mode == LARGEST ? lowest : bias;
             assign term_4[ACC*i+:ACC] = mode == LARGEST ? widened : product_4[ACC*i+:ACC];
             always_ff @(posedge clk)
@@ -247,9 +249,10 @@ module engine #(
             logic [ADDRESS-1:0] of_events;
             logic [L*ACC-1:0] sum;
             spiking #(
-                .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE)
+                .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .ADDRESS(ADDRESS), .ROWS(ROWS), .MEMBRANE(MEMBRANE),
+                .LEAKY(SPIKES == 3 ? 1 : 0)
             ) neurons (
-                .clk(clk), .reset(reset), .start(compute && mode != LARGEST), .d(d), .bias(bias_0), .address(of_events),
+                .clk(clk), .reset(reset), .start(compute && mode != LARGEST), .d(d), .bias(bias_0), .threshold(threshold_0), .address(of_events),
                 .word(word_1), .row(row_0), .weights(weights_1), .room(room && more), .spike(spike), .valid(valid), .sum(sum)
             );
             assign product_4 = 0;

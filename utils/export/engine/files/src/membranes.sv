@@ -1,7 +1,8 @@
 // Membranes of a tile, L a word: from the bias on, or from what they `keep`, an accumulate a clock, and at the end read out
-// word by word.
+// word by word. With LEAKY, those that are `leaky` leak before they go on, and take the bias again; what is read out is then
+// their spikes, and they are reset, unless they are `raw`.
 module membranes #(
-    parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, MEMBRANE = 11
+    parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, MEMBRANE = 11, LEAKY = 0
 ) (
     input  logic                clk,
     input  logic                reset,
@@ -10,6 +11,14 @@ module membranes #(
     input  logic [MEMBRANE-1:0] base,        // number of the first word
     input  logic [MEMBRANE-1:0] last,        // and of the last one
     input  logic [L*ACC-1:0]    bias,
+    /* verilator lint_off UNUSEDSIGNAL */  // of leaky neurons alone
+    input  logic                leaky,
+    input  logic                raw,         // no neurons: nothing fires
+    input  logic                most,        // v - (v >>> leak) is left, else v >>> leak
+    input  logic                less,        // a spike takes the threshold, else all
+    input  logic [2:0]          leak,
+    input  logic [5*L-1:0]      threshold,   // its logarithm
+    /* verilator lint_on UNUSEDSIGNAL */
     output logic                ready,
     input  logic                spike,       // with the weights and the word's number
     input  logic [MEMBRANE-1:0] membrane,
@@ -28,19 +37,20 @@ module membranes #(
     output logic                valid,
     output logic [L*ACC-1:0]    sum
 );
-    logic filling, reading, spike_4, spike_5, write, more;
+    logic filling, reading, spike_4, spike_5, write, more, leaking, leaked, reset_now;
     logic [1:0] wait_for;
-    logic [MEMBRANE-1:0] at, at_4, at_5;
-    logic [L*ACC-1:0] term_4, made, made_5, found;
+    logic [MEMBRANE-1:0] at, at_1, at_4, at_5;
+    logic [L*ACC-1:0] term_4, made, made_5, found, left, after, fired;
 
     ram #(.WIDTH(L * ACC), .ADDRESS(MEMBRANE)) words (
-        .clk(clk), .write(write), .write_address(filling ? at : at_4), .in(filling ? bias : made),
-        .read_address(reading ? at : membrane), .out(found)
+        .clk(clk), .write(write), .write_address(filling ? at : leaked || reset_now ? at_1 : at_4),
+        .in(filling ? bias : leaked ? left : reset_now ? after : made), .read_address(reading || leaking ? at : membrane),
+        .out(found)
     );
 
-    assign write = filling || spike_4;
+    assign write = filling || spike_4 || leaked || reset_now;
     assign more = reading && room && wait_for == 0;
-    assign sum = found;
+    assign sum = reset_now ? fired : found;
 
     genvar i;
     generate
@@ -57,13 +67,39 @@ module membranes #(
         end
     endgenerate
 
+    generate
+        if (LEAKY == 0) begin : firm
+            assign {leaking, leaked, reset_now} = 0;
+            assign {at_1, left, after, fired} = 0;
+        end else begin : leaks
+            for (i = 0; i < L; i = i + 1) begin : of_lane
+                logic signed [ACC-1:0] v, part, wide, limit;
+                logic spikes;
+                assign v = found[ACC*i+:ACC];
+                assign part = v >>> leak;
+                assign wide = bias[ACC*i+:ACC];
+                assign left[ACC*i+:ACC] = (most ? v - part : part) + wide;
+                assign limit = ACC'(1) << threshold[5*i+:5];
+                assign spikes = v > limit;
+                assign fired[ACC*i+:ACC] = {{(ACC-1){1'b0}}, spikes};
+                assign after[ACC*i+:ACC] = !spikes ? v : less ? v - limit : 0;
+            end
+            assign reset_now = valid && leaky && !raw;
+            always_ff @(posedge clk) begin
+                at_1 <= at;
+                leaked <= leaking && !reset;
+                leaking <= !reset && (start ? keep && leaky : leaking && at != last);
+            end
+        end
+    endgenerate
+
     always_ff @(posedge clk) begin
         spike_4 <= spike && !reset;
         spike_5 <= spike_4 && !reset;
         at_4 <= membrane;
         at_5 <= at_4;
         made_5 <= made;
-        ready <= (start && keep || filling && at == last) && !reset;
+        ready <= (start && keep && !leaky || filling && at == last || leaked && at_1 == last) && !reset;
         valid <= more && !reset;
         if (reset) begin
             filling <= 0;
@@ -74,7 +110,7 @@ module membranes #(
             at <= base;
             wait_for <= 0;
         end else begin
-            if (filling || more) begin
+            if (filling || more || leaking) begin
                 at <= at + 1;
                 if (at == last) begin
                     filling <= 0;

@@ -1,6 +1,6 @@
 // A tile of one block of neurons: membranes from their biases on, every event of its inputs scattered into them, then read out.
 module spiking #(
-    parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, ADDRESS = 13, ROWS = 10, MEMBRANE = 11
+    parameter int L = 8, ACC = 32, WEIGHT = 8, FACTOR = 18, ADDRESS = 13, ROWS = 10, MEMBRANE = 11, LEAKY = 0
 ) (
     input  logic               clk,
     input  logic               reset,
@@ -9,6 +9,7 @@ module spiking #(
     input  logic [511:0]       d,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic [L*ACC-1:0]   bias,
+    input  logic [5*L-1:0]     threshold,
     output logic [ADDRESS-1:0] address,
     input  logic [8*L-1:0]     word,
     output logic [ROWS-1:0]    row,
@@ -20,7 +21,7 @@ module spiking #(
 );
     localparam logic [1:0] GAINS = 2;
 
-    logic ready, done, spike_1, spike_2;
+    logic ready, done, spike_1, spike_2, leaky;
     logic [4:0] drained;
     logic [5:0] which;
     logic [MEMBRANE-1:0] membrane;
@@ -29,6 +30,7 @@ module spiking #(
     logic [$clog2(L)-1:0] lane;
     logic [MEMBRANE-1:0] base, last;
 
+    assign leaky = LEAKY != 0 && d[23];
     assign base = d[192+:MEMBRANE];
     assign last = base + (d[7] ? d[98+:MEMBRANE] : d[96+:MEMBRANE]) - 1'b1;
 
@@ -40,8 +42,11 @@ module spiking #(
         .word(word), .has_sign(d[448+{26'b0, which}]), .spike(spike), .row(row), .membrane(membrane), .active(active),
         .negative(negative), .shift(shift), .lane(lane), .done(done)
     );
-    membranes #(.L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .MEMBRANE(MEMBRANE)) state (
-        .clk(clk), .reset(reset), .start(start), .keep(d[22]), .base(base), .last(last), .bias(bias), .ready(ready), .spike(spike_2),
+    membranes #(
+        .L(L), .ACC(ACC), .WEIGHT(WEIGHT), .FACTOR(FACTOR), .MEMBRANE(MEMBRANE), .LEAKY(LEAKY)
+    ) state (
+        .clk(clk), .reset(reset), .start(start), .keep(d[22]), .base(base), .last(last), .bias(bias), .leaky(leaky),
+        .raw(d[7]), .most(d[4]), .less(d[13]), .leak(d[18:16]), .threshold(threshold), .ready(ready), .spike(spike_2),
         .membrane(membrane), .active(active), .negative(negative), .shift(shift), .lane(lane), .diagonal(d[15]),
         .gains(d[9:8] == GAINS), .weights(weights), .read(drained[4]), .slow(d[7]), .room(room), .valid(valid), .sum(sum)
     );
