@@ -66,15 +66,8 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
     kernel, size, shape = (random.integers(1, 4, 2), random.integers(1, 7, 2), random.integers(1, 7, 2))
     keep = int(bool(before) and random.random() < 1 / 3)
     size = np.array(before[-1].shape[:2]) if keep else size
-    blocks, step, dilation, up = int(random.integers(1, 4)), np.array([1, 1]), 1, 1
-    pads = np.array([int(random.integers(0, k)) for k in kernel])
-    kind = int(random.integers(4))
-    if kind == 0:
-        step = random.integers(1, 4, 2)
-    elif kind == 1:
-        dilation = int(random.integers(1, 3))
-    elif kind == 2:
-        kernel, pads, up = np.array([1, 1]), np.array([0, 0]), int(random.integers(1, 4))
+    blocks = int(random.integers(1, 4))
+    kernel, step, pads, dilation, up = geometry(random, kernel)
     diagonal, bits, raw = (int(random.integers(2)) for _ in range(3))
     gains = int(diagonal and random.integers(2))
     signed, used = int(random.integers(1 << blocks)), int(random.integers(1, 1 << L))
@@ -94,14 +87,8 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
     base = int(before[0]) if keep else int(random.integers(0, (1 << MEMBRANE) - outputs + 1))
     membranes, sums = fired(sums, threshold, soft) if leaky and not raw else (sums, sums)
     before[:] = [np.array(base), membranes]
-    d = field(0, leaky << 23 | most << 4 | soft << 13 | leak << 16)
-    d |= field(0, 5 | raw << 7 | (2 if gains else 0) << 8 | bits << 14 | diagonal << 15 | keep << 22 | (up - 1) << 24)
-    d |= field(3, outputs * (4 if raw else 1)) | field(5, used) | field(6, base)
-    origin = [number for axis in (1, 0) for number in divmod(int(pads[axis]), int(step[axis]))]
-    d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
-    d |= field(7, int(size[1]) - 1 | int(size[0]) - 1 << 16) | field(14, signed)
-    d |= field(8, int(kernel[1]) - 1 | int(kernel[0]) - 1 << 8 | blocks - 1 << 16)
-    d |= field(9, int(shape[1]) | int(shape[0]) << 16) | field(10, int(step[1]) | int(step[0]) << 8 | dilation << 16)
+    flags = leaky << 23 | most << 4 | soft << 13 | leak << 16 | raw << 7 | keep << 22
+    d = descriptor(tile, blocks, shape, base, flags) | field(3, outputs * (4 if raw else 1))
     return {
         "tiles": [d],
         "biases": [joined(bias, ACC)],
@@ -111,6 +98,33 @@ def case(random: np.random.Generator, before: list[np.ndarray]) -> dict[str, lis
         "sums": [joined(word, ACC) for word in padded(sums.reshape(-1, L), 1 << MEMBRANE)],
         "numbers": [outputs | count << 32],
     }
+
+
+def geometry(random: np.random.Generator, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """Kernel, strides, padding, down and right each; dilation, enlargement: at most one of them is another than 1."""
+    step, dilation, up, pads = np.array([1, 1]), 1, 1, np.array([int(random.integers(0, k)) for k in kernel])
+    kind = int(random.integers(4))
+    if kind == 0:
+        step = random.integers(1, 4, 2)
+    elif kind == 1:
+        dilation = int(random.integers(1, 3))
+    elif kind == 2:
+        kernel, pads, up = np.array([1, 1]), np.array([0, 0]), int(random.integers(1, 4))
+    return kernel, step, pads, dilation, up
+
+
+def descriptor(tile: TileOfEvents, blocks: int, shape: np.ndarray, base: int, flags: int) -> int:
+    """The tile as COMPUTE has it, but for how many words leave; ``shape`` of its inputs."""
+    mode = 2 if tile.gains else 0
+    d = field(0, 5 | flags | mode << 8 | tile.bits << 14 | tile.diagonal << 15 | (tile.up - 1) << 24)
+    d |= field(5, tile.used) | field(6, base)
+    origin = [number for axis in (1, 0) for number in divmod(int(tile.pads[axis]), int(tile.step[axis]))]
+    d |= field(4, sum(number << 8 * k for k, number in enumerate(origin)))
+    (high, wide), (down, right) = (int(n) for n in tile.size), (int(n) for n in tile.kernel)
+    d |= field(7, wide - 1 | high - 1 << 16) | field(14, tile.signed)
+    d |= field(8, right - 1 | down - 1 << 8 | blocks - 1 << 16)
+    d |= field(9, int(shape[1]) | int(shape[0]) << 16)
+    return d | field(10, int(tile.step[1]) | int(tile.step[0]) << 8 | tile.dilation << 16)
 
 
 def fired(sums: np.ndarray, threshold: np.ndarray, soft: int) -> tuple[np.ndarray, np.ndarray]:
