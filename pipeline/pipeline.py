@@ -19,15 +19,16 @@ from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
-from utils.errors import InputError
+from utils.errors import InputError, UnsurvivableError
 from utils.files import names_kept
 from utils.flag_words import words_of
 from utils.reporting.files import fingerprint
-from utils.reporting.record import Record, latest_record
+from utils.reporting.record import Record, finish_record, latest_record, new_run_folder, start_record
 from utils.reporting.runs import RUNS, WEIGHTS, check_alone, output_of, scores_of
 
 log = logging.getLogger(__name__)
 
+REFUSED = "refused"  # the metric of a try that ended with why nothing can be cut
 # flags of every script that decide the outcome
 SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "resize", "seed")
 
@@ -212,24 +213,20 @@ class _Attempts:
         """One run of the stage, done before or now."""
         print_, flags = self._flags(asked)
         command = shlex.join(["python3", f"{getattr(self.stage.script, '__name__', self.stage.name)}.py", *flags])
-        done, fact = _done(print_), ""
+        done = _done(print_)
+        if self.here is None and done is None:
+            raise _NotDone
         if self.here:
             self.here.begin(self.stage.name, runs=done is None)
-            if done:
-                log.info("done before: %s", done.folder)
-        elif not done and not asked.refusable:
-            raise _NotDone
-        if done is None and self.here:
-            try:
-                done = _run(self.stage, flags, print_)
-            except InputError as error:
-                if not asked.refusable:
-                    raise
-                fact = str(error)
-                log.info("%s", fact)
         if done is None:
-            return _Ran(Tried(asked, None, fact=fact), print_, command)
-        return self._ended(asked, done, print_, command)
+            done = _run(self.stage, flags, print_, refusable=asked.refusable)
+        elif self.here:
+            log.info("done before: %s", done.folder)
+        if REFUSED not in done.metrics:
+            return self._ended(asked, done, print_, command)
+        if self.here:
+            log.info("%s", done.metrics[REFUSED])
+        return _Ran(Tried(asked, None, fact=done.metrics[REFUSED]), print_, command)
 
     def _ended(self, asked: Try, done: Record, print_: str, command: str) -> _Ran:
         """The try of a run that came to its end."""
@@ -265,17 +262,17 @@ class _Attempts:
 
 
 def _done(fingerprint: str) -> Record | None:
-    """The finished run of a stage with these inputs and flags, if what it left is still there."""
+    """The finished run of a stage with these inputs and flags: refused, or what it left is still there."""
 
     def fits(record: Record) -> bool:
         same = record.script != "compress" and record.args.get("fingerprint") == fingerprint
-        return same and output_of(record) is not None
+        return same and (REFUSED in record.metrics or output_of(record) is not None)
 
     return latest_record(RUNS, "*", fits)
 
 
-def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
-    """Run a try, or go on with its training where it was cut."""
+def _run(stage: Stage, flags: list[str], fingerprint: str, *, refusable: bool) -> Record:
+    """Run a try, or go on with its training where it was cut; a cut that its search forbids is a record too."""
     config: RunConfig = stage.script.parser().parse_args(flags)
     config = replace(config, fingerprint=fingerprint)  # into the record and the checkpoint, to be known by
     if isinstance(config, TrainConfig):
@@ -284,7 +281,15 @@ def _run(stage: Stage, flags: list[str], fingerprint: str) -> Record:
         newest = max(cut, key=lambda path: path.stat().st_mtime, default=None)
         if newest is not None:  # known by its fingerprint: paths may be others than they were
             config = replace(config, resume=str(newest), given=())
-    return stage.script.run(config)
+    try:
+        return stage.script.run(config)
+    except UnsurvivableError as error:
+        if not refusable:
+            raise
+        script = getattr(stage.script, "__name__", stage.name)
+        folder = new_run_folder(RUNS, script, "-".join(filter(None, (config.name, REFUSED))))
+        begun = start_record(folder, script=script, args=config.values, seed=config.seed)
+        return finish_record(begun, metrics={REFUSED: str(error)})
 
 
 def _begun_with(state: Mapping[str, Any]) -> Any:

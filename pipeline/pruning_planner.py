@@ -14,7 +14,7 @@ from utils.config.prune import AUTO, BlocksConfig, ChannelConfig, PruneConfig, R
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
 from utils.darknet.spec import ModelSpec
-from utils.errors import InputError
+from utils.errors import InputError, UnsurvivableError
 from utils.export.engine.price import clocks_of_spec, engine_for_spec
 from utils.export.engine.target import Engine
 from utils.pruning import criteria
@@ -175,7 +175,7 @@ class PruningPlanner:
             left: of the cut one.
 
         Raises:
-            InputError: less than half of it is left; with the largest percent that was measured to leave more.
+            UnsurvivableError: less than half of it is left; with the largest percent that was measured to leave more.
         """
         heading = self.session.heading
         if before < SAYS_SOMETHING:
@@ -186,7 +186,7 @@ class PruningPlanner:
         log.info("%s: %s", fact, "survivable" if survives else "not survivable")
         if survives or self.session.config.force or self.force:
             return
-        raise InputError(f"{fact}, so it is not survivable; {self._smaller(before)}, or --force goes on")
+        raise UnsurvivableError(f"{fact}, so it is not survivable; {self._smaller(before)}, or --force goes on")
 
     def _smaller(self, before: float) -> str:
         """What would be survivable, measured."""

@@ -10,5 +10,9 @@ class InputError(ValueError):
     """
 
 
+class UnsurvivableError(InputError):
+    """What was measured of a network forbids the cut; asked again, it would be forbidden again."""
+
+
 class NotMet(Exception):  # noqa: N818  # nothing went wrong
     """What came out is whole and on disk, but it is not what was asked for: told in one line, exit code 3."""

@@ -20,7 +20,7 @@ from utils.chain.budget import TrainingBudget
 from utils.chain.decisions import BackOff, CutShare, Learn, Recover, StageView, Widen
 from utils.config.run import NetworkConfig
 from utils.detection.task import DetectionTask
-from utils.errors import InputError, NotMet
+from utils.errors import InputError, NotMet, UnsurvivableError
 from utils.reporting.record import finish_record, new_run_folder, start_record
 
 
@@ -136,7 +136,7 @@ def test_sparse_training_that_backs_off_goes_on_from_its_best_epoch_and_the_base
 
 
 def test_where_nothing_can_be_cut_the_network_of_the_first_sparse_training_is(place):
-    refused = InputError("no percent keeps the drop; train sparser")
+    refused = UnsurvivableError("no percent keeps the drop; train sparser")
     chain, scripts = stages(sparse=[(0.8, 0.88), (0.87, 0.87)], pruned=[refused, (0.78, 0.78)])
     left, _ = run_chain(config(), chain)
     assert given(scripts["pruned"], "--weights") == ["weights/last_sparse_2.pt", "weights/last_sparse_1.pt"]
@@ -152,23 +152,31 @@ def test_training_that_only_harms_leaves_the_network_that_it_began_with(place):
 
 
 def test_a_refused_cut_does_not_end_the_chain_and_what_a_stage_refuses_does(place):
-    chain, scripts = stages(pruned=[InputError("no percent holds"), (0.9, 0.9)])
-    scripts["pruned"].outcomes.insert(1, (0.9, 0.9))
-    real, asked = scripts["pruned"].run, []
-
-    def refuse_first(words):
-        asked.append(words)
-        if len(asked) == 1:
-            raise InputError("no percent holds")
-        scripts["pruned"].outcomes = [(0.9, 0.9)]
-        return real(words)
-
-    scripts["pruned"].run = refuse_first
+    chain, _ = stages(pruned=[UnsurvivableError("no percent holds"), (0.9, 0.9)])
     left, _ = run_chain(config(), chain)
     assert [each.fact for each in left["pruned"].tries] == ["no percent holds", ""] and left["pruned"].kept == 1
     chain, _ = stages(baseline=[InputError("no such layer")])
     with pytest.raises(InputError, match="no such layer"):
         run_chain(config("--seed", "1"), chain)
+
+
+def test_a_cut_that_fails_for_another_reason_than_the_network_ends_the_chain_and_is_not_remembered(place):
+    chain, scripts = stages(pruned=[InputError("weights/x.pt: No space left on device"), (0.8, 0.8)])
+    with pytest.raises(InputError, match="No space left"):
+        run_chain(config(), chain)
+    left, _ = run_chain(config(), chain)
+    assert len(scripts["pruned"].ran) == 2 and left["pruned"].kept == 0
+
+
+def test_a_chain_that_goes_on_remembers_the_cuts_that_were_refused(place):
+    told = {"sparse": [(0.8, 0.88), (0.87, 0.87)], "pruned": [UnsurvivableError("none holds"), (0.78, 0.78)]}
+    chain, scripts = stages(**told, finetuned=[KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(config(), chain)
+    scripts["finetuned"].outcomes = [(0.9, 0.9)]
+    left, _ = run_chain(config(), chain)
+    assert len(scripts["pruned"].ran) == 2
+    assert [each.fact for each in left["pruned"].tries] == ["none holds", "0.74"] and left["pruned"].kept == 1
 
 
 def test_run_again_nothing_is_tried_twice_and_a_sweep_finds_the_chain(place, monkeypatch):

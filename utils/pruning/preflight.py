@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.network import Network
-from utils.errors import InputError
+from utils.errors import UnsurvivableError
 from utils.pruning.plan import Plan, PlanOptions, ShortcutRule, decide, offered
 from utils.pruning.scores import Score, Scores, gammas, strengths
 
@@ -194,8 +194,8 @@ def check(
     """Refuse a percent that the network would not survive; ``force`` only reports, ``asked`` is as in `judge`.
 
     Raises:
-        InputError: a layer would be emptied, or the network is not sparse enough; with the largest percents that are
-            survivable and safe, and the command that makes a network sparse.
+        UnsurvivableError: a layer would be emptied, or the network is not sparse enough; with the largest percents that
+            are survivable and safe, and the command that makes a network sparse.
     """
     judged = judge(net, tie=tie, **asked)
     plan, found = judged.plan(percent), report(judged)
@@ -209,12 +209,12 @@ def check(
     empty = judged.emptied(plan)
     if empty is not None:
         width, kept = len(judged.wires.outputs[empty]), judged.kept(plan)[empty]
-        raise InputError(
+        raise UnsurvivableError(
             f"percent {percent:g} would empty layer {empty} (cfg line {judged.lines[empty]}): none of its "
             f"{width} channels is above {plan.threshold:.3g}, and the few that stay are {kept:.0%} of its signal; "
             f"{remedy}"
         )
-    raise InputError(
+    raise UnsurvivableError(
         f"the network is not sparse enough for percent {percent:g}: {found.near_zero:.0%} of its |gamma| are under "
         f"{NEAR_ZERO:g} and the layers it cuts would keep {judged.survival(plan):.0%} of their signal; {remedy}"
     )

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from utils.darknet import spec as s
 from utils.darknet.counts import count, parameters
 from utils.darknet.network import Network
-from utils.errors import InputError
+from utils.errors import InputError, UnsurvivableError
 from utils.pruning.plan import Plan
 from utils.pruning.surgery import narrow
 
@@ -92,7 +92,8 @@ def auto_percent(
         tuple: the percent, and every (percent, metric) that was measured, in that order.
 
     Raises:
-        InputError: even the smallest percent loses more, or an argument is out of range.
+        UnsurvivableError: even the smallest percent loses more, or there is none to try.
+        InputError: an argument is out of range.
     """
     if not (math.isfinite(before) and max_drop >= 0):
         raise InputError(
@@ -100,7 +101,7 @@ def auto_percent(
         )
     top = math.floor(high / step + 1e-9)
     if not (0 < high < 1 and top >= 1):
-        raise InputError(f"the largest percent to try must be in [{step:g}, 1), got {high:g}")
+        raise UnsurvivableError(f"the largest percent to try must be in [{step:g}, 1), got {high:g}")
     trace: list[tuple[float, float]] = []
     tries = tqdm(total=1 + math.ceil(math.log2(top)), desc="percents", leave=False)
 
@@ -114,7 +115,7 @@ def auto_percent(
         best = top if holds(top) else _bisect(lambda steps: not holds(steps), top) - 1
     if best == 0:
         message = ", ".join(f"{metric:.4f} at {percent:g}" for percent, metric in sorted(trace))
-        raise InputError(
+        raise UnsurvivableError(
             f"no percent that was tried keeps the metric within {max_drop:g} of {before:.4f}: {message}; make the "
             "network sparser first (train.py -sr), recalibrate on more images, or allow a larger --max-drop"
         )
