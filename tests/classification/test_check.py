@@ -7,14 +7,18 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.classification.test_data import write_set
 from tests.segmentation.test_scripts import write_set as write_masks
+from utils.classification.open_data import open_data as open_classes
+from utils.darknet.spec import Segment
 from utils.data.__main__ import main
 from utils.errors import InputError
 from utils.reporting.record import read_record
 from utils.segmentation.dataset import MaskDataset
+from utils.segmentation.metrics import evaluate
 from utils.segmentation.open_data import open_data
 
 
@@ -93,3 +97,44 @@ def test_a_picture_is_never_its_own_mask(tmp_path):
     manifest = open_data(tmp_path / "set.data")
     with pytest.raises(InputError, match="no such mask"):
         MaskDataset(manifest.train, manifest, (32, 32))
+
+
+def test_two_pictures_with_one_mask_are_an_error_and_are_not_trained_on(tmp_path, capsys):
+    place = write_masks(tmp_path / "set")
+    cv2.imwrite(str(place / "images/train/0.jpg"), cv2.imread(str(place / "images/train/1.png")))
+    code, said = check(place, capsys)
+    assert code == 2 and "masks/train/0.png: the mask of 2 pictures, " in said
+    with pytest.raises(InputError, match=r"0\.jpg, .*0\.png: both would have the mask of .*masks/train/0\.png"):
+        open_data(place)
+
+
+def test_masks_of_pictures_that_exif_turns_are_named(tmp_path, capsys, caplog):
+    place = write_masks(tmp_path / "set", size=(32, 32))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(place / "images/train/0.png").save(place / "images/train/0.jpg", exif=turned)
+    (place / "images/train/0.png").unlink()
+    assert "images/train/0.jpg: EXIF turns it; its mask must be of the picture as shown" in check(place, capsys)[1]
+    open_data(place)
+    assert "EXIF turns 1 images, first " in caplog.text and "their mask must be" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+def test_pictures_in_both_lists_are_counted_by_content_and_told_once(tmp_path, caplog, kind):
+    place = write_set(tmp_path / "set") if kind == "classes" else write_masks(tmp_path / "set")
+    opened = open_classes if kind == "classes" else open_data
+    opened(place)
+    opened(place)
+    assert caplog.text.count("images to validate on are trained on too, by content, first ") == 1
+
+
+def test_masks_of_0_and_255_are_told_by_the_check_and_by_who_measures(tmp_path, capsys, caplog):
+    place = write_masks(tmp_path / "set", images=1)
+    for path in place.glob("masks/*/*.png"):
+        Image.fromarray(np.where(np.arange(32)[None] < 16, np.zeros((24, 1)), 255).astype(np.uint8)).save(path)
+    assert "pixels are 255 and do not count; masks of 0 and 255 want 0 and 1" in check(place, capsys)[1]
+    dataset = MaskDataset(open_data(place).valid, open_data(place), (32, 32), cache="off")
+    output = Segment(line=1, sources=(0,), classes=3)
+    answer = lambda images: [torch.zeros(1, 3, 32, 32)]  # noqa: E731
+    assert evaluate(answer, [dataset.collate([dataset[0]])], output, ("dark", "grey", "light")).miou == 1.0
+    assert "every pixel that counts is 'dark', so the scores say nothing" in caplog.text

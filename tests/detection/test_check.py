@@ -135,6 +135,10 @@ def recode(place: Path) -> None:
             ["train/3.txt:2: the same box as in line 1"],
         ),
         (
+            lambda place: (place / "labels/train/3.txt").write_text("1 0.1 0.1 0.9 0.9\n"),
+            ["train/3.txt:1: 63% of the box lies outside the image; are its numbers corners?"],
+        ),
+        (
             lambda place: (place / "labels/valid/1.txt").write_text("0 0.5 0.5 0.1 0.1\n"),
             ["class 1 (dog): no box in valid"],
         ),

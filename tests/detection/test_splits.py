@@ -15,9 +15,10 @@ from tests.data.conftest import write_set
 from tests.detection.test_foreign_labels import turned_image
 from tests.detection.test_voc import voc
 from utils.data.manifest import Manifest, read_list
+from utils.data.overlaps import leaks, shared
 from utils.data.set_apart import set_apart
+from utils.detection.labels import label_of
 from utils.detection.open_data import open_data, read_manifest
-from utils.detection.overlaps import leaks, shared_labels
 from utils.detection.voc import convert
 from utils.errors import InputError
 
@@ -82,6 +83,14 @@ def test_set_without_lists_is_split_as_ever_and_says_so(voc, tmp_path):
     found = convert(voc, tmp_path / "out")
     assert parts(tmp_path / "out") == (list("012345689"), list("7"))
     assert "split: no list, so 20% by seed 0" in str(found)
+
+
+def test_lists_that_are_not_read_are_named(voc, tmp_path):
+    for path in ("ImageSets/Main/cat_train.txt", "ImageSets/Segmentation/val.txt", "notes.txt"):
+        (voc / path).parent.mkdir(parents=True, exist_ok=True)
+        (voc / path).write_text("1\n")
+    said = "split: no list (not ImageSets/Main/cat_train.txt and 1 more: call them train.txt and val.txt), so 20%"
+    assert said in str(convert(voc, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -204,7 +213,7 @@ def test_link_to_the_same_image_shares_its_labels_rightly(tmp_path):
     manifest = doubled(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "b/1.jpg").unlink()
     (tmp_path / "b/1.jpg").symlink_to(tmp_path / "a/1.jpg")
-    assert not shared_labels([*read_list(manifest.train), *read_list(manifest.valid)], manifest)
+    assert not shared([*read_list(manifest.train), *read_list(manifest.valid)], manifest, label_of)
 
 
 def test_images_in_both_lists_are_counted_by_content_and_told_once(tmp_path, caplog):

@@ -31,6 +31,12 @@ from utils import cli
 LIST = tomllib.loads(Path(__file__).with_name("faults.toml").read_text())
 SCRIPTS = {name: importlib.import_module(name) for name in LIST["scripts"]}
 ROOT = Path(__file__).parents[2]
+MODULES = {
+    "import": "utils/darknet/import.py",
+    "surgery": "utils/spiking/surgery.py",
+    "recipe": "darkspike/recipe.py",
+    "dashboard": "darkspike/dashboard.py",
+}
 DATA = importlib.import_module("utils.data.__main__")
 for room in ("pipeline", "utils"):  # a fork has then little to import
     for path in sorted((ROOT / room).rglob("[a-z]*.py")):
@@ -108,8 +114,8 @@ def typed(command: str, out: Path) -> None:
         elif name == "verify":
             sys.argv = [words[0], *words[1:]]
             runpy.run_path(words[0], run_name="__main__")
-        elif name == "surgery":
-            runpy.run_path(str(ROOT / "utils/spiking/surgery.py"), run_name="__main__")
+        elif name in MODULES:
+            runpy.run_path(str(ROOT / MODULES[name]), run_name="__main__")
         else:
             cli.main(SCRIPTS[name].run, SCRIPTS[name].parser())
     except SystemExit as ended:

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.classification.dataset import ClassDataset
 from utils.classification.event_check import check_gestures
-from utils.classification.open_data import labels_of, open_data
+from utils.classification.open_data import labels_of, read_set
 from utils.classification.show import training_sheet
 from utils.data.look_over import LookedAt, absent_classes, found_in, in_both, look_over, with_picture
 from utils.data.manifest import Manifest, read_list
@@ -32,7 +32,7 @@ def check(data: Path) -> DatasetReport:
     Raises:
         InputError: the set or a list is missing or wrong, or an image tells no class.
     """
-    manifest = open_data(data)
+    manifest = read_set(data)
     if holds_recordings(manifest.train):
         return check_gestures(data, manifest)
     splits = look_over(manifest, lambda path: with_picture(LookedAt(path=path)))

@@ -31,6 +31,7 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.overlaps import check_lists
 from utils.data.prophesee import boxes_path
 from utils.data.recordings import check_keys, holds_recordings
 from utils.data.sample_set import is_sample
@@ -46,6 +47,13 @@ def open_data(place: Path | str) -> Manifest:
     Raises:
         InputError: something in it is missing or contradicts itself; the message says what and the remedy.
     """
+    manifest = read_set(place)
+    check_lists(manifest)
+    return manifest
+
+
+def read_set(place: Path | str) -> Manifest:
+    """The same, its images not looked at."""
     path = Path(place)
     if path.suffix.lower() == ".csv" and path.is_file():
         return csv_manifest(path, {path.stem.lower(): path.absolute()})

@@ -60,7 +60,7 @@ def run(
     from utils.darknet.foreign_state import MEAN, STD, as_network, read_state
     from utils.darknet.heads import class_count
     from utils.darknet.network import Checkpoint, save_checkpoint
-    from utils.files import take
+    from utils.files import no_file, take
 
     spec = read_cfg(cfg)
     means, deviations = _three(mean, MEAN, "--mean", spec.channels), _three(std, STD, "--std", spec.channels)
@@ -69,7 +69,13 @@ def run(
     network = as_network(read_state(state), spec, str(state), means, deviations)
     classes: tuple[str, ...] = ()
     if names:
-        classes = tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+        if reason := no_file(names):
+            raise InputError(f"{names}: {reason}; give a file of classes, one a line")
+        try:
+            lines = names.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise InputError(f"{names}: is not UTF-8; save it as UTF-8") from None
+        classes = tuple(line.strip() for line in lines if line.strip())
         if len(classes) != class_count(spec):
             raise InputError(f"{names}: {len(classes)} names, {cfg} has {class_count(spec)} classes; name each")
     (path,) = (out,) if out else take(Path("weights") / f"{state.stem}.pt")

@@ -122,6 +122,8 @@ def open_dashboard(place: Path, host: str, port: int) -> Dashboard:
     """
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; give the one that holds your runs, runs/ by default")
+    if not 0 <= port < 2**16:
+        raise InputError(f"--port {port}: there are ports up to 65,535; give one of those, or 0 for a free one")
     try:
         return Dashboard(place, host, port)
     except OSError as error:

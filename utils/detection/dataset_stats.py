@@ -13,14 +13,17 @@ import numpy as np
 
 from utils.data.look_over import LookedAt, duplicates, few, in_both, look_over, with_picture
 from utils.data.manifest import Manifest
+from utils.data.overlaps import shared
 from utils.data.text import read_text
 from utils.detection.label_writer import NOTES
-from utils.detection.labels import clip_to_image, label_path, parse_row
-from utils.detection.overlaps import shared_labels
+from utils.detection.labels import clip_to_image, label_of, label_path, parse_row
 from utils.errors import InputError
 from utils.files import no_file
 
 TURNED = "EXIF turns it (orientation {}); its labels must be of the picture as shown, look at samples.jpg"
+
+MOSTLY = 0.5  # of a box that is in the image: a centre lies in it, so that a quarter always is
+OUTSIDE = "{:.0%} of the box lies outside the image; are its numbers corners? wanted are cx cy w h"
 
 
 @dataclass(kw_only=True)
@@ -50,7 +53,7 @@ class Survey:
         """What a training would refuse."""
         found = [message for items in self.splits.values() for seen in items for message in seen.errors]
         images = [seen.path for items in self.splits.values() for seen in items]
-        for label, users in shared_labels(images, self.manifest).items():
+        for label, users in shared(images, self.manifest, label_of).items():
             found.append(f"{label}: the label file of {len(users)} images, {few([str(path) for path in users])}")
         for split, items in self.splits.items():
             if not any(seen.labelled for seen in items):
@@ -128,5 +131,13 @@ def _with_labels(path: Path, manifest: Manifest) -> Seen:
             seen.warnings.append(f"{place}:{number}: the same box as in line {rows.index(row) + 1}")
         else:
             rows.append(row)
+            if _inside(row) < MOSTLY:
+                seen.warnings.append(f"{place}:{number}: {OUTSIDE.format(1 - _inside(row))}")
     seen.boxes = clip_to_image(np.array(rows, dtype=np.float32).reshape(-1, 5))
     return seen
+
+
+def _inside(row: list[float]) -> float:
+    """The share of a box (class, cx, cy, w, h) that lies in the image."""
+    cut = clip_to_image(np.array([row], np.float64))[0]
+    return float(cut[3] * cut[4] / (row[3] * row[4]))

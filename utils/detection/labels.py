@@ -35,6 +35,11 @@ def label_path(image: Path, labels: Path | None = None) -> Path:
     return beside if usual != beside and not usual.is_file() and beside.is_file() else usual
 
 
+def label_of(image: Path, manifest: Manifest) -> Path:
+    """The same, of an image of a set."""
+    return label_path(image, manifest.labels)
+
+
 def is_label_file(path: Path) -> bool:
     """Whether an image has labels in this file; without one it is an image without objects.
 

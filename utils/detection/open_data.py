@@ -8,12 +8,13 @@ from pathlib import Path
 
 from utils.data import manifest as files
 from utils.data.manifest import Manifest, read_list
+from utils.data.overlaps import check_lists
 from utils.data.recordings import check_keys, holds_recordings
 from utils.detection.dvs_sample import prepare_if_dvs
+from utils.detection.label_writer import NOTES
+from utils.detection.labels import label_of
 from utils.detection.layouts import Found, of_yaml, recognise
-from utils.detection.overlaps import leaks, shared_labels, turned_by_exif
 from utils.detection.sample import prepare_if_sample
-from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,10 @@ def open_data(place: Path | str) -> Manifest:
     prepare_if_sample(place)
     prepare_if_dvs(place)
     manifest, words = _read(Path(place))
-    lists = [path.stat() for path in (manifest.train, manifest.valid)]
-    _look_over(
-        manifest,
-        f"{place}: recognised as {words}" if words else "",
-        tuple((each.st_size, each.st_mtime_ns) for each in lists),
-    )
+    if words:
+        _tell(manifest, f"{place}: recognised as {words}")
+    check_keys(manifest, recordings=holds_recordings(manifest.train))
+    check_lists(manifest, label_of, "boxes", turn=not (manifest.train.parent / NOTES).is_file())
     return manifest
 
 
@@ -55,35 +54,8 @@ def _read(path: Path) -> Found:
 
 
 @functools.lru_cache(maxsize=64)
-def _look_over(manifest: Manifest, recognised: str, stamps: object) -> None:
-    """Refuse images that share a label file; tell once what was recognised, and of images that are in both lists.
-
-    Raises:
-        InputError: a list is wrong, or two images read the same labels.
-    """
+def _tell(manifest: Manifest, recognised: str) -> None:
+    """Say once what a folder was recognised as."""
     train, valid = read_list(manifest.train), read_list(manifest.valid)
-    if recognised:
-        counts = f"{len(train)} images to train on, {len(valid)} to validate on, {manifest.classes} classes"
-        log.info("%s: %s", recognised, counts, extra={"always": True})
-    recordings = holds_recordings(manifest.train)
-    check_keys(manifest, recordings=recordings)
-    shared = {} if recordings else shared_labels([*train, *valid], manifest)
-    if shared:
-        label, (first, second, *_) = next(iter(shared.items()))
-        raise InputError(
-            f"{first}, {second}: both would have the boxes of {label} ({len(shared)} such files in {manifest.path}); "
-            "rename one of each and its label file, or take one from the list"
-        )
-    both, turned = leaks(train, valid), [] if recordings else turned_by_exif([*train, *valid], manifest)
-    if turned:
-        log.warning(
-            "%s: EXIF turns %d images, first %s; their labels must be of the picture as it is shown; "
-            "python3 -m utils.data check names all",
-            manifest.path, len(turned), turned[0],
-        )  # fmt: skip
-    if both:
-        log.warning(
-            "%s: %d of %d images to validate on are trained on too, by content, first %s; so the scores are too good; "
-            "python3 -m utils.data check names all",
-            manifest.path, len(both), len(valid), both[0],
-        )  # fmt: skip
+    counts = f"{len(train)} images to train on, {len(valid)} to validate on, {manifest.classes} classes"
+    log.info("%s: %s", recognised, counts, extra={"always": True})

@@ -55,7 +55,7 @@ def split(folder: Path, everything: Sequence[T], read: Callable[[Path], list[T]]
     trained = next((kind for kind in TRAIN if kind in lists), None)
     checked = next((kind for kind in VALID if kind in lists), None)
     if checked is None:
-        items, source = (read(lists[trained]), lists[trained].name) if trained else (everything, "no list")
+        items, source = (read(lists[trained]), lists[trained].name) if trained else (everything, _none(folder))
         return _apart(folder, items, source, valid, seed)
     if trained == "train":
         items, source, validated = read(lists["train"]), "train.txt", read(lists[checked])
@@ -69,6 +69,14 @@ def split(folder: Path, everything: Sequence[T], read: Callable[[Path], list[T]]
         raise InputError(f"{lists[checked]}: names every image, so none is left to train on; add a train.txt")
     told = f"split: {source} to train, {lists[checked].name} to validate on"
     return Split(items, validated, told + (", test.txt left out" if checked != "test" and "test" in lists else ""))
+
+
+def _none(folder: Path) -> str:
+    """That no list says how to split, and which files look as if they did."""
+    texts = [path for place in ("*.txt", "ImageSets/**/*.txt") for path in sorted(folder.glob(place))]
+    alike = [path.relative_to(folder) for path in texts if any(word in path.stem.lower() for word in TRAIN + VALID)]
+    more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+    return f"no list (not {alike[0]}{more}: call them train.txt and val.txt)" if alike else "no list"
 
 
 def _apart(folder: Path, items: Sequence[T], source: str, valid: float, seed: int) -> Split[T]:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.look_over import LookedAt, absent_classes, found_in, in_both, look_over, with_picture
+from utils.data.look_over import LookedAt, absent_classes, few, found_in, in_both, look_over, with_picture
 from utils.data.manifest import Manifest
+from utils.data.overlaps import shared
 from utils.errors import InputError
 from utils.reporting.class_bars import class_bars
 from utils.reporting.dataset_report import DatasetReport, report_dataset
 from utils.reporting.tables import plain_table
 from utils.segmentation.dataset import MaskDataset
-from utils.segmentation.open_data import IGNORED, mask_path, open_data, read_mask
+from utils.segmentation.open_data import IGNORED, mask_path, read_mask, read_set
 from utils.segmentation.show import training_sheet
 
 SIDE = 256  # px of an image on the sheet
@@ -37,7 +38,7 @@ def check(data: Path) -> DatasetReport:
     Raises:
         InputError: the set or a list is missing or wrong.
     """
-    manifest = open_data(data)
+    manifest = read_set(data)
     splits = look_over(manifest, lambda path: _with_mask(with_picture(SeenMask(path=path)), manifest))
     pixels = {split: np.sum([seen.pixels_of for seen in items], axis=0) for split, items in splits.items()}
     common = int(np.argmax(pixels["train"][: manifest.classes]))
@@ -82,8 +83,14 @@ def problems(manifest: Manifest, splits: Splits, pixels: Mapping[str, np.ndarray
     """Errors and warnings."""
     every = [seen for items in splits.values() for seen in items]
     errors, warnings = found_in(splits)
-    warnings += absent_classes(manifest.names, pixels, "pixel")
-    total = np.sum([*pixels.values()], axis=0)
+    for mask, users in shared([seen.path for seen in every], manifest, mask_path).items():
+        errors.append(f"{mask}: the mask of {len(users)} pictures, {few([str(path) for path in users])}")
+    turned = [seen.path for seen in every if seen.turn != 1]
+    warnings += [f"{path}: EXIF turns it; its mask must be of the picture as shown" for path in turned]
+    absent, total = absent_classes(manifest.names, pixels, "pixel"), np.sum([*pixels.values()], axis=0)
+    warnings += absent
+    if absent and total[IGNORED]:
+        warnings.append(f"{total[IGNORED]:,} pixels are {IGNORED} and do not count; masks of 0 and 255 want 0 and 1")
     for strange in np.flatnonzero(total[manifest.classes : IGNORED]).tolist():
         number = strange + manifest.classes
         first = next(mask_path(seen.path, manifest) for seen in every if seen.pixels_of[number])

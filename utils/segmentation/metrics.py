@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.segmentation.open_data import IGNORED
 from utils.task import Predictor, Timing, clock, eval_mode
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,15 @@ def evaluate(
             table += pixels(masks, truth_of(batch.masks.cpu(), output), output.classes)
             rows = zip(batch.indices, masks.numpy(), batch.letterboxes, strict=True)
             found += [MaskAnswer.of(int(index), mask, box) for index, mask, box in rows]
+    seen = np.flatnonzero(table.sum(0)).tolist()
+    if len(seen) < 2 <= output.classes:
+        _warn(f"every pixel that counts is '{names[seen[0]]}'" if seen else "no pixel counts")
     return measure(MaskAnswers(table, tuple(found)), names, timing=Timing.of(seconds.tolist(), len(found)))
+
+
+@functools.cache
+def _warn(fact: str) -> None:
+    log.warning("masks to validate on: %s, so the scores say nothing; python3 -m utils.data check looks at them", fact)
 
 
 def pixels(masks: Tensor, truth: Tensor, classes: int) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from utils.data.manifest import (
     read_manifest,
     read_names,
 )
+from utils.data.overlaps import check_lists
 from utils.data.recordings import check_keys
 from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
@@ -43,8 +44,16 @@ def open_data(place: Path | str) -> Manifest:
     """Read a folder or a ``.data`` file.
 
     Raises:
-        InputError: something in it is missing or contradicts itself; the message says what and the remedy.
+        InputError: something in it is missing or contradicts itself, or two pictures have one mask; the message says
+            what and the remedy.
     """
+    manifest = read_set(place)
+    check_lists(manifest, mask_path, "mask")
+    return manifest
+
+
+def read_set(place: Path | str) -> Manifest:
+    """The same, its images not looked at."""
     manifest = open_place(place, _folder, "images/, masks/ and names.txt", NAME, prepare_sample)
     check_keys(manifest, recordings=False)
     return manifest
@@ -91,6 +100,8 @@ def read_mask(path: Path) -> np.ndarray:
                     f"{path}: a mask of mode {picture.mode}; save it as a PNG of grey class numbers, or with a palette"
                 )
             return np.array(picture, np.uint8)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such mask; put one there, or take its image from the list") from None
     except (OSError, ValueError, SyntaxError) as error:
