@@ -28,7 +28,6 @@ from utils.config.run import CFG, DATA
 from utils.errors import InputError
 from utils.reporting.record import Record
 from utils.reporting.tables import energy, plain_table
-from utils.spiking.energy import FP32, INT8
 
 TRAINED = {  # row -> flags of train.py; {float} is the float twin's checkpoint, {int8} its integers
     "float": "",
@@ -56,19 +55,14 @@ class Seed:
         """A network that was trained so, as test.py measures it."""
         words = ["--weights", self.file(name), *self.common[:2], *self.common[4:]]
         metrics = run_script("test", [*words, "--name", self.name(name)]).metrics
-        spiking = "sops" in metrics
-        dense = {"fp32": metrics["macs"] * FP32.mac, "int8": metrics["macs"] * INT8.mac}
-        firing = metrics["spikes_per_neuron"] if spiking else None
-        return {**metrics, "firing": firing, "picojoules": metrics["energy_pj"] if spiking else dense["fp32"]}
+        return {**metrics, "firing": metrics.get("spikes_per_neuron"), "picojoules": metrics["energy_pj"]}
 
     def of_integers(self, name: str) -> Row:
         """The float twin as 8-bit integers, or as the spikes that its 4-bit ones are converted to."""
         script, flags = INTEGERS[name]
         found = self.made(name, script, ["--weights", self.file("float"), *flags.split()]).metrics
-        if name == "int8":
-            return {**found["quantised"], "firing": None, "picojoules": found["quantised"]["macs"] * INT8.mac}
-        spikes = found["spiking"]
-        return {**spikes, "firing": spikes["spikes_per_neuron"], "picojoules": spikes["energy_pj"]}
+        row = found["quantised" if name == "int8" else "spiking"]
+        return {**row, "firing": row.get("spikes_per_neuron"), "picojoules": row["energy_pj"]}
 
     def file(self, name: str) -> str:
         """The checkpoint of a row of training, its last epoch."""

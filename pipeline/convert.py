@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.conversion_result import ConversionResult, metric_word, pictures
-from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, to_integers
+from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, timeable, to_integers
 from pipeline.rate import rate
 from pipeline.session import Session
 from pipeline.stream import stream
@@ -25,6 +26,7 @@ from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import comparison_table, plain_table
 from utils.spiking.choices import LAYERWISE, RATE, STREAM
 from utils.spiking.cost_words import cost_lines, cost_numbers, operations_rows
+from utils.spiking.energy import INT8
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.rate import PERCENTILE as RATE_PERCENTILE
 from utils.spiking.rate import RateNetwork
@@ -119,17 +121,15 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     path = save_integers(path, integer, "spiking", names=names, meta=session.meta, run=run)
     try:
         measured = {"quantised": session.score(integers), "spiking": session.score(executor)}
-        rows["quantised"] = session.numbers(integers, measured["quantised"], integer.spec, path)
+        rows["quantised"] = session.numbers(measured["quantised"], integer.spec, path, INT8)
         rows["quantised"]["bops"] = bit_operations(integer, session.size)
-        rows["spiking"] = session.numbers(executor, measured["spiking"], integer.spec, path)
+        rows["spiking"] = session.numbers(measured["spiking"], integer.spec, path, None)
+        session.timed(rows, timeable(session, rows, quantised=integers, spiking=executor))
         message = prove(session, spiking, measured)
     except InputError:
         path.unlink()
         raise
     cost = spikes_of(session, spiking)
-    rows["quantised"]["energy_pj"] = cost.energy.ann_int8
-    if "float" in rows:  # by the same count of true taps as all that is said below
-        rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
     table = plain_table("where the operations are", operations_rows(cost))
     return ConversionResult(
@@ -168,12 +168,12 @@ def prove(session: Session[ConvertConfig], spiking: SpikingNetwork, measured: di
 
 
 def spikes_of(session: Session[Any], spiking: SpikingNetwork) -> SpikeCost:
-    """Spikes and operations on some validation images."""
-    batches, seen = [], 0
+    """Spikes and operations on the first validation images, the same ones whatever the batch."""
+    batches, left = list[Tensor](), COUNTED
     for batch in session.valid:
-        batches.append(session.task.inputs(batch, torch.device("cpu")))
-        seen += len(batch.images)
-        if seen >= COUNTED:
+        batches.append(session.task.inputs(batch, torch.device("cpu"))[:left])
+        left -= len(batches[-1])
+        if not left:
             break
     return measure(LayerwiseExecutor(spiking), batches)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models import Darknet
+from pipeline.convert import spikes_of as spikes_of_integers
 from pipeline.images import dataset_of
 from pipeline.session import Session, open_session, trained_as_spikes
 from utils.config.measure import TestConfig
@@ -20,8 +21,10 @@ from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
 from utils.reporting.runs import ANY
 from utils.reporting.tables import comparison_table, plain_table
+from utils.spiking import energy
 from utils.spiking.cost_words import cost_lines, cost_numbers, operations_rows
 from utils.spiking.direct import measure_direct
+from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.lif_integers import LifExecutor, equal_to_the_bit, lower_lif
 from utils.spiking.synops import SpikeCost
 from utils.temporal.binary_steps import BinarySteps
@@ -32,6 +35,11 @@ from utils.temporal.recurrence import firing_rates
 log = logging.getLogger(__name__)
 
 COUNTED = 64  # validation images that spikes are counted on
+CONSTANTS = {
+    "float": energy.FP32,
+    "quantised": energy.INT8,
+    "spiking": None,
+}  # of a multiplication, by what a file holds
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
 
@@ -53,9 +61,10 @@ def measure_once(session: Session[TestConfig]) -> Record:
     """Measure once, and tell everything about it."""
     record, task, loaded, names = session.begin("test"), session.task, session.loaded, session.manifest.names
     metrics = session.score(loaded.predictor)
-    row = session.numbers(loaded.predictor, metrics, loaded.spec, loaded.path)
-    if loaded.kind != "float":
-        row["energy_pj"] = None  # depends on the spikes; convert_snn.py counts them
+    row = session.numbers(metrics, loaded.spec, loaded.path, CONSTANTS[loaded.kind])
+    session.timed({loaded.kind: row}, {loaded.kind: loaded.predictor})
+    if isinstance(loaded.predictor, LayerwiseExecutor):  # what other modes fire is counted where they are made
+        row |= cost_numbers(spikes_of_integers(session, loaded.predictor.spiking))
     cost = spikes_of(session)
     row |= numbers_of(cost) if cost else {}
     row |= integers_of(session)

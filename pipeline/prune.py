@@ -176,7 +176,7 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
     """Keep the first cut, and make those of ``--iterative`` that follow: columns, files (the last first), last cut."""
     session, measure, strategy, full = planner.session, planner.measure, planner.strategy, planner.full
     total, files = session.config.iterative, list[Path]()
-    metrics = {"before": measure.row(full, session.loaded.path) | measure.latencies(full)}
+    metrics = {"before": measure.row(full, session.loaded.path)}
     for step in range(1, total + 1):
         if step > 1:
             latest = load_checkpoint(files[0]).network
@@ -188,8 +188,12 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
         last = step == total
         stem = stem_of(session.config, strategy, done.channels) + ("" if last else f"_step{step}")
         files = save(session, small, stem)
-        columns[list(columns)[-1]] |= {"bytes": files[0].stat().st_size} | (measure.latencies(small) if last else {})
         metrics |= columns
+        cut = list(columns)[-1]
+        metrics[cut] |= {"bytes": files[0].stat().st_size}
+        if last:
+            before, after = measure.latencies(full, small)
+            metrics |= {"before": metrics["before"] | before, cut: metrics[cut] | after}
         if session.config.finetune:
             tuned = finetune(session, files[0], sparse=not last)
             metrics["finetuned"] = measure.row(load_checkpoint(tuned).network, tuned)

@@ -27,7 +27,6 @@ from utils.pruning.recalibrate import recalibrate
 from utils.pruning.sparsity import ENOUGH, prunable, reach_of
 from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
-from utils.reporting.latency import measure_latency
 
 log = logging.getLogger(__name__)
 
@@ -103,21 +102,20 @@ class Measure:
         row = {**self.session.score(build(net)).record(), "params": counts.params, "macs": counts.macs}
         return {**row, "bytes": file_bytes(path) if path else None}
 
-    def latencies(self, net: Network) -> dict[str, Any]:
-        """Milliseconds at batch 1 and 8, with the middle half of the repeats."""
-        row: dict[str, Any] = {}
+    def latencies(self, full: Network, small: Network) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of the network before and of the one after: ms at batch 1 and 8, with the middle half of the repeats.
+
+        Both take turns; nothing in a stage of compress.py, which times all its networks at its end.
+        """
+        rows: dict[str, dict[str, Any]] = {"before": {}, "after": {}}
+        if self.session.config.fingerprint:
+            return rows["before"], rows["after"]
+        models = {"before": build(full), "after": build(small)}
         for batch, name in ((1, "latency_ms"), (8, "latency8_ms")):
-            latency = measure_latency(
-                build(net),
-                self.session.size,
-                batch=batch,
-                channels=net.spec.channels,
-                seconds=SECONDS,
-                device=self.session.device,
-            )
-            log.info("latency at batch %d: %s", batch, latency)
-            row |= {name: latency.median, f"{name}_spread": [latency.low, latency.high]}
-        return row
+            for moment, latency in self.session.latencies(models, batch, SECONDS).items():
+                log.info("latency at batch %d, %s: %s", batch, moment, latency)
+                rows[moment] |= {name: latency.median, f"{name}_spread": [latency.low, latency.high]}
+        return rows["before"], rows["after"]
 
     def recalibrated(self, net: Network) -> Network:
         """The network with batch norm statistics measured on training images."""

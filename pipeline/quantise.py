@@ -34,7 +34,7 @@ from utils.reporting.files import file_bytes
 from utils.reporting.quantisation_plots import plot_bits
 from utils.reporting.record import Record, finish_record
 from utils.reporting.tables import change, comparison_table, number, plain_table, size
-from utils.spiking.energy import INT8
+from utils.spiking.energy import INT8, dense_energy
 from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
 
@@ -149,8 +149,13 @@ def float_row(session: Session[Q]) -> tuple[Rows, dict[str, Metrics]]:
     if loaded.network is None:
         return {}, {}
     metrics = session.score(loaded.predictor)
-    row = session.numbers(loaded.predictor, metrics, loaded.spec, loaded.path)
+    row = session.numbers(metrics, loaded.spec, loaded.path)
     return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}, {"float": metrics}
+
+
+def timeable(session: Session[Q], rows: Rows, **made: nn.Module) -> dict[str, nn.Module]:
+    """The networks of the rows: the float one where it has a row, and what was made of it."""
+    return ({"float": session.loaded.predictor} if "float" in rows else {}) | made
 
 
 def bits_of(integer: IntegerNetwork) -> str:
@@ -168,6 +173,7 @@ def _unmeasured(
         "macs": counts.macs,
         "bops": bit_operations(integer, session.size),
         "bytes": file_bytes(path),
+        "energy_pj": dense_energy(counts, INT8),
     }
     images = len(session.valid.dataset)
     log.info("quantised to %s on %d images without labels: nothing was measured", bits_of(integer), images)
@@ -183,9 +189,9 @@ def _measured(
     rows, _ = float_row(session)
     executor = IntegerExecutor(integer)
     metrics = session.score(executor)
-    row = session.numbers(executor, metrics, integer.spec, path)
-    row |= {"energy_pj": row["macs"] * INT8.mac, "bops": bit_operations(integer, session.size)}
+    row = session.numbers(metrics, integer.spec, path, INT8) | {"bops": bit_operations(integer, session.size)}
     rows["quantised"] = row
+    session.timed(rows, timeable(session, rows, quantised=executor))
     names = session.manifest.names
     sizes = file_sizes(integer, session.loaded.network, names, {"size": list(session.size)})
     log.info(comparison_table(f"quantised to {bits_of(integer)}", rows, session.task))

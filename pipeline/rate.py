@@ -21,7 +21,7 @@ from pipeline.conversion_result import (
     tuning_lines,
     tuning_meta,
 )
-from pipeline.quantise import Rows, to_integers
+from pipeline.quantise import Rows, timeable, to_integers
 from pipeline.session import Session
 from utils.config.convert import RATE_STEPS, ConvertConfig
 from utils.darknet import spec as s
@@ -68,8 +68,9 @@ def rate(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     path = save(session, made)
     measured = {"float": sample.score(session.loaded.predictor), "spiking": curve[made.timesteps]}
     loaded = session.loaded
-    rows = {"float": session.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)}
-    rows["spiking"] = session.numbers(executor, measured["spiking"], made.spec, path)
+    rows = {"float": session.numbers(measured["float"], loaded.spec, loaded.path)}
+    rows["spiking"] = session.numbers(measured["spiking"], made.spec, path, None)
+    session.timed(rows, timeable(session, rows, spiking=executor))
     rows["spiking"] |= cost_numbers(cost) | {"steps": made.timesteps, "exact": False, "images": sample.images}
     message = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
     if config.finetune:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,10 +30,10 @@ from utils.errors import InputError
 from utils.files import alone, take
 from utils.reporting.facts import TaskFacts
 from utils.reporting.files import file_bytes
-from utils.reporting.latency import measure_latency
+from utils.reporting.latency import Latency, measure_in_turns
 from utils.reporting.record import Record, new_run_folder, start_record
 from utils.reporting.runs import RUNS, WEIGHTS, newest
-from utils.spiking.energy import FP32
+from utils.spiking.energy import FP32, Constants, dense_energy
 from utils.task import Metrics, Task
 from utils.tasks import check_idle, check_serves, task_of
 from utils.thresholds import Thresholds
@@ -124,20 +124,38 @@ class Session(Generic[C]):
         loader = make_loader(dataset, self.valid.batch_size, workers=0, shuffle=True, seed=self.config.seed)
         yield from islice(loader, count)
 
-    def numbers(self, predictor: nn.Module, metrics: Metrics, spec: ModelSpec, path: Path | None) -> dict[str, Any]:
-        """A stage's row, by the record's names; the energy is an fp32 network's unless the caller knows better."""
+    def numbers(
+        self, metrics: Metrics, spec: ModelSpec, path: Path | None, constants: Constants | None = FP32
+    ) -> dict[str, Any]:
+        """A stage's row, by the record's names; `timed` puts its latency in.
+
+        ``constants``: what it computes in; None: spikes, whose energy depends on how many there are.
+        """
         counts = count(spec, self.size)
-        latency = measure_latency(predictor, self.size, channels=spec.channels, seconds=2.0, device=self.device)
+        dense = constants is not None and not spec.neurons and not spec.recurrent
         return {
             **metrics.record(),
             "params": counts.params,
             "macs": counts.macs,
             "bytes": file_bytes(path) if path else None,
-            "latency_ms": latency.median,
-            "energy_pj": None
-            if spec.neurons or spec.recurrent
-            else counts.macs * FP32.mac,  # of spikes it depends on how many there are
+            "energy_pj": dense_energy(counts, constants) if dense and constants else None,
         }
+
+    def timed(self, rows: dict[str, dict[str, Any]], predictors: Mapping[str, nn.Module]) -> None:
+        """Put the latencies of networks into their rows, taken in turns on one image.
+
+        A stage of compress.py is not timed: the chain times all its networks at its end, so that each has one number.
+        """
+        if not self.config.fingerprint:
+            for name, latency in self.latencies(predictors).items():
+                rows[name]["latency_ms"] = latency.median
+
+    def latencies(
+        self, predictors: Mapping[str, nn.Module], batch: int = 1, seconds: float = 2.0
+    ) -> dict[str, Latency]:
+        """Name -> how long it takes for a batch of the first validation image, in turns; ``seconds`` for each."""
+        images = torch.cat([self.validation_images(1).to(self.device)] * batch)
+        return measure_in_turns({n: each.to(self.device) for n, each in predictors.items()}, images, seconds=seconds)
 
     def begin(self, script: str) -> Record:
         """A new run folder and the record of a run that begins."""

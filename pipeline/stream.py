@@ -23,7 +23,7 @@ from pipeline.conversion_result import (
     tuning_lines,
     tuning_meta,
 )
-from pipeline.quantise import Rows, bits_of, to_integers
+from pipeline.quantise import Rows, bits_of, timeable, to_integers
 from pipeline.session import Session
 from utils.config.convert import ConvertConfig
 from utils.errors import InputError
@@ -33,6 +33,7 @@ from utils.reporting.spike_plots import plot_accuracy_over_time, plot_layer_bars
 from utils.spiking import mismatch
 from utils.spiking.choices import LAYERWISE, STREAM
 from utils.spiking.cost_words import cost_lines, cost_numbers
+from utils.spiking.energy import INT8
 from utils.spiking.observe import Observation, curve_points, hardware_state_bits, join, observe, raster
 from utils.spiking.snn_checkpoint import EXACT, ExecutionMode, executor_of, save_integers
 from utils.spiking.spike_schedule import SpikingNetwork, encode
@@ -68,9 +69,6 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     cost = cost_of_stream(network, every, session.size)
     path = save(session, network)
     rows, measured = _rows(session, sample, network, golden, curve[answer], path)
-    rows["quantised"]["energy_pj"] = cost.energy.ann_int8
-    if "float" in rows:
-        rows["float"]["energy_pj"] = cost.energy.ann_fp32
     rows["spiking"] |= cost_numbers(cost) | _numbers(executor, every, answer)
     message += times(executor, every, network) + cost_lines(cost) + memory(every, network, session.size)
     if before is not None:
@@ -212,11 +210,13 @@ def _rows(
     loaded, spec = session.loaded, network.spec
     if loaded.network is not None:
         measured["float"] = sample.score(loaded.predictor)
-        rows["float"] = session.numbers(loaded.predictor, measured["float"], loaded.spec, loaded.path)
+        rows["float"] = session.numbers(measured["float"], loaded.spec, loaded.path)
     measured |= {"quantised": golden, "spiking": spiking}
-    rows["quantised"] = session.numbers(IntegerExecutor(network.integer), golden, spec, path)
+    rows["quantised"] = session.numbers(golden, spec, path, INT8)
+    rows["spiking"] = session.numbers(spiking, spec, path, None)
     run = execution(session.config, session.config.early_exit or session.config.timesteps)
-    rows["spiking"] = session.numbers(executor_of(network, run), spiking, spec, path)
+    streams = executor_of(network, run)
+    session.timed(rows, timeable(session, rows, quantised=IntegerExecutor(network.integer), spiking=streams))
     return rows, measured
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pipeline.convert import spikes_of
 from pipeline.session import Session, open_session
 from utils.chain.decisions import Tried
@@ -41,6 +43,7 @@ from utils.reporting.results import write_rows
 from utils.reporting.runs import RUNS
 from utils.reporting.tables import stage_table
 from utils.spiking.cost_words import layer_rows
+from utils.spiking.energy import FP32, INT8
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost
 from utils.task import Metrics
@@ -55,6 +58,7 @@ class Measured:
     row: dict[str, Any]
     metrics: Metrics
     network: Network
+    predictor: nn.Module
     integer: IntegerNetwork | None = None
     cost: SpikeCost | None = None
 
@@ -90,6 +94,7 @@ def summarise(
         session = open_session(replace(config, weights=str(path), cfg=None))
         found[name] = _measure(session, path)
     rows = {name: each.row for name, each in found.items()}
+    session.timed(rows, {name: each.predictor for name, each in found.items()})
     verdict = _verdict(config, session, left, rows)
     _tell(session, rows, left, teachers)
     outputs = leave(session, {name: each.record for name, each in left.items()}, found, record.folder)
@@ -169,15 +174,15 @@ def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) ->
 def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
     predictor, loaded = session.loaded.predictor, session.loaded
     metrics = session.score(predictor)
-    row = session.numbers(predictor, metrics, loaded.spec, path)
+    constants = FP32 if loaded.integer is None else INT8 if loaded.kind == "quantised" else None
+    row = session.numbers(metrics, loaded.spec, path, constants)
     network = load_checkpoint(path).network
     if loaded.integer is None:
-        return Measured(row, metrics, network)
+        return Measured(row, metrics, network, predictor)
     cost = spikes_of(session, encode(loaded.integer))
-    spiking = loaded.kind == "spiking"
-    row["energy_pj"] = cost.energy.spiking_int8 if spiking else cost.energy.ann_int8
-    row |= {"spikes": cost.spikes, "sops": cost.sops} if spiking else {}
-    return Measured(row, metrics, network, loaded.integer, cost)
+    if loaded.kind == "spiking":
+        row |= {"energy_pj": cost.energy.spiking_int8, "spikes": cost.spikes, "sops": cost.sops}
+    return Measured(row, metrics, network, predictor, loaded.integer, cost)
 
 
 def leave(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import pipeline.epoch_report
+import pipeline.session
 from utils.detection.task import DetectionTask
+from utils.reporting.latency import Latency
 
 
 def section(kind: str, **keys: object) -> str:
@@ -75,6 +77,14 @@ def write_scenes(
     data.write_text("classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=set.names\nflip=0\n")
     (folder / "net.cfg").write_text(cfg)
     return data
+
+
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stop watches."""
+    known = Latency(1.0, 1.0, 1.0, 1, 1, 1)
+    monkeypatch.setattr(
+        pipeline.session, "measure_in_turns", lambda predictors, *_, **__: dict.fromkeys(predictors, known)
+    )
 
 
 def undrawn_runs(patch: pytest.MonkeyPatch) -> None:

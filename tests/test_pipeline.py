@@ -42,6 +42,7 @@ from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import read_record
 from utils.reporting.results import read_rows
 from utils.reporting.runs import output_of
+from utils.reporting.tables import energy
 from utils.spiking.spike_schedule import encode
 from utils.spiking.stepwise import StepwiseExecutor
 
@@ -108,6 +109,22 @@ def test_every_stage_has_its_numbers_and_its_checkpoint(place):
     assert record.metrics["stages"]["pruned"]["params"] < record.metrics["stages"]["sparse"]["params"]
     for picture in ("detections.jpg", "curves.png", "gammas.png", "channels.png"):
         assert cv2.imread(str(record.folder / picture)) is not None
+
+
+def test_a_network_has_one_energy_and_one_latency_wherever_it_is_shown(place):
+    chain = read_record(place / "runs" / "compress")
+    stages = {name: row["energy_pj"] for name, row in chain.metrics["stages"].items()}
+    made = {name: read_record(next(place.glob(f"runs/{name}*"))).metrics for name in ("quantize", "convert_snn")}
+    quantised, converted = made["quantize"], made["convert_snn"]
+    assert quantised["quantised"]["energy_pj"] == converted["quantised"]["energy_pj"] == stages["quantised"]
+    assert quantised["float"]["energy_pj"] == stages["finetuned"] == stages["pruned"] < stages["baseline"]
+    spiking = converted["spiking"]
+    assert (spiking["energy_ann_fp32_pj"], spiking["energy_ann_int8_pj"]) == (stages["finetuned"], stages["quantised"])
+    assert spiking["energy_pj"] == stages["spiking"]
+    page = (chain.folder / "report.html").read_text()
+    assert all(energy(value).replace("u", "µ") in page for value in stages.values())
+    timed = [path.parent.name for path in place.glob("runs/*/record.json") if '"latency_ms"' in path.read_text()]
+    assert timed == ["compress"], "in turns, at the end"
 
 
 def test_spiking_and_quantised_are_equal_to_the_last_digit(place):
@@ -195,7 +212,8 @@ def test_pruned_cfg_and_weights_give_what_the_checkpoint_gives_and_opencv_agrees
 def test_test_and_detect_take_every_kind_of_checkpoint(place, stage):
     weights = str(network_of_stage(place, stage))
     record = run(test, "--weights", weights, "--save-json", "--name", stage)
-    assert record.metrics["map50"] == read_record(place / "runs" / "compress").metrics["stages"][stage]["map50"]
+    row = read_record(place / "runs" / "compress").metrics["stages"][stage]
+    assert [record.metrics[name] for name in ("map50", "energy_pj")] == [row["map50"], row["energy_pj"]]
     assert {"pr_curves.png", "confusion.png", "detections.jpg", "detections.json"} <= {p.name for p in record.paths()}
     found = run(detect, "--weights", weights, "--source", "images/valid", "--save-txt", "--save-json", "--name", stage)
     assert found.metrics["images"] == 4

@@ -6,19 +6,17 @@ import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import pytest
 import torch
 
 import convert_snn
-import pipeline.session
 import quantize
 from models import Darknet, load_model
 from pipeline.quantise import quantise, to_integers
 from pipeline.session import Session, open_session
-from tests.scenes import CFG, write_scenes
+from tests.scenes import CFG, untimed, write_scenes
 from utils.config.quantise import QuantiseConfig
 from utils.config.scheme import scheme_of
 from utils.darknet.cfg import parse_cfg, read_cfg
@@ -47,8 +45,7 @@ COMMON = ["--data", "set.data", "--weights", "net.pt", "--device", "cpu", "--wor
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with a data set and net.pt, a network of random weights; latencies are not timed."""
     monkeypatch.chdir(tmp_path)
-    timing = SimpleNamespace(median=1.0, low=1.0, high=1.0)
-    monkeypatch.setattr(pipeline.session, "measure_latency", lambda *_, **__: timing)
+    untimed(monkeypatch)
     write_scenes(tmp_path)
     save_network(CFG)
     return tmp_path

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from utils.detection.task import DetectionTask
-from utils.reporting import plots
-from utils.reporting.latency import measure_latency
+from utils.reporting import latency, plots
+from utils.reporting.latency import measure_in_turns
 from utils.reporting.plots import plot_bars, plot_channels, plot_gammas, plot_results
 from utils.reporting.results import read_rows, write_rows
 from utils.reporting.tables import change, comparison_table, energy, number, points, size, stage_table
@@ -107,12 +107,30 @@ def test_latency_is_the_median_of_warm_passes_and_leaves_the_mode_alone():
             return x
 
     model = Slow().train()
-    found = measure_latency(model, (32, 64), batch=2, repeats=8)
+    found = measure_in_turns({"slow": model}, torch.rand(2, 3, 32, 64), repeats=8)["slow"]
     tried = len({1, torch.get_num_threads()})  # with one thread, and with all
     assert len(calls) == 11 * tried and found.repeats == 8 and found.batch == 2
     assert set(calls) == {((2, 3, 32, 64), False, False)} and model.training
     assert 4 <= found.low <= found.median <= found.high < 45
     assert "ms" in str(found)
+
+
+def test_a_machine_that_slows_down_slows_what_takes_turns_alike(monkeypatch):
+    """Before is 10 ms and after 5, and from the 40th pass on all takes thrice as long."""
+    clock, calls = [0.0], []
+
+    def takes(name: str, seconds: float):
+        def run(images):
+            calls.append((name, images.sum().item()))
+            clock[0] += seconds * (3 if len(calls) > 40 else 1)
+
+        return run
+
+    monkeypatch.setattr(latency, "_now", lambda device: clock[0])
+    predictors = {"before": takes("before", 0.010), "after": takes("after", 0.005)}
+    found = measure_in_turns(predictors, torch.rand(1, 3, 8, 8), repeats=50, seconds=60)
+    assert found["before"].median == pytest.approx(2 * found["after"].median)
+    assert {name for name, _ in calls[6:16]} == {"before", "after"} and len({pixels for _, pixels in calls}) == 1
 
 
 @pytest.mark.parametrize("panels", range(1, 7))

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from tests.quantization.random_nets import cfg_text, random_images, random_network
+from utils.darknet.counts import Counts, LayerCount, count
 from utils.darknet.spec import Conv
 from utils.quantization.calibrate import calibrate
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
-from utils.spiking.energy import FP32, INT8, energy
+from utils.spiking.cost_words import cost_lines
+from utils.spiking.energy import FP32, INT8, dense_energy, energy
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import SpikingNetwork, encode
 from utils.spiking.stepwise import StepwiseExecutor
@@ -131,15 +133,36 @@ def test_a_black_image_costs_no_more_than_its_biases_fire():
     assert black.sops < bright.sops and black.macs == bright.macs
 
 
+def counted(macs: int, adds: int = 0) -> Counts:
+    return Counts((8, 8), (LayerCount(0, "Conv", 1, (8, 8), 0, macs, adds, 64),))
+
+
 def test_energy_follows_the_table_and_the_verdict_is_honest():
-    made = energy(macs=100, adds=10, input_macs=20, sops=400)
-    assert made.ann_fp32 == pytest.approx(100 * 4.6 + 10 * 0.9)
-    assert made.ann_int8 == pytest.approx(100 * 0.3 + 10 * 0.1)
+    made = energy(counted(macs=100, adds=10), multiplications=20, sops=400)
+    assert made.ann_fp32 == dense_energy(counted(100, 10), FP32) == pytest.approx(100 * 4.6 + 10 * 0.9)
+    assert made.ann_int8 == dense_energy(counted(100, 10), INT8) == pytest.approx(100 * 0.3 + 10 * 0.1)
     assert made.spiking_fp32 == pytest.approx(20 * 4.6 + 400 * 0.9)
     assert made.spiking_int8 == pytest.approx(20 * 0.3 + 400 * 0.1)
     assert "int8 wins" in made.verdict
-    assert "the spikes win" in energy(macs=100, adds=0, input_macs=0, sops=200).verdict
+    assert "the spikes win" in energy(counted(macs=100), multiplications=0, sops=200).verdict
     assert pytest.approx(3) == INT8.mac / INT8.accumulate and FP32.mac == 4.6
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.5])
+def test_a_network_takes_the_same_energy_as_floats_and_beside_its_spikes(zeros):
+    text = cfg_text(
+        ("convolutional", CONV | {"stride": 2}),
+        ("convolutional", CONV),
+        ("shortcut", {"from": -2, "activation": "linear"}),
+        ("upsample", {"stride": 2, "zeros": 1}),
+        ("convolutional", CONV),
+        ("local_avgpool", {"size": 2, "stride": 2, "padding": 0}),
+    )
+    counts, network = count(random_network(text).spec, (16, 16)), spiking(text, zeros)
+    beside = measure(LayerwiseExecutor(network), [random_images(1)])
+    assert (beside.energy.ann_fp32, beside.energy.ann_int8) == (dense_energy(counts, FP32), dense_energy(counts, INT8))
+    assert counts.adds == 4 * 8 * 8 + 3 * 4 * 8 * 8 and beside.macs < counts.macs
+    assert f"dense fp32 {dense_energy(counts, FP32) / 1e6:.3g} and int8" in cost_lines(beside)[2]
 
 
 def test_costs_do_not_depend_on_batches_and_state_is_counted():

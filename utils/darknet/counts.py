@@ -1,4 +1,4 @@
-"""What a network costs, counted from its structure alone: parameters, multiply-accumulates, activations."""
+"""What a network costs, counted from its structure alone: parameters, multiply-accumulates, sums, activations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from typing import Any
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels, densities, sizes
 from utils.darknet.sharing import owners
-from utils.darknet.spec import Blur, Conv, Layer, ModelSpec, Recurrent, Shortcut, SqueezeExcite, TransposedConv
+from utils.darknet.spec import (
+    AvgPool,
+    Blur,
+    Conv,
+    Layer,
+    LocalAvgPool,
+    ModelSpec,
+    Recurrent,
+    Shortcut,
+    SqueezeExcite,
+    TransposedConv,
+)
 from utils.darknet.walk import rule
 
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer's cost for one image. ``activations`` are its output values."""
+    """One layer's cost for one image. ``activations`` are its output values, ``adds`` sums without a product."""
 
     layer: int
     kind: str
@@ -25,6 +36,7 @@ class LayerCount:
     size: tuple[int, int]
     params: int
     macs: int
+    adds: int
     activations: int
 
 
@@ -48,6 +60,11 @@ class Counts:
         """
         return sum(layer.macs for layer in self.layers)
 
+    @property
+    def adds(self) -> int:
+        """Additions of shortcuts and averages, which multiply nothing."""
+        return sum(layer.adds for layer in self.layers)
+
 
 def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
     """Count a network for one image.
@@ -68,7 +85,8 @@ def count(spec: ModelSpec, size: tuple[int, int] | None = None) -> Counts:
         params = 0 if i in taken else _learned(layer, wide[first])
         work = _Work(_weights(layer, wide[first]), area, math.prod(maps[first]), wide[i], dense[first])
         macs = rule(MACS, layer, "rule for its multiplications")(layer, work)
-        layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, wide[i] * area))
+        adds = rule(ADDS, layer, "rule for its additions")(layer, work)
+        layers.append(LayerCount(i, type(layer).__name__, wide[i], maps[i], params, macs, adds, wide[i] * area))
     return Counts((height, width), tuple(layers))
 
 
@@ -105,5 +123,11 @@ MACS: dict[type[Layer], Callable[[Any, _Work], int]] = {
     Recurrent: lambda layer, work: work.weights,  # of one step
     Shortcut: lambda layer, work: len(layer.sources) * work.channels * work.area if layer.weighted else 0,
     Blur: lambda layer, work: layer.size**2 * work.channels * work.area,
+    Layer: lambda layer, work: 0,
+}
+ADDS: dict[type[Layer], Callable[[Any, _Work], int]] = {
+    Shortcut: lambda layer, work: 0 if layer.weighted else (len(layer.sources) - 1) * work.channels * work.area,
+    AvgPool: lambda layer, work: (work.read - work.area) * work.channels,
+    LocalAvgPool: lambda layer, work: (layer.size**2 - 1) * work.channels * work.area,
     Layer: lambda layer, work: 0,
 }

@@ -1,15 +1,19 @@
-"""How long a network takes for one image on this machine."""
+"""How long networks take for the same images on this machine."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+WARM_UP, LEAST = 3, 3  # passes of each that are not timed, and that are at least
+TURN, TURN_MS = 5, 100.0  # passes of a turn, and ms after which it ends
+IMAGES = 4  # axes of a batch that has no steps of its own
 
 
 @dataclass(frozen=True)
@@ -27,56 +31,68 @@ class Latency:
         return f"{self.median:.3g} ms ({self.low:.3g} to {self.high:.3g}, {self.repeats} times, {self.threads} threads)"
 
 
-def measure_latency(
-    predictor: Callable[[Tensor], Any],
-    size: tuple[int, int],
-    *,
-    batch: int = 1,
-    channels: int = 3,
-    repeats: int = 50,
-    seconds: float = 5.0,
-    device: str | torch.device = "cpu",
-) -> Latency:
-    """Time a predictor on random images, in eval mode and channels_last, after a warm-up.
+def measure_in_turns(
+    predictors: Mapping[str, Callable[[Tensor], Any]], images: Tensor, *, repeats: int = 50, seconds: float = 2.0
+) -> dict[str, Latency]:
+    """Time predictors on the same images, a few passes each by turns, so that what else the machine does meets all.
 
-    On the CPU both with all threads and with one, and the faster is told: waking threads up costs a small network more
-    than they bring.
+    In eval mode and channels_last, after a warm-up. On the CPU both with all threads and with one, and the faster is
+    told: waking threads up costs a small network more than they bring.
 
     Args:
-        predictor: a module or any function of images [N, C, H, W] in 0..1.
-        size: (height, width) in px.
-        batch: images a pass.
-        channels: of the image.
-        repeats: at most so many passes are timed, at least three.
-        seconds: no further pass starts after so long.
-        device: where the predictor lives; a GPU is waited for before the clock is read.
+        predictors: name -> a module, or any function of images, on the device of the images.
+        images: what each is given, [N, C, H, W] or [N, T, C, H, W] in 0..1.
+        repeats: at most so many passes of a predictor are timed, at least three.
+        seconds: no further round starts after so long a predictor.
     """
-    device = torch.device(device)
-    image = torch.rand(batch, channels, *size, device=device).to(memory_format=torch.channels_last)
-    training = predictor.training if isinstance(predictor, nn.Module) else None
-    if isinstance(predictor, nn.Module):
-        predictor.eval()
-    threads = torch.get_num_threads()
-    with torch.inference_mode():
-        tried = {1, threads} if device.type == "cpu" else {threads}
-        found = [_timed(predictor, image, n, repeats=repeats, seconds=seconds / len(tried)) for n in sorted(tried)]
-    torch.set_num_threads(threads)
-    if isinstance(predictor, nn.Module) and training is not None:
-        predictor.train(training)
-    return min(found, key=lambda latency: latency.median)
+    images = images.to(memory_format=torch.channels_last) if images.dim() == IMAGES else images
+    modules = [each for each in predictors.values() if isinstance(each, nn.Module)]
+    modes = [each.training for each in modules]
+    threads, found = torch.get_num_threads(), list[dict[str, Latency]]()
+    tried = {1, threads} if images.device.type == "cpu" else {threads}
+    try:
+        for each in modules:
+            each.eval()
+        with torch.inference_mode():
+            for count in sorted(tried):
+                torch.set_num_threads(count)
+                found.append(_round_robin(predictors, images, repeats, seconds * len(predictors) / len(tried)))
+    finally:
+        torch.set_num_threads(threads)
+        for each, training in zip(modules, modes, strict=True):
+            each.train(training)
+    return {name: min((run[name] for run in found), key=lambda latency: latency.median) for name in predictors}
 
 
-def _timed(predictor: Callable[[Tensor], Any], image: Tensor, threads: int, *, repeats: int, seconds: float) -> Latency:
-    torch.set_num_threads(threads)
-    times: list[float] = []
-    began = _now(image.device)
-    while len(times) < 3 + 3 or (len(times) < repeats + 3 and _now(image.device) - began < seconds):
-        start = _now(image.device)
-        predictor(image)
-        times.append(1000 * (_now(image.device) - start))
-    timed = times[3:]  # the first passes build kernels and fill caches
-    low, _, high = statistics.quantiles(timed, n=4, method="inclusive")
-    return Latency(statistics.median(timed), low, high, len(timed), len(image), threads)
+def _round_robin(
+    predictors: Mapping[str, Callable[[Tensor], Any]], images: Tensor, repeats: int, seconds: float
+) -> dict[str, Latency]:
+    for predictor in predictors.values():
+        for _ in range(WARM_UP):  # the first passes build kernels and fill caches
+            predictor(images)
+    times: dict[str, list[float]] = {name: [] for name in predictors}
+    began = _now(images.device)
+    while (least := min(map(len, times.values()))) < LEAST or (
+        least < repeats and _now(images.device) - began < seconds
+    ):
+        for name, predictor in predictors.items():
+            times[name] += _turn(predictor, images, min(TURN, repeats - len(times[name])))
+    return {name: _latency(timed, len(images)) for name, timed in times.items()}
+
+
+def _turn(predictor: Callable[[Tensor], Any], images: Tensor, passes: int) -> list[float]:
+    """Milliseconds of some passes, fewer where they are long: caches are warm again after the first."""
+    timed: list[float] = []
+    while not timed or (len(timed) < passes and sum(timed) < TURN_MS):
+        start = _now(images.device)
+        predictor(images)
+        timed.append(1000 * (_now(images.device) - start))
+    return timed
+
+
+def _latency(timed: list[float], batch: int) -> Latency:
+    low, median, high = statistics.quantiles(timed, n=4, method="inclusive")
+    return Latency(median, low, high, len(timed), batch, torch.get_num_threads())
 
 
 def _now(device: torch.device) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.darknet.counts import Counts
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -41,20 +43,33 @@ class Energy:
         return f"spikes take {fp32:.2f}x the energy of the fp32 twin and {ratio:.2f}x that of its int8 twin: {winner}"
 
 
-def energy(macs: float, adds: float, input_macs: float, sops: float) -> Energy:
-    """Estimate from counts per frame.
+def dense_energy(counts: Counts, constants: Constants) -> float:
+    """Arithmetic of a conventional network's frame, pJ; every table, text and record asks here.
+
+    Structure alone decides it, so that a network has one number, and a reader finds it in the column of MACs. The
+    padding's products count, as in an array of multipliers; spikes have none (`spiking_energy`).
+    """
+    return counts.macs * constants.mac + counts.adds * constants.accumulate
+
+
+def spiking_energy(multiplications: float, sops: float, constants: Constants) -> float:
+    """Arithmetic of a frame in spikes, pJ: an accumulate a synaptic operation, and products where pixels are read."""
+    return multiplications * constants.mac + sops * constants.accumulate
+
+
+def energy(counts: Counts, multiplications: float, sops: float) -> Energy:
+    """A network in all forms.
 
     Args:
-        macs: multiply-accumulates of the conventional network.
-        adds: its additions outside convolutions (shortcuts).
-        input_macs: multiply-accumulates of the layers that read the image; pixels are no spikes.
-        sops: synaptic operations, one accumulate each.
+        counts: of its structure, for one frame.
+        multiplications: what stays multiplied in spikes: pixels are none.
+        sops: synaptic operations.
     """
     return Energy(
-        ann_fp32=macs * FP32.mac + adds * FP32.accumulate,
-        ann_int8=macs * INT8.mac + adds * INT8.accumulate,
-        spiking_fp32=input_macs * FP32.mac + sops * FP32.accumulate,
-        spiking_int8=input_macs * INT8.mac + sops * INT8.accumulate,
+        ann_fp32=dense_energy(counts, FP32),
+        ann_int8=dense_energy(counts, INT8),
+        spiking_fp32=spiking_energy(multiplications, sops, FP32),
+        spiking_int8=spiking_energy(multiplications, sops, INT8),
     )
 
 

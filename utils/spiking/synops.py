@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from utils.darknet import spec as s
+from utils.darknet.counts import Counts, count
 from utils.darknet.forward import move, move_channels
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
@@ -43,12 +44,13 @@ class LayerCost:
 class SpikeCost:
     """A spiking network's costs per frame, averaged over ``frames``.
 
-    ``macs`` is what the conventional twin multiplies, counted by the same rule as ``sops``: taps on the padding, on the
-    zeros of an upsample and zero weights are no work. ``state_bytes``: one 32-bit membrane a neuron and read-out, and
-    the counts that wait for a later window.
+    ``macs`` are its synapses, counted by the same rule as ``sops``: taps on the padding, on the zeros of an upsample
+    and zero weights are none. ``dense``: what the conventional twin computes, all of that included. ``state_bytes``:
+    one 32-bit membrane a neuron and read-out, and the counts that wait for a later window.
     """
 
     layers: dict[int, LayerCost]
+    dense: Counts
     frames: int
     state_bytes: int
     weight_bytes: int
@@ -78,7 +80,7 @@ class SpikeCost:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the conventional twin."""
+        """Its synapses: what the conventional twin multiplies where neither a weight nor a value is always zero."""
         return int(self._total("macs"))
 
     @property
@@ -99,7 +101,7 @@ class SpikeCost:
     @property
     def energy(self) -> Energy:
         """pJ per frame, for the float twin, the int8 twin and the spikes."""
-        return energy(self.macs, self._total("adds"), self.multiplications, self.sops)
+        return energy(self.dense, self.multiplications, self.sops)
 
     @property
     def break_even(self) -> str:
@@ -185,7 +187,8 @@ def cost_of(
         )
         for i in work
     }
-    return SpikeCost(layers, frames, state_bytes, weight_bytes)
+    _, height, width = tally.shapes[-1]
+    return SpikeCost(layers, count(spec, (height, width)), frames, state_bytes, weight_bytes)
 
 
 def fan_out(layer: s.Conv, weight: Tensor, height: int, width: int) -> Tensor:
