@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.config.as_trained import how_of
 from utils.config.run import RunConfig
-from utils.config.train import TrainConfig
+from utils.config.train import AUTO, TrainConfig
+from utils.darknet.counts import count
 from utils.darknet.memory import check_memory
 from utils.darknet.network import Network
 from utils.darknet.shapes import granularity, image_size, sizes
@@ -31,12 +33,14 @@ from utils.data.plain_images import BareFolder, BareImages
 from utils.errors import InputError
 from utils.task import Task
 from utils.training.build_optimizer import STEPS
-from utils.training.device import Precision, select_device
+from utils.training.device import Precision, faster_precision, select_device, select_precision
 from utils.training.distributed import Group
+from utils.training.update import as_float
 
 log = logging.getLogger(__name__)
 
 CALIBRATION, BATCH = 128, 16  # training images that ranges start from
+MOMENT = 2_000_000_000  # multiplications: a step of so many takes a tenth of a second or two
 
 
 def dataset_of(
@@ -146,6 +150,45 @@ class Setting:
         loader = make_loader(dataset, min(BATCH, len(dataset)), workers=0, shuffle=True, seed=self.config.seed)
         batches = islice(loader, CALIBRATION // BATCH)
         return [self.task.inputs(batch, torch.device("cpu")) for batch in batches]
+
+
+def with_precision(setting: Setting, model: nn.Module, batch: int) -> Setting:
+    """The setting with a precision that was measured, where the CPU multiplies bf16 and nobody said one.
+
+    The config has its name then, so that a run that is resumed goes on in it.
+
+    Args:
+        setting: of the run.
+        model: what is to be trained; it stays as it is.
+        batch: images of a step.
+    """
+    config, precision, group = setting.config, setting.precision, setting.group
+    if config.precision != AUTO or precision.device.type != "cpu" or precision.dtype is None:
+        return setting
+    name = group.shared(_measured_precision(setting, model, batch) if group.is_main else "")
+    precision = select_precision(precision.device, name)
+    return replace(setting, precision=precision, config=replace(config, precision=name))
+
+
+def _measured_precision(setting: Setting, model: Any, batch: int) -> str:
+    """Forward and backward of a copy of the model on the first training images, of as many as take a moment."""
+    macs = count(model.spec, setting.size).macs * (model.spec.timesteps if model.spec.stateful else 1)
+    images = max(min(batch, 2), min(batch, MOMENT // max(1, macs)))
+    dataset = setting.dataset(model.spec, cache="off")
+    with torch.random.fork_rng():
+        x = setting.task.inputs(next(iter(make_loader(dataset, images, workers=0))), torch.device("cpu"))
+        copied = setting.precision.place(copy.deepcopy(model)).train()
+
+        def step(precision: Precision) -> None:
+            copied.zero_grad(set_to_none=True)
+            with precision.autocast():
+                outputs = as_float(copied(x))
+            heads = [outputs] if isinstance(outputs, Tensor) else outputs
+            torch.stack([values.square().mean() for values in heads]).sum().backward()
+
+        chosen = faster_precision(step)
+    log.info("--precision auto: %s a step of a batch of %d: %s", chosen.words, len(x), chosen.name)
+    return chosen.name
 
 
 def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]]:

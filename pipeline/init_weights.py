@@ -263,5 +263,5 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     config = config if saved else with_length(config, start.network.spec)
     config = as_trained(config, grey=start.grey, resize=start.resize)
     size = image_size(config.size_asked, start.network.spec)
-    precision = select_precision(select_device(config.device or group.device))
+    precision = select_precision(select_device(config.device or group.device), config.precision)
     return start, Setting(config=config, task=task, manifest=manifest, size=size, precision=precision, group=group)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models import Darknet, build
-from pipeline.images import Setting, facts_of, loaders
+from pipeline.images import Setting, facts_of, loaders, with_precision
 from pipeline.init_weights import InitialNetwork, begin
 from pipeline.teacher import open_teacher
 from utils.config.begun import tell_changes
@@ -136,6 +136,7 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     train, valid = loaders(setting, start.network.spec)
     made = model_of(setting, start.network, scheme and stage.scheme(scheme), saved)
     setting = replace(setting, config=with_rate(config, start, quantised=scheme is not None))
+    setting = with_precision(setting, made, train.batch_size)
     update = update_of(setting, made, stage, train, done)
     config, distillation = open_teacher(setting, start.network.spec, train.batch_size)
     setting = replace(setting, config=config)

@@ -11,7 +11,8 @@ from utils.config.bits import A_BIT, W_BIT
 from utils.config.export import part
 from utils.config.prune import FLAGS
 from utils.config.run import CFG, RunConfig
-from utils.config.train import SCHEDULES, activations, strategy, style
+from utils.config.train import SCHEDULES
+from utils.config.typed import activations, strategy, style
 from utils.distillation.strategies import USUAL, USUAL_OF_SCORES
 from utils.errors import InputError
 from utils.export.engine.target import part_names

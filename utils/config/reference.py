@@ -11,7 +11,8 @@ _GOLDEN = (
     "every layer's levels, packed or in tiles: quantize.py, then export.py fpga --golden 1 --tile 64x8; leave it away"
 )
 _PRECISION = (
-    "bf16 where the processor multiplies it, fp16 on older GPUs, else fp32: chosen at the start and told; leave it away"
+    "bf16 where the processor multiplies it and a measurement finds it faster, fp16 on older GPUs, else fp32: told at "
+    "the start; train.py --precision says one; leave it away"
 )
 _INPUT = (
     "pixels are 0 to 1, in integers their own bytes; for a slope that is a shift: train.py --act leaky-pow2 --FPGA; "

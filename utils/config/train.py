@@ -11,18 +11,19 @@ from typing import Any, Self
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
-from utils.config.quantise import UNTRAINED
 from utils.config.run import CFG, RunConfig
-from utils.darknet.choices import GATES, TO_HAVE, parse_act
+from utils.config.typed import activations, processes, share, strategy, style
+from utils.darknet.choices import GATES, TO_HAVE
 from utils.darknet.neuron_spec import NEURONS
-from utils.distillation.strategies import KNOWN, terms_of
+from utils.distillation.strategies import KNOWN
 from utils.errors import InputError
-from utils.quantization.scheme import STYLES, Scheme
+from utils.quantization.scheme import Scheme
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
 TRIALS = 20
 TRAINERS = ("bptt", "fptt")
+AUTO, PRECISIONS = "auto", ("fp32", "bf16")
 SCHEDULES = ("constant", "decay")
 SERVICES = ("tensorboard", "wandb", "mlflow")
 FLOAT = 32  # bits of a first stage: the floats that a run starts from
@@ -31,50 +32,7 @@ FLOAT = 32  # bits of a first stage: the floats that a run starts from
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "fast-snn": {"quantized": "apot", "learn_scales": True, "progressive": (32, 4, 3, 2), "lr": 0.04}
 }
-NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the reference counts; "": off
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
-
-
-def strategy(text: str) -> str:
-    """A strategy of --KDstr that exists."""
-    try:
-        terms_of(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
-    return text
-
-
-def activations(text: str) -> str:
-    """What --act takes, as it is typed."""
-    try:
-        parse_act(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
-    return text
-
-
-def processes(text: str) -> str:
-    """The word auto, or a whole number from 1 up."""
-    return text if text == "auto" else str(cli.positive(text))
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    return 1.0 if text in ("1", "1.0") else cli.fraction(text)
-
-
-def style(text: str) -> str:
-    """A style of --quantized, by name or the reference's number."""
-    if text in UNTRAINED:
-        raise argparse.ArgumentTypeError(
-            f"{text} is made without training: quantize.py --style pow2 --ranges {UNTRAINED[text]}"
-        )
-    if text == "4":
-        raise argparse.ArgumentTypeError("4 learns its clips: --quantized pow2 --learn-scales")
-    name = NUMBERED.get(text, text)
-    if name and name not in STYLES:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STYLES)}, 1, 2 or -1 (off), got {text}")
-    return name
 
 
 def _check_rank(said: int) -> None:
@@ -111,6 +69,11 @@ class DenseConfig(RunConfig):
         "train in so many processes of this machine, instead of threads; auto: what a second's measurement says",
         type=processes,
         metavar="auto|N",
+    )
+    precision: str = flag(
+        AUTO,
+        "of forward and backward; auto: bf16 where a second's measurement finds it faster, fp16 on older GPUs",
+        choices=[AUTO, *PRECISIONS],
     )
     rank_timeout: int = flag(
         60, "under torchrun: seconds without an answer after which a process counts as hung", type=cli.positive
