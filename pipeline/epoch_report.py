@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models import network_of
 from pipeline.training_run import Model, Run
+from utils.chain.console import minutes
 from utils.config.as_trained import how_of
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
@@ -68,8 +69,11 @@ def row(run: Run, epoch: int, result: EpochResult) -> dict[str, Any]:
     }
 
 
-def line(run: Run) -> str:
-    """The last row for people, and under it how sparse the network is."""
+def line(run: Run, seconds: float) -> str:
+    """The last row for people, with what is left of the run, and under it how sparse the network is.
+
+    ``seconds`` that its epoch took, validation included.
+    """
     last = run.rows[-1]
     parts = [f"epoch {last['epoch']}/{run.config.epochs}", f"loss {last['total']:.4f}"]
     taught = [value for name, value in last.items() if name.startswith("kd_")]
@@ -81,6 +85,7 @@ def line(run: Run) -> str:
         f"{last['images_per_second']:.0f} images/s",
         f"{last['wait_share']:.1%} waiting",
         f"{last['seconds']:.1f} s",
+        *left(run, seconds),
     ]
     if "near_zero" not in last:
         return ", ".join(parts)
@@ -92,6 +97,14 @@ def line(run: Run) -> str:
         safe, signal = last["safe_percent"], last["survivable_percent"]
         means = f"by them alone percent {safe:.2f} costs next to nothing now, {signal:.2f} keeps half of the signal"
     return f"{', '.join(parts)}\n  sparse: {sparse}; {means}"
+
+
+def left(run: Run, seconds: float) -> list[str]:
+    """About how long the other epochs take, by the mean of those of this sitting; nothing behind the last one."""
+    spent, done = run.progress.seconds - run.before + seconds, len(run.rows)
+    epochs = run.config.epochs - done
+    here = max(1, done - run.begun)
+    return [f"about {minutes(spent / here * epochs)} left"] if epochs else []
 
 
 def gamma_row(epoch: int, gammas: dict[int, Tensor]) -> dict[str, Any]:

@@ -157,7 +157,9 @@ def one_epoch(run: Run, epoch: int) -> None:
     due = not run.config.notest and (epoch + 1) % validation_interval(run) == 0
     run.metrics = validate(run) if due or last else None
     run.rows.append(epoch_report.row(run, epoch, result) | (_sparsity(run, epoch) if run.config.sparse else {}))
-    log.info(epoch_report.line(run), extra={"epoch": epoch + 1, "epochs": run.config.epochs})
+    log.info(
+        epoch_report.line(run, time.perf_counter() - began), extra={"epoch": epoch + 1, "epochs": run.config.epochs}
+    )
     last = last or is_stale(run.rows, run.task.primary, run.config.patience)
     _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
 

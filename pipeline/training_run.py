@@ -63,7 +63,8 @@ Model = Darknet | FakeQuantised
 class Run(Setting):
     """A run under way: fixed parts first, then what changes from epoch to epoch.
 
-    ``files``: folder, best, last, those of stages. ``before``: seconds of earlier sittings. ``data``: of its lists.
+    ``files``: folder, best, last, those of stages. ``before``, ``begun``: seconds and epochs of earlier sittings.
+    ``data``: of its lists.
     """
 
     train: Loader[Any]
@@ -76,6 +77,7 @@ class Run(Setting):
     distillation: DistillationContext | None
     progress: Progress = field(default_factory=Progress)
     before: float = 0.0
+    begun: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     gammas: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
@@ -268,7 +270,7 @@ def _restored(run: Run, saved: Checkpoint) -> Run:
     run.progress = restore(saved.training, run.model, run.update)
     if run.distillation:
         run.distillation.restore(saved.training["teacher"])
-    run.before = run.progress.seconds
+    run.before, run.begun = run.progress.seconds, run.progress.epochs
     tell_changes(run.config.data, saved.training.get("data", {}), run.data)
     kept = [read_rows(run.record.folder / name) for name in ("results.csv", "gammas.csv")]
     run.rows, run.gammas = ([row for row in rows if row["epoch"] <= run.progress.epochs] for rows in kept)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import pipeline.train
 import train
+from pipeline.epoch_report import left
 from tests.scenes import undrawn_runs, write_scenes
 from tests.training.test_train_script import cfg
 from utils.darknet.network import load_checkpoint, save_checkpoint
@@ -86,6 +88,17 @@ def test_what_the_run_began_with_may_be_said_again(resumed, caplog):
     resumed(*BEGUN[2:], "--data", "./set.data", "--cache", "off")
     assert len(read_rows("runs/train-w/results.csv")) == 4
     assert "schedule" not in caplog.text and "has changed" not in caplog.text
+    epochs = [each.message for each in caplog.records if each.message.startswith("epoch ")]
+    assert [" left" in each for each in epochs] == [True, False], "the third of four epochs, and the fourth"
+
+
+def test_what_is_left_is_told_by_the_pace_of_this_sitting():
+    """Two epochs of 50 s in an earlier sitting, then one of 100 s and one of 140: four more as long as these two."""
+    progress = SimpleNamespace(seconds=200.0)
+    run = SimpleNamespace(progress=progress, before=100.0, begun=2, rows=[{}] * 4, config=SimpleNamespace(epochs=8))
+    assert left(run, 140.0) == ["about 8 minutes left"]
+    run.config.epochs = 4
+    assert left(run, 140.0) == []
 
 
 def test_more_epochs_stretch_the_schedule_and_that_is_said(resumed, caplog):
