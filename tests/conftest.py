@@ -24,6 +24,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_processor_multiplies_bf16() -> Iterator[None]:
+    """Every training here is in fp32: what a run computes may hang on a clock only where a test says so."""
+    from utils.training import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "cpu_multiplies_bf16", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def every_integer_network_is_validated() -> Iterator[None]:
     """Each pass that makes integers is followed by the validator."""
     from utils.quantization import lower, sizes

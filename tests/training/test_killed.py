@@ -19,7 +19,7 @@ from utils.reporting.results import read_rows
 ROOT = Path(__file__).parents[2]
 EPOCHS, BATCHES = 4, 4  # of 16 images, 4 a batch
 WORDS = ["--data", "set.data", "--cfg", "net.cfg", "--device", "cpu", "--workers", "1", "--batch-size", "4"]
-WORDS += ["--epochs", str(EPOCHS), "--val-interval", "2", "-sr", "--s", "0.01", "--multi-scale"]
+WORDS += ["--precision", "fp32", "--epochs", str(EPOCHS), "--val-interval", "2", "-sr", "--s", "0.01", "--multi-scale"]
 # Torch is loaded once; every sitting is a process forked from it, and what is killed is a whole process.
 SITTINGS = """
 import json, os, signal, sys

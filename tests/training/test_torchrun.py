@@ -39,6 +39,8 @@ FLAGS = [
     "4",
     "--val-interval",
     "1",
+    "--precision",
+    "fp32",
 ]
 
 
