@@ -123,11 +123,11 @@ MACS: dict[type[Layer], Callable[[Any, _Work], int]] = {
     Recurrent: lambda layer, work: work.weights,  # of one step
     Shortcut: lambda layer, work: len(layer.sources) * work.channels * work.area if layer.weighted else 0,
     Blur: lambda layer, work: layer.size**2 * work.channels * work.area,
+    LocalAvgPool: lambda layer, work: layer.size**2 * work.channels * work.area,  # a kernel too, as in integers
     Layer: lambda layer, work: 0,
 }
 ADDS: dict[type[Layer], Callable[[Any, _Work], int]] = {
     Shortcut: lambda layer, work: 0 if layer.weighted else (len(layer.sources) - 1) * work.channels * work.area,
     AvgPool: lambda layer, work: (work.read - work.area) * work.channels,
-    LocalAvgPool: lambda layer, work: (layer.size**2 - 1) * work.channels * work.area,
     Layer: lambda layer, work: 0,
 }
