@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from types import SimpleNamespace
 
 import pytest
 
 import compress
-from pipeline import session
 from tests.classification import test_data, test_scripts
+from tests.scenes import untimed
 from tests.segmentation import test_scripts as masks
 from utils.darknet.network import load_checkpoint
 from utils.reporting.results import read_rows
@@ -24,7 +23,7 @@ QUICK = "--cfg net.cfg --data set --workers 0 --epochs 2 --sparse-epochs 1 --fin
 def test_the_chain_ends_in_spikes_and_a_page_in_the_words_of_its_task(task, columns, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "measure_latency", lambda *_, **__: SimpleNamespace(median=1.0))
+    untimed(monkeypatch)
     if task == "classes":
         test_data.write_set(tmp_path / "set", size=32)
     else:
