@@ -35,11 +35,7 @@ from utils.temporal.recurrence import firing_rates
 log = logging.getLogger(__name__)
 
 COUNTED = 64  # validation images that spikes are counted on
-CONSTANTS = {
-    "float": energy.FP32,
-    "quantised": energy.INT8,
-    "spiking": None,
-}  # of a multiplication, by what a file holds
+CONSTANTS = {"float": energy.FP32, "quantised": energy.INT8}  # of a multiplication, where structure tells the energy
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
 
@@ -61,7 +57,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
     """Measure once, and tell everything about it."""
     record, task, loaded, names = session.begin("test"), session.task, session.loaded, session.manifest.names
     metrics = session.score(loaded.predictor)
-    row = session.numbers(metrics, loaded.spec, loaded.path, CONSTANTS[loaded.kind])
+    row = session.numbers(metrics, loaded.spec, loaded.path, CONSTANTS.get(loaded.kind))
     session.timed({loaded.kind: row}, {loaded.kind: loaded.predictor})
     if isinstance(loaded.predictor, LayerwiseExecutor):  # what other modes fire is counted where they are made
         row |= cost_numbers(spikes_of_integers(session, loaded.predictor.spiking))

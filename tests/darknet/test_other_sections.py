@@ -122,11 +122,6 @@ def test_a_section_without_a_place_is_named_before_any_key_that_its_cfg_has(kind
     ("text", "message"),
     [
         ("[net]\ninputs=256\n[connected]\noutput=4\n", "line 2: inputs=256 reads a vector of so many values"),
-        (
-            "[net]\n[region]\nanchors=1,1\nclasses=20\ntree=data/9k.tree\n",
-            "line 5: tree=data/9k.tree reads classes as a hierarchy, .*YOLO9000.*; use a cfg without it",
-        ),
-        ("[net]\n[reorg]\nextra=1\n", "line 3: extra=1 adds values that are of no px"),
     ],
 )
 def test_keys_that_compute_something_else_are_refused_with_what_they_do(text, message):

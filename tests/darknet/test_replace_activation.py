@@ -91,8 +91,8 @@ def test_a_shipped_network_has_nothing_else_left(name):
     [
         ("gelu", "--act: 'gelu' is unknown; use one of leaky-pow2, relu, relu6"),
         (
-            "relu=gelu",
-            "--act relu=gelu: 'gelu' is unknown; behind the = use some of h_swish, hard_sigmoid, leaky, leaky-pow2, ",
+            "relu=glu",
+            "--act relu=glu: 'glu' is unknown; behind the = use some of h_swish, hard_sigmoid, leaky, leaky-pow2, ",
         ),
         ("relu=linear", "--act relu=linear: 'linear' is unknown"),
         ("relu=", "--act relu=: '' is unknown"),

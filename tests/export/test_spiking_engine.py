@@ -119,7 +119,7 @@ FAULTS = [  # a block, what it says, what is planted, how `make unit` names it
     ("membranes", "wide <<< shift", "wide", "membranes"),
     ("membranes", "weights[8*L*i+8*32'(lane)+:WEIGHT]", "weights[8*L*32'(lane)+8*i+:WEIGHT]", "membranes"),
     ("membranes", "gains ? ACC'(gain) : ACC'(weight)", "ACC'(weight)", "membranes"),
-    ("membranes", "filling ? bias : made", "filling ? 0 : made", "membranes"),
+    ("membranes", "filling ? bias : leaked", "filling ? 0 : leaked", "membranes"),
     ("spiking", "d[7] ? d[98+:MEMBRANE] : ", "", "membranes never end|spiking, at the end"),
     ("spiking", ".read(drained[4])", ".read(done)", "membranes"),
     ("fire", "has_sign && left", "left", "fire, its clocks"),
@@ -138,7 +138,7 @@ def blocks(tmp_path_factory) -> Path:
 def test_every_block_equals_numpy_on_random_tiles(blocks):
     done = unit(blocks, seed=2)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^unit: 40 tiles of events and 60 words of neurons equal, seed 2$", done.stdout, re.MULTILINE)
+    assert re.search(r"^unit: 60 tiles of events and 60 words of neurons equal, seed 2$", done.stdout, re.MULTILINE)
 
 
 @needs_icarus

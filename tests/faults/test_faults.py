@@ -169,5 +169,13 @@ def test_a_fault_is_one_line(fault: Fault, place: Path, tmp_path: Path, monkeypa
 def test_the_list_is_long_and_of_every_script() -> None:
     assert set(SCRIPTS) == {path.stem for path in ROOT.glob("*.py")} - {"models"}
     assert len(FAULTS) == len({str((f.do, f.run)) for f in FAULTS}) >= 250
-    assert {fault.run.split()[0] for fault in FAULTS} == {*SCRIPTS, "data", "verify", "surgery"}
+    assert {fault.run.split()[0] for fault in FAULTS} == {
+        *SCRIPTS,
+        "data",
+        "dashboard",
+        "import",
+        "recipe",
+        "surgery",
+        "verify",
+    }
     assert torch.get_num_threads() == 1, "a fork has only the thread that forks"

@@ -114,7 +114,8 @@ def write_weights(path: str | Path, network: Network, header: Header | None = No
     Raises:
         ValueError: layers that share tensors have others; whoever changed them had to begin with `untied`.
     """
-    if any(not torch.equal(network.state[key], value) for key, value in tied(network).state.items()):
+    alike = ((network.state[key], value) for key, value in tied(network).state.items())
+    if any(own is not value and not torch.equal(own, value) for own, value in alike):
         raise ValueError("layers that share their weights have different ones: untie the network first")
     with writing(path) as temporary, temporary.open("wb") as file:
         file.write((header or Header()).pack())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from utils.darknet import spec as s
+from utils.darknet.ops import facts
 from utils.errors import InputError
 from utils.quantization.activation_qparams import IMAGE_SCALE, QParams
 from utils.quantization.integer import IntConv, IntegerNetwork, IntegerOp, IntNeuron, IntShortcut, Requantiser
@@ -29,7 +29,7 @@ def one_step(network: LifNetwork) -> IntegerNetwork:
     for i, layer in enumerate(spec.layers):
         if i in network.layers:
             ops[i] = _conv(network, i, most[layer.sources[0]])
-        elif isinstance(layer, s.Shortcut):
+        elif facts(layer).section == "shortcut":
             ops[i] = _sum(len(layer.sources), most[i])
     edges = (i for i in most if i not in spec.heads and i not in ends)
     grids = {i: QParams(IMAGE_SCALE if i in network.pixels else 1.0, 0, most[i]) for i in edges}

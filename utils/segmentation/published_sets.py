@@ -1,8 +1,8 @@
 """Folders of masks as Pascal VOC and COCO publish them, as ``.data`` files; pictures are only read.
 
 VOC's masks lie there as PNG, its ImageSets/Segmentation says which pictures have one. COCO's are drawn once from its
-json: where objects lie over each other the smaller one is seen; a crowd region does not count; what is no object is a
-class of its own, number 0, as in VOC.
+json: where objects lie over each other the smaller one is seen; a crowd region does not count; what is no object has
+a class of its own, number 0, as in VOC.
 
 Source: cocodataset.org/#format-data, object detection; the run-length code of its API, maskApi.
 """

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 L, ACC, WEIGHT, FACTOR, ADDRESS, ROWS, MEMBRANE = 4, 24, 5, 12, 8, 6, 6
-CASES, WORDS = 40, 60
+CASES, WORDS = 60, 60
 COUNTS, STEPS, FIRST = 16, 12, 5  # of neurons in streams; the first count's place
 
 
