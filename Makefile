@@ -39,12 +39,14 @@ lint: .venv/dev
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-clients.lock
 	touch $@ .venv/runtime
 
+# torch comes last, from where its makers say, and brings what its build needs: docs/decisions/015-torch-has-no-hash.md
+CUDA := $(addprefix cuda-,bindings pathfinder toolkit) triton $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime \
+  cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+UV := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
+WITHOUT_TORCH := $(foreach package,torch $(CUDA),--no-emit-package $(package))
+
 lock:
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-package torch \
-	  requirements.txt -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-package torch \
-	  requirements-dev.txt -o requirements-dev.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
-	  requirements-clients.txt -o requirements-clients.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-	  requirements-hardware.txt -o requirements-hardware.lock
+	$(UV) $(WITHOUT_TORCH) requirements.txt -o requirements.lock
+	$(UV) $(WITHOUT_TORCH) requirements-dev.txt -o requirements-dev.lock
+	$(UV) --no-deps requirements-clients.txt -o requirements-clients.lock
+	$(UV) requirements-hardware.txt -o requirements-hardware.lock

@@ -38,6 +38,12 @@ def test_the_lock_has_every_requirement_in_its_version_with_a_hash(name):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry[:60]
 
 
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_lock_leaves_to_torch_what_its_build_brings(name):
+    locked = [package for package, _ in PINNED.findall((ROOT / f"{name}.lock").read_text())]
+    assert locked and not [package for package in locked if re.match(r"nvidia-|cuda-|triton$", package)]
+
+
 def test_the_makefile_installs_by_hash():
     text = (ROOT / "Makefile").read_text()
     for name in ("requirements.lock", "requirements-dev.lock", "requirements-clients.lock"):
