@@ -35,7 +35,7 @@ from utils.task import Task
 from utils.training.build_optimizer import STEPS
 from utils.training.device import Precision, faster_precision, select_device, select_precision
 from utils.training.distributed import Group
-from utils.training.update import as_float
+from utils.training.update import trial_step
 
 log = logging.getLogger(__name__)
 
@@ -179,14 +179,7 @@ def _measured_precision(setting: Setting, model: Any, batch: int) -> str:
         x = setting.task.inputs(next(iter(make_loader(dataset, images, workers=0))), torch.device("cpu"))
         copied = setting.precision.place(copy.deepcopy(model)).train()
 
-        def step(precision: Precision) -> None:
-            copied.zero_grad(set_to_none=True)
-            with precision.autocast():
-                outputs = as_float(copied(x))
-            heads = [outputs] if isinstance(outputs, Tensor) else outputs
-            torch.stack([values.square().mean() for values in heads]).sum().backward()
-
-        chosen = faster_precision(step)
+        chosen = faster_precision(partial(trial_step, copied, x))
     log.info("--precision auto: %s a step of a batch of %d: %s", chosen.words, len(x), chosen.name)
     return chosen.name
 

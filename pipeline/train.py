@@ -42,6 +42,7 @@ from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
 from utils.training.loop import EpochResult, is_stale, train_one_epoch
 from utils.training.resume import Progress, random_state
+from utils.training.update import trial_step
 from utils.training.workers import Choice, choose, run_workers
 
 log = logging.getLogger(__name__)
@@ -88,14 +89,11 @@ def choose_processes(config: TrainConfig, total: int) -> Choice:
     if device.type != "cpu" or spec.neurons or spec.input_frames:
         return Choice(1, total, "only still images on the processor are measured")
     model, size = Darknet(spec).to(memory_format=torch.channels_last).train(), image_size(config.size_asked, spec)  # type: ignore[call-overload]
-    precision = select_precision(device)
+    precision = select_precision(device, config.precision)
 
     def step(images: int) -> None:
         x = torch.rand(images, spec.channels, *size).to(memory_format=torch.channels_last)
-        model.zero_grad(set_to_none=True)
-        with precision.autocast():
-            outputs = model(x)
-        sum(output.float().square().mean() for output in outputs).backward()
+        trial_step(model, x, precision)
 
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     return choose(step, config.batch_size or batch_size(spec), total, meetings=2 * norms)
