@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models import Darknet, load_model
-from pipeline.forms import WRITERS, Job, Written, write_answers, write_checkpoint, write_float
+from pipeline.forms import WRITERS, Job, Written, hand_off_files, write_answers, write_checkpoint, write_float
 from pipeline.session import Session, open_session
 from utils.config.as_trained import how_of
 from utils.config.export import ExportConfig
@@ -16,7 +16,6 @@ from utils.config.files import FilesConfig
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.export.darknet_files import write_files
-from utils.export.decoding import write_decoding
 from utils.export.engine.target import part_of, spiking_engine
 from utils.export.formats import FORMS
 from utils.export.lif_package import export_lif
@@ -190,17 +189,14 @@ def write_lif_hand_off(job: Job) -> Written:
 
     def finish(folder: Path, manifest: Manifest) -> None:
         plot_costs(folder / "costs", manifest["layers"])
-        answers = write_answers(job, folder, LifExecutor(network))
-        if answers and "iou" in answers[0]:
-            write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])
+        write_answers(job, folder, manifest, LifExecutor(network))
 
     manifest = export_lif(out, network, job.images, options, finish)
     totals, steps = manifest["totals"], manifest["time"]["steps"]
     message = "%s additions at most in each of %d steps, %s bytes of weights"
     log.info(message, f"{totals['macs']:,}", steps, f"{totals['weight_bytes']:,}")
-    log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
     numbers = {"macs": totals["macs"] * steps, "bytes": totals["weight_bytes"], "steps": steps}
-    return Written(numbers, [out / "manifest.json", out / "verify.py"])
+    return Written(numbers, hand_off_files(out, manifest))
 
 
 @names_kept()

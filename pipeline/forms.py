@@ -133,17 +133,14 @@ def write_hand_off(job: Job) -> Written:
         if engine is not None and not engine.spiking:
             predicted = json.loads((folder / "rtl/engine/report.json").read_text(encoding="utf-8"))
             plot_roofline(folder / "rtl/engine/roofline.png", predicted)
-        answers = write_answers(job, folder, IntegerExecutor(job.integer))
-        if answers and "iou" in answers[0]:
-            write_decoding(folder, manifest, answers[0]["confidence"], answers[0]["iou"])
+        write_answers(job, folder, manifest, IntegerExecutor(job.integer))
 
     manifest = export_network(out, job.integer, job.images, options, finish)
     totals = manifest["totals"]
     message = [f"{totals[key]:,}" for key in ("macs", "bops", "weight_bytes")]
     log.info("%s MACs and %s bit operations an image, %s bytes of weights", *message)
-    log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
     numbers = {"macs": totals["macs"], "bops": totals["bops"], "bytes": totals["weight_bytes"]}
-    return Written(numbers, [out / "manifest.json", out / "verify.py"])
+    return Written(numbers, hand_off_files(out, manifest))
 
 
 def note_target(folder: Path, target: str) -> None:
@@ -153,8 +150,10 @@ def note_target(folder: Path, target: str) -> None:
             text.write(TARGETS[target].notes)
 
 
-def write_answers(job: Job, folder: Path, executor: nn.Module) -> Sequence[Any]:
-    """golden/K/boxes.json, or whatever the task calls it: what it makes of the golden accumulators, in floating point.
+def write_answers(job: Job, folder: Path, manifest: Manifest, executor: nn.Module) -> None:
+    """golden/K/boxes.json, or whatever the task calls it, and of boxes how they are decoded.
+
+    It is what the task makes of the golden accumulators, in floating point.
 
     Of the integers' ``executor``, and not of the file's own: spikes in stream mode may be read out before they settle.
     """
@@ -163,7 +162,15 @@ def write_answers(job: Job, folder: Path, executor: nn.Module) -> Sequence[Any]:
     golden = session.task.golden(raw, session.loaded.spec, (images.shape[-2], images.shape[-1]), job.names)
     for k, content in enumerate(golden.contents):
         (folder / f"golden/{k}/{golden.name}").write_text(json.dumps(content, indent=1) + "\n")
-    return golden.contents
+    for content in golden.contents[:1]:
+        if "iou" in content:
+            write_decoding(folder, manifest, content["confidence"], content["iou"])
+
+
+def hand_off_files(out: Path, manifest: Manifest) -> list[Path]:
+    """Say what is in the folder; returns the files that a record names."""
+    log.info("%s: %d files; check them anywhere with python3 %s", out, len(manifest["files"]), out / "verify.py")
+    return [out / "manifest.json", out / "verify.py"]
 
 
 def write_onnx(job: Job) -> Written:
