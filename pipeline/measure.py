@@ -21,9 +21,9 @@ from utils.reporting.facts import TaskFacts
 from utils.reporting.record import Record, finish_record
 from utils.reporting.runs import ANY
 from utils.reporting.tables import comparison_table, plain_table
-from utils.spiking import energy
 from utils.spiking.cost_words import cost_lines, cost_numbers, operations_rows
 from utils.spiking.direct import measure_direct
+from utils.spiking.energy import OF_KIND
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.lif_integers import LifExecutor, equal_to_the_bit, lower_lif
 from utils.spiking.synops import SpikeCost
@@ -35,7 +35,6 @@ from utils.temporal.recurrence import firing_rates
 log = logging.getLogger(__name__)
 
 COUNTED = 64  # validation images that spikes are counted on
-CONSTANTS = {"float": energy.FP32, "quantised": energy.INT8}  # of a multiplication, where structure tells the energy
 OVERLAPS = (0.5, 0.7)  # of two answers that are one, in the benchmark's table
 
 
@@ -57,7 +56,7 @@ def measure_once(session: Session[TestConfig]) -> Record:
     """Measure once, and tell everything about it."""
     record, task, loaded, names = session.begin("test"), session.task, session.loaded, session.manifest.names
     metrics = session.score(loaded.predictor)
-    row = session.numbers(metrics, loaded.spec, loaded.path, CONSTANTS.get(loaded.kind))
+    row = session.numbers(metrics, loaded.spec, loaded.path, OF_KIND.get(loaded.kind))
     session.timed({loaded.kind: row}, {loaded.kind: loaded.predictor})
     if isinstance(loaded.predictor, LayerwiseExecutor):  # what other modes fire is counted where they are made
         row |= cost_numbers(spikes_of_integers(session, loaded.predictor.spiking))

@@ -132,13 +132,13 @@ class Session(Generic[C]):
         ``constants``: what it computes in; None: spikes, whose energy depends on how many there are.
         """
         counts = count(spec, self.size)
-        dense = constants is not None and not spec.neurons and not spec.recurrent
+        dense = None if spec.neurons or spec.recurrent else constants
         return {
             **metrics.record(),
             "params": counts.params,
             "macs": counts.macs,
             "bytes": file_bytes(path) if path else None,
-            "energy_pj": dense_energy(counts, constants) if dense and constants else None,
+            "energy_pj": dense_energy(counts, dense) if dense else None,
         }
 
     def timed(self, rows: dict[str, dict[str, Any]], predictors: Mapping[str, nn.Module]) -> None:

@@ -43,7 +43,7 @@ from utils.reporting.results import write_rows
 from utils.reporting.runs import RUNS
 from utils.reporting.tables import stage_table
 from utils.spiking.cost_words import layer_rows
-from utils.spiking.energy import FP32, INT8
+from utils.spiking.energy import OF_KIND
 from utils.spiking.spike_schedule import encode
 from utils.spiking.synops import SpikeCost
 from utils.task import Metrics
@@ -174,8 +174,7 @@ def _record(config: PipelineConfig, fingerprint: str, inputs: Sequence[Path]) ->
 def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
     predictor, loaded = session.loaded.predictor, session.loaded
     metrics = session.score(predictor)
-    constants = FP32 if loaded.integer is None else INT8 if loaded.kind == "quantised" else None
-    row = session.numbers(metrics, loaded.spec, path, constants)
+    row = session.numbers(metrics, loaded.spec, path, OF_KIND.get(loaded.kind))
     network = load_checkpoint(path).network
     if loaded.integer is None:
         return Measured(row, metrics, network, predictor)

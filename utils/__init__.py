@@ -16,10 +16,9 @@ def _keep_memory() -> None:
     """Let glibc keep what is freed: a step of training frees and asks for the same maps over and over."""
     if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda what, value: 0)  # musl has none
     for what, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
-        if mallopt is not None:
-            mallopt(what, value)
+        mallopt(what, value)
 
 
 _keep_memory()

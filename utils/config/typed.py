@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from utils import cli
 from utils.config.quantise import UNTRAINED
@@ -16,17 +17,18 @@ NUMBERED = {"1": "google", "2": "dorefa", "-1": ""}  # --quantized as the refere
 
 def strategy(text: str) -> str:
     """A strategy of --KDstr that exists."""
-    try:
-        terms_of(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
-    return text
+    return _that_passes(terms_of, text)
 
 
 def activations(text: str) -> str:
     """What --act takes, as it is typed."""
+    return _that_passes(parse_act, text)
+
+
+def _that_passes(check: Callable[[str], object], text: str) -> str:
+    """The text, where the room that reads it finds nothing wrong; argparse names the flag itself."""
     try:
-        parse_act(text)
+        check(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
     return text

@@ -19,6 +19,7 @@ class Constants:
 # fp32: multiply 3.7 + add 0.9; int8: multiply 0.2 + 32-bit integer add 0.1. Memory traffic is not in these numbers.
 FP32 = Constants(mac=4.6, accumulate=0.9)
 INT8 = Constants(mac=0.3, accumulate=0.1)
+OF_KIND = {"float": FP32, "quantised": INT8}  # of a file's kind; spikes and foreign graphs have no energy of structure
 
 
 @dataclass(frozen=True)

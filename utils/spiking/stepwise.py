@@ -12,7 +12,7 @@ from utils.darknet.forward import move
 from utils.darknet.modules import convolve
 from utils.darknet.walk import run
 from utils.errors import InputError
-from utils.quantization.exact_conv import FLOAT32_EXACT
+from utils.quantization.exact_conv import FLOAT32_EXACT, accumulator_bounds
 from utils.quantization.executor import image_levels
 from utils.quantization.integer import IntConv, IntPool, IntShortcut, read_out
 from utils.quantization.validate import readouts
@@ -97,7 +97,7 @@ def _integrate(layer: s.Conv, op: IntConv, train: Tensor) -> Tensor:
 
     What one step carries is a sum of few weights, which float32 holds on a processor: several times as fast.
     """
-    largest = int(train.abs().max()) * int(op.weight.long().abs().flatten(1).sum(1).max())
+    largest = int(accumulator_bounds(op.weight, op.bias, int(train.abs().max())).max())
     kind = torch.float32 if largest < FLOAT32_EXACT and train.device.type == "cpu" else torch.float64
     weight = op.weight.to(train.device, kind)
     total: Tensor | None = None
