@@ -205,21 +205,22 @@ def test_automatic_percent_stays_within_the_drop(place):
     assert metrics["recalibrated"]["map50"] >= metrics["before"]["map50"] - 0.5
 
 
-def test_an_automatic_percent_is_chosen_on_training_images_and_measured_on_the_others(place, monkeypatch, caplog):
+@pytest.mark.parametrize("less", [0.0, 0.15])  # of 12 images one is 0.083: 0.1 and that is not yet lost
+def test_an_automatic_percent_is_chosen_on_training_images_and_measured_on_the_others(place, monkeypatch, caplog, less):
     caplog.set_level("INFO")
     full = count(load_checkpoint("sparse.pt").network.spec, (64, 64)).params
     share = []
 
     def falling(self, net):
         share.append(count(net.spec, (64, 64)).params / full)
-        return 0.9 - (0.2 if share[-1] < 0.6 else 0.0)
+        return 0.9 - (0.2 if share[-1] < 0.6 else less if share[-1] < 1 else 0.0)
 
     monkeypatch.setattr(Measure, "_on_training_images", falling)
     metrics = run("slim_prune", "--percent", "auto", "--max-drop", "0.1").metrics
     left = metrics["after"]["params"] / full
     assert left == min(each for each in share if each >= 0.6) and min(share) < 0.6
     assert "mAP@.5 on 12 training images: 0.9000 before; tried 0." in caplog.text
-    assert metrics["after"]["map50"] not in (0.9, 0.7), "measured on the validation images"
+    assert metrics["after"]["map50"] not in (0.9, 0.75, 0.7), "measured on the validation images"
 
 
 def test_search_keeps_its_best_candidate_within_the_budget_and_repeats_itself(place):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.quantization.random_nets import CONV, cfg_text, random_images, random_network, rich_cfg
+from utils.darknet.spec import Conv
 from utils.errors import InputError
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
@@ -20,7 +21,7 @@ from utils.quantization.scheme import Scheme
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.neurons import Neuron
 from utils.spiking.spike_schedule import SpikingNetwork, encode, spiking_layers
-from utils.spiking.stepwise import StepwiseExecutor
+from utils.spiking.stepwise import StepwiseExecutor, _integrate
 
 UNEVEN = {"filters": 8, "size": 4, "stride": 2, "padding": 1, "activation": "relu"}  # a transposed kernel of even size
 
@@ -44,6 +45,13 @@ def assert_equal_everywhere(network: SpikingNetwork, x: Tensor) -> None:
         assert torch.equal(phase.accumulators[i], acc), f"phase, accumulator {i}"
     for i, membrane in spikes.membranes.items():
         assert torch.equal(membrane, golden.accumulators[i]), f"stepwise, head {i}"
+
+
+def test_a_step_whose_sum_float32_would_round_is_added_up_exactly():
+    layer = Conv(line=0, sources=(-1,), filters=1, size=3, stride=(1, 1), pad=0, activation="linear", bn=False)
+    op = IntConv(weight=torch.full((1, 64, 3, 3), 2**15 - 1).short(), bias=torch.ones(1).int(), w_bit=16, acc_bits=32)
+    total = _integrate(layer, op, torch.ones(2, 1, 64, 3, 3))
+    assert total.item() == 2 * 576 * (2**15 - 1) + 1 > 2**24
 
 
 @settings(max_examples=25, deadline=None)
