@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -169,7 +170,10 @@ class Loader(Generic[B]):
         return len(self._requests)
 
     def __iter__(self) -> Iterator[B]:
-        for batch in self._inner:
+        gc.freeze()  # a forked worker must not collect this process's garbage: its destructors join threads not there
+        batches = iter(self._inner)
+        gc.unfreeze()
+        for batch in batches:
             if isinstance(batch, str):
                 raise InputError(batch)
             self._note(batch.gaps)
