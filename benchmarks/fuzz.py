@@ -13,6 +13,7 @@ of a checkpoint or of a hand-off must be refused, whatever bit it changes.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -147,6 +148,7 @@ def outcome(door: Door, path: Path) -> tuple[str, str]:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        gc.freeze()  # what is not collected yet may join threads that a fork does not have
         os.close(reader)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,6 +6,7 @@ runs a command in it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
@@ -131,6 +132,7 @@ def run(command: str, folder: Path, out: Path) -> tuple[int, str]:
     """Exit code and stderr of a command in a folder."""
     child = os.fork()
     if not child:
+        gc.freeze()  # what is not collected yet may join threads that a fork does not have
         os.chdir(folder)
         os.setsid()
         now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
