@@ -119,6 +119,19 @@ def test_wider_arrays_take_the_predicted_clocks_too(lanes, tmp_path):
 
 
 @needs_verilator
+def test_the_simulation_is_compiled_as_told(tmp_path, monkeypatch):
+    """Verilator's make adds -Os behind the flags that it is given, and the last one counts."""
+    network, images = small("tests/cfgs/plain.cfg")
+    write(tmp_path, network, images)
+    (tmp_path / "compiler").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("OBJCACHE", str(tmp_path / "compiler"))
+    with pytest.raises(subprocess.CalledProcessError):  # nothing was compiled, so nothing links
+        build(tmp_path / "rtl/engine", "OPTIMISE=-O1")
+    assert set(re.findall(r" (-O\w) ", (tmp_path / "calls").read_text())) == {"-O1"}
+
+
+@needs_verilator
 def test_one_pixel_changed_is_noticed(simulator, tmp_path):
     write(tmp_path, *small("tests/cfgs/plain.cfg"))
     done = run(simulator, tmp_path, "--flip")
