@@ -236,9 +236,10 @@ class _Attempts:
             log.info("%s: %s %.4f", self.stage.name, done.task.score.heading, shown)
         last = output_of(done)
         better = last if highest == score else output_of(done, "best*.pt")
-        percent = done.metrics.get("after", {}).get("percent") if asked.refusable else None  # what the script found
-        found = "" if percent is None else f"{percent:g}"
-        return _Ran(Tried(asked, score, highest, found, percent), print_, command, done, last, better or last)
+        before, after = (done.metrics.get(each, {}) if asked.refusable else {} for each in ("before", "after"))
+        percent = after.get("percent")  # what the script found
+        found, left = ("", None) if percent is None else (f"{percent:g}", after["params"] / before["params"])
+        return _Ran(Tried(asked, score, highest, found, percent, left), print_, command, done, last, better or last)
 
     def _flags(self, asked: Try) -> tuple[str, list[str]]:
         """The fingerprint of a try on the networks that the stages before left, and the flags to run it with."""

@@ -111,6 +111,20 @@ def test_where_sparse_training_gave_way_its_first_try_is_cut_too_and_the_larger_
     assert words(played(decision, known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
 
 
+def test_a_cut_that_takes_less_than_half_of_the_parameters_is_tried_by_half_on_the_network_that_was_pushed():
+    known, decision = seen(hardest=0.8), CutShare()
+    small, half = (0.9, 0.9, "0.02", 0.02, 0.98), (0.7, 0.7, "0.52", 0.52, 0.499)
+    tried = played(decision, known, small, (0.75, 0.75, "0.5", 0.5, 0.509), half)
+    assert words(tried)[2] == "--target-params 0.5" and tried[2].given.hardest and tried[2].given.refusable
+    assert "50.9% of the parameters would be left" in tried[2].given.why
+    assert decision.kept(known, tried) == 2
+    assert decision.kept(known, played(decision, known, small, (0.75, 0.75, "0.5", 0.5, 0.509), None)) == 1
+    assert len(played(decision, known, small, (0.75, 0.75, "0.5", 0.5, 0.5))) == 2, "half is gone"
+    assert len(played(decision, known, (0.9, 0.9, "0.5", 0.5, 0.4), (0.75, 0.75, "0.3", 0.3, 0.6))) == 2
+    assert words(played(decision, known, small, None, half))[2] == "--target-params 0.5"
+    assert len(played(CutShare(), seen(), small)) == 1, "nothing was pushed harder"
+
+
 def test_a_first_try_that_no_training_brings_back_is_not_cut():
     assert len(played(CutShare(), seen(hardest=0.7), (0.9, 0.9, "0.01", 0.01))) == 1
     assert len(played(CutShare(), seen(hardest=0.75), (0.9, 0.9, "0.01", 0.01), (0.8, 0.8, "0.4", 0.4))) == 2

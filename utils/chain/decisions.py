@@ -15,6 +15,7 @@ from utils.chain.budget import GENTLE_LR, STRONG, TrainingBudget
 HALVINGS = 2  # of s, and of the rate after a cut
 RATE = 0.2  # train.py's own
 EPS = 1e-9
+HALF = 0.5  # of the parameters: what a chain that may choose takes away at least, where training can follow
 GIVES_BACK = 3  # times what the chain may lose: training after a cut has given back so much (docs/decisions/023)
 A_BITS = (4, 5, 6, 8)
 FLOAT_SHARE = 0.5  # of what the chain may lose: the floats' part, the rest is left to the integers
@@ -42,7 +43,7 @@ class Try:
 class Tried:
     """How a try ended: its score (None: refused, ``fact`` says why) and that of its best network.
 
-    ``share``: of the channels, that a cut with ``--percent auto`` took.
+    ``share``: of the channels, that a cut which chose for itself took; ``left``: the share of the parameters it left.
     """
 
     given: Try
@@ -50,6 +51,7 @@ class Tried:
     best: float | None = None
     fact: str = ""
     share: float | None = None
+    left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ class CutShare:
     """How much goes: a share that is given, or the largest that the pre-flight and the drop allow.
 
     What the cut may lose is what the chain may: training follows. Where sparse training gave way, and its first try
-    lost no more than that training gives back, that one's network is cut as well; the larger cut is kept.
+    lost no more than that training gives back, that one's network is cut as well; where neither takes half of the
+    parameters, it is cut by half. The larger cut is kept.
     """
 
     percent: float | None = None
@@ -184,6 +187,10 @@ class CutShare:
             why = f"{found} of what sparse training left; of its first try, {_lost(seen.baseline, seen.hardest)} under"
             return Try(flags, f"{why} the baseline?", hardest=True, refusable=True)
         cut = [each for each in tried if each.score is not None]
+        least = min((each.left for each in cut if each.left is not None), default=0.0)
+        if worth and len(tried) == 2 and least > HALF:
+            why = f"{least:.1%} of the parameters would be left: its first try by half, as training follows"
+            return Try(("--target-params", HALF), why, hardest=True, refusable=True)
         return None if cut else Try(("--percent", 0.0), "nothing could be cut")
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
