@@ -56,7 +56,7 @@ def check_readers(section: Section, layer: s.Layer, before: Sequence[s.Layer]) -
     and reads the blurred values with what is left of the others behind them.
     """
     for j in layer.sources if facts(layer).lists_sources else layer.sources[1:]:
-        blur = before[j]
+        blur = before[j] if j >= 0 else layer  # an [implicit_add] names nothing, and reads nothing of the image
         if type(blur) is s.Blur and blur.resizes:
             raise InputError(
                 f"{section.place}: [{section.kind}] names the section of line {blur.line}, whose antialiasing makes "

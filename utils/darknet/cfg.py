@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.antialiasing import check_readers, parted
@@ -23,7 +22,7 @@ from utils.darknet.cfg_schema import (
 )
 from utils.darknet.neuron_cfg import check_net, read_neuron
 from utils.darknet.sections import Section, nearest, split_sections
-from utils.darknet.shapes import channels, sizes, uneven_sums
+from utils.darknet.shapes import channels, uneven_sums
 from utils.darknet.sharing import check_shared, shared
 from utils.darknet.writer import write_cfg
 from utils.errors import InputError
@@ -112,15 +111,12 @@ def _layers(sections: list[Section], net: Section) -> list[s.Layer]:
         if section.kind in LOSSES:
             _skip_loss(section, last=section is sections[-1])
             continue
-        if section.kind == "reorg" and section.integer("extra", 0):
-            layers += _values_as_channels(section, layers, net)
-            last.append(len(layers) - 1)
-            continue
-        layer = READERS[section.kind](section, layers, _net_channels(net))
-        layer = _as_large_as_given(layer, layers, net) if type(layer) in (s.Connected, s.Crop) else layer
-        layer = shared(section, layer, layers)
-        check_readers(section, layer, layers)
-        layers += parted(section, replace(layer, options=section.passive()), len(layers))
+        made, options = READERS[section.kind](section, layers, net), section.passive()
+        for layer in made if isinstance(made, tuple) else (made,):
+            one = shared(section, layer, layers)
+            check_readers(section, one, layers)
+            layers += parted(section, replace(one, options=options), len(layers))
+            options = ()  # of a section that is several layers the first has its other keys
         last.append(len(layers) - 1)
     return layers
 
@@ -142,54 +138,11 @@ def _check_kinds(sections: list[Section]) -> None:
             raise InputError(f"{section.place}: [{section.kind}] {why}")
 
 
-def _net_channels(net: Section) -> int:
-    return net.integer("channels", 3, least=1)
-
-
 def _skip_loss(sec: Section, *, last: bool) -> None:
     """A loss of Darknet's; ours is the task's, so it is no layer."""
     if not last:
         raise InputError(f"{sec.place}: [{sec.kind}] is read as the last section only; delete it, {LOSSES[sec.kind]}")
     sec.notes.append(f"{sec.place}: [{sec.kind}] is not used; {LOSSES[sec.kind]}")
-
-
-def _map_before(layers: list[s.Layer], net: Section, edge: int) -> tuple[int, tuple[int, int]]:
-    """Channels, and (height, width), of an edge at the size that [net] says."""
-    before = s.ModelSpec(layers=tuple(layers), net=tuple((k, v) for k, (_, v) in net.options.items()))
-    return channels(before, net.name)[edge], sizes(before, before.height, before.width)[edge]
-
-
-def _values_as_channels(sec: Section, layers: list[s.Layer], net: Section) -> tuple[s.Layer, s.Layer]:
-    """A [reorg] with ``extra``: every value of the map it reads, and so many zeros behind them, as channels of 1x1 px.
-
-    Darknet copies the map as it lies in memory and leaves what follows at 0 (forward_reorg_layer): in go.cfg a score a
-    point of the board, and one for passing. Of one channel that is space to depth by the whole side, fitted to more.
-    """
-    wide, (high, across) = _map_before(layers, net, len(layers) - 1)
-    if wide != 1 or high != across:
-        raise InputError(
-            f"{sec.place}: [reorg] with extra= takes a square map of one channel, this one {wide} of {high}x{across} "
-            "px; set filters=1 in the convolution before it"
-        )
-    parts = s.Reorg3d(sources=(len(layers) - 1,), line=sec.line, stride=high, options=sec.passive())
-    filters = high * across + sec.integer("extra", 0)
-    return parts, s.Fitted(sources=(len(layers),), line=sec.line, filters=filters)
-
-
-def _as_large_as_given(layer: Any, layers: list[s.Layer], net: Section) -> s.Layer:
-    """A layer that is made for one size of map, with the size that it reads in this network."""
-    _, given = _map_before(layers, net, layer.sources[0])
-    place = f"{net.name} line {layer.line}"
-    if type(layer) is s.Crop:
-        if layer.kept[0] > given[0] or layer.kept[1] > given[1]:
-            raise InputError(f"{place}: [crop] keeps {layer.kept[0]}x{layer.kept[1]} px of {given[0]}x{given[1]}")
-        return replace(layer, given=given)
-    if given[0] != given[1] or given[0] < 1:
-        raise InputError(
-            f"{place}: [connected] reads a map of {given[0]}x{given[1]} px; it takes a square one, "
-            "put an [avgpool] before it or make [net] width and height equal"
-        )
-    return replace(layer, size=given[0])
 
 
 __all__ = ["nearest", "parse_cfg", "read_cfg", "write_cfg"]

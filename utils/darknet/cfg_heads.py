@@ -33,7 +33,7 @@ def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
     return anchors
 
 
-def region(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def region(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[region]``."""
     if sec.integer("coords", 4) != 4:
         raise InputError(f"{sec.place}: coords={sec.text('coords', '')} is not supported; a box has 4 (x, y, w, h)")
@@ -59,7 +59,7 @@ def _parents(sec: Section, tree: str) -> Parents:
     return read_tree(tree, sec.name, sec.place)
 
 
-def yolo(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def yolo(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[yolo]`` and ``[Gaussian_yolo]``."""
     anchors = _anchors(sec)
     mask = tuple(sec.integers("mask")) or tuple(range(len(anchors)))

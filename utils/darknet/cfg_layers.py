@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from utils.darknet import spec as s
 from utils.darknet.cfg_heads import region, yolo
+from utils.darknet.cfg_moves import crop, left_half, nothing, reorg, reorg3d, size_before, upsample, width_before
 from utils.darknet.cfg_recurrent import lstm, rnn, sequence
 from utils.darknet.cfg_schema import (
     NORMALIZATIONS,
@@ -15,11 +16,10 @@ from utils.darknet.cfg_schema import (
 from utils.darknet.neuron_cfg import read_neuron
 from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.sections import Section
-from utils.darknet.shapes import channels
 from utils.errors import InputError
 
 
-def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _conv(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sec.required("filters")
     size, filters = sec.integer("size", 1, 1), sec.integer("filters", 1, 1)
     stride, dilation = sec.integer("stride", 1, 1), sec.integer("dilation", 1, 1)
@@ -42,28 +42,25 @@ def _conv(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
-def _connected(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _connected(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sec.required("output")
+    high, across = size_before(layers, net)
+    if high != across or high < 1:
+        raise InputError(
+            f"{sec.place}: [connected] reads a map of {high}x{across} px; it takes a square one, "
+            "put an [avgpool] before it or make [net] width and height equal"
+        )
     return s.Connected(
         sources=(len(layers) - 1,),
         line=sec.line,
         filters=sec.integer("output", 1, 1),
+        size=high,
         bn=bool(sec.integer("batch_normalize", 0)),
         activation=sec.activation("logistic"),  # parse_connected in parser.c
     )
 
 
-def _crop(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    if layers:
-        raise InputError(f"{sec.place}: [crop] takes the image; make it the first section")
-    for key in ("crop_height", "crop_width"):
-        sec.required(key)
-    kept = (sec.integer("crop_height", 1, 1), sec.integer("crop_width", 1, 1))
-    noadjust = bool(sec.integer("noadjust", 0))
-    return s.Crop(sources=(-1,), line=sec.line, options=sec.passive(), given=kept, kept=kept, noadjust=noadjust)
-
-
-def _softmax(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _softmax(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     if "tree" in sec.options:
         raise InputError(f"{sec.place}: tree= (a hierarchy of classes) is not supported; delete it for plain classes")
     if sec.integer("spatial", 0):
@@ -80,7 +77,7 @@ def _softmax(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
-def _segment(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _segment(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sec.required("classes")
     classes, ignore = sec.integer("classes", 1, 2), sec.integer("ignore", 255)
     if not classes <= ignore <= 255 or classes > 255:
@@ -92,7 +89,7 @@ def _segment(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Segment(sources=(len(layers) - 1,), line=sec.line, classes=classes, ignore=ignore, factor=factor)
 
 
-def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _transposed(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sec.required("filters")
     size, stride, activation = sec.integer("size", 1, 1), sec.integer("stride", 1, 1), sec.activation("logistic")
     if activation == "ltc":
@@ -119,13 +116,13 @@ def _transposed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return layer
 
 
-def _maxpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _maxpool(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     stride = sec.integer("stride", 1, 1)
     size = sec.integer("size", stride, 1)
     return _pool(s.MaxPool, sec, layers, (size, stride, sec.integer("padding", size - 1)))
 
 
-def _local_avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _local_avgpool(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """Keys and defaults are those of [maxpool]: Darknet makes both of one layer (parse_local_avgpool in parser.c)."""
     stride = sec.integer("stride", 1, 1)
     size = sec.integer("size", stride, 1)
@@ -144,7 +141,7 @@ def _pool(kind: type[s.Pool], sec: Section, layers: list[s.Layer], numbers: tupl
     return kind(sources=(len(layers) - 1,), line=sec.line, size=size, stride=stride, pad=pad)
 
 
-def _route(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _route(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     groups, group_id = sec.integer("groups", 1, 1), sec.integer("group_id", 0)
     if group_id >= groups:
         raise InputError(f"{sec.place}: group_id={group_id} must be under groups={groups}")
@@ -152,7 +149,7 @@ def _route(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Route(sources=sources, line=sec.line, groups=groups, group_id=group_id)
 
 
-def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _shortcut(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     return s.Shortcut(
         sources=(len(layers) - 1, *sec.references("from")),
         line=sec.line,
@@ -163,13 +160,13 @@ def _shortcut(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
-def _activation(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _activation(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     activation = sec.activation("linear")  # parse_activation in parser.c
     neuron = read_neuron(sec, activation)
     return s.Activation(sources=(len(layers) - 1,), line=sec.line, activation=activation, neuron=neuron)
 
 
-def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _fit(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     stride, spread = sec.integer("stride", 1, 1), sec.integer("spread", 1, 1)
     sources = sec.references("from")
     sec.required("filters")
@@ -178,7 +175,7 @@ def _fit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.Fitted(sources=sources, line=sec.line, filters=sec.integer("filters", 1, 1), stride=stride, spread=spread)
 
 
-def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _scale_channels(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     if sec.integer("scale_wh", 0):
         raise InputError(f"{sec.place}: scale_wh=1 is not supported; only scaling by channel is")
     activation = sec.activation("linear")
@@ -188,20 +185,20 @@ def _scale_channels(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return s.ScaleChannels(sources=sources, line=sec.line, activation=activation)
 
 
-def _product(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _product(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sources = (len(layers) - 1, *sec.references("from"))
     if len(sources) != 2:
         raise InputError(f"{sec.place}: [sam] multiplies two maps; from= names {len(sources) - 1} layers beside it")
     return s.Product(sources=sources, line=sec.line, activation=sec.activation("linear"))
 
 
-def _implicit(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _implicit(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sec.required("filters")
     kind = s.ImplicitAdd if sec.kind == "implicit_add" else s.ImplicitMul
     return kind(sources=(-1,), line=sec.line, filters=sec.integer("filters", 1, 1))
 
 
-def _informed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _informed(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     sources = (len(layers) - 1, *sec.references("from"))
     if len(sources) != 2 or not isinstance(layers[sources[1]], s.Implicit):
         raise InputError(
@@ -211,35 +208,12 @@ def _informed(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return kind(sources=sources, line=sec.line)
 
 
-def _left_half(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    """The first half of each source: written as the [route] with groups=2 that it is."""
-    return s.Route(sources=sec.references("layers"), line=sec.line, groups=2)
-
-
-def _reorg3d(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    if sec.integer("reverse", 0):
-        raise InputError(f"{sec.place}: reverse=1 is not supported; use [upsample]")
-    return s.Reorg3d(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 1, 1))
-
-
-def _squeeze_excite(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    width = channels(s.ModelSpec(layers=tuple(layers), net=(("channels", str(image)),)), sec.name)[len(layers) - 1]
-    squeeze = sec.integer("squeeze", max(1, width // sec.integer("reduction", 4, 1)), 1)
+def _squeeze_excite(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
+    squeeze = sec.integer("squeeze", max(1, width_before(layers, net) // sec.integer("reduction", 4, 1)), 1)
     return s.SqueezeExcite(sources=(len(layers) - 1,), line=sec.line, squeeze=squeeze)
 
 
-def _reorg(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    if sec.integer("reverse", 0):
-        raise InputError(f"{sec.place}: reverse=1 is not supported; use [upsample]")
-    return s.Reorg(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 1, 1))
-
-
-def _upsample(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
-    zeros = bool(sec.integer("zeros", 0))
-    return s.Upsample(sources=(len(layers) - 1,), line=sec.line, stride=sec.integer("stride", 2, 1), zeros=zeros)
-
-
-def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _avgpool(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """Global without keys; with a size it is a [local_avgpool] of windows side by side, without padding."""
     if not {"size", "stride", "padding"} & sec.options.keys():
         return s.AvgPool(sources=(len(layers) - 1,), line=sec.line)
@@ -248,22 +222,22 @@ def _avgpool(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     return _pool(s.LocalAvgPool, sec, layers, (size, sec.integer("stride", size, 1), sec.integer("padding", 0)))
 
 
-def _no_layer(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _no_layer(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     raise AssertionError(sec.place)
 
 
-def _dropout(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def _dropout(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     return s.Dropout(sources=(len(layers) - 1,), line=sec.line, probability=sec.real("probability", 0.5))
 
 
-READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
+READERS: dict[str, Callable[[Section, list[s.Layer], Section], s.Layer | tuple[s.Layer, ...]]] = {
     "convolutional": _conv,
     "depthwise": _conv,
     "transposed_convolutional": _transposed,
     "maxpool": _maxpool,
     "avgpool": _avgpool,
     "local_avgpool": _local_avgpool,
-    "upsample": _upsample,
+    "upsample": upsample,
     "route": _route,
     "shortcut": _shortcut,
     "activation": _activation,
@@ -271,15 +245,16 @@ READERS: dict[str, Callable[[Section, list[s.Layer], int], s.Layer]] = {
     "se": _squeeze_excite,
     "scale_channels": _scale_channels,
     "dropout": _dropout,
-    "reorg": _reorg,
+    "empty": nothing,
+    "reorg": reorg,
     "connected": _connected,
-    "crop": _crop,
+    "crop": crop,
     "softmax": _softmax,
     "segment": _segment,
     "cost": _no_layer,
     "contrastive": _no_layer,
-    "reorg3d": _reorg3d,
-    "route_lhalf": _left_half,
+    "reorg3d": reorg3d,
+    "route_lhalf": left_half,
     "sam": _product,
     "implicit_add": _implicit,
     "implicit_mul": _implicit,

@@ -11,7 +11,7 @@ from utils.errors import InputError
 RNNS: dict[str, type[s.SpikingRnn]] = {"lif_rnn": s.LifRnn, "ltc_rnn": s.LtcRnn}
 
 
-def rnn(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def rnn(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[lif_rnn]`` and ``[ltc_rnn]``."""
     sec.required("output")
     kind = RNNS[sec.kind]
@@ -25,13 +25,13 @@ def rnn(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
     )
 
 
-def lstm(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def lstm(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[lstm]``."""
     sec.required("output")
     return s.Lstm(sources=(len(layers) - 1,), line=sec.line, filters=sec.integer("output", 1, 1))
 
 
-def sequence(sec: Section, layers: list[s.Layer], image: int) -> s.Layer:
+def sequence(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[sequence]``."""
     predicts, data = sec.one_of("predicts", PREDICTS), sec.text("data", "")
     if (data.partition(":")[0] == "adding") != (predicts == "value") and data:

@@ -53,6 +53,7 @@ SHAPING: dict[str, frozenset[str]] = {
     **dict.fromkeys(("implicit_add", "implicit_mul"), frozenset(["filters"])),
     **dict.fromkeys(("shift_channels", "control_channels"), frozenset(["from"])),
     "dropout": frozenset(["probability"]),
+    "empty": frozenset(),
     "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
     "Gaussian_yolo": frozenset("""mask anchors num classes scale_x_y nms_kind beta_nms""".split()),
     "region": frozenset(["anchors", "num", "classes", "coords", "softmax", "tree", "parents"]),
@@ -80,7 +81,16 @@ EVENT_FRAMES = {"none": "binary", **{kind: kind for kind in ("binary", "count", 
 READOUTS = {"none": "mean", "mean": "mean", "last": "last"}  # [net] readout=
 INPUTS = {"none": "repeat", "repeat": "repeat", "frames": "frames"}  # [net] input=; "none" where it is not set
 
-SECOND_NAMES = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "local_avg": "local_avgpool"}
+SECOND_NAMES = {
+    "conv": "convolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "local_avg": "local_avgpool",
+    "soft": "softmax",
+    "silence": "empty",
+    "lrn": "normalization",
+}
 """Darknet's other names of sections."""
 
 SENDS = {"none": "spikes", "spikes": "spikes", "membrane": "membrane"}
@@ -91,19 +101,27 @@ ORDERS = {"none": "pixels", "pixels": "pixels", "permuted": "permuted", "rows": 
 RECURRENT = ("lif_rnn", "ltc_rnn", "lstm")
 
 _STATE = "keeps a state from one image to the next, and a network here sees each image alone"
-NO_PLACE = {  # sections that are known and refused -> why
-    **dict.fromkeys(("rnn", "gru", "crnn", "conv_lstm", "history"), _STATE),
+_STEPS = "end the cfg in [sequence], whose network sees a sequence step by step"
+NO_PLACE = {  # sections that are known and refused -> why; what to do instead
+    **dict.fromkeys(
+        ("crnn", "conv_lstm", "history"), f"{_STATE}; put a [convolutional] in its place and train that again"
+    ),
+    **dict.fromkeys(("rnn", "gru"), f"{_STATE}; use [lstm] and {_STEPS}"),
     "detection": "is the head of YOLOv1, which reads a vector for the whole image; use YOLOv2 or later",
-    "yolo_bdp": "predicts boxes with directions, and a box here has none",
-    "local": "has other kernels at every px, which no later network has",
-    "normalization": "normalises over channels, as networks did before batch norm",
+    "yolo_bdp": "predicts boxes that are turned, by a point at their front, and boxes here lie along the sides of the "
+    "image; use [yolo], with 5 numbers and the classes for each anchor in filters=",
+    "local": "has other kernels at every px, which no later network has; use a [convolutional]",
+    "normalization": "normalises over channels, as networks did before batch norm; take it out and say "
+    "batch_normalize=1 in the convolution before it",
+    "batchnorm": "normalises apart from any convolution; take it out and say batch_normalize=1 in the one before it",
     **dict.fromkeys(
         ("implicit_cat", "alternate_channels"),
-        "is a way to put learned channels beside those of a map; use [implicit_add]",
+        "is a way to put learned channels beside those of a map; use [implicit_add] and [shift_channels]",
     ),
+    "implicit": "has learned values that no section of Darknet's takes; use [implicit_add] and [shift_channels]",
 }
 LOSSES = {  # sections that are Darknet's own losses -> what is here in their place
     "cost": "the loss is that of the network's task",
     "contrastive": "embeddings for Darknet's tracking are not learned here, boxes are",
 }
-NO_SEQUENCE = f"{_STATE}; end the cfg in [sequence], whose network sees a sequence step by step"  # of RECURRENT
+NO_SEQUENCE = f"{_STATE}; {_STEPS}"  # of RECURRENT

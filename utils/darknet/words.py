@@ -171,6 +171,7 @@ SECTIONS: dict[str, Words] = {
     "control_channels": {},
     "reorg3d": {},
     "route_lhalf": {},
+    "empty": {},
     "dropout": {
         "dropblock": "drops squares instead of values, in training",
         "dropblock_size_abs": "side of the squares, px",
