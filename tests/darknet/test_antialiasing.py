@@ -128,6 +128,7 @@ def test_who_names_a_section_that_its_blur_makes_smaller_is_told_what_helps(sect
     spec = parse_cfg(helped + section.replace("layers=0", "layers=1"))
     assert 2 in spec.layers[-1].sources  # the pool, which hands on what it reads
     parse_cfg(CHAIN.format("antialiasing=1").replace("stride=2", "stride=1") + section.replace("from=-2", "from=0"))
+    parse_cfg(cfg + "[implicit_add]\nfilters=4\n")  # which names nothing
 
 
 MIXED = ("activation=leaky\nantialiasing=1\n\n[shortcut]", "activation=leaky\n\n[shortcut]")

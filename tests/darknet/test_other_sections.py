@@ -15,6 +15,7 @@ from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.cfg_schema import NO_PLACE, SECOND_NAMES
 from utils.darknet.fold import fold_bn
+from utils.darknet.ops import is_identity
 from utils.darknet.weights import write_weights
 from utils.errors import InputError
 from utils.export.onnx_check import run, session
@@ -100,16 +101,45 @@ def test_route_lhalf_is_the_first_half_and_is_written_as_a_route():
 
 
 def test_darknets_second_names_are_the_same_sections():
-    keys = {"convolutional": "filters=3\n"}
+    keys = {"convolutional": "filters=3\n", "connected": "output=2\n"}
     for second, first in SECOND_NAMES.items():
-        texts = (f"[net]\n[{kind}]\n{keys.get(first, '')}" for kind in (second, first))
+        texts = [f"[net]\n[{kind}]\n{keys.get(first, '')}" for kind in (second, first)]
+        if first in NO_PLACE:
+            for text in texts:
+                with pytest.raises(InputError, match=rf"cfg line 2: \[{first}\] "):
+                    parse_cfg(text)
+            continue
         assert len({parse_cfg(text) for text in texts}) == 1
 
 
+def test_an_empty_section_hands_on_what_it_reads_and_is_counted():
+    spec = parse_cfg("[net]\nwidth=8\nheight=8\n[silence]\n" + CONV.format("relu") + "[empty]\n[route]\nlayers=2,0\n")
+    assert [is_identity(layer) for layer in spec.layers] == [True, False, True, False]
+    model, x = Darknet(spec).train(), torch.rand(1, 3, 8, 8)
+    out = model.activations(x)
+    assert torch.equal(out[0], x) and torch.equal(out[3], torch.cat((out[1], x), 1))
+    assert parse_cfg(write_cfg(spec)) == spec
+
+
+INSTEAD = {  # what a refusal says to do -> that, done
+    "put a [convolutional] in its place": CONV.format("leaky"),
+    "use a [convolutional]": CONV.format("leaky"),
+    "use [lstm] and end the cfg in [sequence]": "[lstm]\noutput=4\n[connected]\noutput=2\nactivation=linear\n[sequence]\n",
+    "use YOLOv2 or later": "[convolutional]\nfilters=7\n[region]\nanchors=1,2\nclasses=2\nnum=1\n",
+    "5 numbers and the classes for each anchor": "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=4,4\nclasses=2\nnum=1\n",
+    "say batch_normalize=1 in the": CONV.format("relu"),
+    "use [implicit_add] and [shift_channels]": "[implicit_add]\nfilters=3\n[dropout]\n[route]\nlayers=0\n[shift_channels]\nfrom=1\n",
+}
+
+
 @pytest.mark.parametrize("kind", NO_PLACE)
-def test_a_section_without_a_place_is_refused_by_name_and_with_the_reason(kind):
-    with pytest.raises(InputError, match=rf"c line 2: \[{kind}\] (is|has|keeps|normalises|learns|predicts) \S+ .*"):
-        parse_cfg(f"[net]\n[{kind}]\n", "c")
+def test_a_section_without_a_place_is_refused_by_name_and_what_it_says_to_do_instead_is_read(kind):
+    front = "[net]\nwidth=1\nheight=1\n[dropout]\n"
+    with pytest.raises(InputError, match=rf"c line 5: \[{kind}\] (is|has|keeps|normalises|predicts) \S+ .*") as refused:
+        parse_cfg(f"{front}[{kind}]\n", "c")
+    (instead,) = (text for said, text in INSTEAD.items() if said in str(refused.value))
+    steps = "input=frames\ntimesteps=3\n[dropout]" if "[sequence]" in instead else "[dropout]"
+    parse_cfg(front.replace("[dropout]", steps) + instead)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "local", "detection"])

@@ -3,14 +3,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import build
+from models import Darknet, build
 from tests.darknet.opencv import opencv_outputs
-from tests.pruning.nets import random_network
+from tests.pruning.nets import assert_same, random_network, run
+from tests.quantization.random_nets import random_images
 from utils.darknet import spec as s
-from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.reorder import reorg
 from utils.darknet.shapes import channels, granularity, sizes, strides
 from utils.errors import InputError
+from utils.pruning.absorb import zeroed
+from utils.pruning.bias_carrier import settle_and_cut
+from utils.pruning.choices import Beta
+from utils.pruning.plan import ShortcutRule, plan_channels
+from utils.quantization.calibrate import calibrate
+from utils.quantization.executor import IntegerExecutor
+from utils.quantization.lower import lower
+from utils.quantization.scheme import Scheme
+from utils.spiking.layerwise import LayerwiseExecutor
+from utils.spiking.spike_schedule import encode
 
 NET = "[net]\nchannels={0}\nwidth=32\nheight=32\n"
 SIZES = [(8, 8), (6, 10), (26, 26), (4, 6), (2, 2)]  # multiples of stride^2 and others: only there rows of channels mix
@@ -66,6 +77,38 @@ def test_shapes_of_a_reorg():
     assert strides(spec)[1] == granularity(spec) == 2
     assert parse_cfg(write_cfg(spec)) == spec
     assert spec.layers[1] == s.Reorg(sources=(0,), stride=2)
+
+
+COLUMNS = "[net]\nwidth=32\nheight=32\n[reorg]\n[convolutional]\nfilters=4\nbatch_normalize=1\nactivation=relu\n"
+
+
+def test_a_reorg_without_a_stride_makes_channels_column_by_column_and_says_so(tmp_path, caplog):
+    """yolor_p6.cfg, whose networks Darknet does not run: for it the stride is then 1, a section that moves nothing."""
+    path = tmp_path / "net.cfg"
+    path.write_text(COLUMNS + "[route]\nlayers=0\n")
+    caplog.set_level("INFO")
+    spec = read_cfg(path)
+    assert "line 4: [reorg] without stride= makes channels of 2x2 px, column by column" in caplog.text
+    assert "say stride=1" in caplog.text
+    x = torch.rand(2, 3, 6, 8)
+    found = Darknet(spec).activations(x)
+    want = torch.cat([x[..., down::2, right::2] for right in (0, 1) for down in (0, 1)], 1)
+    assert torch.equal(found[len(spec.layers) - 1], want)  # [route] layers=0 is the whole section
+    assert parse_cfg(write_cfg(spec)) == spec
+    still = parse_cfg(path.read_text().replace("[reorg]\n", "[reorg]\nstride=1\n"))
+    assert torch.equal(Darknet(still).activations(x)[0], x)
+
+
+def test_column_by_column_is_cut_and_computed_in_integers_and_spikes():
+    head = "[convolutional]\nfilters=7\nactivation=linear\n[yolo]\nmask=0\nanchors=6,8\nclasses=2\nnum=1\n"
+    net = random_network(parse_cfg(COLUMNS + head))
+    plan = plan_channels(net, percent=0.5, tie=ShortcutRule.ANY)
+    small, plan = settle_and_cut(net, plan, Beta.CARRIER)
+    x = random_images(1, side=32)
+    assert_same(run(small, x), run(zeroed(net, plan), x))
+    assert 1 <= len(small.state["layers.6.bn.bias"]) < 4
+    integer = lower(calibrate(small, [x], Scheme(a_bit=4, equalise=False, correct_bias=False)))
+    assert torch.equal(IntegerExecutor(integer)(x)[0], LayerwiseExecutor(encode(integer))(x)[0])
 
 
 REFUSED = [
