@@ -17,9 +17,7 @@ from utils.darknet.spec import MaxPool
 from utils.detection.nms import suppression_of
 
 PAGE = ROOT / "docs/darknet-differences.md"
-TOPICS = (
-    "fitting letterbox filter JPEG batch leaky scale_x_y new_coords default greedynms diounms maxpool odd AP".split()
-)
+TOPICS = "fitting letterbox filter JPEG batch leaky scale_x_y new_coords default greedynms diounms maxpool odd AP shortcut reorg".split()
 
 
 def test_each_row_names_a_test_that_is_there():
@@ -43,6 +41,16 @@ def test_the_last_head_says_how_boxes_are_suppressed():
         text = f"{parts[0]}[yolo]\nnms_kind={first}\n{parts[1]}[yolo]\nnms_kind={last}\n{parts[2]}"
         spec = parse_cfg(text)
         assert suppression_of([spec.layers[i] for i in spec.heads]).power == power
+
+
+def test_dropout_drops_a_fifth_unless_it_says_otherwise():
+    spec = parse_cfg("[net]\n[dropout]\n[dropout]\nprobability=.5\n")
+    assert [getattr(layer, "probability", None) for layer in spec.layers] == [0.2, 0.5]
+
+
+def test_an_image_that_net_says_nothing_of_is_416_px_in_colour():
+    spec = parse_cfg("[net]\n[dropout]\n")
+    assert (spec.height, spec.width, spec.channels) == (416, 416, 3)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])

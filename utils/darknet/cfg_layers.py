@@ -227,7 +227,8 @@ def _no_layer(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
 
 
 def _dropout(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
-    return s.Dropout(sources=(len(layers) - 1,), line=sec.line, probability=sec.real("probability", 0.5))
+    probability = sec.real("probability", 0.2)  # parse_dropout in parser.c
+    return s.Dropout(sources=(len(layers) - 1,), line=sec.line, probability=probability)
 
 
 READERS: dict[str, Callable[[Section, list[s.Layer], Section], s.Layer | tuple[s.Layer, ...]]] = {
