@@ -32,6 +32,7 @@ from pipeline.prune import STRATEGIES
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.heads import head_convolutions
+from utils.darknet.implicit import fold_implicit
 from utils.darknet.network import Network
 from utils.darknet.shapes import granularity
 from utils.darknet.sharing import untied
@@ -92,7 +93,7 @@ def beside_opencv(net: Network) -> str:
     unknown = unknown_to_opencv(net.spec)
     if unknown is not None:
         return f"no {type(unknown).__name__}"
-    net, x = untied(net), image(net.spec)
+    x = image(net.spec)
     size = {"height": str(x.shape[2]), "width": str(x.shape[3])}
     spec = replace(net.spec, net=tuple((dict(net.spec.net) | size).items()))
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
@@ -171,9 +172,10 @@ def image(spec: s.ModelSpec) -> torch.Tensor:
 def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     """A cell a check, and the refusals in full."""
     net, cells, told = random_network(_as_narrow_as_goes(spec)), {}, []
+    opened = fold_implicit(untied(net))  # as every script but train.py opens it
     for name, one in CHECKS.items():
         try:
-            cells[name] = one(net)
+            cells[name] = one(net if one is written else opened)
         except (InputError, WrongError) as error:
             cells[name] = WRONG if isinstance(error, WrongError) else "refused"
             told.append(f"{name}: {error}")

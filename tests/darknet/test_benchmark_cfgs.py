@@ -59,6 +59,42 @@ def test_a_network_goes_through_every_room_or_is_refused_by_name(path):
     assert cells["OpenCV"].startswith("no ") or float(cells["OpenCV"]) < cfgs.SAME
 
 
+CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation={}\n"
+YOLO = "[convolutional]\nfilters={}\nactivation=linear\n{}[{}]\nmask=0,1\nanchors=4,6, 20,24\nclasses=2\nnum=2\n"
+SECTIONS = {  # of published networks, in small -> the rooms that refuse them
+    "yolor": (
+        "[reorg]\n[silence]\n"
+        + CONV.format(16, 2, "leaky")
+        + "[implicit_add]\nfilters=16\n[implicit_mul]\nfilters=14\n[route]\nlayers=2\n"
+        + CONV.format(16, 1, "relu")
+        + "[shift_channels]\nfrom=3\n"
+        + YOLO.format(14, "[control_channels]\nfrom=4\n", "yolo"),
+        set(),
+    ),
+    "excited": (
+        CONV.format(16, 2, "leaky\nassisted_excitation=4000") + YOLO.format(22, "", "Gaussian_yolo"),
+        set(),
+    ),
+    "sam": (
+        CONV.format(16, 2, "leaky")
+        + CONV.format(16, 1, "logistic")
+        + "[sam]\nfrom=-2\n"
+        + CONV.format(16, 1, "leaky")
+        + YOLO.format(14, "", "yolo"),
+        {"integers", "spikes"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_sections_of_published_networks_go_through_every_room_as_scripts_open_them(name):
+    text, refused = SECTIONS[name]
+    cells, told = cfgs.check(parse_cfg("[net]\nwidth=64\nheight=64\n" + text))
+    assert {key for key, cell in cells.items() if cell == "refused"} == refused and cfgs.WRONG not in cells.values()
+    assert all("[sam] multiplies two whole maps" in line and "take the [sam] out" in line for line in told)
+    assert [cells[key] for key in ("written", "normal", "slim")] == ["ok"] * 3
+
+
 def test_a_check_that_does_not_hold_is_a_mistake_of_ours_and_no_refusal(monkeypatch, capsys):
     name = str(ROOT / "tests" / "cfgs" / "plain.cfg")
     monkeypatch.setattr(cfgs, "CHECKS", {"written": cfgs.written, "OpenCV": cfgs.beside_opencv})
