@@ -171,7 +171,7 @@ def image(spec: s.ModelSpec) -> torch.Tensor:
 
 def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     """A cell a check, and the refusals in full."""
-    net, cells, told = random_network(_as_narrow_as_goes(spec)), {}, []
+    net, cells, told = random_network(as_narrow_as_goes(spec)), {}, []
     opened = fold_implicit(untied(net))  # as every script but train.py opens it
     for name, one in CHECKS.items():
         try:
@@ -182,7 +182,7 @@ def check(spec: s.ModelSpec) -> tuple[dict[str, str], list[str]]:
     return cells, told
 
 
-def _as_narrow_as_goes(spec: s.ModelSpec) -> s.ModelSpec:
+def as_narrow_as_goes(spec: s.ModelSpec) -> s.ModelSpec:
     """An eighth of the channels, or more where slices and blocks of channels would not be whole."""
     for times in (8, 4, 2):
         try:
