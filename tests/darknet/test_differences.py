@@ -11,10 +11,11 @@ import torch
 from tests.conftest import ROOT
 from tests.scenes import CFG
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg import parse_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.forward import without_tensors
 from utils.darknet.spec import MaxPool
 from utils.detection.nms import suppression_of
+from utils.errors import InputError
 
 PAGE = ROOT / "docs/darknet-differences.md"
 TOPICS = "fitting letterbox filter JPEG batch leaky scale_x_y new_coords default greedynms diounms maxpool odd AP shortcut reorg".split()
@@ -41,6 +42,17 @@ def test_the_last_head_says_how_boxes_are_suppressed():
         text = f"{parts[0]}[yolo]\nnms_kind={first}\n{parts[1]}[yolo]\nnms_kind={last}\n{parts[2]}"
         spec = parse_cfg(text)
         assert suppression_of([spec.layers[i] for i in spec.heads]).power == power
+
+
+def test_a_space_between_anchors_parts_them_and_is_told(tmp_path, caplog):
+    path = tmp_path / "net.cfg"
+    path.write_text(CFG.replace("anchors=", "anchors=61,45    61,45, ", 1))
+    caplog.set_level("INFO")
+    spec = read_cfg(path)
+    assert spec.layers[spec.heads[0]].anchors == ((61, 45), (61, 45))
+    assert "anchors= has no comma in '45    61'; it is read as 2 numbers" in caplog.text
+    with pytest.raises(InputError, match="must be one whole number"):
+        parse_cfg("[net]\n[convolutional]\nfilters=2 55\n")
 
 
 def test_dropout_drops_a_fifth_unless_it_says_otherwise():

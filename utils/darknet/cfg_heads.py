@@ -17,6 +17,12 @@ def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
     sec.required("anchors")
     sec.required("classes")
     flat = sec.numbers("anchors", float)
+    joined = next((part.strip() for part in sec.text("anchors", "").split(",") if len(part.split()) > 1), "")
+    if joined:
+        sec.notes.append(
+            f"{sec.place}: anchors= has no comma in '{joined}'; it is read as {len(joined.split())} numbers, as in "
+            "hank-ai's Darknet (AlexeyAB's reads one of all the digits)"
+        )
     if len(flat) % 2 or not flat:
         raise InputError(f"{sec.place}: anchors= lists {len(flat)} numbers; each anchor is a width and a height")
     if not all(0 < side < math.inf for side in flat):

@@ -52,10 +52,10 @@ class Section:
         return self.options.get(key, (0, default))[1]
 
     def numbers(self, key: str, convert: Callable[[str], float], default: str = "") -> list[float]:
-        """Numbers between commas."""
+        """Numbers between commas, or spaces."""
         line, value = self.options.get(key, (self.line, default))
         try:
-            return [convert(part) for part in value.split(",") if part.strip()]
+            return [convert(part) for part in value.replace(",", " ").split()]
         except ValueError:
             kind = "whole numbers" if convert is int else "numbers"
             raise InputError(f"{self.name} line {line}: {key}={value} must be {kind}") from None
