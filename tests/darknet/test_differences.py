@@ -11,7 +11,7 @@ import torch
 from tests.conftest import ROOT
 from tests.scenes import CFG
 from utils.darknet.activations import ACTIVATIONS
-from utils.darknet.cfg import parse_cfg, read_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.forward import without_tensors
 from utils.darknet.spec import MaxPool
 from utils.detection.nms import suppression_of
@@ -53,6 +53,19 @@ def test_a_space_between_anchors_parts_them_and_is_told(tmp_path, caplog):
     assert "anchors= has no comma in '45    61'; it is read as 2 numbers" in caplog.text
     with pytest.raises(InputError, match="must be one whole number"):
         parse_cfg("[net]\n[convolutional]\nfilters=2 55\n")
+
+
+def test_a_mask_beyond_the_count_of_anchors_picks_those_that_are_listed(tmp_path, caplog):
+    head = "[net]\n[convolutional]\nfilters=12\n[yolo]\nmask=1,2\nanchors=1,2, 3,4, 5,6\nclasses=1\nnum=2\n"
+    path = tmp_path / "net.cfg"
+    path.write_text(head)
+    caplog.set_level("INFO")
+    spec = read_cfg(path)
+    assert spec.layers[1].own_anchors == ((3, 4), (5, 6))
+    assert "mask= picks anchors that num=2 does not count; they are as listed" in caplog.text
+    assert parse_cfg(write_cfg(spec)) == spec
+    with pytest.raises(InputError, match="mask=1,3 picks from 2 anchors"):
+        parse_cfg(head.replace("mask=1,2", "mask=1,3"))
 
 
 def test_dropout_drops_a_fifth_unless_it_says_otherwise():

@@ -13,7 +13,8 @@ from utils.errors import InputError
 UNSAID_ANCHOR = 0.5  # width and height of an anchor that num= counts and anchors= does not list (make_yolo_layer)
 
 
-def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
+def _anchors(sec: Section, least: int = 0) -> tuple[tuple[float, float], ...]:
+    """Those that ``num=`` counts; all that are listed where a mask picks one of the first ``least`` beyond these."""
     sec.required("anchors")
     sec.required("classes")
     flat = sec.numbers("anchors", float)
@@ -29,7 +30,12 @@ def _anchors(sec: Section) -> tuple[tuple[float, float], ...]:
         raise InputError(f"{sec.place}: anchors={sec.text('anchors', '')}; widths and heights are numbers above 0")
     anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
     num = sec.integer("num", len(anchors), 1)
-    if num != len(anchors):
+    if num < least <= len(anchors):
+        sec.notes.append(
+            f"{sec.place}: mask= picks anchors that num={num} does not count; they are as listed (Darknet reads what "
+            "lies behind its own in memory)"
+        )
+    elif num != len(anchors):
         said = f"{sec.place}: num={num} beside {len(anchors)} anchors; as in Darknet "
         missing = num - len(anchors)
         sec.notes.append(
@@ -67,8 +73,9 @@ def _parents(sec: Section, tree: str) -> Parents:
 
 def yolo(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[yolo]`` and ``[Gaussian_yolo]``."""
-    anchors = _anchors(sec)
-    mask = tuple(sec.integers("mask")) or tuple(range(len(anchors)))
+    picked = tuple(sec.integers("mask"))
+    anchors = _anchors(sec, least=max(picked, default=-1) + 1)
+    mask = picked or tuple(range(len(anchors)))
     if max(mask, default=0) >= len(anchors) or min(mask, default=0) < 0:
         raise InputError(f"{sec.place}: mask={sec.text('mask', '')} picks from {len(anchors)} anchors; make them fit")
     beta = sec.real("beta_nms", 0.6)
