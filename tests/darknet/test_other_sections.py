@@ -152,6 +152,8 @@ def test_a_section_without_a_place_is_named_before_any_key_that_its_cfg_has(kind
     ("text", "message"),
     [
         ("[net]\ninputs=256\n[connected]\noutput=4\n", "line 2: inputs=256 reads a vector of so many values"),
+        ("[net]\n[maxpool]\nmaxpool_depth=1\n", "line 3: maxpool_depth=1 takes the largest over channels"),
+        ("[net]\n[yolo]\nfrom=88,99,110\n", "line 3: from=88,99,110 joins what several heads predict"),
     ],
 )
 def test_keys_that_compute_something_else_are_refused_with_what_they_do(text, message):

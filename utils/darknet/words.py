@@ -234,6 +234,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
         "out_channels": ("1", "takes the largest over channels"),
     },
     "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
+    "yolo": {"from": ("", "joins what several heads predict, which no Darknet does")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }
 
