@@ -148,6 +148,11 @@ def test_a_section_without_a_place_is_named_before_any_key_that_its_cfg_has(kind
         parse_cfg(f"[net]\ninputs=256\nnever_heard_of=1\n[{kind}]\n", "c")
 
 
+def test_yolov1_is_named_by_its_head_and_not_by_a_section_before_it():
+    with pytest.raises(InputError, match=r"c line 3: \[detection\] is the head of YOLOv1, .*use YOLOv2 or later"):
+        parse_cfg("[net]\n[local]\n[detection]\n", "c")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

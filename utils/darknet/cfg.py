@@ -130,7 +130,7 @@ def _check_kind(section: Section) -> None:
 
 def _check_kinds(sections: list[Section]) -> None:
     """Refuse by name, before any of their keys, what has no place, and Darknet's recurrent cfgs, which read letters."""
-    for section in sections[1:]:
+    for section in sorted(sections[1:], key=lambda section: section.kind != "detection"):  # what YOLOv1 is, first
         section.kind = SECOND_NAMES.get(section.kind, section.kind)
         recurrent = section.kind in RECURRENT and sections[-1].kind != "sequence"
         why = NO_SEQUENCE if recurrent else NO_PLACE.get(section.kind)
