@@ -202,7 +202,8 @@ class Loaded:
     pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
     None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
     width) in px it was made for; ``grey`` says that it was trained on grey images in three channels; ``resize``, how
-    images were fitted into its own: "letterbox" or "stretch"; ``data``, what ``--data`` was, "" where nobody knows.
+    images were fitted into its own: "letterbox" or "stretch"; ``jpeg``, how
+    JPEGs were: "full" or "reduced"; ``data``, what ``--data`` was, "" where nobody knows.
     """
 
     predictor: nn.Module
@@ -215,6 +216,7 @@ class Loaded:
     integer: IntegerNetwork | None = None
     grey: bool = False
     resize: str = "letterbox"
+    jpeg: str = "full"
     data: str = ""
     cfg: Path | None = None  # the file of its structure, where that is another one
 
@@ -234,6 +236,7 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
     common: dict[str, Any] = {"names": checkpoint.names, "size": (height, width), "path": path}
     common["cfg"] = None if cfg is None else Path(cfg)
     common["resize"] = resize_of(checkpoint) if path.suffix == ".pt" else spec.resize
+    common["jpeg"] = str(checkpoint.meta.get("jpeg", "full"))
     common["data"] = str(checkpoint.meta.get("data", ""))
     common["grey"] = bool(checkpoint.meta.get("gray_scale"))
     if checkpoint.kind == "float":

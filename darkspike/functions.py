@@ -38,7 +38,7 @@ NETWORK = {"weights": "the network is the first argument"}
 ONE_PICTURE = NETWORK | dict.fromkeys(
     (
         *("source", "save_txt", "save_json", "carry", "raster", "frames", "output", "fourcc", "view_img", "name"),
-        *("batch_size", "workers", "cache", "seed"),
+        *("batch_size", "workers", "cache", "jpeg", "seed"),
     ),
     "one picture is looked at and nothing written; detect.py does that",
 )

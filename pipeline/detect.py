@@ -18,13 +18,15 @@ from models import Darknet, Loaded, load_model
 from pipeline.images import frame_rule
 from pipeline.session import trained_as_spikes
 from utils.answers import FrameReport, ResultWriter
-from utils.config.as_trained import as_trained, data_as_trained, how_of
+from utils.config.as_trained import as_trained, data_as_trained, how_of, jpeg_of
 from utils.config.measure import SOURCE, DetectConfig
 from utils.config.run import DATA
 from utils.darknet.memory import check_memory
 from utils.darknet.shapes import image_size
+from utils.data.dataset import Jpeg
 from utils.data.event_frames import check_frames
 from utils.data.event_sources import load_recordings
+from utils.data.images import Size
 from utils.data.loader import Batch
 from utils.data.screen import Screen
 from utils.data.sources import Frame, load_images, may_be_film
@@ -60,20 +62,32 @@ class Detector:
     device: torch.device
     channels: int  # of the pictures it is shown
     how: Resize = "letterbox"  # they are fitted to the size
+    jpeg: Jpeg = "full"
+
+    def needed(self, original: Size) -> Size:
+        """The least (height, width) px that it is shown of a picture."""
+        return fit(original, self.size, self.how).scaled
 
     def look(self, frame: Frame) -> Result:
         """What it answers about an image, or about the steps of a recording, in px of the frame's picture."""
         if frame.steps is None or frame.box is None:
-            return self.find(frame.image)
+            return self.find(frame.image, frame.reduced)
         with torch.inference_mode():
             steps = torch.from_numpy(frame.steps)[None]
             raw = self.loaded.predictor(self.task.inputs(Batch(images=steps, indices=(0,)), self.device))
         return self.task.postprocess(raw, self.loaded.spec, [frame.box], self.thresholds)[0]
 
-    def find(self, image: np.ndarray) -> Result:
-        """What it answers about a picture uint8 [H, W, C], RGB or grey, in px of the picture."""
+    def find(self, image: np.ndarray, reduced: np.ndarray | None = None) -> Result:
+        """What it answers about a picture uint8 [H, W, C], RGB or grey, in px of the picture.
+
+        Args:
+            image: the picture.
+            reduced: the same, as it is shown to a network that was trained on reduced JPEGs.
+        """
         box = fit((image.shape[0], image.shape[1]), self.size, self.how)
-        pixels = torch.from_numpy(np.ascontiguousarray(letterbox(image, box))).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(letterbox(image if reduced is None else reduced, box))).permute(
+            2, 0, 1
+        )[None]
         pixels = pixels.expand(-1, self.loaded.spec.channels, -1, -1)  # a grey frame looks the same in every channel
         with torch.inference_mode():
             raw = self.loaded.predictor(self.task.inputs(Batch(images=pixels, indices=(0,)), self.device))
@@ -91,7 +105,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
     check_idle(task, config.given)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     check_memory(loaded.spec, size, 1, device)
-    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
     known = task.classes(loaded.spec)
     if config.classes and max(config.classes) >= known:
         raise InputError(f"--classes: {max(config.classes)}; {loaded.path} detects {known} classes, 0 to {known - 1}")
@@ -100,7 +114,7 @@ def open_detector(config: DetectConfig, loaded: Loaded) -> Detector:
         loaded = replace(loaded, predictor=in_steps(loaded, config))
     names = names_of(loaded, task, config.data)
     channels = 1 if config.gray_scale else loaded.spec.channels
-    return Detector(loaded, task, names, size, config.thresholds, device, channels, how_of(config))
+    return Detector(loaded, task, names, size, config.thresholds, device, channels, how_of(config), jpeg_of(config))
 
 
 def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
@@ -115,7 +129,8 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
         check_frames(rule, detector.loaded.spec.channels, config.source[0], "a cfg with those")
         sources = [load_recordings(source, rule, detector.size, detector.how) for source in chosen]
     else:
-        sources = [load_images(source, detector.channels) for source in chosen]  # a missing one is told at once
+        needed = detector.needed if detector.jpeg == "reduced" else None
+        sources = [load_images(source, detector.channels, needed) for source in chosen]  # a missing one is told at once
     for number, frame in enumerate(chain.from_iterable(sources)):
         if number == config.frames:
             return
@@ -132,7 +147,7 @@ def detect(config: DetectConfig) -> Record:
     weights = Path(config.weights) if config.weights else newest(ANY)
     loaded = load_model(weights, config.cfg)
     detector = open_detector(config, loaded)
-    config = replace(config, resize=detector.how, gray_scale=config.gray_scale or loaded.grey)
+    config = replace(config, resize=detector.how, jpeg=detector.jpeg, gray_scale=config.gray_scale or loaded.grey)
     task, names, predictor = detector.task, detector.names, detector.loaded.predictor
     if "fourcc" in config.given and not any(may_be_film(source) for source in config.source):
         raise InputError(f"--fourcc: {' '.join(config.source)} has no film; leave it away")

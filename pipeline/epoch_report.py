@@ -13,7 +13,7 @@ from torch import Tensor
 from models import network_of
 from pipeline.training_run import Model, Run
 from utils.chain.console import minutes
-from utils.config.as_trained import how_of
+from utils.config.as_trained import how_of, shown_of
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.export.darknet_files import unknown_to_darknet, write_beside
@@ -181,8 +181,7 @@ def save_packed(run: Run, last: Path, *, again: bool = False) -> list[Path]:
 
 def _meta(run: Run) -> dict[str, Any]:
     meta = {"script": "train", "epoch": run.progress.epochs, "size": list(run.size), "sparse": run.config.sparse}
-    meta |= {"resize": how_of(run.config), "data": run.config.data}
-    meta |= {"gray_scale": True} if run.config.gray_scale else {}
+    meta |= {**shown_of(run.config), "data": run.config.data}
     return meta | (run.metrics.record() if run.metrics else {})
 
 

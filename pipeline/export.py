@@ -10,7 +10,7 @@ from pathlib import Path
 from models import Darknet, load_model
 from pipeline.forms import WRITERS, Job, Written, hand_off_files, write_answers, write_checkpoint, write_float
 from pipeline.session import Session, open_session
-from utils.config.as_trained import how_of
+from utils.config.as_trained import how_of, jpeg_of
 from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Network
@@ -135,6 +135,8 @@ def export(session: Session[ExportConfig]) -> ExportResult:
     spikes = config.form in FOLDERS and bool(session.loaded.spec.neurons)
     write = write_float if config.float_network else write_lif_hand_off if spikes else WRITERS[config.form]
     made = write(Job(session, images, stem, out))
+    if jpeg_of(config) == "reduced":
+        log.info("%s: was shown JPEGs decoded in part (--jpeg reduced), which no file in it says", out)
     return ExportResult(out, finish_record(record, metrics=made.metrics, outputs=made.files))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import Darknet, Loaded
 from pipeline.session import Session
-from utils.config.as_trained import as_trained, how_of
+from utils.config.as_trained import as_trained, how_of, shown_of
 from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
@@ -280,11 +280,10 @@ def write_checkpoint(config: FilesConfig, loaded: Loaded, target: Path) -> Path:
         names = task.check_classes(loaded.spec, manifest, str(loaded.path), ()).names
     else:
         log.info("%s: its classes are numbers, since no --data names them", target)
-    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
     size = image_size(config.img_size, loaded.spec, loaded.size)
-    meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), "resize": how_of(config)}
+    meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), **shown_of(config)}
     meta |= {"data": config.data} if named else {}
-    meta |= {"gray_scale": True} if config.gray_scale else {}
     assert loaded.network is not None
     return save_checkpoint(target, Checkpoint(loaded.network, tuple(names), meta=meta))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.config.as_trained import how_of
+from utils.config.as_trained import how_of, jpeg_of
 from utils.config.run import RunConfig
 from utils.config.train import AUTO, TrainConfig
 from utils.darknet.counts import count
@@ -27,6 +28,7 @@ from utils.data.batch_sizes import several_sizes
 from utils.data.dali import DaliLoader
 from utils.data.dataset import Unreadable
 from utils.data.event_frames import FrameRule
+from utils.data.images import Size
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
 from utils.data.plain_images import BareFolder, BareImages
@@ -54,6 +56,7 @@ def dataset_of(
     cache: str | None = None,
     augment: Any = False,
     unreadable: Unreadable | None = None,
+    largest: Size | None = None,
 ) -> Any:
     """The images of a list (by default those to train on) as this network takes them.
 
@@ -68,6 +71,7 @@ def dataset_of(
             channels=spec.channels,
             grey=config.gray_scale,
             how=how_of(config),
+            jpeg=jpeg_of(config),
             unreadable=unreadable or ("drop" if images else "replace"),
         )
     return task.dataset(
@@ -79,6 +83,8 @@ def dataset_of(
         channels=spec.channels,
         grey=config.gray_scale,
         how=how_of(config),
+        jpeg=jpeg_of(config),
+        largest=largest,
         augment=augment,
         unreadable=unreadable or ("drop" if images else "replace"),
         frames=frame_rule(spec),
@@ -192,9 +198,13 @@ def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]
     """
     config, group = setting.config, setting.group
     share, step = (group.rank, group.size), granularity(spec)
-    augment = setting.task.augmentation(setting.manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
     dali = config.loader == "dali"
-    seen = setting.dataset(spec, augment=augment, cache="off" if dali else None)
+    if dali and jpeg_of(config) == "reduced":
+        raise InputError("--jpeg reduced: DALI decodes whole images; add --jpeg full, or use --loader torch")
+    augment = setting.task.augmentation(setting.manifest, config.mosaic, mixup=config.mixup, cutmix=config.cutmix)
+    sides = several_sizes(config.sides, setting.size, step) if config.multi_scale else []
+    largest = max([setting.size, *sides], key=math.prod)
+    seen = setting.dataset(spec, augment=augment, cache="off" if dali else None, largest=largest)
     batch = training_batch(config.batch_size, spec, len(seen))
     if batch < group.size:
         raise InputError(f"--batch-size: {batch} images for {group.size} processes; use at least one for each")
@@ -206,7 +216,7 @@ def loaders(setting: Setting, spec: ModelSpec) -> tuple[Loader[Any], Loader[Any]
         shuffle=True,
         seed=config.seed,
         rect=step if config.rect else 0,
-        sizes=several_sizes(config.sides, setting.size, step) if config.multi_scale else [],
+        sizes=sides,
         kind=partial(DaliLoader, device=setting.precision.device) if dali else None,
     )
     looked_at = setting.dataset(spec, images=setting.manifest.valid)

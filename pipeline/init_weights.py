@@ -61,6 +61,7 @@ class InitialNetwork:
     new_outputs: bool = False
     grey: bool = False
     resize: str = "letterbox"
+    jpeg: str = "full"
     thresholds: Mapping[int, float] | None = None  # of a quantised network: its highest levels by layer
     names: tuple[str, ...] = ()
 
@@ -80,6 +81,7 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
         checkpoint = load_checkpoint(weights)
         grey, resize, names = bool(checkpoint.meta.get("gray_scale")), resize_of(checkpoint), checkpoint.names
         told: dict[str, Any] = {"scratch": False, "grey": grey, "resize": resize, "names": names}
+        told["jpeg"] = str(checkpoint.meta.get("jpeg", "full"))
         if config.spiking and checkpoint.kind in (KIND, QUANTISED):
             made = as_floats(checkpoint, str(weights))
             network, highest = (checkpoint.network if checkpoint.kind == KIND else made.network), made.highest
@@ -261,7 +263,7 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     seed_all(config.seed)
     start = read if saved else start_of(read, config, task, manifest)
     config = config if saved else with_length(config, start.network.spec)
-    config = as_trained(config, grey=start.grey, resize=start.resize)
+    config = as_trained(config, grey=start.grey, resize=start.resize, jpeg=start.jpeg)
     size = image_size(config.size_asked, start.network.spec)
     precision = select_precision(select_device(config.device or group.device), config.precision)
     return start, Setting(config=config, task=task, manifest=manifest, size=size, precision=precision, group=group)

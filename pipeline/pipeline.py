@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 REFUSED = "refused"  # the metric of a try that ended with why nothing can be cut
 # flags of every script that decide the outcome
-SHARED = ("data", "batch_size", "img_size", "device", "cache", "gray_scale", "resize", "seed")
+SHARED = ("data", "batch_size", "img_size", "device", "cache", "jpeg", "gray_scale", "resize", "seed")
 
 
 class Script(Protocol):

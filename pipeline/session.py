@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models import Darknet, Loaded, load_model
 from pipeline.images import dataset_of
-from utils.config.as_trained import as_trained, data_as_trained, how_of
+from utils.config.as_trained import as_trained, data_as_trained, shown_of
 from utils.config.measure import TestConfig
 from utils.config.run import RunConfig
 from utils.darknet.counts import count
@@ -62,9 +62,8 @@ class Session(Generic[C]):
     @property
     def meta(self) -> dict[str, Any]:
         """What a network made of this one remembers of it."""
-        shown = {"size": list(self.size), "resize": how_of(self.config), "data": self.config.data}
-        meta = {"from": str(self.loaded.path), **shown}
-        return meta | ({"gray_scale": True} if self.config.gray_scale else {})
+        shown = {"size": list(self.size), **shown_of(self.config), "data": self.config.data}
+        return {"from": str(self.loaded.path), **shown}
 
     def score(self, predictor: nn.Module) -> Metrics:
         """The task's metrics on the validation images, fp32."""
@@ -219,7 +218,7 @@ def open_session(
     check_idle(task, config.given)
     config = data_as_trained(config, loaded.data, loaded.path, task)
     manifest = _data_of(loaded, task, config.data, bare=bare)
-    config = as_trained(config, grey=loaded.grey, resize=loaded.resize)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
     check_memory(loaded.spec, size, min(images, len(task.listed(manifest.valid))), device)

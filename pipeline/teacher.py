@@ -11,7 +11,7 @@ from torch import nn
 
 from models import load_model
 from pipeline.images import Setting
-from utils.config.as_trained import how_of
+from utils.config.as_trained import how_of, jpeg_of
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import granularity
@@ -54,6 +54,8 @@ def open_teacher(
     _check_sizes(config, student, loaded.spec, setting.size)
     if loaded.resize != how_of(config):
         log.info("teacher: was trained with --resize %s, it is shown %s images", loaded.resize, how_of(config))
+    if loaded.jpeg != jpeg_of(config):
+        log.info("teacher: was trained with --jpeg %s, it is shown %s images", loaded.jpeg, jpeg_of(config))
     distiller = _distiller(setting, student, precision.place(loaded.predictor), loaded.spec)
     answers = any(name not in TERMS or TERMS[name].compares == OUTPUTS for name in distiller.terms)
     if answers and len(loaded.names) == manifest.classes and not same_names(loaded.names, manifest.names):
@@ -106,6 +108,7 @@ def _unlabelled(setting: Setting, student: ModelSpec, batch_size: int) -> Loader
         channels=student.channels,
         grey=config.gray_scale,
         how=how_of(config),
+        jpeg=jpeg_of(config),
         workers=config.workers,
         share=(group.rank, group.size),
     )

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from models import load_model
 from tests.classification.test_data import write_set
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import load_checkpoint
@@ -61,7 +62,7 @@ def run(script: str, *flags: object):
 def test_the_chain_of_scripts_runs_on_classes(place, monkeypatch):
     monkeypatch.chdir(place)
     data = ("--data", "set", "--workers", 0)
-    trained = run("train", "--cfg", "net.cfg", *data, "--epochs", 3, "--name", "a")
+    trained = run("train", "--cfg", "net.cfg", *data, "--epochs", 3, "--name", "a", "--jpeg", "reduced")
     assert {"top1", "top5", "balanced"} <= set(trained.metrics)
     assert (trained.folder / "train_batch.jpg").is_file() or any(trained.folder.glob("*.jpg"))
     last = trained.paths("last*.pt")[0]
@@ -84,6 +85,8 @@ def test_the_chain_of_scripts_runs_on_classes(place, monkeypatch):
     manifest = json.loads(next(place.glob("export/*/manifest.json")).read_text())
     head = manifest["layers"][-1]
     assert (head["kind"], head["head"], head["averages"]) == ("head", "softmax", True)
+    made = (last, *pruned.paths("*.pt"), integers, *converted.paths("*.pt"))
+    assert len(made) > 3 and {load_model(path).jpeg for path in made} == {"reduced"}
     run("export", "qonnx", "--weights", integers, "--data", "set", "--out", "other")
     assert read_record(converted.folder).task.headline == "top1"
 

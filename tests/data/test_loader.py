@@ -139,9 +139,10 @@ def test_corrupt_image_in_a_worker_is_one_line(tiny, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_two_cores_get_one_worker(monkeypatch):
-    for cores, workers in ((1, 1), (2, 1), (8, 4), (64, 8)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+def test_two_cores_get_one_worker_and_processes_share_them(monkeypatch):
+    for cores, beside, workers in ((1, 1, 1), (2, 1, 1), (8, 1, 4), (64, 1, 16), (64, 8, 4), (4, 8, 1)):
+        monkeypatch.setattr("utils.data.loader.cores", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(beside))
         assert default_workers() == workers
 
 

@@ -20,7 +20,7 @@ from utils.darknet.heads import class_count, rehead
 from utils.data.dataset import SampleRequest
 from utils.data.transforms import Jitter
 from utils.errors import InputError
-from utils.segmentation.dataset import MaskDataset, fitted
+from utils.segmentation.dataset import MaskDataset, scaled_mask
 from utils.segmentation.metrics import enlarged, scores_of
 from utils.segmentation.open_data import mask_path, open_data, read_mask
 from utils.tasks import check_idle, task_of
@@ -103,9 +103,8 @@ def test_masks_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     with pytest.raises(InputError, match="a corrupt mask"):
         read_mask(tmp_path / "broken.png")
-    box = MaskDataset(manifest.valid, manifest, (32, 32))[0].letterbox
     with pytest.raises(InputError, match="a mask of 5x5 px for an image of 24x32"):
-        fitted(np.zeros((5, 5), np.uint8), (24, 32), box, coloured)
+        scaled_mask(np.zeros((5, 5), np.uint8), (24, 32), (24, 32), coloured)
     (tmp_path / "set/masks/val/2.png").unlink()
     with pytest.raises(InputError, match=r"2\.png: no such mask; put one there"):
         MaskDataset(manifest.valid, manifest, (32, 32))

@@ -16,6 +16,7 @@ from torch import Tensor
 from utils.classification.open_data import labels_of
 from utils.data import transforms
 from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
+from utils.data.images import Size
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
 from utils.data.transforms import Letterbox, Placement
@@ -128,6 +129,26 @@ class ClassDataset(ImageFiles):
         pixels = self.as_tensor(image)
         return ClassSample(pixels, self.labels[index], index, box, tuple(gaps.items()), other, share)
 
+    @property
+    def whole(self) -> bool:
+        """Whether samples show parts of images, or larger sizes, so that they are kept as they are decoded."""
+        return super().whole or self._cuts
+
+    def needed(self, original: Size) -> Size:
+        """The least (height, width) px that an image is decoded at: the smallest part is still as large as is shown."""
+        if not self._cuts:
+            return super().needed(original)
+        high, wide = smallest_part(original, self.augment.least)
+        return (
+            math.ceil(self.largest[0] * original[0] / high),
+            math.ceil(self.largest[1] * original[1] / wide),
+        )
+
+    @property
+    def _cuts(self) -> bool:
+        """Whether a part of an image is shown at random."""
+        return self.augment.least < 1 and max(self.largest) > SMALL
+
     def plan(self, request: SampleRequest) -> tuple[Path, Placement]:
         """The file of a request's image, and what becomes of it, for whoever decodes it elsewhere.
 
@@ -216,6 +237,13 @@ def mixed(
     out[rows, columns] = second[rows, columns]
     taken = (rows.stop - rows.start) * (columns.stop - columns.start)
     return out, 1 - taken / (height * width)
+
+
+def smallest_part(given: Size, least: float) -> Size:
+    """The smallest height and the smallest width that ``part_of`` cuts out."""
+    area = least * given[0] * given[1]
+    high, wide = (max(1, math.floor(math.sqrt(each))) for each in (area / RATIO[1], area * RATIO[0]))
+    return min(high, given[0]), min(wide, given[1])
 
 
 def part_of(given: tuple[int, int], least: float, rng: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]]:

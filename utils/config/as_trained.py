@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from utils.config.run import DATA, RunConfig
 from utils.errors import InputError
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 C = TypeVar("C", bound=RunConfig)
 
 
-def as_trained(config: C, *, grey: bool, resize: str) -> C:
-    """``--gray-scale`` and ``--resize`` as the network was trained; otherwise it would score wrong, silently.
+def as_trained(config: C, *, grey: bool, resize: str, jpeg: str = "full") -> C:
+    """``--gray-scale``, ``--resize`` and ``--jpeg`` as it was trained; otherwise it would score wrong, silently.
 
     Raises:
         InputError: --rect, where images are stretched.
@@ -26,7 +26,11 @@ def as_trained(config: C, *, grey: bool, resize: str) -> C:
         log.info("--resize stretch, as it was trained")
     elif config.resize not in (None, resize):
         log.info("--resize %s; it was trained with %s", config.resize, resize)
-    config = replace(config, resize=config.resize or resize)
+    if config.jpeg is None and jpeg == "reduced":
+        log.info("--jpeg reduced, as it was trained")
+    elif config.jpeg not in (None, jpeg):
+        log.info("--jpeg %s; it was trained with %s", config.jpeg, jpeg)
+    config = replace(config, resize=config.resize or resize, jpeg=config.jpeg or jpeg)
     if config.resize == "stretch" and getattr(config, "rect", False):
         raise InputError("--rect: stretched images have no border to save; leave it away, or add --resize letterbox")
     if grey and not config.gray_scale:
@@ -62,3 +66,15 @@ def data_as_trained(config: C, remembered: str, network: object, task: Task) -> 
 def how_of(config: RunConfig) -> Literal["letterbox", "stretch"]:
     """How images are fitted, once `as_trained` has looked at the network."""
     return "stretch" if config.resize == "stretch" else "letterbox"
+
+
+def jpeg_of(config: RunConfig) -> Literal["full", "reduced"]:
+    """How JPEGs are decoded, once `as_trained` has looked at the network."""
+    return "reduced" if config.jpeg == "reduced" else "full"
+
+
+def shown_of(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint remembers of how images are shown to its network."""
+    found: dict[str, Any] = {"resize": how_of(config)}
+    found |= {"jpeg": "reduced"} if jpeg_of(config) == "reduced" else {}
+    return found | ({"gray_scale": True} if config.gray_scale else {})

@@ -54,7 +54,7 @@ def saved_config(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
         InputError: a flag contradicts the run, or asks for fewer epochs than are done.
     """
     kept = saved.get("config") or saved["args"]  # before there were configs: the flags
-    kept = {"resize": "letterbox", **kept}  # which all runs were before it was a flag
+    kept = {"resize": "letterbox", "jpeg": "full", **kept}  # which all runs were before they were flags
     known = {each.name for each in fields(TrainConfig)} - HERE - (FREE & {*config.given})
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known}
     for field in flag_fields(TrainConfig):

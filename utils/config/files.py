@@ -21,6 +21,6 @@ class FilesConfig(NetworkConfig):
         given = "pt" if self.weights.endswith(".weights") else "weights"
         if self.output and not self.output.endswith(f".{given}"):
             raise InputError(f"--output {self.output}: must end in .{given}, since --weights is of the other kind")
-        if given == "weights" and {"data", "resize", "gray_scale", "img_size"} & {*self.given}:
-            said = next(name for name in ("data", "resize", "gray_scale", "img_size") if name in self.given)
+        if given == "weights" and {"data", "resize", "jpeg", "gray_scale", "img_size"} & {*self.given}:
+            said = next(name for name in ("data", "resize", "jpeg", "gray_scale", "img_size") if name in self.given)
             raise InputError(f"--{said.replace('_', '-')}: a .pt carries its own; leave it away")

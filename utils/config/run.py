@@ -33,7 +33,17 @@ class RunConfig:
     img_size: tuple[int, ...] | None = flag(None, "px, one side or height width", type=cli.positive, nargs="+")
     device: str = flag("", "cpu, or a GPU's number (default: the GPU if there is one)")
     workers: int | None = flag(None, "loader processes (default: by core count)", type=cli.whole)
-    cache: str = flag("auto", "decoded images in memory", choices=["auto", "ram", "off"])
+    cache: str = flag(
+        "auto",
+        "where decoded images are kept: in memory, in a file that is mapped into it, or (auto) in memory if they fit",
+        choices=["auto", "ram", "disk", "off"],
+    )
+    jpeg: str | None = flag(
+        None,
+        "JPEGs in full, or at the least half, quarter or eighth that is no smaller than what the network is shown: "
+        "faster, and other pixels (default: as the weights were trained)",
+        choices=["full", "reduced"],
+    )
     resize: str | None = flag(
         None, "how images are fitted (default: as the weights were trained)", choices=["letterbox", "stretch"]
     )

@@ -101,6 +101,10 @@ class ClipFrames:
         self.gaps: dict[int, str] = {}
         self._boxes: dict[Path, Letterbox] = {}
         self._kept: list[NDArray[Any]] | None = None
+        if reading.get("jpeg") == "reduced":
+            raise InputError("--jpeg reduced: recordings of events are no JPEGs; add --jpeg full")
+        if cache == "disk":
+            raise InputError("--cache disk: recordings are kept in memory or not at all; use ram, off or auto")
         if cache == "ram" and self.estimated_bytes() > free_memory():
             need, free = in_words(self.estimated_bytes()), in_words(free_memory())
             raise InputError(

@@ -1,10 +1,15 @@
-"""Pictures from disk and back: decoding that names the file it fails on, sizes without decoding, writing."""
+"""Pictures from disk and back: decoding that names the file it fails on, sizes without decoding, writing.
+
+A JPEG is stored as 8x8 blocks of frequencies, and its decoder makes a half, a quarter or an eighth of each side of the
+lowest ones alone: that is faster than all of it, and not the same as all of it averaged.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -20,6 +25,15 @@ from utils.files import writing
 EXIF_ORIENTATION = 0x0112
 EXIF_SIDEWAYS = (5, 6, 7, 8)  # a quarter turn, so that height and width change places
 MOST_PIXELS = 2**30  # that OpenCV decodes
+JPEG_SUFFIXES = (".jfif", ".jpeg", ".jpg")
+REDUCED = {  # one of so many px of each side -> how OpenCV is told so, for colour and for grey
+    8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
+}
+
+Size = tuple[int, int]  # (height, width) px
 
 Image.MAX_IMAGE_PIXELS = None  # heads alone are read with Pillow; pixels are OpenCV's, which has a limit of its own
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF, which then turns nothing
@@ -80,8 +94,27 @@ def read_image(path: Path, channels: int = 3) -> np.ndarray:
     Raises:
         UnreadableImageError: the file is missing, is no picture, ends early, or has too many pixels.
     """
+    return read_picture(path, channels)[0]
+
+
+def read_picture(
+    path: Path, channels: int = 3, needed: Callable[[Size], Size] | None = None
+) -> tuple[np.ndarray, Size]:
+    """As ``read_image``, and the (height, width) of the whole picture.
+
+    Args:
+        path: of the file.
+        channels: 3 (RGB) or 1 (grey).
+        needed: the least (height, width) that is wanted of a picture of a (height, width). A JPEG is decoded at the
+            least of 1/8, 1/4, 1/2 and 1 of its sides that has so many; everything else, and all if None, whole.
+
+    Raises:
+        UnreadableImageError: as ``read_image``.
+    """
     data = _bytes(path)
-    flag = (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    turn, whole = _head_of(data)
+    factor = reduction(whole, needed(whole)) if needed and whole else 1
+    flag = REDUCED[factor][0 if channels == 3 else 1] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         with HUSH:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
@@ -89,8 +122,14 @@ def read_image(path: Path, channels: int = 3) -> np.ndarray:
         raise UnreadableImageError(f"{path}: an image too large to decode; cut it into tiles") from None
     if image is None:
         raise UnreadableImageError(_undecoded(path, data))
-    image = turned(image, _turn_of(data))
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
+    image = turned(image, turn)
+    picture = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image[..., None]
+    return picture, whole if factor > 1 and whole else (picture.shape[0], picture.shape[1])
+
+
+def reduction(whole: Size, needed: Size) -> int:
+    """The largest of 8, 4, 2 and 1 of which a decoder that leaves one of so many px still has ``needed``."""
+    return next(f for f in REDUCED if f == 1 or all(-(-whole[k] // f) >= needed[k] for k in (0, 1)))
 
 
 def image_head(path: Path) -> Head:
@@ -154,13 +193,15 @@ def _bytes(path: Path) -> bytes:
         raise UnreadableImageError(f"{path}: {fact}; correct the list of images") from None
 
 
-def _turn_of(data: bytes) -> int:
-    """How the pixels that OpenCV gives of a file are still to be turned; a TIFF's it has turned already."""
+def _head_of(data: bytes) -> tuple[int, Size | None]:
+    """How the pixels that OpenCV gives of a file are still to be turned (a TIFF's it has), a JPEG's size then."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return 1 if image.format == "TIFF" else _exif_turn(image)
+            turn = 1 if image.format == "TIFF" else _exif_turn(image)
+            size = image.size if turn in EXIF_SIDEWAYS else image.size[::-1]
+            return turn, size if image.format in ("JPEG", "MPO") else None
     except Exception:  # Pillow raises whatever its parsers trip over
-        return 1
+        return 1, None
 
 
 def _exif_turn(image: Image.Image) -> int:

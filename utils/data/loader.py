@@ -21,6 +21,7 @@ from utils.data.batch_sizes import rect_batches
 from utils.data.dataset import SampleRequest, Unreadable
 from utils.data.images import UnreadableImageError
 from utils.errors import InputError
+from utils.jobs import cores
 
 log = logging.getLogger(__name__)
 
@@ -236,8 +237,12 @@ def make_loader(
 
 
 def default_workers() -> int:
-    """One worker feeds two cores (a cached sample takes 0.2 ms); more cores, more workers, 8 at most."""
-    return min(8, max(1, (os.cpu_count() or 1) // 2))
+    """One worker feeds two cores (a cached sample takes 0.2 ms, one that is decoded some); 16 at most.
+
+    The cores are those that this process may use, in equal parts for all of its training on this machine.
+    """
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(16, max(1, cores() // max(1, beside) // 2))
 
 
 class _Collated(Generic[B]):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from utils.data.images import HUSH, UnreadableImageError, read_image
+from utils.data.images import HUSH, Size, UnreadableImageError, read_image, read_picture
 from utils.data.loader import MOST_GAPS
 from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.transforms import Letterbox
@@ -36,6 +36,7 @@ class Frame:
     """``image`` uint8 [H, W, C] RGB or grey of ``name`` (a path, an address or a camera); ``number`` counts from 0.
 
     Of a recording of events ``steps`` uint8 [T, C, H, W] is what the network is shown, and ``box`` how it was fitted.
+    ``reduced``: a JPEG file as it was decoded for the network, where that is not ``image``.
     """
 
     name: str
@@ -44,14 +45,16 @@ class Frame:
     video: Video | None = None
     steps: np.ndarray | None = None
     box: Letterbox | None = None
+    reduced: np.ndarray | None = None
 
 
-def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
+def load_images(source: str | Path, channels: int = 3, needed: Callable[[Size], Size] | None = None) -> Iterator[Frame]:
     """The frames of a source, one after the other.
 
     Args:
         source: image or video file, folder of them, pattern with ``*``, stream's address, or number of a camera.
         channels: 3 (RGB) or 1 (grey).
+        needed: JPEG files are decoded for the network as ``read_picture`` says; None: in full.
 
     Raises:
         InputError: at once, where there is nothing to see; later, where a file turns out unreadable.
@@ -61,7 +64,7 @@ def load_images(source: str | Path, channels: int = 3) -> Iterator[Frame]:
         return _video(int(source), f"camera {source}", channels)
     if "://" in source:
         return _video(source, source, channels)
-    return _files(_paths(source), channels)
+    return _files(_paths(source), channels, needed)
 
 
 def may_be_film(source: str | Path) -> bool:
@@ -98,7 +101,7 @@ def _paths(source: str) -> list[Path]:
     raise InputError(f"{source}: no such file or folder; give an image, video, folder, pattern or camera number")
 
 
-def _files(paths: list[Path], channels: int) -> Iterator[Frame]:
+def _files(paths: list[Path], channels: int, needed: Callable[[Size], Size] | None) -> Iterator[Frame]:
     gaps = 0
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -106,13 +109,14 @@ def _files(paths: list[Path], channels: int) -> Iterator[Frame]:
             continue
         try:
             image = read_image(path, channels)
+            reduced = read_picture(path, channels, needed)[0] if needed else None
         except UnreadableImageError as error:  # as a loader does
             gaps += 1
             if gaps > MOST_GAPS * len(paths):
                 raise
             log.warning("%s; skipped, as %d of %d images so far", error, gaps, len(paths))
             continue
-        yield Frame(str(path), image)
+        yield Frame(str(path), image, reduced=reduced)
 
 
 def _video(source: str | int, name: str, channels: int) -> Iterator[Frame]:

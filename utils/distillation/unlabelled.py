@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from utils.data.dataset import Cache
+from utils.data.dataset import Cache, Jpeg
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest, read_list
 from utils.data.transforms import Resize
@@ -75,6 +75,7 @@ def unlabelled_batches(
     channels: int = 3,
     grey: bool = False,
     how: Resize = "letterbox",
+    jpeg: Jpeg = "full",
     workers: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Loader[BoxBatch]:
@@ -99,6 +100,7 @@ def unlabelled_batches(
             channels=channels,
             grey=grey,
             how=how,
+            jpeg=jpeg,
             unreadable="replace",
         )
     log.info("%s: %d unlabelled images, the teacher's alone", place, len(images))

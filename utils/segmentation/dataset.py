@@ -14,8 +14,10 @@ from torch import Tensor
 
 from utils.data import transforms
 from utils.data.dataset import Cache, ImageFiles, Reading, SampleRequest
+from utils.data.images import Size
 from utils.data.loader import Batch
 from utils.data.manifest import Manifest
+from utils.data.mapped_images import MappedImages, Wanted, loaded, map_images
 from utils.data.transforms import Jitter, Letterbox
 from utils.errors import InputError
 from utils.segmentation.open_data import IGNORED, mask_path, read_mask
@@ -70,8 +72,9 @@ class MaskDataset(ImageFiles):
             if isinstance(augment, bool)
             else augment
         )
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: Sequence[np.ndarray | None] | MappedImages | None = None
         self.keep(cache)
+        self._keep_masks(cache)
 
     def __getitem__(self, request: int | SampleRequest) -> MaskSample:
         """The sample of an index, or of the loader's request."""
@@ -80,7 +83,7 @@ class MaskDataset(ImageFiles):
         gaps: dict[int, str] = {}
         index, image, original = self.fetch(request.index, gaps)
         box = transforms.fit(original, size, self.how)
-        image, mask = transforms.letterbox(image, box), fitted(self._mask(index), original, box, self.masks[index])
+        image, mask = transforms.letterbox(image, box), bordered(self._mask(index, original), box)
         flip = rng.random() < strength.flip
         if strength.moves:
             matrix = transforms.random_matrix(size, size, strength, rng)
@@ -103,18 +106,38 @@ class MaskDataset(ImageFiles):
             gaps=tuple(gap for sample in samples for gap in sample.gaps),
         )
 
-    def _mask(self, index: int) -> np.ndarray:
-        """The mask as it is in its file; kept where the images are."""
-        if index in self._kept:
-            return self._kept[index]
-        mask = read_mask(self.masks[index])
-        if self.cached:
-            self._kept[index] = mask
-        return mask
+    def estimated_bytes(self) -> int:
+        """What the cache would take, masks too."""
+        return super().estimated_bytes() * (self.read_channels + 1) // self.read_channels
+
+    def _keep_masks(self, cache: Cache) -> None:
+        """The masks where the images are: made before there are workers, which then share them."""
+        if not self.cached:
+            return
+        if cache == "disk":
+            paths = [*self.masks, *self.images]  # a mask is of its image's size, or refused
+            pixels = sum(height * width for height, width in self.shapes())
+            shown = f"masks {self.scale_words}"
+            self._kept = map_images(Wanted(self.place, shown, paths, len(self), self._load_mask, pixels))
+        else:
+            self._kept = [mask for mask, _ in loaded(len(self), self._load_mask)]
+
+    def _load_mask(self, index: int) -> tuple[np.ndarray | None, Size]:
+        original = self.shapes()[index]
+        return (None if index in self.gaps else self._read_mask(index, original)), original
+
+    def _mask(self, index: int, original: Size) -> np.ndarray:
+        """What masks of samples are made of: uint8 [H, W], as ``fetch`` gives images."""
+        kept = None if self._kept is None else self._kept[index]
+        return self._read_mask(index, original)[..., 0] if kept is None else kept[..., 0]
+
+    def _read_mask(self, index: int, original: Size) -> np.ndarray:
+        size = original if self.whole else transforms.fit(original, self.size, self.how).scaled
+        return scaled_mask(read_mask(self.masks[index]), original, size, self.masks[index])[..., None]
 
 
-def fitted(mask: np.ndarray, original: tuple[int, int], box: Letterbox, place: Path) -> np.ndarray:
-    """A mask as its image is fitted: uint8 [*box.size], its border ignored.
+def scaled_mask(mask: np.ndarray, original: Size, size: Size, place: Path) -> np.ndarray:
+    """A mask of another size.
 
     Raises:
         InputError: it has another size than its image.
@@ -124,10 +147,14 @@ def fitted(mask: np.ndarray, original: tuple[int, int], box: Letterbox, place: P
             f"{place}: a mask of {mask.shape[0]}x{mask.shape[1]} px for an image of {original[0]}x{original[1]}; "
             "save it at the image's size"
         )
-    inner = cv2.resize(mask, box.scaled[::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def bordered(mask: np.ndarray, box: Letterbox) -> np.ndarray:
+    """A mask as its image is fitted: uint8 [*box.size], its border ignored."""
     out = np.full(box.size, IGNORED, np.uint8)
     (top, left), (height, width) = box.pad, box.scaled
-    out[top : top + height, left : left + width] = inner
+    out[top : top + height, left : left + width] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     return out
 
 

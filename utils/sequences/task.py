@@ -46,7 +46,7 @@ class SequenceTask(OneOutputTask):
     answers = "answers"
     postprocessing = "read-out"
     idle: Mapping[str, str] = {
-        **dict.fromkeys(("img_size", "resize", "gray_scale", "mosaic", "rect", "multi_scale"), PICTURE),
+        **dict.fromkeys(("img_size", "resize", "jpeg", "gray_scale", "mosaic", "rect", "multi_scale"), PICTURE),
         **dict.fromkeys(("iou_thres", "conf_thres", "agnostic_nms", "classes"), "there are no boxes"),
         **dict.fromkeys(("mixup", "cutmix", "label_smoothing"), "steps of two sequences are of no one class"),
         "cache": "pictures are always kept in memory, and sums are made",
