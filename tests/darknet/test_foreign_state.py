@@ -217,6 +217,8 @@ def test_the_command_writes_a_network_that_every_script_opens(tmp_path, monkeypa
     write_safetensors(path, state)
     assert command(path, "--cfg", ROOT / "cfg/classes/resnet18.cfg") == 0
     assert "weights/resnet18.pt: 21 layers with weights, 11,689,512 parameters" in capsys.readouterr().out
+    assert command(path, "--cfg", ROOT / "cfg/classes/resnet18.cfg", "--batch-norm") == 2
+    assert "every layer of" in capsys.readouterr().err and len([*(tmp_path / "weights").glob("*.pt")]) == 1
     loaded = load_model(tmp_path / "weights/resnet18.pt")
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():

@@ -94,6 +94,7 @@ def test_samples_are_the_same_to_the_bit_wherever_images_are_kept(tmp_path, kind
     for largest in (None, LARGER):
         decoded, *kept = (make(cache=cache, jpeg=jpeg, largest=largest) for cache in ("off", "ram", "disk", "disk"))
         kept[-1] = pickle.loads(pickle.dumps(kept[-1]))  # as a worker that is not forked has it
+        assert decoded.whole is (kind == "classes" or largest is not None)
         assert not decoded.cached and all(each.cached for each in kept)
         for request in (
             SampleRequest(0, 1),

@@ -1,11 +1,12 @@
 """A state dict that torchvision published as a network of ours: tensors are found by name.
 
   python3 -m utils.darknet.import resnet18.pth --cfg cfg/classes/resnet18.cfg --names imagenet.names
-  python3 -m utils.darknet.import vgg16.safetensors --cfg cfg/classes/vgg16.cfg --out weights/vgg16.pt
+  python3 -m utils.darknet.import vgg16.safetensors --cfg cfg/classes/vgg16.cfg --out weights/vgg16.pt --batch-norm
 
 Reads resnet18, resnet34, alexnet, vgg16 and their like; nothing in a file is executed. The pictures' mean and deviation
 go into the first convolution, so that the network takes pictures in 0..1 as all of ours do; --mean 0 --std 1 leaves
-the weights as they are. What comes out starts test.py, detect.py, train.py -pt, pruning and quantisation.
+the weights as they are. --batch-norm puts batch norm behind layers that have none (alexnet, vgg16): the same function,
+and what pruning judges channels by. What comes out starts test.py, detect.py, train.py -pt, pruning and quantisation.
 """
 
 # ruff: noqa: N999  # the name by which it is called; what it does stands in foreign_state.py
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--out", type=Path, default=None, help="the new file (default: weights/STATE.pt)")
     flags.add_argument("--mean", type=float, nargs="+", default=None, help="of its pictures in 0..1 (ImageNet's)")
     flags.add_argument("--std", type=float, nargs="+", default=None, help="their deviation (ImageNet's)")
+    flags.add_argument("--batch-norm", action="store_true", help="put batch norm behind layers that have none")
     return flags
 
 
@@ -49,7 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(
-    state: Path, cfg: Path, names: Path | None, out: Path | None, mean: list[float] | None, std: list[float] | None
+    state: Path,
+    cfg: Path,
+    names: Path | None,
+    out: Path | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    batch_norm: bool,
 ) -> int:
     """Read, write, say what was made; the arguments are the flags.
 
@@ -57,6 +65,7 @@ def run(
         InputError: the file, the cfg or the names do not belong together.
     """
     from utils.darknet.cfg import read_cfg  # here, since --help needs no torch
+    from utils.darknet.fold import unfold_bn
     from utils.darknet.foreign_state import MEAN, STD, as_network, read_state
     from utils.darknet.heads import class_count
     from utils.darknet.network import Checkpoint, save_checkpoint
@@ -67,6 +76,11 @@ def run(
     if min(deviations) <= 0:
         raise InputError(f"--std: {min(deviations):g} must be above 0; leave it away for ImageNet's")
     network = as_network(read_state(state), spec, str(state), means, deviations)
+    if batch_norm:
+        made = unfold_bn(network)
+        if len(made.spec.normed) == len(spec.normed):
+            raise InputError(f"--batch-norm: every layer of {cfg} has it but the output, which has none; leave it away")
+        network = made
     classes: tuple[str, ...] = ()
     if names:
         if reason := no_file(names):

@@ -136,7 +136,8 @@ def offered(wires: ChannelGroups, tie: ShortcutRule, scope: frozenset[int] | Non
     if not free:
         raise InputError(
             f"nothing to prune: all {len(wires.voters)} convolutions with batch norm feed heads or are tied; "
-            "a network with folded batch norm has to be pruned before folding"
+            "a network with folded batch norm has to be pruned before folding; one that never had any gets it by "
+            "python3 -m utils.darknet.import --batch-norm"
         )
     return free
 
