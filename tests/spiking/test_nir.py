@@ -111,6 +111,7 @@ def test_without_its_reset_loop_the_counts_are_wrong(tmp_path):
         (("transposed_convolutional", NARROW | {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no transposed"),
         (("upsample", {"stride": 2}), r"layer 1 \(cfg line \d+\): NIR has no upsampling"),
         (("convolutional", NARROW | {"activation": "leaky"}), r"layer 1 .*: fires negative spikes, NIR's have no sign"),
+        (("convolutional", NARROW | {"activation": "linear"}), "no sign; set activation=relu there and train anew"),
     ],
 )
 def test_what_nir_cannot_hold_is_refused_by_name(tmp_path, section, message):

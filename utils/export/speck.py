@@ -16,6 +16,7 @@ from utils.darknet.shapes import channels, sizes
 from utils.darknet.walk import rule
 from utils.export.onnx_graph import place
 from utils.quantization.integer import IntConv, IntegerNetwork, Requantiser
+from utils.spiking.nir_check import without_sign
 
 KIB = 1024
 KERNELS = tuple(KIB * n for n in (16, 16, 16, 32, 32, 64, 64, 16, 16))  # words of weights, of cores 0 to 8
@@ -85,7 +86,7 @@ def _core(network: IntegerNetwork, i: int, extent: tuple[int, int]) -> Iterator[
     if op.acc_bits > STATE_BITS:
         yield f"states of up to {op.acc_bits} bits, and a core has {STATE_BITS}; {QUANTISE}"
     if i in network.grids and network.grids[i].qmin < 0:
-        yield "fires negative spikes, and a Speck's have no sign; train.py --act relu, then quantise"
+        yield f"fires negative spikes, and a Speck's have no sign; {without_sign(layer)}"
 
 
 def _one_gain(by: Requantiser) -> bool:

@@ -43,7 +43,7 @@ def check_nir(integer: IntegerNetwork, height: int, width: int) -> None:
         if missing:
             raise InputError(f"{place}: {missing}")
         if i in integer.grids and integer.grids[i].qmin < 0:
-            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; train.py --act relu, then quantise")
+            raise InputError(f"{place}: fires negative spikes, NIR's have no sign; {without_sign(layer)}")
         if i in integer.ops and any(
             -(-whole // -(-whole // part)) != part for whole, part in zip((height, width), size[i], strict=True)
         ):
@@ -61,3 +61,9 @@ def nir_package() -> Any:
     except ImportError as error:
         raise InputError(NO_PACKAGE) from error
     return nir
+
+
+def without_sign(layer: s.Layer) -> str:
+    """What makes a layer fire no negative spikes."""
+    linear = getattr(layer, "activation", "linear") == "linear"  # which --act leaves alone
+    return "set activation=relu there and train anew" if linear else "train.py --act relu, then quantise"
