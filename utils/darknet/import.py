@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import no_file
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +70,7 @@ def run(
     from utils.darknet.foreign_state import MEAN, STD, as_network, read_state
     from utils.darknet.heads import class_count
     from utils.darknet.network import Checkpoint, save_checkpoint
-    from utils.files import no_file, take
+    from utils.files import take
 
     spec = read_cfg(cfg)
     means, deviations = _three(mean, MEAN, "--mean", spec.channels), _three(std, STD, "--std", spec.channels)
@@ -81,17 +82,7 @@ def run(
         if len(made.spec.normed) == len(spec.normed):
             raise InputError(f"--batch-norm: every layer of {cfg} has it but the output, which has none; leave it away")
         network = made
-    classes: tuple[str, ...] = ()
-    if names:
-        if reason := no_file(names):
-            raise InputError(f"{names}: {reason}; give a file of classes, one a line")
-        try:
-            lines = names.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise InputError(f"{names}: is not UTF-8; save it as UTF-8") from None
-        classes = tuple(line.strip() for line in lines if line.strip())
-        if len(classes) != class_count(spec):
-            raise InputError(f"{names}: {len(classes)} names, {cfg} has {class_count(spec)} classes; name each")
+    classes = _classes(names, class_count(spec), cfg) if names else ()
     (path,) = (out,) if out else take(Path("weights") / f"{state.stem}.pt")
     if path.exists():
         raise InputError(f"{path}: exists already; choose another --out")
@@ -100,6 +91,20 @@ def run(
     params = sum(tensor.numel() for key, tensor in network.state.items() if "running" not in key)
     sys.stdout.write(f"{path}: {len(spec.kernels)} layers with weights, {params:,} parameters, found by name\n")
     return 0
+
+
+def _classes(names: Path, count: int, cfg: Path) -> tuple[str, ...]:
+    """The lines of a file of names."""
+    if reason := no_file(names):
+        raise InputError(f"{names}: {reason}; give a file of classes, one a line")
+    try:
+        lines = names.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{names}: is not UTF-8; save it as UTF-8") from None
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if len(classes) != count:
+        raise InputError(f"{names}: {len(classes)} names, {cfg} has {count} classes; name each")
+    return classes
 
 
 def _three(given: list[float] | None, usual: tuple[float, ...], flag: str, channels: int) -> tuple[float, ...]:
