@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -31,7 +32,7 @@ from utils.errors import InputError
 from utils.tasks import task_of
 
 
-def timed(loader: Loader, epoch: int, batches: int) -> float:
+def timed(loader: Loader[Any], epoch: int, batches: int) -> float:
     """Images a second of some batches of an epoch; the first one, in which workers start, does not count."""
     loader.set_epoch(epoch)
     made = iter(loader)
@@ -47,7 +48,7 @@ def settings(args: argparse.Namespace) -> dict[str, Callable[[int], float]]:
     spec = read_cfg(args.cfg)
     task = task_of(spec)
     manifest, size = task.open_data(args.data), (spec.height, spec.width)
-    rows = {}
+    rows: dict[str, Callable[[int], float]] = {}
     for jpeg, cache in product(args.jpeg, args.cache):
         config = RunConfig(data=args.data, jpeg=jpeg)
         augment = task.augmentation(manifest, None)
