@@ -82,9 +82,11 @@ def data_set(kind, place):
 
 
 def shown(dataset, request):
-    """Everything in a sample that has pixels or boxes."""
+    """Everything in a sample that has pixels or boxes, and the sizes by which they are mapped back."""
     sample = dataset[request]
-    return [getattr(sample, name) for name in ("image", "mask", "boxes") if hasattr(sample, name)]
+    box = sample.letterbox
+    sizes = torch.tensor([box.original, box.scaled, box.pad, box.size])
+    return [sizes, *(getattr(sample, name) for name in ("image", "mask", "boxes") if hasattr(sample, name))]
 
 
 @pytest.mark.parametrize("jpeg", ["full", "reduced"])
