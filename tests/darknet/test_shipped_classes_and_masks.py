@@ -19,6 +19,7 @@ from tests.pruning.test_all_strategies import EXACT, SCRIPTS, cast, defaults, ru
 from tests.quantization.random_nets import random_images
 from tests.quantization.test_fake import still
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.channel_groups import trace
 from utils.darknet.fold import unfold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
@@ -64,21 +65,15 @@ def images(net: Network, n: int = 1, seed: int = 0) -> torch.Tensor:
     return random_images(n, side=net.spec.height, image_channels=net.spec.channels, seed=seed)
 
 
-@each
-def test_six_prunings_cut_what_they_silence(path):
-    spec = read_cfg(path)
-    assert parse_cfg(write_cfg(spec)) == spec
-    net = small(path)
-    if not net.spec.normed:
-        with pytest.raises(InputError, match=r"nothing to prune: all 0 convolutions.*import --batch-norm"):
-            plan_channels(net, percent=0.3, tie=ShortcutRule.ANY)
-        plain, net = net, unfold_bn(net)
-        assert_same(run(net, images(net, 2)), run(plain, images(net, 2)))
+def assert_that_six_prunings_cut_what_they_silence(net: Network) -> None:
     net = cast(recalibrate(net, build, [images(net, 4, seed=5)]), torch.float64)
     for script in SCRIPTS:
         strategy, percent = defaults(script)
         shorter = net
-        if strategy.tie is not None:
+        if strategy.tie is ShortcutRule.KEEP and set(trace(net.spec).tied[~trace(net.spec).locked].tolist()) == {True}:
+            with pytest.raises(InputError, match=r"are tied; slim_prune\.py and shortcut_prune\.py cut"):
+                plan_channels(net, percent=0.3, tie=strategy.tie)
+        elif strategy.tie is not None:
             kinds = {"tie": strategy.tie, "floor": strategy.floor, "multiple": strategy.multiple}
             plan = plan_channels(net, percent=min(percent, 0.3), **kinds)
             shorter, plan = settle_and_cut(net, plan, Beta.CARRIER)
@@ -92,6 +87,19 @@ def test_six_prunings_cut_what_they_silence(path):
         elif strategy.blocks:
             with pytest.raises(InputError, match="no residual block"):
                 plan_layers(shorter, n=1)
+
+
+@each
+def test_six_prunings_cut_what_they_silence(path):
+    spec = read_cfg(path)
+    assert parse_cfg(write_cfg(spec)) == spec
+    net = small(path)
+    if not net.spec.normed:
+        with pytest.raises(InputError, match=r"nothing to prune: all 0 convolutions.*import --batch-norm"):
+            plan_channels(net, percent=0.3, tie=ShortcutRule.ANY)
+        plain, net = net, unfold_bn(net)
+        assert_same(run(net, images(net, 2)), run(plain, images(net, 2)))
+    assert_that_six_prunings_cut_what_they_silence(net)
 
 
 @each
@@ -124,3 +132,25 @@ def test_c99_and_onnx_compute_the_integers(name, tmp_path):
     assert not any(each.differing for each in (*found.alone, *found.chained, *found.heads))
     if shutil.which("cc") and shutil.which("make"):
         check_c(tmp_path / "c", integer, x)
+
+
+def conv(filters: int, size: int = 1, more: str = "activation=relu") -> str:
+    return f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\npad=1\n{more}\n"
+
+
+NET = "[net]\nwidth=16\nheight=16\nchannels=3\n" + conv(8, 3)
+TAIL = "[avgpool]\n[convolutional]\nfilters=5\nsize=1\nactivation=linear\n[softmax]\n"
+BRANCH = conv(8, 1, "activation=relu") + conv(8, 3, "groups=4\nactivation=relu") + conv(8, 1, "activation=linear")
+PUBLISHED = {  # what densenet201.cfg and resnext50.cfg are made of
+    "dense": NET + "".join(conv(8) + conv(4, 3) + "[route]\nlayers=-1,-3\n" for _ in range(3)) + conv(6) + TAIL,
+    "grouped": NET + 2 * (BRANCH + "[shortcut]\nfrom=-4\nactivation=relu\n") + TAIL,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_dense_and_grouped_structures_are_cut_and_become_spikes(name):
+    net = random_network(parse_cfg(PUBLISHED[name]))
+    assert_that_six_prunings_cut_what_they_silence(net)
+    integer, x = lower(calibrate(net, [images(net)], POW2_LOW)), images(net, seed=3)
+    wanted = IntegerExecutor(integer)(x)[0]
+    assert torch.equal(LayerwiseExecutor(encode(integer))(x)[0], wanted) and len(wanted.unique()) > 2

@@ -133,6 +133,11 @@ def offered(wires: ChannelGroups, tie: ShortcutRule, scope: frozenset[int] | Non
             "nothing to prune in this scope: the wires of its layers feed heads, or other layers that are out of it "
             "share them; widen --scope (--explain shows which layers go together)"
         )
+    if not free and tie is ShortcutRule.KEEP and (wires.tied & ~wires.locked).any():
+        raise InputError(
+            f"nothing to prune: all {len(wires.voters)} convolutions with batch norm feed heads or are tied; "
+            "slim_prune.py and shortcut_prune.py cut channels that are tied as well"
+        )
     if not free:
         raise InputError(
             f"nothing to prune: all {len(wires.voters)} convolutions with batch norm feed heads or are tied; "
