@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,3 +180,16 @@ def test_costs_do_not_depend_on_batches_and_state_is_counted():
 def test_measuring_no_images_is_an_error():
     with pytest.raises(ValueError, match="no images"):
         measure(LayerwiseExecutor(spiking(cfg_text(("convolutional", CONV)))), [])
+
+
+@pytest.mark.parametrize("times", [0.98, 1.02])
+def test_at_break_even_the_spikes_cost_what_int8_does(times):
+    """What it says of spikes a synapse and of energies cannot differ: padding and pixels are in both."""
+    cost = measure(
+        LayerwiseExecutor(spiking(cfg_text(("convolutional", CONV), ("convolutional", CONV)))), [random_images()]
+    )
+    wanted = cost.break_even * (cost.macs - cost.input_macs) * times
+    layers = {i: replace(each, sops=each.sops * wanted / cost.sops) for i, each in cost.layers.items()}
+    cost = replace(cost, layers=layers)
+    assert (cost.energy.spiking_int8 < cost.energy.ann_int8) == (times < 1)
+    assert ("under the" in cost.verdict) == ("the spikes win" in cost.verdict) == (times < 1)

@@ -18,7 +18,7 @@ def cost_lines(cost: SpikeCost) -> list[str]:
         f"state {cost.state_bytes:,} bytes, weights {cost.weight_bytes:,} bytes",
         "energy of the arithmetic, uJ a frame, 45 nm (Horowitz, ISSCC 2014): dense fp32 {} and int8 {}, "
         "spikes with fp32 constants {} and with integer ones {}".format(*micro),
-        cost.break_even,
+        cost.verdict,
         heaviest(cost),
     ]
 

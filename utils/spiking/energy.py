@@ -72,7 +72,3 @@ def energy(counts: Counts, multiplications: float, sops: float) -> Energy:
         spiking_fp32=spiking_energy(multiplications, sops, FP32),
         spiking_int8=spiking_energy(multiplications, sops, INT8),
     )
-
-
-BREAK_EVEN_INT8 = INT8.mac / INT8.accumulate  # spikes a synapse below which spikes beat int8
-BREAK_EVEN_FP32 = FP32.mac / FP32.accumulate

@@ -18,7 +18,7 @@ from utils.darknet.walk import run
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.packing import packed_size
 from utils.quantization.validate import readouts
-from utils.spiking.energy import BREAK_EVEN_INT8, Energy, energy
+from utils.spiking.energy import INT8, Energy, energy
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import state_bytes
 
@@ -104,11 +104,17 @@ class SpikeCost:
         return energy(self.dense, self.multiplications, self.sops)
 
     @property
-    def break_even(self) -> str:
+    def break_even(self) -> float:
+        """Spikes a synapse at which the spikes cost what the int8 twin does: what pixels multiply is paid by both."""
+        left = self.energy.ann_int8 - self.multiplications * INT8.mac
+        return left / (INT8.accumulate * max(1, self.macs - self.input_macs))
+
+    @property
+    def verdict(self) -> str:
         """The honest line: at how many spikes a synapse an int8 network is as good."""
-        side = "under" if self.sops_per_mac < BREAK_EVEN_INT8 else "over"
+        side = "under" if self.sops_per_mac < self.break_even else "over"
         return (
-            f"{self.sops_per_mac:.2f} spikes a synapse, {side} the {BREAK_EVEN_INT8:.0f} at which int8 costs the same; "
+            f"{self.sops_per_mac:.2f} spikes a synapse, {side} the {self.break_even:.2f} at which int8 costs the same; "
             f"{self.energy.verdict}"
         )
 
