@@ -5,7 +5,8 @@
   python3 benchmarks/engine_spikes.py weights/a.int.pt weights/b.int.pt --simulate        as they are
 
 A float network is converted for each number of bits (convert_snn.py, weights and activations, no training; --flags
-adds to it), or with --sparsify trained down through --bits once for every lambda (train.py with --train-flags). Clocks
+adds to it), or with --sparsify trained down through --bits once for every lambda (train.py with --train-flags: the
+weights keep the bits that these say, and the stages share the epochs). Clocks
 are predicted, of the first validation image ("behind the image": without the layers that read its pixels); work: clocks
 with L^2 multiplications, or in which L membranes accumulate; mAP is that of the integers, and so of the spikes, on all
 validation images. --simulate runs both engines in Verilator too: every level and count equal, and exactly those clocks.
@@ -29,7 +30,7 @@ import utils  # noqa: F401, I001  # before torch: how its threads wait
 
 from benchmarks.engine import make_sim
 from benchmarks.pruning import run_script, sha256_of
-from benchmarks.spiking_training import trained
+from benchmarks.spiking_training import stages_of, trained
 from export import parser as export_parser
 from models import load_model
 from pipeline.export import open_integers
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", default=DATA)
     add("--flags", default="", help="more flags of convert_snn.py")
     add("--sparsify", type=cli.non_negative, nargs="+", default=[], metavar="LAMBDA", help="train for the bits instead")
-    add("--train-flags", default=TRAIN, help=f"of train.py, besides --progressive and --sparsify ({TRAIN})")
+    add("--train-flags", default=TRAIN, help=f"of train.py, besides --a-bit, --progressive and --sparsify ({TRAIN})")
     add("--seed", type=cli.whole, default=0, help="of that training")
     add("--device", default="cpu")
     add("--lanes", type=cli.positive, default=8)
@@ -99,12 +100,18 @@ def networks(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             yield Path(weights).name.partition(".")[0], Path(weights)
         elif args.sparsify:
             for strength in args.sparsify:
-                stages = " ".join(map(str, args.bits))
-                flags = f"{args.train_flags} --progressive {stages} --sparsify {strength:g}"
-                for path in trained(args, args.seed, weights, flags).paths("*.int.pt"):
-                    yield f"{stem}sparsify {strength:g}", path
+                record = trained(args, args.seed, weights, flags_of(args, strength))
+                stages_of(record)  # refuses what left no integers, or lost them
+                yield from ((f"{stem}sparsify {strength:g}", path) for path in record.paths("*.int.pt"))
         else:
             yield from ((f"{stem}converted", converted(args, weights, bits)) for bits in args.bits)
+
+
+def flags_of(args: argparse.Namespace, strength: float) -> str:
+    """What train.py is told: stages of activations down to the fewest --bits, of weights down to --train-flags'."""
+    last = "" if "--a-bit" in args.train_flags.split() else f" --a-bit {min(args.bits)}"
+    stages = f" --progressive {' '.join(map(str, args.bits))}" if len(args.bits) > 1 else ""
+    return f"{args.train_flags}{last}{stages} --sparsify {strength:g}"
 
 
 def converted(args: argparse.Namespace, weights: str, bits: int) -> Path:
@@ -175,10 +182,8 @@ def plot(path: Path, found: list[Point]) -> Path:
     return save_figure(figure, path)
 
 
-def main() -> None:
+def run(args: argparse.Namespace) -> None:
     """Convert or train, compile, print, draw."""
-    args = parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     found = [point for name, path in networks(args) for point in points(args, name, path)]
     log.info(plain_table("engines", [HEADER, *(each.cells(args.lanes) for each in found)]))
     log.info(verdict(found))
@@ -188,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(run, parser())

@@ -147,7 +147,7 @@ class Lines(logging.StreamHandler[Any]):
         super().handleError(record)
 
 
-def main(run: Callable[[Any], object], flags: Parser[Any]) -> None:
+def main(run: Callable[[Any], object], flags: argparse.ArgumentParser) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines(sys.stdout)])
     with _asked_to_end():
@@ -163,7 +163,7 @@ def main(run: Callable[[Any], object], flags: Parser[Any]) -> None:
         sys.exit(code)
 
 
-def _ended(run: Callable[[Any], object], flags: Parser[Any]) -> tuple[int, str]:
+def _ended(run: Callable[[Any], object], flags: argparse.ArgumentParser) -> tuple[int, str]:
     """Run; the exit code, and the line that tells why it is not 0."""
     try:
         run(flags.parse_args())

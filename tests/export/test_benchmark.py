@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from benchmarks import engine_spikes
 from benchmarks.engine_spikes import Point, verdict
 from models import Darknet, network_of
 from tests.scenes import write_scenes
 from tests.spiking.test_script import CFG
+from utils import cli
+from utils.config.scheme import training_scheme
 from utils.darknet.cfg import parse_cfg
-from utils.darknet.network import save_checkpoint
+from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.quantization.calibrate import calibrate
 from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
+from utils.quantization.stages import stages_of
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_each_network_is_on_both_engines_with_one_map_and_integers_take_no_fewer
 ):
     caplog.set_level("INFO")
     monkeypatch.setattr(sys, "argv", ["engine_spikes.py", "bits4.int.pt", "bits2.int.pt", "--data", "set.data"])
-    engine_spikes.main()
+    cli.main(engine_spikes.run, engine_spikes.parser())
     with Path("runs/bench_engines/engines.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     names = [(row["network"], row["bits"], row["engine"]) for row in rows]
@@ -52,6 +56,35 @@ def test_each_network_is_on_both_engines_with_one_map_and_integers_take_no_fewer
     assert all(0 < int(row["work"]) <= int(row["clocks"]) for row in rows)
     assert Path("runs/bench_engines/clocks_against_map.png").stat().st_size > 5000
     assert "No other point has fewer clocks and a higher mAP than" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train_flags", "message"),
+    [
+        ("--quantised", "unrecognized arguments: --quantised"),
+        ("--epochs 3", "only quantised training has that; add --quantized google"),
+        ("--quantized google --epochs 1", "--epochs"),
+    ],
+)
+def test_flags_that_training_refuses_are_one_line(place, train_flags, message, monkeypatch, capsys):
+    network = network_of(Darknet(parse_cfg(CFG, "test")))
+    save_checkpoint("net.pt", Checkpoint(network, ("blue", "green")))
+    words = ["--data", "set.data", "--sparsify", "1.5", f"--train-flags={train_flags}"]
+    monkeypatch.setattr(sys, "argv", ["engine_spikes.py", "net.pt", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(engine_spikes.run, engine_spikes.parser())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and message in said, said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("bits", [(4, 3, 2), (4,)])
+def test_training_goes_through_every_number_of_bits_of_the_activations(bits):
+    args = engine_spikes.parser().parse_args(["net.pt", "--bits", *map(str, bits)])
+    config = train.parser().parse_args(engine_spikes.flags_of(args, 1.5).split())
+    stages = stages_of(config.epochs, config.progressive, training_scheme(config))
+    assert len(stages) == len(bits) and config.sparsify == 1.5
+    assert [stage.bits[1:] for stage in stages if stage.bits] == [(4, n) for n in bits if len(bits) > 1]
 
 
 def test_the_verdict_names_the_winner_of_each_network_and_what_no_other_point_beats():
