@@ -55,7 +55,7 @@ def open_network(config: ExportConfig) -> Session[ExportConfig]:
     if not config.takes_floats:
         spikes = open_spikes(config) if config.form in DIRECT and config.weights else None
         return spikes or open_integers(config)
-    session = open_session(config, scripts=FLOAT)
+    session = open_session(config, scripts=FLOAT, bare=True)
     if session.loaded.network is None:
         what = f"{config.form} --float" if config.float_network else config.form
         path = session.loaded.path
@@ -81,7 +81,7 @@ def open_spikes(config: ExportConfig) -> Session[ExportConfig] | None:
         raise InputError(f"--engine {config.engine}: networks trained as spikes run on --engine {LEAKY} alone")
     if config.form in FOLDERS and isinstance(loaded.predictor, Darknet):
         check_whole_numbers(loaded.predictor, config.weights, config.form)
-    return open_session(config)
+    return open_session(config, bare=True)
 
 
 def open_integers(config: ExportConfig) -> Session[ExportConfig]:
@@ -94,7 +94,7 @@ def open_integers(config: ExportConfig) -> Session[ExportConfig]:
     float_network = f"{weights}: is a float network; quantise it: quantize.py --weights {weights}"
     if not weights.endswith(".pt"):
         raise InputError(float_network)
-    session = open_session(replace(config, weights=weights))
+    session = open_session(replace(config, weights=weights), bare=True)
     if session.loaded.spec.neurons:
         forms = f"{', '.join(DIRECT[:-1])} and {DIRECT[-1]}"
         raise InputError(f"{weights}: was trained as spikes, which only {forms} hold; use export.py {DIRECT[0]}")

@@ -70,9 +70,11 @@ def quantise(session: Session[Q]) -> QuantiseResult:
     session, record = session.begin_making("quantize", ".int.pt")
     integer = to_integers(session, record.folder)
     hardware = check_hardware(session, integer)
-    path = save_integers(session.leaving(".int.pt"), integer, names=session.manifest.names, meta=session.meta)
+    bare = isinstance(session.manifest, BareFolder)
+    names = session.loaded.names if bare else session.manifest.names  # numbers in the place of names are no names
+    path = save_integers(session.leaving(".int.pt"), integer, names=names, meta=session.meta)
     try:
-        if isinstance(session.manifest, BareFolder):
+        if bare:
             return _unmeasured(session, record, integer, path, hardware)
         return _measured(session, record, integer, path, hardware)
     except BaseException:

@@ -25,7 +25,7 @@ from utils.darknet.training_words import batch_size
 from utils.data.images import UnreadableImageError
 from utils.data.loader import Loader, make_loader
 from utils.data.manifest import Manifest
-from utils.data.plain_images import bare_folder, is_bare
+from utils.data.plain_images import BareFolder, bare_folder, is_bare
 from utils.errors import InputError
 from utils.files import alone, take
 from utils.reporting.facts import TaskFacts
@@ -70,7 +70,13 @@ class Session(Generic[C]):
         return self.measured(predictor.to(self.device), self.valid)
 
     def measured(self, predictor: Any, batches: Any, thresholds: Thresholds | None = None) -> Metrics:
-        """The task's metrics of a predictor on any batches."""
+        """The task's metrics of a predictor on any batches.
+
+        Raises:
+            InputError: nobody says what is in the images.
+        """
+        if isinstance(self.manifest, BareFolder):
+            raise InputError(f"{self.manifest.path}: images without labels, nothing to score on; give a data set")
         return self.task.evaluate(
             predictor,
             batches,

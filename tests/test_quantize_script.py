@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import convert_snn
+import export
 import quantize
 from models import Darknet, load_model
 from pipeline.quantise import quantise, to_integers
@@ -114,6 +115,23 @@ def test_images_without_labels_give_the_network_that_the_same_images_with_labels
     assert set(bare.metrics) == {"quantised"} and "map50" not in bare.metrics["quantised"]
     assert bare.metrics["quantised"]["bops"] == told.metrics["quantised"]["bops"]
     assert "images without labels: nothing was measured" in caplog.text
+    words = ["c", "--weights", str(left(bare)), "--data", "bare", "--golden", "1", "--out", "out", "--device", "cpu"]
+    export.run(export.parser().parse_args(words))  # and whoever has images alone can hand it on
+    assert Path("out/golden/0/boxes.json").is_file()
+    unsaid = open_session(parsed("--weights", str(left(bare)), "--data", "bare"), bare=True)
+    with pytest.raises(InputError, match="bare: images without labels, nothing to score on"):
+        unsaid.score(unsaid.loaded.predictor)
+
+
+def test_a_network_that_nobody_named_the_classes_of_takes_its_names_from_the_next_data(place):
+    Path("bare").mkdir()
+    shutil.copy(read_list(open_session(parsed()).manifest.train)[0], "bare")
+    network = load_model("net.pt").network
+    save_checkpoint("net.pt", Checkpoint(network))
+    words = ["--weights", "net.pt", "--device", "cpu", "--workers", "0", "--data", "bare", "--calibration", "1"]
+    made = left(quantize.run(quantize.parser().parse_args(words)))
+    assert load_model(made).names == ()
+    assert open_session(parsed("--weights", str(made))).manifest.names == ("blue", "green")
 
 
 def test_bits_are_not_chosen_on_images_without_labels_and_a_set_without_lists_stays_refused(place):
