@@ -118,6 +118,23 @@ def test_the_manifest_says_all_that_decoding_needs_and_the_readme_works_a_box_ou
     decoded = decode.decode(manifest, acc)
     score = (decoded[:, 4] * decoded[:, 5:].max(1)).max()
     assert f"= score {score:.4f}" in text and '"requantise": null' in text
+    row = next(line for line in text.splitlines() if line.startswith(f"| {head['inputs'][0]} |"))
+    anchors = ", ".join(f"{w:g}x{h:g}" for w, h in head["anchors_px"])
+    for word in ("24x16", "2x2 px", anchors, f"{head['scale_x_y']:g}, ", manifest["layers"][-2]["activation"]):
+        assert word in row, word
+    assert f"Classes: 0 {NAMES[0]}, 1 {NAMES[1]}, 2 {NAMES[2]}." in text
+
+
+def test_suppression_goes_by_the_manifests_numbers(made):
+    out, _ = made
+    manifest = json.loads((out / "manifest.json").read_text())
+    rule = manifest["suppression"]
+    acc = {i: np.load(out / f"golden/0/{i:03d}_acc.npy") for i in manifest["layers"][-1]["inputs"]}
+    decoded = decode.decode(manifest, acc)
+    usual = decode.suppress(manifest, decoded)
+    for changed in ({"boxes": 2}, {"candidates": 1}, {"confidence": float(usual[1, 4])}):
+        fewer = decode.suppress(manifest | {"suppression": rule | changed}, decoded)
+        assert 0 < len(fewer) < len(usual) and (fewer == usual[: len(fewer)]).all(), changed
 
 
 def test_a_manifest_of_version_2_is_still_read(made):

@@ -17,7 +17,7 @@ import numpy as np
 
 Array = np.ndarray
 LARGEST_LOG = 8.0  # of a side, in anchors: exp(8) is 2981 of them
-MOST_CANDIDATES, MOST_BOXES = 1000, 300
+MOST_CANDIDATES, MOST_BOXES = 1000, 300  # where the manifest says nothing
 TOLERANCE = {"score": 1e-4, "xyxy": 1e-2}  # px; float32 functions differ in their last bits
 
 
@@ -68,7 +68,7 @@ def suppress(manifest: dict[str, Any], decoded: Array) -> Array:
     label = decoded[:, 5:].argmax(1)
     score = decoded[:, 4] * decoded[np.arange(len(decoded)), 5 + label]
     kept = np.flatnonzero(score > rule["confidence"])
-    kept = kept[np.argsort(-score[kept], kind="stable")][:MOST_CANDIDATES]
+    kept = kept[np.argsort(-score[kept], kind="stable")][: rule.get("candidates", MOST_CANDIDATES)]
     half = decoded[kept, 2:4] / 2
     corners = np.concatenate((decoded[kept, :2] - half, decoded[kept, :2] + half), 1)
     _, height, width = manifest["image"]["shape"]
@@ -79,7 +79,7 @@ def suppress(manifest: dict[str, Any], decoded: Array) -> Array:
             over = overlaps(shares[i].astype(np.float64), shares[i + 1 :].astype(np.float64), power) > rule["iou"]
             stays[i + 1 :] &= ~(over & (label[kept[i + 1 :]] == label[kept[i]]))
     boxes = np.concatenate((corners, score[kept, None], label[kept, None]), 1)
-    return boxes[stays][:MOST_BOXES].astype(np.float32)
+    return boxes[stays][: rule.get("boxes", MOST_BOXES)].astype(np.float32)
 
 
 def overlaps(one: Array, others: Array, power: float | None) -> Array:

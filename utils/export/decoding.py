@@ -49,7 +49,8 @@ def write_decoding(folder: Path, manifest: dict[str, Any], confidence: float, io
     heads = [layer for layer in read_cfg(folder / "network.cfg").layers if isinstance(layer, Detect)]
     if not heads or any(isinstance(head, GaussianYolo) for head in heads):
         return  # its spreads are not in decode.py: who reads the folder decodes them alone
-    rule = {"confidence": confidence, "iou": iou, "distance_power": heads[-1].distance_power}
+    most = {"candidates": decode.MOST_CANDIDATES, "boxes": decode.MOST_BOXES}
+    rule = {"confidence": confidence, "iou": iou, "distance_power": heads[-1].distance_power, **most}
     manifest["suppression"] = rule
     shutil.copyfile(decode.__file__, folder / "decode.py")
     for path in FIXED.iterdir():
@@ -59,14 +60,32 @@ def write_decoding(folder: Path, manifest: dict[str, Any], confidence: float, io
     with (folder / "README.md").open("a", encoding="utf-8") as text:
         text.write(
             Template(WORDS.read_text(encoding="utf-8")).substitute(
-                candidates=decode.MOST_CANDIDATES,
-                boxes=decode.MOST_BOXES,
+                rule | {"distance_power": rule["distance_power"] or "none"},
+                heads="\n".join(head_rows(manifest)),
+                names=", ".join(f"{k} {name}" for k, name in enumerate(manifest["names"] or ())) or "numbers alone",
                 colour=manifest["image"]["colour"] or f"{channels} channels",
                 resize=manifest["image"]["resize"],
                 size="x".join(map(str, size)),
                 example=worked_box(folder, manifest),
             )
         )
+
+
+def head_rows(manifest: dict[str, Any]) -> list[str]:
+    """A row of the README's table for each head."""
+    layers = {each["layer"]: each for each in manifest["layers"]}
+    rows = []
+    for head in (each for each in manifest["layers"] if each["kind"] == "head"):
+        source = layers[head["inputs"][0]]
+        cells, cell = ("x".join(f"{v:g}" for v in pair) for pair in (source["output"][:0:-1], head["cell"]))
+        anchors = ", ".join(f"{w:g}x{h:g}" for w, h in head["anchors_px"])
+        words = [f"`{key}`" for key in ("new_coords", "softmax") if head[key]]
+        rule = f"{head['scale_x_y']:g}, {head['reach']:.4g}"
+        rows.append(
+            f"| {source['layer']} | {cells} | {cell} px | {anchors} | {rule} | "
+            f"{', '.join([source['activation'], *words])} | {head['classes']} |"
+        )
+    return rows
 
 
 def heads_header(manifest: dict[str, Any]) -> str:
@@ -95,6 +114,8 @@ def heads_header(manifest: dict[str, Any]) -> str:
         "CONFIDENCE": _float(rule["confidence"]),
         "OVERLAP": repr(float(rule["iou"])),
         "POWER": repr(float(rule["distance_power"] or 0)),
+        "CANDIDATES": rule["candidates"],
+        "BOXES_KEPT": rule["boxes"],
         "HIGH": high,
         "WIDE": wide,
         "NAMES": ", ".join(map(_text, names)),
@@ -119,8 +140,9 @@ def worked_box(folder: Path, manifest: dict[str, Any]) -> str:
     anchor, row, column = np.unravel_index(best - first, (len(head["anchors"]), *acc.shape[1:]))
     source = next(each for each in manifest["layers"] if each["layer"] == head["inputs"][0])
     each, label = 5 + head["classes"], int(decoded[best, 5:].argmax())
+    called = f"class {label} ({manifest['names'][label]})" if manifest["names"] else f"class {label}"
     rows = []
-    for k, name in [*enumerate(("x", "y", "w", "h", "objectness")), (5 + label, f"class {label}")]:
+    for k, name in [*enumerate(("x", "y", "w", "h", "objectness")), (5 + label, called)]:
         channel = int(anchor) * each + k
         number, scale = int(acc[channel, row, column]), source["read_out"]["scale"][channel]
         rows.append(f"    {name}: acc {number} * {scale:.6g} = {number * scale:.4f}")

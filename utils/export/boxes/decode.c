@@ -8,8 +8,6 @@
 
 const char *const class_names[] = {HEAD_NAMES};
 
-enum { MOST_CANDIDATES = 1000, MOST_BOXES = 300 };
-
 static float logistic(float x)
 {
     return (float)(1 / (1 + exp(-(double)x)));
@@ -120,9 +118,9 @@ long decode_boxes(const acc_t *const heads[NET_HEADS], struct box *room, float c
                 }
     }
     qsort(room, (size_t)count, sizeof *room, better);
-    if (count > MOST_CANDIDATES)
-        count = MOST_CANDIDATES;
-    for (long i = 0; i < count && kept < MOST_BOXES; ++i) {
+    if (count > HEAD_CANDIDATES)
+        count = HEAD_CANDIDATES;
+    for (long i = 0; i < count && kept < HEAD_BOXES_KEPT; ++i) {
         int stays = 1;
         for (long j = 0; j < kept && stays; ++j)
             stays = room[j].label != room[i].label || !(overlap_of(&room[j], &room[i]) > overlap);
