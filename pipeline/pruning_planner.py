@@ -121,6 +121,8 @@ class PruningPlanner:
             try:
                 layers = plan_layers(self.full, n=n + 1, score=self.score, by=By[config.by.upper()])
             except InputError as error:
+                if n == 0:
+                    raise  # there is no block at all, which says itself what helps
                 reached = f"{least:,} of {full:,} clocks ({least / full:.1%}) without {n} blocks"
                 raise InputError(
                     f"--target-cycles {asked:g}: out of reach; {reached} and no more can go; ask for less, or use "

@@ -7,6 +7,7 @@ import importlib
 
 import pytest
 
+import compress
 import darkspike as ds
 from utils.cli import flag_fields, option_names
 from utils.config import convert, export, files, measure, pipeline, prune, quantise, train
@@ -167,6 +168,7 @@ TOGETHER = [
     ("slim_prune", "--percent auto --max-drop 0.02"),
     ("regular_prune", "--percent 0.5 --target zynq7020"),
     ("layer_channel_prune", "--shortcuts 1 --target-cycles 0.5 --target ecp5-85"),
+    *((f"{name}_prune", "--target-cycles 0.5 --target zynq7020") for name in compress.SCRIPTS),
     ("export", "fpga --engine integer --target zynq7020 --target-fps 5"),
     ("slim_prune", "--search 4 --delta 0.1 --target-macs 0.5"),
     ("quantize", "--bits auto --budget size=0.5 --max-drop 0.1"),

@@ -190,6 +190,12 @@ def test_blocks_go_until_the_clocks_are_reached_or_it_is_refused(place):
         InputError, match=r"--target-cycles 0.1: out of reach; [\d,]+ of [\d,]+ clocks .* without 1 blocks"
     ):
         run("layer_prune", "--target-cycles", "0.1")
+    text = Path("net.cfg").read_text().replace("layers=-1,4", "layers=-1,3")  # the branch is read elsewhere, too
+    Path("net.cfg").write_text(text)
+    state = load_checkpoint("sparse.pt").network.state
+    save_checkpoint(Path("sparse.pt"), Checkpoint(Network(read_cfg("net.cfg"), state), ("blue", "green")))
+    with pytest.raises(InputError, match="this network has no residual block to take out"):
+        run("layer_prune", "--target-cycles", "0.9")
 
 
 def test_channels_are_rounded_to_the_words_of_the_target_where_nobody_says(place, caplog):
