@@ -50,7 +50,26 @@ def make_record(folder):
     }
     stages = {name: row_of(i) for i, name in enumerate(STAGES)}
     about = {"network": "yolov3", "data": "set", "valid_images": 5000, "size": [320, 416]}
-    metrics = {"stages": stages, "stage_seconds": 8000.0, "runs": runs, "about": about}
+    part = {
+        "name": HOSTILE,
+        "clock_mhz": 100,
+        "array": [8, 8],
+        "stages": {name: 10**8 - 7**i for i, name in enumerate(STAGES)},
+    }
+    part |= {"needs": {"lut": 22860, "bram_bytes": 282624}, "has": {"lut": 83640}}
+    tried = [
+        {"stage": name, "flags": "--percent auto --max-drop 0.05 --target-cycles 0.5", "score": 0.8 if name == "pruned" else None,
+         "why": "the largest that the pre-flight and the drop allow", "fact": LONG, "kept": name != "sparse"}
+        for name in STAGES
+    ]  # fmt: skip
+    metrics = {
+        "stages": stages,
+        "stage_seconds": 8000.0,
+        "runs": runs,
+        "about": about,
+        "hardware": part,
+        "decisions": tried,
+    }
     done = finish_record(record, metrics=metrics)
     return dataclasses.replace(done, outputs=[{"path": LONG, "sha256": "0" * 64}])
 
@@ -74,6 +93,11 @@ def write_tables(folder, layers=75, classes=9, epochs=37):
     write_rows(folder / "layers.csv", [
         {"layer": i, "kind": "conv", "w_bit": 8, "a_bit": None if i == layers - 1 else 4, "neurons": 692224,
          "spikes": None if i == layers - 1 else 1.2e6, "sops": 2.5e9} for i in range(layers)
+    ])  # fmt: skip
+    write_rows(folder / "hardware.csv", [  # the slowest have their names beside them, and lie where others lie
+        {"layer": i, "kind": "conv", "clocks": 10**6 - 9000 * i, "utilisation": 0.5, "macs": 10**7, "macs_a_clock": 50 / (1 + i // 5),
+         "macs_a_byte": 60 / (1 + i // 5), "bound": "bandwidth" if i > 40 else "compute", "bytes_read": 10**6, "bytes_written": 10**6}
+        for i in range(layers)
     ])  # fmt: skip
     write_rows(folder / "pr_curves.csv", [
         {"recall": i / 100, **{name: 1 - i / (110 + k) for k, name in enumerate(STAGES)}} for i in range(101)
@@ -161,6 +185,15 @@ LAYOUT = """(() => {
       });
     });
   }
+  for (const e of document.querySelectorAll('tbody th, td, li, code span')) for (const node of e.childNodes)
+    for (const word of node.nodeType == 3 && e.getClientRects().length ? node.textContent.matchAll(/\\S+/g) : []) {
+      const range = document.createRange();
+      if (word[0].length > 20) continue;  // a path may break anywhere
+      for (const part of word[0].matchAll(/[\\w.]+/g)) {
+        range.setStart(node, word.index + part.index), range.setEnd(node, word.index + part.index + part[0].length);
+        if (new Set([...range.getClientRects()].map(r => r.top)).size > 1) told.push(`${e.tagName}: "${part[0]}" is broken`);
+      }
+    }
   for (const img of document.images) if (!img.naturalWidth) told.push(`no picture: ${img.alt}`);
   return told;
 })()"""
@@ -213,14 +246,14 @@ def test_eighty_classes_and_one_layer_fit_too(tab, tmp_path):
 def test_it_prints_on_a_few_pages(place, tab, tmp_path):
     tab.open(place / NAME, 1280, dark=True)
     pdf = tab.printed(tmp_path / "page.pdf").read_bytes()
-    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 20
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 24
 
 
 def test_it_is_one_small_file_without_scripts_and_addresses(place):
     text = (place / NAME).read_text()
     assert (place / NAME).stat().st_size < 5_000_000
     assert not re.search(r"<script|@import|url\(|https?:|<link(?! rel=\"icon\" href=\"data:,\")", text)
-    assert text.count("<svg") == 10 and text.count("<img") == 24
+    assert text.count("<svg") == 12 and text.count("<img") == 24
 
 
 def test_large_pictures_are_made_smaller_until_the_page_fits(tmp_path):

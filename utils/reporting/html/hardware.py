@@ -6,10 +6,26 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from utils.reporting.html.svg import WIDTH, Axis, Bars, axis, bar_chart, down, figure, grid, text, to_right
-from utils.reporting.html.words import stage, table
+from utils.reporting.html.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    LETTER,
+    WIDTH,
+    Axis,
+    Bars,
+    axis,
+    bar_chart,
+    down,
+    figure,
+    grid,
+    text,
+    to_right,
+)
+from utils.reporting.html.words import folded, stage, table
 
 Row = Mapping[str, Any]
+Circle = tuple[float, float, float]  # x, y, radius
 NAMES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram_bytes": "bytes of memory"}
 NOTE = (
     "Above: what array and memory allow. Dashed: load, then compute, as this engine does. A layer to the left of the "
@@ -43,7 +59,7 @@ def hardware(found: Mapping[str, Any] | None, rows: Sequence[Row]) -> str:
     used = sum(row["utilisation"] * row["clocks"] for row in rows) / whole if whole else 0.0
     words = (
         f"<p>Predicted for the integer engine of export.py with an array of {lanes} x {lanes} on "
-        f"<b>{escape(found['name'])}</b> at {found['clock_mhz']:g} MHz; estimated: {needs}. A float network stands for "
+        f"<strong>{escape(found['name'])}</strong> at {found['clock_mhz']:g} MHz; estimated: {needs}. A float network stands for "
         "its integers; clocks are those of a memory that never stalls."
         + (f" The quantised network has work for {used:.0%} of the multipliers on the average.</p>" if rows else "</p>")
     )
@@ -69,7 +85,9 @@ def roofline(rows: Sequence[Row], lanes: int) -> str:
     turns = [(at, 1 / (1 / peak + 1 / (lanes * at))) for at in across]
     whole = sum(row["clocks"] for row in rows)
     parts = [grid(x, y), _curve(roof, x, y, "roof"), _curve(turns, x, y, "load, then compute", "dashed")]
-    parts += [_spot(row, x, y, whole, named=number < NAMED) for number, row in enumerate(layers)]
+    circles = [(to_right(x, row["macs_a_byte"]), down(y, row["macs_a_clock"]), _radius(row, whole)) for row in layers]
+    parts += [_spot(row, circle, whole) for row, circle in zip(layers, circles, strict=True)]
+    parts += _names([f"layer {row['layer']}" for row in layers[:NAMED]], circles)
     legend = [("roof", 0, False), ("load, then compute", 0, True)]
     legend += [
         (f"{bound} is short", tint, False) for bound, tint in TINTS.items() if any(r["bound"] == bound for r in rows)
@@ -82,23 +100,52 @@ def _curve(points: Sequence[tuple[float, float]], x: Axis, y: Axis, name: str, s
     return f'<path class="line l0 {style}" d="M{path}"><title>{name}</title></path>'
 
 
-def _spot(row: Row, x: Axis, y: Axis, whole: int, *, named: bool) -> str:
+def _radius(row: Row, whole: int) -> float:
+    return float(2.5 + 15 * (row["clocks"] / whole) ** 0.5)
+
+
+def _spot(row: Row, circle: Circle, whole: int) -> str:
     """A layer, whose area is its share of the clocks."""
-    at, low = to_right(x, row["macs_a_byte"]), down(y, row["macs_a_clock"])
-    share = row["clocks"] / whole
-    size = 2.5 + 15 * share**0.5
+    at, low, size = circle
     said = (
         f"layer {row['layer']} ({row['kind']}): {row['macs_a_clock']:.3g} MACs a clock, {row['macs_a_byte']:.3g} a "
-        f"byte, {row['clocks']:,} clocks ({share:.0%})"
-    )
-    tint, right = TINTS[row["bound"]], at > WIDTH * 0.75
-    label = text(
-        at + (-size - 3 if right else size + 3), low + 13, f"layer {row['layer']}", "end" if right else "start"
+        f"byte, {row['clocks']:,} clocks ({row['clocks'] / whole:.0%})"
     )
     return (
-        f'<circle class="f{tint}" fill-opacity="0.65" cx="{at:.1f}" cy="{low:.1f}" r="{size:.1f}">'
-        f"<title>{escape(said)}</title></circle>{label if named else ''}"
+        f'<circle class="f{TINTS[row["bound"]]}" fill-opacity="0.65" cx="{at:.1f}" cy="{low:.1f}" r="{size:.1f}">'
+        f"<title>{escape(said)}</title></circle>"
     )
+
+
+def _names(names: Sequence[str], circles: Sequence[Circle]) -> list[str]:
+    """The names of the first circles, each at the side where it covers no other name and the fewest circles."""
+    taken: list[tuple[float, float, float, float]] = []
+    parts = []
+    for name, (at, low, size) in zip(names, circles, strict=False):
+        wide, right, left = LETTER * len(name), at + size + 3, at - size - 3
+        places = [
+            (right, low + 13, "start"),
+            (left, low + 13, "end"),
+            (right, low - 5, "start"),
+            (left, low - 5, "end"),
+        ]
+        places += [(at, low + size + shift, "middle") for shift in (13, 26, 39)]
+        places += [(at, low - size - shift, "middle") for shift in (4, 17, 30)]
+        boxes = []
+        for x, y, anchor in places:
+            start = x - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+            boxes.append((start, y - 10, start + wide, y + 3))
+        costs = [
+            100 * (box[0] < LEFT or box[2] > WIDTH or box[1] < 0 or box[3] > HEIGHT - BOTTOM)
+            + 100 * any(a < box[2] and box[0] < c and b < box[3] and box[1] < d for a, b, c, d in taken)
+            + sum(box[0] - r < x < box[2] + r and box[1] - r < y < box[3] + r for x, y, r in circles)
+            for box in boxes
+        ]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        x, y, anchor = places[best]
+        parts.append(text(x, y, name, anchor).replace("<text", '<text class="name"', 1))
+    return parts
 
 
 def clocks_of_layers(rows: Sequence[Row]) -> str:
@@ -124,4 +171,4 @@ def _layers(rows: Sequence[Row]) -> str:
     ]  # fmt: skip
     head = ["layer", "clocks", "of the array", "bytes moved", "short of"]
     inside = table("Of the array: multiplications that count, of those it could have done.", head, cells)
-    return f"<details><summary>Clocks of {len(rows)} layers</summary>{inside}</details>" if rows else ""
+    return folded(f"Clocks of {len(rows)} layers", inside) if rows else ""

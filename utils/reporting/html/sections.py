@@ -18,10 +18,12 @@ from utils.reporting.html.words import (
     datum,
     definitions,
     duration,
+    folded,
     missing,
     stage,
     table,
     times,
+    unbroken,
 )
 from utils.reporting.record import Record
 from utils.reporting.tables import COSTS, NumberStyle, number, stage_styles, styles_of
@@ -162,7 +164,7 @@ def decided(record: Record, task: TaskFacts) -> str:
         score = NONE if row["score"] is None else f"{row['score']:.{task.score.digits}f}"
         why = escape(": ".join(filter(None, (row["why"], row["fact"]))))
         cells.append(
-            [escape(stage(row["stage"])), f"<code>{escape(row['flags']) or NONE}</code>", why, score,
+            [escape(stage(row["stage"])), f"<code>{unbroken(row['flags']) or NONE}</code>", why, score,
              "kept" if row["kept"] else ""]
         )  # fmt: skip
     head = ["stage", "flags", "why", task.score.heading, ""]
@@ -230,7 +232,7 @@ def _channel_table(rows: Sequence[Row]) -> str:
     message = table(
         "Layers with batch norm, as the cfg counts them.", ["layer", "cfg line", "before", "after", "kept"], cells
     )
-    return _folded(f"Channels of {len(rows)} layers", message) if rows else ""
+    return folded(f"Channels of {len(rows)} layers", message) if rows else ""
 
 
 def _integer_table(rows: Sequence[Row]) -> str:
@@ -244,11 +246,7 @@ def _integer_table(rows: Sequence[Row]) -> str:
     ]
     head = ["layer", "bits w / a", "neurons", "spikes", "accumulates"]
     caption = "Bits of weights and activations; spikes and accumulates a frame. A read-out fires no spikes."
-    return _folded(f"Bits and spikes of {len(rows)} layers", table(caption, head, cells)) if rows else ""
-
-
-def _folded(name: str, inside: str) -> str:
-    return f"<details open><summary>{escape(name)}</summary>{inside}</details>"
+    return folded(f"Bits and spikes of {len(rows)} layers", table(caption, head, cells)) if rows else ""
 
 
 def _plain(value: Any) -> str:
@@ -260,9 +258,8 @@ def _counted(value: float | None) -> str:
 
 
 def command_line(command: str) -> str:
-    """A command line that breaks between words, not after the hyphens of its flags."""
-    words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
-    return f"<pre><code>{words}</code></pre>"
+    """A command line of its own."""
+    return f"<pre><code>{unbroken(command)}</code></pre>"
 
 
 def reproduce(record: Record) -> str:
@@ -293,6 +290,6 @@ def reproduce(record: Record) -> str:
     files = [item for item in record.outputs if item["path"].endswith(".pt")]
     if files:
         hashes = {item["path"]: f'<span class="hash">{item["sha256"]}</span>' for item in files}
-        parts.append(_folded("Networks, SHA-256", definitions(hashes)))
+        parts.append(folded("Networks, SHA-256", definitions(hashes)))
     foot = f"<footer>Written by compress.py from {escape(str(record.folder / 'record.json'))}.</footer>"
     return "<h2>Do it again</h2>" + "".join(parts) + foot

@@ -81,6 +81,16 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
     )
 
 
+def folded(name: str, inside: str) -> str:
+    """What a reader may fold away."""
+    return f"<details open><summary>{escape(name)}</summary>{inside}</details>"
+
+
+def unbroken(command: str) -> str:
+    """Words that break between them, not after the hyphens of flags."""
+    return " ".join(f"<span>{escape(word)}</span>" for word in command.split(" ") if word)
+
+
 def definitions(items: Mapping[str, str]) -> str:
     """Names and what they stand for, which is HTML already; empty ones are left out."""
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{text}</dd>" for name, text in items.items() if text) + "</dl>"
