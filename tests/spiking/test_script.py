@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -208,6 +210,13 @@ def test_spikes_are_handed_over_as_a_graph_and_as_events(place, convert):
     made = export.run(export.parser().parse_args(["aer", *common, "--golden", "1", "--name", "events"]))
     names = {path.name for path in made.paths("*")}
     assert {"0_in.npy", "0_layer_2.npy", "0_layer_2.csv", "README.md"} <= names
+    folder = made.paths("*README.md")[0].parent
+    row = re.search(r"layer_2` \| (\d+) x (\d+) x (\d+) \| (\d+) \| ([\d.e-]+)", (folder / "README.md").read_text())
+    *sizes, start = map(int, row.groups()[:4])
+    events, integer = np.load(folder / "0_layer_2.npy"), load_model(weights).integer
+    assert all(0 <= events[key].max() < most for key, most in zip("cyx", sizes, strict=True))
+    assert start <= events["t"].min() and events["t"].max() < start + 3  # 2 bits: a window of 3 steps
+    assert float(row[5]) == pytest.approx(integer.grids[2].scale, rel=1e-5)
 
 
 def test_detections_of_a_settled_stream_are_those_of_the_integers(place, convert):

@@ -24,11 +24,20 @@ from utils.spiking.stepwise import StepwiseExecutor
 EVENT = np.dtype([("t", "<u2"), ("x", "<u2"), ("y", "<u2"), ("c", "<u2"), ("sign", "i1")])
 Events = NDArray[np.void]
 MOST_ROWS = 10**6  # of events in a csv; more are in the npy alone
-AER_WORDS = """Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
+AER_WORDS = """# Address events
+
+Address events, one a spike, as (t, x, y, c, sign): npy is a structured array, csv has a heading.
 
 <image>_in: the image's pixels; one of level n (0..255) fires in each of the first n of 255 steps. A layer that adds
 them up gets n. <image>_layer_<i>: what the read-outs read, in {mode} mode; t counts steps from the frame's first, and a
-layer fires in its own window of {window} steps. Signed spikes of a neuron add up to its integer level.
+layer fires in its own window of {window} steps. Signed spikes of a neuron add up to its integer level. Of more than
+{most:,} events there is no csv.
+
+| file | C x H x W | its window begins at step | a spike is worth |
+|---|---|---|---|
+{rows}
+
+    counts = numpy.zeros((C, H, W), int); numpy.add.at(counts, (events["c"], events["y"], events["x"]), events["sign"])
 """
 
 
@@ -120,5 +129,11 @@ def write_image_events(folder: Path, integer: IntegerNetwork, images: Tensor) ->
             total += len(events)
             forms = ("npy", "csv") if len(events) <= MOST_ROWS else ("npy",)
             names += [write_events(folder / f"{k}_{name}.{form}", events).name for form in forms]
-    words = AER_WORDS.format(mode=LAYERWISE, window=network.window)
+    rows = []
+    for i in sorted(found):
+        size = " x ".join(map(str, shape_of(network, i, *images.shape[2:])))
+        start = 0 if i < 0 else network.start[i] * network.window
+        worth = 1 / 255 if i < 0 else integer.grids[i].scale
+        rows.append(f"| `<image>_{'in' if i < 0 else f'layer_{i}'}` | {size} | {start} | {worth:.6g} |")
+    words = AER_WORDS.format(mode=LAYERWISE, window=network.window, most=MOST_ROWS, rows="\n".join(rows))
     return [*names, write_text(folder / "README.md", words).name], total
