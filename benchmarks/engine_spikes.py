@@ -101,8 +101,8 @@ def networks(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         elif args.sparsify:
             for strength in args.sparsify:
                 record = trained(args, args.seed, weights, flags_of(args, strength))
-                stages_of(record)  # refuses what left no integers, or lost them
-                yield from ((f"{stem}sparsify {strength:g}", path) for path in record.paths("*.int.pt"))
+                left = sorted(zip(stages_of(record), record.paths("*.int.pt"), strict=True), reverse=True)
+                yield from ((f"{stem}sparsify {strength:g}", path) for _, path in left)  # most bits first, as converted
         else:
             yield from ((f"{stem}converted", converted(args, weights, bits)) for bits in args.bits)
 
@@ -170,12 +170,11 @@ def plot(path: Path, found: list[Point]) -> Path:
     for kind, colour in zip(KINDS, (BLUE, ORANGE), strict=True):
         for number, name in enumerate(names):
             mine = [each for each in found if (each.network, each.engine) == (name, kind)]
-            style = ("-", "--", ":", "-.")[number % 4]
+            style, marker, aside = (("-", "o", 6), ("--", "s", -13), (":", "^", 19), ("-.", "D", -26))[number % 4]
             spots = [(each.clocks, each.score) for each in mine]
-            axis.plot(*zip(*spots, strict=True), style, marker="o", color=colour, label=f"{kind}, {name}")
+            axis.plot(*zip(*spots, strict=True), style, marker=marker, color=colour, label=f"{kind}, {name}")
             for each, spot in zip(mine, spots, strict=True):
-                place = (6, 4 if number % 2 == 0 else -12)
-                axis.annotate(str(each.bits), spot, fontsize="small", xytext=place, textcoords="offset points")
+                axis.annotate(str(each.bits), spot, fontsize="small", xytext=(aside, -3), textcoords="offset points")
     axis.set(xscale="log", xlabel="clocks a frame", ylabel="mAP@.5")
     axis.margins(0.1)
     axis.legend(frameon=False, fontsize="small", title="at each point: bits", loc="center")
