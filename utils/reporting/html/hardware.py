@@ -59,8 +59,8 @@ def hardware(found: Mapping[str, Any] | None, rows: Sequence[Row]) -> str:
     used = sum(row["utilisation"] * row["clocks"] for row in rows) / whole if whole else 0.0
     words = (
         f"<p>Predicted for the integer engine of export.py with an array of {lanes} x {lanes} on "
-        f"<strong>{escape(found['name'])}</strong> at {found['clock_mhz']:g} MHz; estimated: {needs}. A float network stands for "
-        "its integers; clocks are those of a memory that never stalls."
+        f"<strong>{escape(found['name'])}</strong> at {found['clock_mhz']:g} MHz; estimated: {needs}. "
+        "A float network stands for its integers; clocks are those of a memory that never stalls."
         + (f" The quantised network has work for {used:.0%} of the multipliers on the average.</p>" if rows else "</p>")
     )
     return (
