@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import compress
 import pipeline.pruning_measure
 import slim_prune
 import train
@@ -168,7 +169,7 @@ def test_target_of_parameters_is_reached_and_names_the_percent(place):
     assert "slim_prune_0.8" not in str(record.paths("*.pt")[0])
 
 
-@pytest.mark.parametrize("script", ["normal_prune", "slim_prune", "layer_channel_regular_prune"])
+@pytest.mark.parametrize("script", [f"{name}_prune" for name in compress.SCRIPTS if name != "layer"])
 def test_target_of_clocks_is_reached_on_the_engine(place, script):
     Path("four.json").write_text('{"lanes": 4}')
     record = run(script, "--target-cycles", "0.95", "--target", "four.json", "--force")
