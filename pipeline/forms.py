@@ -274,12 +274,12 @@ def write_aer_form(job: Job) -> Written:
 def write_checkpoint(config: FilesConfig, loaded: Loaded, target: Path) -> Path:
     """``.weights`` as a checkpoint that carries its cfg, names, size and how images are fitted."""
     task, named = task_of(loaded.spec, str(loaded.path)), "data" in config.given
-    names: Sequence[str] = [str(number) for number in range(task.classes(loaded.spec))]
+    names: Sequence[str] = ()  # of nobody: the data set that it is shown will name its classes
     if named:
         manifest = task.open_data(config.data)
         names = task.check_classes(loaded.spec, manifest, str(loaded.path), ()).names
     else:
-        log.info("%s: its classes are numbers, since no --data names them", target)
+        log.info("%s: its classes have no names, since no --data gives them; the next data set's will do", target)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
     size = image_size(config.img_size, loaded.spec, loaded.size)
     meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), **shown_of(config)}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import convert
+import test
 from models import Darknet, load_model, network_of
 from tests.scenes import write_scenes
 from utils.darknet.cfg import read_cfg
@@ -58,7 +59,14 @@ def test_how_images_are_fitted_goes_with_both_kinds_of_file(place):
     assert load_model("x.weights", "x.cfg").resize == load_model("weights/own.pt").resize == "stretch"
     typed("--cfg", "x.cfg", "--weights", "x.weights", "--resize", "letterbox", "--gray-scale")
     again = load_model("weights/x.pt")
-    assert again.resize == "letterbox" and again.grey and again.names == ("0", "1")
+    assert again.resize == "letterbox" and again.grey and again.names == ()
+
+
+def test_classes_that_nobody_named_are_named_by_the_next_data_set(place):
+    typed("--weights", "weights/own.pt", "--output", "x.weights")
+    typed("--cfg", "x.cfg", "--weights", "x.weights")
+    words = ["--weights", "weights/x.pt", "--data", "set.data", "--device", "cpu", "--workers", "0"]
+    assert test.run(test.parser().parse_args(words)).metrics["map50"] >= 0
 
 
 def test_nothing_is_written_over(place):
