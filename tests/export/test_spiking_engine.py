@@ -61,6 +61,24 @@ def test_random_spiking_networks_are_equal(simulator, tmp_path):
     check(simulator, tmp_path, *chance(4, LOW))
 
 
+@needs_verilator
+def test_a_kernel_with_both_stride_and_dilation_is_one_with_zeros_in_its_holes(simulator, tmp_path):
+    conv = {"filters": 12, "size": 3, "stride": 2, "dilation": 2, "pad": 2, "activation": "leaky"}
+    images = random_images(1, side=16)
+    text = cfg_text(("convolutional", conv), ("convolutional", conv | {"filters": 8, "dilation": 3, "pad": 3}), side=16)
+    check(simulator, tmp_path, lowered(text, images, LOW), images)
+
+
+def test_rows_that_read_nothing_but_padding_are_refused_where_they_are_a_tile_of_their_own():
+    conv = {"filters": 8, "size": 1, "stride": 1, "padding": 0, "activation": "relu"}
+    half, images = ("maxpool", {"size": 2, "stride": 2}), random_images(1, side=16)
+    text = cfg_text(("convolutional", conv), half, half, ("convolutional", conv | {"padding": 3}), side=16)
+    network = lowered(text, images, LOW)
+    with pytest.raises(InputError, match=r"layer 3 .*: outputs that read nothing but padding; use less of it"):
+        compiled(network, images, replace(SMALL, membranes=32))
+    assert compiled(network, images, replace(SMALL, membranes=64))
+
+
 AVERAGED = cfg_text(  # a neuron a channel that every pixel reaches; signed levels, and a block that is not full
     ("convolutional", {"filters": 12, "size": 3, "stride": 2, "pad": 1, "activation": "leaky"}),
     ("avgpool", {}),

@@ -41,6 +41,14 @@ def leaking(by: Scaling, neuron: IntNeuron) -> tuple[Scaling, dict[str, Any]]:
     return replace(by, m=threshold), fields
 
 
+def spread(weight: np.ndarray, dilation: int) -> np.ndarray:
+    """A kernel [O,I,K,K] with zeros where a dilated one has holes, [O,I,(K - 1) D + 1,(K - 1) D + 1]."""
+    *channels, high, wide = weight.shape
+    found = np.zeros((*channels, (high - 1) * dilation + 1, (wide - 1) * dilation + 1), weight.dtype)
+    found[:, :, ::dilation, ::dilation] = weight
+    return found
+
+
 class Compiler(Mover):
     """What every kind of layer becomes."""
 
@@ -56,9 +64,10 @@ class Compiler(Mover):
     def conv(self, i: int, op: IntConv, source: Edge, out: Edge) -> None:
         """Every kind of convolution: blocks of outputs with the blocks of inputs that they need."""
         layer, _ = self.network.conv(i)
-        size, before = layer.size, layer.pad
-        down, right = layer.stride
-        window = Window(kernel=(size, size), step=(down, right), before=before, dilation=layer.dilation)
+        weight, dilation = op.weight.numpy(), layer.dilation
+        if self.engine.spiking and dilation > 1 and max(layer.stride) > 1:  # an event finds its taps by one of the two
+            weight, dilation = spread(weight, dilation), 1
+        window = Window(kernel=weight.shape[2:], step=layer.stride, before=layer.pad, dilation=dilation)
         by = scaling(op.requantiser, op.bias.numpy().astype(np.int64))
         if op.neuron is not None:
             by, fields = leaking(by, op.neuron)
@@ -66,7 +75,6 @@ class Compiler(Mover):
             fields = SUMMED if self.engine.leaky else {"raw": True}
         else:
             fields = self.scaled(i, by, op)
-        weight = op.weight.numpy()
         self.products(i, window, source, out, by, weight, layer.groups, fields)
 
     def sources_as_they_are(self, i: int) -> list[Edge]:
