@@ -164,7 +164,7 @@ def test_darknet_weights_keep_the_cfg_they_were_opened_with(made, monkeypatch):
         (lambda: ds.detect("x.pt", "y.png"), ds.InputError, r"x\.pt: no such"),
         (lambda: ds.prune("x.pt", percent=1.5), ds.InputError, "percent: must be a number from 0 up to, but not, 1"),
         (lambda: ds.train(epochs=0), ds.InputError, "epochs: must be a whole number from 1 up, got 0"),
-        (lambda: ds.train(cache="disk"), ds.InputError, "cache: must be one of auto, ram, off, got 'disk'"),
+        (lambda: ds.train(cache="tape"), ds.InputError, "cache: must be one of auto, ram, disk, off, got 'tape'"),
         (lambda: ds.train(sparse=1), ds.InputError, "sparse: must be True or False, got 1"),
         (lambda: ds.quantize("x.pt"), ds.InputError, r"x\.pt: no such"),
     ],

@@ -106,17 +106,15 @@ class SpikeCost:
     @property
     def break_even(self) -> float:
         """Spikes a synapse at which the spikes cost what the int8 twin does: what pixels multiply is paid by both."""
-        left = self.energy.ann_int8 - self.multiplications * INT8.mac
-        return left / (INT8.accumulate * max(1, self.macs - self.input_macs))
+        for_spikes = self.energy.ann_int8 - self.multiplications * INT8.mac
+        return for_spikes / (INT8.accumulate * max(1, self.macs - self.input_macs))
 
     @property
     def verdict(self) -> str:
         """The honest line: at how many spikes a synapse an int8 network is as good."""
-        side = "under" if self.sops_per_mac < self.break_even else "over"
-        return (
-            f"{self.sops_per_mac:.2f} spikes a synapse, {side} the {self.break_even:.2f} at which int8 costs the same; "
-            f"{self.energy.verdict}"
-        )
+        x, even = self.sops_per_mac, self.break_even
+        side = f"{'under' if x < even else 'over'} the {even:.2f} at which int8 costs the same"
+        return f"{x:.2f} spikes a synapse, {side}; {self.energy.verdict}"
 
 
 @torch.no_grad()
