@@ -12,19 +12,18 @@ something changed.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import whole
+from utils.cli import OneLineParser, whole
 from utils.dashboard.server import open_dashboard
-from utils.errors import InputError
+from utils.endings import Terminated, ended, say
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    flags = argparse.ArgumentParser(
+    flags = OneLineParser(
         prog="dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     flags.add_argument("place", nargs="?", default="runs", help="the folder that holds the runs (default: runs)")
@@ -35,17 +34,19 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = parser().parse_args(arguments)
-    try:
-        server = open_dashboard(Path(given.place), given.host, given.port)
-    except InputError as error:
-        sys.stderr.write(f"dashboard: {error}\n")
-        return 2
-    with server:
-        logging.getLogger(__name__).info("%s  shows %s; Ctrl-C ends it", server.address, given.place)
+    return ended(lambda: serve(Path(given.place), given.host, given.port), "dashboard", left="the pages are gone")
+
+
+def serve(place: Path, host: str, port: int) -> int:
+    """Serve; Ctrl-C is the way to end it, and no fault."""
+    with open_dashboard(place, host, port) as server:
+        say(f"{server.address}  shows {place}; Ctrl-C ends it")
+        sys.stdout.flush()
         try:
             server.serve_forever()
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             return 0
     return 0

@@ -22,10 +22,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import chdir, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import Terminated, positive
+from utils.cli import OneLineParser, positive
+from utils.endings import ended
 from utils.errors import InputError, NotMet
 from utils.recipes.follow import Outcome, follow, outcomes, shown, table
 from utils.recipes.recipe import BLANK, PublishedRow, names, read_recipe
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    flags = argparse.ArgumentParser(
+    flags = OneLineParser(
         prog="recipe",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -161,7 +163,18 @@ def show(recipe: PublishedRow) -> str:
 
 
 def act(which: Sequence[str], *, listed: bool, shown: bool, smoked: bool, processes: int | None) -> None:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    Raises:
+        InputError: flags of which one alone can act.
+    """
+    asked = [flag for flag, said in (("--list", listed), ("--show", shown), ("--smoke", smoked)) if said]
+    if len(asked) > 1:
+        raise InputError(f"{asked[0]} and {asked[1]}: each is all that is done; leave one of them away")
+    if asked and processes is not None:
+        raise InputError(f"--processes and {asked[0]}: nothing is trained in processes there; leave one of them away")
+    if listed and which:
+        raise InputError(f"{which[0]} and --list: it names all recipes; leave one of them away")
     if listed:
         for name in names():
             recipe = read_recipe(name)
@@ -181,17 +194,9 @@ def act(which: Sequence[str], *, listed: bool, shown: bool, smoked: bool, proces
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 for a mistake, 3 where ours is worse."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        given = parser().parse_args(arguments)
-        act(given.names, listed=given.list, shown=given.show, smoked=given.smoke, processes=given.processes)
-    except (InputError, NotMet) as error:
-        sys.stderr.write(f"recipe: {error}\n")
-        return 2 if isinstance(error, InputError) else 3
-    except (KeyboardInterrupt, Terminated):
-        sys.stderr.write("recipe: interrupted; run this again to go on\n")
-        return 130
-    return 0
+    given = parser().parse_args(arguments)
+    work = partial(act, given.names, listed=given.list, shown=given.show, smoked=given.smoke, processes=given.processes)
+    return ended(work, "recipe", left="run this again to go on")
 
 
 if __name__ == "__main__":

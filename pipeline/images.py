@@ -27,13 +27,16 @@ from utils.darknet.training_words import batch_size
 from utils.data.batch_sizes import several_sizes
 from utils.data.dali import DaliLoader
 from utils.data.dataset import Unreadable
+from utils.data.event_clips import fit_sensor
 from utils.data.event_frames import FrameRule
 from utils.data.images import Size
 from utils.data.loader import Loader, make_loader
-from utils.data.manifest import Manifest
+from utils.data.manifest import Manifest, read_list
 from utils.data.plain_images import BareFolder, BareImages
+from utils.data.recordings import holds_recordings, open_recording
 from utils.errors import InputError
 from utils.task import Task
+from utils.temporal.execution import clock_of
 from utils.training.build_optimizer import STEPS
 from utils.training.device import Precision, faster_precision, select_device, select_precision
 from utils.training.distributed import Group
@@ -43,6 +46,21 @@ log = logging.getLogger(__name__)
 
 CALIBRATION, BATCH = 128, 16  # training images that ranges start from
 MOMENT = 2_000_000_000  # multiplications: a step of so many takes a tenth of a second or two
+
+
+def check_resize(config: RunConfig, manifest: Manifest, size: tuple[int, int]) -> None:
+    """Refuse ``--resize`` where nothing is fitted.
+
+    Raises:
+        InputError: the set is of recordings, and their sensor's px are those of the network's image.
+    """
+    if "resize" not in config.given or isinstance(manifest, BareFolder) or not holds_recordings(manifest.valid):
+        return
+    sensor = open_recording(read_list(manifest.valid)[0]).size
+    if fit_sensor(sensor, size, "letterbox") == fit_sensor(sensor, size, "stretch"):
+        raise InputError(
+            f"--resize: the events of {manifest.valid} keep their px in {size[0]}x{size[1]}; leave it away"
+        )
 
 
 def dataset_of(
@@ -107,7 +125,16 @@ def check_room(
     images, size = len(task.listed(manifest.train)), image_size(config.size_asked, spec)
     batch = training_batch(config.batch_size, spec, images)
     share = -(-min(batch, images) // processes)
-    check_memory(spec, size, share, select_device(config.device or device), training=True)
+    segments = (config.fptt_k or spec.timesteps) if isinstance(config, TrainConfig) and config.trainer == "fptt" else 1
+    check_memory(
+        spec,
+        size,
+        share,
+        select_device(config.device or device),
+        training=True,
+        steps=-(-spec.timesteps // segments),
+        timed=clock_of(spec, frames=spec.input_frames).timed,
+    )
     alone = next((i for i in _normed(spec) if sizes(spec, *size)[i] == (1, 1)), None)
     if alone is not None and 1 in (share, images % batch):
         raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Darknet
-from pipeline.images import Setting, check_room
+from pipeline.images import Setting, check_resize, check_room
 from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import check_training
 from utils.config.run import CFG
@@ -260,6 +260,7 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     main_first(group, lambda: task.open_data(config.data))
     manifest = task.open_data(config.data)
     check_room(config, read.network.spec, task, manifest, group.size, group.device)
+    check_resize(config, manifest, image_size(config.size_asked, read.network.spec))
     seed_all(config.seed)
     start = read if saved else start_of(read, config, task, manifest)
     config = config if saved else with_length(config, start.network.spec)

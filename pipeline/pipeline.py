@@ -19,6 +19,7 @@ from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig
 from utils.darknet.network import load_checkpoint
+from utils.endings import Lines
 from utils.errors import InputError, UnsurvivableError
 from utils.files import names_kept
 from utils.flag_words import words_of
@@ -87,7 +88,7 @@ def run_chain(config: PipelineConfig, stages: Sequence[Stage]) -> Record:
     expected = {name: said or budget.epochs(name) for name, said in given.items()}
     expected |= {"quantised": expected["finetuned"]} if config.qat else {}
     remaining = Remaining(expected, tuple(each.name for each in stages))
-    with console(cli.Lines, remaining, verbose=config.verbose) as shown:
+    with console(Lines, remaining, verbose=config.verbose) as shown:
         for number, stage in enumerate(stages, 1):
             place = f"stage {number} of {len(stages)}, {stage.name}"
             log.info("\n== %s", place)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import Darknet, Loaded, load_model
-from pipeline.images import dataset_of
+from pipeline.images import check_resize, dataset_of
 from utils.config.as_trained import as_trained, data_as_trained, shown_of
 from utils.config.measure import TestConfig
 from utils.config.run import RunConfig
@@ -226,6 +226,7 @@ def open_session(
     manifest = _data_of(loaded, task, config.data, bare=bare)
     config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
     size = image_size(config.img_size, loaded.spec, loaded.size)
+    check_resize(config, manifest, size)
     images, device = config.batch_size or batch_size(loaded.spec), select_device(config.device)
     check_memory(loaded.spec, size, min(images, len(task.listed(manifest.valid))), device)
     dataset = dataset_of(config, task, manifest, loaded.spec, size, images=manifest.valid)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
-from utils.errors import InputError, NotMet
+from utils.endings import ended
 
 Number = TypeVar("Number", int, float)
 
@@ -34,7 +29,6 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = "unrecognized arguments: "  # argparse's own words
 UNSAID = object()  # in the place of a flag that is not typed: its default would look like one that is
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # not the program's fault
 
 
 def flag(default: Any, help: str, *names: str, **options: Any) -> Any:
@@ -75,22 +69,30 @@ class Typed:
     """What argparse writes into."""
 
 
-class Parser(argparse.ArgumentParser, Generic[Config]):
-    """An ArgumentParser that returns a config, and whose errors are one line."""
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line; so are those of its commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+class Parser(OneLineParser, Generic[Config]):
+    """One that returns a config."""
 
     config: type[Config]
     usual: Mapping[str, Any]
     instead: Mapping[str, str]  # flags of other projects: what to use here
 
     def error(self, message: str) -> NoReturn:
-        """One line and exit code 2."""
+        """The line of a flag that has another name here says that name."""
         unknown = message.removeprefix(UNKNOWN).split() if message.startswith(UNKNOWN) else []
         for flag in (word.partition("=")[0] for word in unknown):
             if flag in self.instead:
                 self.exit(2, f"{self.prog}: {flag}: {self.instead[flag]}\n")
             if (near := flag.replace("_", "-")) != flag and near in self._option_string_actions:
                 self.exit(2, f"{self.prog}: {flag}: is {near} here\n")
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
+        super().error(message)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Config:  # type: ignore[override]
         """The config of a command line; lists become tuples.
@@ -128,95 +130,10 @@ def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
     return flags
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: the process is asked to end, as by Ctrl-C."""
-
-
-class OutputError(BaseException):
-    """Standard output takes no more: nothing that handles a file's errors may take it for one."""
-
-
-class Lines(logging.StreamHandler[Any]):
-    """Lines on standard output; once nobody reads them any more, the run ends."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
-        """Stop where the line cannot be written."""
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            raise OutputError from error
-        super().handleError(record)
-
-
 def main(run: Callable[[Any], object], flags: argparse.ArgumentParser) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines(sys.stdout)])
-    with _asked_to_end():
-        try:
-            code, line = _ended(run, flags)
-        finally:
-            lost = _flushed()
-    code, line = (code, line) if code or lost is None else lost
-    if line:
-        with suppress(OSError):
-            sys.stderr.write(f"{flags.prog}: {line}\n")
-    if code:
+    if code := ended(lambda: run(flags.parse_args()), flags.prog):
         sys.exit(code)
-
-
-def _ended(run: Callable[[Any], object], flags: argparse.ArgumentParser) -> tuple[int, str]:
-    """Run; the exit code, and the line that tells why it is not 0."""
-    try:
-        run(flags.parse_args())
-    except InputError as error:
-        return 2, str(error)
-    except NotMet as error:
-        return 3, str(error)
-    except Terminated as error:
-        return 143, f"terminated; {str(error) or 'what was finished is on disk'}"
-    except KeyboardInterrupt as error:
-        return 130, f"interrupted; {str(error) or 'what was finished is on disk'}"
-    except OutputError as error:
-        return _of_output(error.__cause__)
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        return 2, f"{error.filename or 'the disk'}: {error.strerror}; make room or allow it, then run this again"
-    return 0, ""
-
-
-def _flushed() -> tuple[int, str] | None:
-    """Write what is left; where standard output takes nothing, let it go, so that Python's end is quiet too."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _of_output(error)
-    return None
-
-
-def _of_output(error: BaseException | None) -> tuple[int, str]:
-    """Exit code and line: nothing to say where the reader of a pipe (head, less) left."""
-    if isinstance(error, BrokenPipeError):
-        return 141, ""
-    return 2, f"standard output: {getattr(error, 'strerror', error)}; make room or write elsewhere, then run this again"
-
-
-@contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """SIGTERM raises `Terminated`, once; a second one ends the process at once."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other one handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def renamed(known: Sequence[str], before: Mapping[str, str]) -> Callable[[str], str]:

@@ -15,11 +15,11 @@ from pipeline.pipeline import Stage, TeacherSpec, finished_chain, run_chain
 from pipeline.summary import Left, check_verdict
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
-from utils import cli
 from utils.chain.budget import TrainingBudget
 from utils.chain.decisions import BackOff, CutShare, Learn, Recover, StageView, Widen
 from utils.config.run import NetworkConfig
 from utils.detection.task import DetectionTask
+from utils.endings import Terminated
 from utils.errors import InputError, NotMet, UnsurvivableError
 from utils.reporting.record import finish_record, new_run_folder, start_record
 
@@ -202,8 +202,8 @@ def test_interrupted_it_says_where_and_how_to_go_on(place):
         "in stage 2 of 5, sparse; the same command goes on there: "
         "python3 compress.py --data set.data --seed 3 --cfg net.cfg"
     )
-    chain, _ = stages(sparse=[cli.Terminated()])
-    with pytest.raises(cli.Terminated, match="the same command goes on there"):
+    chain, _ = stages(sparse=[Terminated()])
+    with pytest.raises(Terminated, match="the same command goes on there"):
         run_chain(config("--seed", "3"), chain)
 
 

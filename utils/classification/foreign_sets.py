@@ -26,6 +26,7 @@ from utils.data.manifest import (
 )
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _names_of(table: Path) -> tuple[str, ...]:
                 f"{table}:{strange.line}: class '{strange.label}' is none of {files[0]}; correct one of them"
             )
         return names
-    return tuple(sorted(written, key=int)) if all(label.isdigit() for label in written) else tuple(written)
+    return tuple(sorted(written, key=int)) if all(map(is_whole, written)) else tuple(written)
 
 
 def labels_of_table(table: Path, manifest: Manifest, index: Mapping[str, int]) -> list[int]:
@@ -180,7 +181,7 @@ def labels_of_table(table: Path, manifest: Manifest, index: Mapping[str, int]) -
 
 def _numbered(label: str, names: Sequence[str]) -> bool:
     """Whether a label is a class's number; classes that are called by numbers go by name alone."""
-    return label.isdigit() and int(label) < len(names) and not all(name.isdigit() for name in names)
+    return is_whole(label) and int(label) < len(names) and not all(map(is_whole, names))
 
 
 def _stranger(table: Path, names: Sequence[str]) -> ListedImage | None:

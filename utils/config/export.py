@@ -10,6 +10,7 @@ from utils.cli import flag
 from utils.config.run import RunConfig
 from utils.export.choices import ENGINES, TARGET_NAMES
 from utils.export.engine.target import part_names
+from utils.numbers import is_whole
 
 FORMS = ("aer", "c", "darknet", "fpga", "nir", "onnx", "qonnx")
 
@@ -19,7 +20,7 @@ COMPARED = 32  # images that a NIR file is run on: a metric of two says nothing
 def tile(text: str) -> tuple[int, int]:
     """``64x8`` -> (64, 8)."""
     numbers = text.lower().split("x")
-    if len(numbers) != 2 or not all(number.isdigit() and int(number) for number in numbers):
+    if len(numbers) != 2 or not all(is_whole(number) and int(number) for number in numbers):
         raise argparse.ArgumentTypeError(f"must be TMxTN, such as 64x8, got {text}")
     return int(numbers[0]), int(numbers[1])
 

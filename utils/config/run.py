@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -10,9 +11,11 @@ from utils import cli
 from utils.cli import flag
 from utils.config.needs import check
 from utils.config.reference import EVERYWHERE
+from utils.errors import InputError
 
 CFG = "cfg/yolov3-tiny-digits.cfg"  # the structure where none is named
 DATA = "data/digits.data"  # the embedded sample set
+WORKERS = 32  # processes a core that wait for a disk or a network; more of them only fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class RunConfig:
         Raises:
             InputError: names the flag.
         """
+        most = WORKERS * (os.cpu_count() or 1)
+        if self.workers is not None and self.workers > most:
+            raise InputError(f"--workers: {self.workers} processes for {os.cpu_count()} cores; use at most {most}")
 
     @property
     def size_asked(self) -> tuple[int, ...] | None:

@@ -17,13 +17,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from utils.cli import OneLineParser
+from utils.endings import ended, say
 from utils.errors import InputError
 from utils.files import no_file
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    flags = argparse.ArgumentParser(
+    flags = OneLineParser(
         prog="python3 -m utils.darknet.import",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,15 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 2 when the input is wrong."""
-    args = parser().parse_args(arguments)
-    try:
-        return run(**vars(args))
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(f"{error.filename}: {error.strerror}; make room or allow it, then run this again\n")
-        return 2
+    return ended(lambda: run(**vars(parser().parse_args(arguments))))
 
 
 def run(
@@ -89,7 +83,7 @@ def run(
     meta = {"from": str(state), "size": [spec.height, spec.width], "resize": spec.resize_here}
     save_checkpoint(path, Checkpoint(network, classes, meta=meta))
     params = sum(tensor.numel() for key, tensor in network.state.items() if "running" not in key)
-    sys.stdout.write(f"{path}: {len(spec.kernels)} layers with weights, {params:,} parameters, found by name\n")
+    say(f"{path}: {len(spec.kernels)} layers with weights, {params:,} parameters, found by name")
     return 0
 
 

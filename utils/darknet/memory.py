@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from utils.darknet.counts import parameters
@@ -15,7 +17,14 @@ TRAINED = 4  # of a weight in training: itself, its gradient, its momentum, its 
 
 
 def check_memory(
-    spec: ModelSpec, size: tuple[int, int], batch: int, device: torch.device, *, training: bool = False
+    spec: ModelSpec,
+    size: tuple[int, int],
+    batch: int,
+    device: torch.device,
+    *,
+    training: bool = False,
+    steps: int = 1,
+    timed: Collection[int] = (),
 ) -> None:
     """Refuse what cannot fit, whatever torch does: the least that weights and activations take is compared.
 
@@ -25,18 +34,21 @@ def check_memory(
         batch: images at once.
         device: where it runs.
         training: activations are kept for the gradient, and a weight has company.
+        steps: in time that are kept at once.
+        timed: edges that have values of their own at each of them.
 
     Raises:
         InputError: it does not fit; the numbers, and what to lower.
     """
-    values = kept_values(spec, size) if training else live_values(spec, size)
+    values = kept_values(spec, size, steps, timed) if training else live_values(spec, size)
     weights = parameters(spec) * FLOAT * (TRAINED if training else 1)
     images = values * FLOAT * batch
     need, free = weights + images, _free(device)
     if need <= free:
         return
-    flags = f"{size[0]}x{size[1]} px, {batch} images a batch"
-    remedy = "filters= or size= in the cfg" if weights > free else "--img-size or --batch-size"
+    flags = f"{size[0]}x{size[1]} px, {batch} images a batch" + f", {steps} steps" * (steps > 1)
+    lower = "--img-size or --batch-size" + " or the steps in time" * (steps > 1)
+    remedy = "filters= or size= in the cfg" if weights > free else lower
     raise InputError(
         f"memory: {in_words(weights)} of weights and {in_words(images)} of activations ({flags}), {in_words(free)} "
         f"are free; lower {remedy}"
@@ -54,11 +66,14 @@ def live_values(spec: ModelSpec, size: tuple[int, int]) -> int:
     return most
 
 
-def kept_values(spec: ModelSpec, size: tuple[int, int]) -> int:
-    """The values of one image that a backward pass needs: every layer's, with batch norm and activation twice."""
+def kept_values(spec: ModelSpec, size: tuple[int, int], steps: int = 1, timed: Collection[int] = ()) -> int:
+    """The values of one image that a backward pass needs: every layer's, with batch norm and activation twice.
+
+    Those of ``timed`` edges are kept for each of the ``steps``.
+    """
     values = _values(spec, size)
     twice = {i for i, layer in enumerate(spec.layers) if isinstance(layer, Kernel) and layer.bn}
-    return sum(value * (2 if i in twice else 1) for i, value in values.items())
+    return sum(value * (2 if i in twice else 1) * (steps if i in timed else 1) for i, value in values.items())
 
 
 def _values(spec: ModelSpec, size: tuple[int, int]) -> dict[int, int]:

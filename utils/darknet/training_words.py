@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 RESTARTING = "sgdr"
 LENGTHEN = 2  # Darknet's default of sgdr_mult
@@ -35,7 +36,7 @@ def restarts(spec: ModelSpec) -> tuple[float, int]:
 
 def _whole(spec: ModelSpec, key: str, default: int) -> int:
     said = dict(spec.net).get(key, str(default)).strip()
-    if not said.isdigit():
+    if not is_whole(said):
         raise InputError(f"cfg [net]: {key}={said} must be a whole number from 0 up")
     return int(said)
 
@@ -49,7 +50,7 @@ def stops(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
     found = []
     for i, layer in enumerate(spec.layers):
         said = dict(layer.options).get("stopbackward", "0").strip()
-        if not said.isdigit():
+        if not is_whole(said):
             raise InputError(f"cfg line {layer.line}: stopbackward={said} must be a whole number from 0 up")
         if int(said) and i >= max(spec.kernels, default=-1):
             raise InputError(

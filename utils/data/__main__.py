@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.cli import OneLineParser
+from utils.endings import ended, say
 from utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 2 when the input is wrong."""
-    parser = argparse.ArgumentParser(
+    logging.basicConfig(format="%(message)s")
+    return ended(lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    parser = OneLineParser(
         prog="python3 -m utils.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -43,16 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     looked.set_defaults(run=_check)
     anchors.set_defaults(run=_anchors)
     args = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
-    try:
-        return args.run(args)
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except OSError as error:
-        place = error.filename or "the disk"
-        sys.stderr.write(f"{place}: {error.strerror}; make room or allow it, then run this again\n")
-        return 2
+    return args.run(args)
 
 
 def _converters(commands: Any) -> None:
@@ -129,7 +127,7 @@ def _target(args: argparse.Namespace) -> Path:
 
 
 def _say(text: str) -> int:
-    sys.stdout.write(f"{text}\n")
+    say(text)
     return 0
 
 

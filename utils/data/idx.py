@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.errors import InputError
+from utils.files import no_file
+from utils.memory import free_memory, in_words
 
 BYTES = 8  # the type that all published sets have
 
@@ -27,16 +29,29 @@ def read_idx(path: Path | str, axes: int) -> NDArray[np.uint8]:
         InputError: no such file, or one that is damaged, of another type or of another number of axes.
     """
     path = Path(path)
+    if reason := no_file(path):
+        raise InputError(f"{path}: {reason}; give one of MNIST's layout")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _shape(path, file.read(4 + 4 * axes), axes)
+            content = file.read(math.prod(shape) + 1)  # a small .gz may unpack without end
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot read this IDX file ({error}); fetch it again") from error
-    if len(content) < 4 + 4 * axes or content[:2] != b"\0\0" or content[2] != BYTES:
+    if len(content) != math.prod(shape):
+        fact = f"{len(content):,}{' or more' * (len(content) > math.prod(shape))} values"
+        raise InputError(f"{path}: {fact}, {math.prod(shape):,} are announced; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, head: bytes, axes: int) -> tuple[int, ...]:
+    """What the first bytes announce."""
+    if len(head) < 4 + 4 * axes or head[:2] != b"\0\0" or head[2] != BYTES:
         raise InputError(f"{path}: does not begin as an IDX file of bytes; give one of MNIST's layout")
-    if content[3] != axes:
-        raise InputError(f"{path}: has {content[3]} axes, not {axes}; images have 3 and labels 1, give the other file")
-    shape = struct.unpack_from(f">{axes}i", content, 4)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    if min(shape) < 1 or len(values) != math.prod(shape):
-        raise InputError(f"{path}: {len(values):,} values, {math.prod(shape):,} are announced; it is cut off")
-    return values.reshape(shape)
+    if head[3] != axes:
+        raise InputError(f"{path}: has {head[3]} axes, not {axes}; images have 3 and labels 1, give the other file")
+    shape = struct.unpack_from(f">{axes}i", head, 4)
+    if min(shape) < 1:
+        raise InputError(f"{path}: announces {' x '.join(map(str, shape))} values; fetch it again")
+    if math.prod(shape) > free_memory():
+        raise InputError(f"{path}: memory: announces {in_words(math.prod(shape))}, more than is free; fetch it again")
+    return shape

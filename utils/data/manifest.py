@@ -29,6 +29,7 @@ from typing import Any
 from utils.data.csv_list import read_csv
 from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def _existing(path: Path, key: str, entry: tuple[str, int]) -> Path:
 
 
 def _classes(path: Path, value: str, number: int) -> int:
-    if not value.isdigit() or int(value) < 1:
+    if not is_whole(value) or int(value) < 1:
         raise InputError(f"{path}:{number}: classes = {value}: must be a whole number, 1 or more")
     return int(value)
 

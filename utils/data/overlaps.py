@@ -16,6 +16,7 @@ from pathlib import Path
 from utils.data.images import UnreadableImageError, image_head
 from utils.data.manifest import Manifest, read_list
 from utils.data.recordings import holds_recordings
+from utils.data.text import read_bytes
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,6 @@ def _size(path: Path) -> int:
 
 def _digest(path: Path) -> bytes:
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError:
+        return hashlib.blake2b(read_bytes(path), digest_size=16).digest()
+    except InputError:
         return os.urandom(16)  # like no other

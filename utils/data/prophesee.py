@@ -19,6 +19,7 @@ from utils.data.events import Events, in_order
 from utils.data.text import read_bytes
 from utils.errors import InputError
 from utils.files import writing
+from utils.numbers import is_whole
 
 ROW = np.dtype([("t", "<u4"), ("word", "<u4")])
 MARK = b"%"
@@ -118,7 +119,7 @@ def _size(said: dict[str, str], path: Path) -> tuple[int, int] | None:
     """(height, width) as a header says it."""
     if "height" not in said or "width" not in said:
         return None
-    if not (said["height"].isdigit() and said["width"].isdigit() and int(said["height"]) * int(said["width"])):
+    if not (is_whole(said["height"]) and is_whole(said["width"]) and int(said["height"]) * int(said["width"])):
         raise InputError(
             f"{path}: Height {said['height']}, Width {said['width']} in its header are no size; correct it"
         )

@@ -17,6 +17,7 @@ from utils.data.events import Events, in_order
 from utils.data.manifest import EVENT_SUFFIXES, Manifest, read_list
 from utils.data.prophesee import open_dat
 from utils.errors import InputError
+from utils.files import no_file
 
 NMNIST_BYTES = 5  # of an event
 
@@ -80,6 +81,8 @@ def open_recording(path: Path | str) -> Recording:
     opener = _openers().get(path.suffix.lower())
     if opener is None:
         raise InputError(f"{path}: recordings end in {' or '.join(EVENT_SUFFIXES)}; give one of those")
+    if reason := no_file(path):
+        raise InputError(f"{path}: {reason}; check the list")
     return opener(path)
 
 

@@ -16,6 +16,7 @@ from utils.data.loader import MOST_GAPS
 from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def load_images(source: str | Path, channels: int = 3, needed: Callable[[Size], 
         InputError: at once, where there is nothing to see; later, where a file turns out unreadable.
     """
     source = str(source)
-    if source.isdigit() and not Path(source).exists():
+    if is_whole(source) and not Path(source).exists():
         return _video(int(source), f"camera {source}", channels)
     if "://" in source:
         return _video(source, source, channels)
@@ -74,7 +75,7 @@ def may_be_film(source: str | Path) -> bool:
         InputError: there is nothing to see.
     """
     source = str(source)
-    if (source.isdigit() and not Path(source).exists()) or "://" in source:
+    if (is_whole(source) and not Path(source).exists()) or "://" in source:
         return True
     return any(path.suffix.lower() in VIDEO_SUFFIXES for path in _paths(source))
 

@@ -20,6 +20,7 @@ import yaml
 
 from utils.data.text import read_text
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 VALID = ("val", "valid", "validation", "test")  # the first that is there
 
@@ -55,7 +56,7 @@ def read_yaml(path: Path) -> YamlSet:
 def _names(path: Path, said: Mapping[str, Any]) -> tuple[str, ...]:
     names = said["names"]
     if isinstance(names, Mapping):
-        numbers = sorted(names, key=lambda key: int(key) if str(key).isdigit() else -1)
+        numbers = sorted(names, key=lambda key: int(key) if is_whole(str(key)) else -1)
         if [str(key) for key in numbers] != [str(i) for i in range(len(names))]:
             raise InputError(f"{path}: names: are numbered {list(names)[:8]}; number them from 0 on without a gap")
         names = [names[key] for key in numbers]

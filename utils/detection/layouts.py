@@ -22,6 +22,8 @@ from utils.detection.label_writer import Annotated, Findings, class_names, write
 from utils.detection.labels import label_path
 from utils.detection.split_lists import Split, lists_in, split
 from utils.errors import InputError
+from utils.files import no_file
+from utils.numbers import is_whole
 
 Found = tuple[Manifest, str]
 NAMES = ("classes.txt", "obj.names", "names.txt", "_darknet.labels")  # what other tools call the file of names
@@ -99,7 +101,7 @@ def yaml_folder(folder: Path) -> Found | None:
     yamls = [
         path
         for path in (*folder.glob("*.yaml"), *folder.glob("*.yml"))
-        if "names:" in path.read_text("utf-8", "replace")
+        if not no_file(path) and "names:" in path.read_text("utf-8", "replace")
     ]
     chosen = [path for path in yamls if path.stem in ("data", "dataset")] or yamls
     return of_yaml(chosen[0]) if len(chosen) == 1 else None
@@ -130,6 +132,8 @@ def coco_folder(folder: Path) -> Found | None:
 
 
 def _is_coco(path: Path) -> bool:
+    if no_file(path):
+        return False
     with path.open("rb") as file:
         head = file.read(HEAD)
     return head.lstrip()[:1] == b"{" and any(
@@ -242,7 +246,7 @@ def _names_file(folder: Path, parts: tuple[Path, Path] | None) -> Path | None:
 def _numbered(labels: Sequence[Path]) -> tuple[str, ...]:
     """Names for classes that nobody named: their numbers, up to the highest in the label files."""
     rows = (line.split() for path in labels for line in read_text(path).splitlines())
-    numbers = [int(row[0]) for row in rows if row and row[0].isdigit()]
+    numbers = [int(row[0]) for row in rows if row and is_whole(row[0])]
     return tuple(str(number) for number in range(max(numbers, default=0) + 1))
 
 

@@ -11,7 +11,8 @@ from utils.darknet.kernels import weight_shape
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import no_file, write_text
+from utils.numbers import is_whole
 from utils.quantization.integer import IntConv, IntegerNetwork
 from utils.quantization.lower import weight_bits
 from utils.quantization.packing import packed_size
@@ -31,6 +32,8 @@ def read_bits_map(path: Path | str) -> LayerBits:
     Raises:
         InputError: no such file, or a line that says something else; names file and line.
     """
+    if reason := no_file(path):
+        raise InputError(f"{path}: {reason}; check --bits-map")
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -52,7 +55,7 @@ def read_bits_map(path: Path | str) -> LayerBits:
 
 
 def _numbers(place: str, words: Sequence[str]) -> list[int]:
-    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
+    if len(words) != 3 or not all(map(is_whole, words)):
         raise InputError(f"{place}: {' '.join(words)!r}; write layer, weight bits and activation bits, as in 4 8 6")
     return [int(word) for word in words]
 

@@ -113,7 +113,7 @@ def read_recipe(name: str, place: Path = PLACE) -> PublishedRow:
         raise InputError(f"{name}: no such recipe; python3 -m darkspike.recipe --list names them")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is no TOML ({error}); mend that line") from error
     steps = tuple(_made(RecipeStep, each, f"{path} step") for each in _tables(content, "steps", path))
     expected = tuple(_made(Expected, each, f"{path} expected") for each in _tables(content, "expected", path))

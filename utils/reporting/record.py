@@ -150,7 +150,7 @@ def read_record(folder: Path | str) -> Record:
         return Record(folder=path.parent, task=task, **values)
     except FileNotFoundError:
         raise InputError(f"{path}: no such record; run the script that writes it first") from None
-    except (json.JSONDecodeError, TypeError, AttributeError, KeyError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: not a run record ({error}); delete it or run that step again") from error
 
 

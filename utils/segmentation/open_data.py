@@ -30,6 +30,7 @@ from utils.data.recordings import check_keys
 from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
+from utils.files import no_file
 from utils.segmentation.published_sets import coco_folder, voc_folder
 from utils.segmentation.sample import NAME, prepare_sample
 
@@ -93,6 +94,8 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: it is missing, damaged, or coloured without a palette.
     """
+    if reason := no_file(path):
+        raise InputError(f"{path}: {reason.replace('file', 'mask')}; put a mask there, or take its image from the list")
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("L", "P", "1"):
@@ -102,8 +105,6 @@ def read_mask(path: Path) -> np.ndarray:
             return np.array(picture, np.uint8)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such mask; put one there, or take its image from the list") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: a corrupt mask ({error}); replace it, or take its image from the list") from None
 

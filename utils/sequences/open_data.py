@@ -23,6 +23,7 @@ from utils.data.lock import locked
 from utils.data.manifest import SAMPLE, Manifest
 from utils.data.sample_sources import read_digits
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 ADDING, DIGITS, FASHION = "adding", "digits", "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -79,7 +80,7 @@ def steps_of(place: str) -> int:
         InputError: that is no number of steps.
     """
     kind, colon, steps = place.partition(":")
-    if colon and not (steps.isdigit() and int(steps) > 1):
+    if colon and not (is_whole(steps) and int(steps) > 1):
         raise InputError(f"--data {place}: {steps or 'nothing'} is no number of steps; {kind}:200 has 200")
     return int(steps or 0)
 

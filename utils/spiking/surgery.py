@@ -19,11 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from utils.cli import OneLineParser
 from utils.darknet import spec as s
 from utils.darknet.cfg import read_cfg, write_cfg
 from utils.darknet.choices import RARE
 from utils.darknet.shapes import channels
 from utils.darknet.walk import rule
+from utils.endings import ended, say
 from utils.errors import InputError
 from utils.files import write_text
 
@@ -98,7 +100,7 @@ def _check_groups(wide: int, groups: int, place: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    flags = argparse.ArgumentParser(
+    flags = OneLineParser(
         prog="utils.spiking.surgery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add: Any = flags.add_argument
@@ -121,8 +123,4 @@ def main(words: list[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        sys.stdout.write(f"{main()}\n")
-    except InputError as error:
-        sys.stderr.write(f"utils.spiking.surgery: {error}\n")
-        sys.exit(2)
+    sys.exit(ended(lambda: say(f"{main()}"), "utils.spiking.surgery"))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 NAMES = {"fp32": None, "bf16": torch.bfloat16}
 GAIN = 1.15  # what bf16 must bring
@@ -56,7 +57,7 @@ def select_device(text: str = "") -> torch.device:
         if text and not found:
             raise InputError(f"--device {text}: this machine has no CUDA device; use --device cpu")
         return torch.device("cuda", 0) if found else torch.device("cpu")
-    if not name.isdigit():
+    if not is_whole(name):
         raise InputError(f"--device {text}: not a device; use cpu, or the number of one CUDA device")
     if int(name) >= found:
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.export.choices import OF_SPIKES
+from utils.files import no_file
 
 PARTS = Path(__file__).with_name("targets")
 SIZES = ("lanes", "input_words", "weight_rows")  # what a file may say; the widths follow from the network
@@ -112,10 +113,12 @@ def read_part(target: str, *, spiking: bool = False) -> FpgaPart:
         InputError: it cannot be read, has another key, or a number that no engine or part has.
     """
     path = PARTS / f"{target}.json" if target in part_names() else Path(target)
+    if reason := no_file(path):
+        raise InputError(f"--target {target}: {reason}; name a part, or the file that describes one")
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--target {target}: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--target {target}: no valid json ({error}); repair it") from error
     sizes = (*SIZES, "membranes") if spiking else SIZES
     known = (*sizes, *COUNTS, "clock_mhz", "bytes_a_clock", "family", "about")
     if not isinstance(said, dict) or not set(said) <= set(known):
