@@ -11,6 +11,7 @@ from pipeline.images import check_room, training_batch
 from utils.chain.budget import TrainingBudget
 from utils.config.as_trained import data_of_task
 from utils.config.pipeline import STAGES, PipelineConfig
+from utils.config.prune import FLAGS, BlocksConfig
 from utils.config.run import CFG
 from utils.config.train import TrainConfig
 from utils.darknet.cfg import read_cfg
@@ -21,7 +22,10 @@ from utils.darknet.weights import read_weights, tensors
 from utils.data.manifest import Manifest
 from utils.distillation.strategies import USUAL_OF_SCORES
 from utils.errors import InputError
+from utils.export.choices import ENGINES
+from utils.export.engine.target import part_of
 from utils.files import check_writable
+from utils.pruning.blocks import some_blocks
 from utils.quantization.validate import check_supported
 from utils.reporting.files import fingerprint, sha256
 from utils.reporting.runs import RUNS, WEIGHTS
@@ -113,6 +117,11 @@ def check_chain(config: PipelineConfig) -> None:
     if config.act:
         empty = {key: torch.zeros(shape) for _, key, shape in tensors(spec)}
         spec = rewrite_activations(Network(spec, empty), config.act).network.spec
+    takes_blocks = last >= STAGES.index("pruned") and issubclass(FLAGS[config.strategy].config, BlocksConfig)
+    if takes_blocks and config.shortcuts > len(found := some_blocks(spec)):
+        raise InputError(f"--shortcuts: {config.shortcuts} blocks of {len(found)}; take out fewer")
+    if config.target:
+        part_of(config.target, ENGINES[0])
     if last >= STAGES.index("quantised"):
         layers = [replace(layer, bn=False) if isinstance(layer, Kernel) else layer for layer in spec.layers]
         check_supported(replace(spec, layers=tuple(layers)))

@@ -93,6 +93,10 @@ def settled(session: Session[ConvertConfig]) -> Session[ConvertConfig]:
         raise InputError(
             f"--early-exit: {config.early_exit} steps, but only --timesteps {config.timesteps} are simulated"
         )
+    if config.curve and config.timesteps and max(config.curve) > config.timesteps:
+        raise InputError(
+            f"--curve: {max(config.curve)} steps, but only --timesteps {config.timesteps} are simulated; raise them"
+        )
     return replace(session, config=config)
 
 

@@ -263,6 +263,8 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     check_resize(config, manifest, image_size(config.size_asked, read.network.spec))
     seed_all(config.seed)
     start = read if saved else start_of(read, config, task, manifest)
+    if start.network.spec.timesteps > read.network.spec.timesteps:  # --spiking: each step is kept
+        check_room(config, start.network.spec, task, manifest, group.size, group.device)
     config = config if saved else with_length(config, start.network.spec)
     config = as_trained(config, grey=start.grey, resize=start.resize, jpeg=start.jpeg)
     size = image_size(config.size_asked, start.network.spec)

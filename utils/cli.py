@@ -28,6 +28,7 @@ Config = TypeVar("Config", bound=Tellable)
 log = logging.getLogger(__name__)
 
 UNKNOWN = "unrecognized arguments: "  # argparse's own words
+LONGEST_NAME = 128  # bytes; a file's name has 255, and "." and what a script adds stand beside it
 UNSAID = object()  # in the place of a flag that is not typed: its default would look like one that is
 
 
@@ -101,11 +102,19 @@ class Parser(OneLineParser, Generic[Config]):
             InputError: a flag cannot act beside the others.
         """
         typed = Typed()
+        self._refuse_nothing([*(sys.argv[1:] if args is None else args)])
         vars(typed).update({action.dest: UNSAID for action in self._actions if action.dest != "help"})
         found = vars(super().parse_args(args, typed))
         places = {action.dest: action.default for action in self._actions if not action.option_strings}
         given = {k: v for k, v in found.items() if v is not UNSAID and (k not in places or v != places[k])}
         return self.config.from_given({k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}, self.usual)
+
+    def _refuse_nothing(self, words: Sequence[str]) -> None:
+        """An empty word is a shell's variable that nobody set: it would mean the same as no flag."""
+        for before, word in zip(["", *words], words, strict=False):
+            name, said, value = word.partition("=")
+            if (not word and before != "--name") or (name.startswith("--") and said and not value and name != "--name"):
+                self.error(f"{name or before or 'the first word'}: is empty; give a value, or leave it away")
 
 
 def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
@@ -157,6 +166,11 @@ def whole(text: str) -> int:
     return _number(text, int, lambda x: x >= 0, "a whole number from 0 up")
 
 
+def seed(text: str) -> int:
+    """A whole number of 32 bits: every generator takes that."""
+    return _number(text, int, lambda x: 0 <= x < 2**32, f"a whole number from 0 to {2**32 - 1:,}")
+
+
 def positive(text: str) -> int:
     """A whole number from 1 up."""
     return _number(text, int, lambda x: x >= 1, "a whole number from 1 up")
@@ -181,6 +195,8 @@ def plain_name(text: str) -> str:
     """A part of a file's name: no slashes."""
     if "/" in text or "\\" in text:
         raise argparse.ArgumentTypeError(f"must be a name without slashes, got {text}")
+    if len(text.encode(errors="replace")) > LONGEST_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be at most {LONGEST_NAME} bytes that can be printed, got {text!r}")
     return text
 
 

@@ -81,6 +81,8 @@ def _ended(work: Callable[[], object], left: str) -> tuple[int, str]:
     except OutputError as error:
         return _of_output(error.__cause__)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return 2, f"{error.filename}: {error.strerror}; give a shorter one"
         if error.errno not in DISK:
             raise
         return 2, f"{error.filename or 'the disk'}: {error.strerror}; make room or allow it, then run this again"

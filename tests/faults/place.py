@@ -16,9 +16,16 @@ import export
 import pipeline.train
 import train
 from models import Darknet, network_of
+from tests.classification.test_recordings import CFG as EVENTS
+from tests.classification.test_recordings import moving
 from tests.scenes import undrawn_runs, write_scenes
-from utils.darknet.cfg import read_cfg
+from tests.segmentation.test_scripts import CFG as MASK
+from tests.segmentation.test_scripts import write_set as write_masks
+from tests.sequences.nets import text as sums
+from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.darknet.neuron_cfg import with_neurons
+from utils.darknet.spec import ModelSpec
 from utils.darknet.weights import write_weights
 from utils.quantization.calibrate import calibrate
 from utils.quantization.lower import lower
@@ -28,6 +35,7 @@ from utils.spiking.rate import normalise
 from utils.spiking.snn_checkpoint import ExecutionMode, save_integers, save_rate
 
 NAMES = ("blue", "green")
+LABELS = ("left", "right")
 SIDE = 64
 
 XML = """<annotation><folder>JPEGImages</folder><filename>{name}.png</filename>
@@ -50,6 +58,7 @@ def make_place(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     _coco(folder)
     _pictures(folder / "pictures")
     (folder / "notes.txt").write_text("hello\n")
+    _other_tasks(folder)
     undrawn_runs(patch)
     patch.chdir(folder)
     _cut_run(folder, patch)
@@ -95,6 +104,24 @@ def _pictures(folder: Path) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     cv2.imwrite(str(folder / "photo.jpg"), rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+
+
+def _other_tasks(folder: Path) -> None:
+    """masks/ and bars/, sets of masks and of recordings of events, with their cfgs; a network of each."""
+    write_masks(folder / "masks", images=1)
+    for place, right in ((f"{split}/{label}", label == "right") for split in ("Train", "Test") for label in LABELS):
+        (folder / "bars" / place).mkdir(parents=True)
+        (folder / "bars" / place / "0.bin").write_bytes(moving(right, len(place)))
+    lif = with_neurons(read_cfg(folder / "net.cfg"), "lif", 3)
+    for name, text, size, names in (("mask", MASK, 32, ("dark", "grey", "light")), ("event", EVENTS, 16, LABELS)):
+        (folder / f"{name}.cfg").write_text(text)
+        save_checkpoint(folder / f"weights/{name}.pt", _random(parse_cfg(text), names, size))
+    save_checkpoint(folder / "weights/lif.pt", _random(lif, NAMES, SIDE))
+    (folder / "sums.cfg").write_text(sums("ltc"))
+
+
+def _random(spec: ModelSpec, names: tuple[str, ...], size: int) -> Checkpoint:
+    return Checkpoint(network_of(Darknet(spec)), names, meta={"size": [size, size]})
 
 
 def _cut_run(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ class RunConfig:
         None, "how images are fitted (default: as the weights were trained)", choices=["letterbox", "stretch"]
     )
     gray_scale: bool = flag(False, "show grey images, also to a network of three channels")
-    seed: int = flag(0, "of everything random", type=cli.whole)
+    seed: int = flag(0, "of everything random", type=cli.seed)
     name: str = flag("", "suffix of the run's folder and files", type=cli.plain_name)
     fingerprint: str = ""
     given: tuple[str, ...] = field(default=(), compare=False)

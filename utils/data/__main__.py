@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cli import OneLineParser
+from utils.cli import OneLineParser, seed, whole
 from utils.endings import ended, say
 from utils.errors import InputError
 
@@ -44,8 +44,8 @@ def _run(arguments: list[str] | None) -> int:
     anchors.add_argument("--cfg", type=Path, required=True, help="the network; it is only read")
     anchors.add_argument("--out", type=Path, default=None, help="the new cfg (default: cfg/CFG-DATA.cfg)")
     anchors.add_argument("--resize", choices=["letterbox", "stretch"], help="how images are fitted (as the cfg says)")
-    anchors.add_argument("--generations", type=int, default=1000, help="of genetic refinement (1000)")
-    anchors.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    anchors.add_argument("--generations", type=whole, default=1000, help="of genetic refinement (1000)")
+    anchors.add_argument("--seed", type=seed, default=0, help="of everything random (0)")
     commands.add_parser("sample", help="compose the embedded sample sets").set_defaults(run=_sample)
     looked.set_defaults(run=_check)
     anchors.set_defaults(run=_anchors)
@@ -69,7 +69,7 @@ def _converters(commands: Any) -> None:
         add("--out", type=Path, required=True, metavar="data/NAME", help="writes NAME.data, NAME.names, NAME/")
         add("--classes", nargs="+", default=(), help="these, in this order (default: all)")
         add("--valid", type=float, default=0.2, help="share to validate on where the set does not say (0.2)")
-        add("--seed", type=int, default=0, help="of that random split (0)")
+        add("--seed", type=seed, default=0, help="of that random split (0)")
         command.set_defaults(run=run)
 
 
@@ -115,8 +115,6 @@ def _checker(data: Path) -> Callable[[Path], DatasetReport]:
 def _anchors(args: argparse.Namespace) -> int:
     from utils.detection.fit_anchors import refit
 
-    if args.generations < 0 or args.seed < 0:
-        raise InputError("--generations, --seed: must be 0 or more")
     return _say(refit(args.data, args.cfg, args.out, resize=args.resize, generations=args.generations, seed=args.seed))
 
 
