@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 DATA = Path(__file__).parent
@@ -24,6 +25,7 @@ from utils.data.download import download, need_room  # noqa: E402
 from utils.data.unpack import unpack  # noqa: E402
 from utils.detection import coco, visdrone_bdd100k, voc  # noqa: E402
 from utils.detection.label_writer import IDS, NOTES, Annotated, Findings, write_lists  # noqa: E402
+from utils.endings import ended, say  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -273,19 +275,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dir", type=Path, default=None, help="where the images go (default: data/NAME)")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return ended(partial(_get, args), "get.py", left="run this again to go on")
+
+
+def _get(args: argparse.Namespace) -> None:
     manifest = DATA / f"{args.name}.data"
     names = DATA / ("coco.names" if args.name.startswith("coco") else f"{args.name}.names")
-    try:
-        classes = names.read_text(encoding="utf-8").split("\n")
-        found = get(args.name, (args.dir or DATA / args.name).resolve(), DATA / args.name, [c for c in classes if c])
-    except InputError as error:
-        sys.stderr.write(f"get.py: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("get.py: interrupted; run this again to go on\n")
-        return 130
-    sys.stdout.write(f"{manifest}: {found or 'was there already'}\n")
-    return 0
+    classes = names.read_text(encoding="utf-8").split("\n")
+    found = get(args.name, (args.dir or DATA / args.name).resolve(), DATA / args.name, [c for c in classes if c])
+    say(f"{manifest}: {found or 'was there already'}")
 
 
 if __name__ == "__main__":

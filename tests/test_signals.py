@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -13,10 +15,53 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
+from utils.endings import OutputError, Terminated, ended, say
+from utils.errors import InputError, NotMet
 from utils.files import TAKEN, clear_leftovers, hold, take, temporary_name
 
 WORDS = ["--data", "set.data", "--cfg", "net.cfg", "--device", "cpu", "--workers", "1", "--epochs", "5000"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+ENDS = [
+    (InputError("cfg: no such file; check it"), 2, "x: cfg: no such file; check it\n"),
+    (NotMet("worse"), 3, "x: worse\n"),
+    (KeyboardInterrupt(), 130, "x: interrupted; run it again\n"),
+    (Terminated(), 143, "x: terminated; run it again\n"),
+    (OSError(errno.ENOSPC, "No space left on device", "runs"), 2, "x: runs: No space left on device; make room or "),
+    (OSError(errno.ENAMETOOLONG, "File name too long", "runs"), 2, "x: runs: File name too long; give a shorter one\n"),
+]
+COMMANDS = ("utils/data/__main__.py", "utils/darknet/import.py", "utils/spiking/surgery.py", "darkspike/recipe.py",
+            "darkspike/dashboard.py", "data/get.py", "utils/cli.py")  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "code", "line"), ENDS)
+def test_a_command_ends_in_a_code_and_one_line_whatever_ended_it(error, code, line, capsys):
+    def work() -> None:
+        raise error
+
+    assert ended(work, "x", left="run it again") == code
+    said = capsys.readouterr().err
+    assert said.startswith(line) and said.count("\n") == 1
+
+
+def test_a_command_whose_reader_left_is_quiet_and_its_own_code_is_kept(capsys):
+    def unread() -> None:
+        raise OutputError from BrokenPipeError()
+
+    assert (ended(unread), ended(lambda: 2), ended(lambda: "a record")) == (141, 2, 0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_a_terminal_can_not_show_is_shown_by_its_numbers(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1"))
+    assert ended(lambda: say("Катя, \udce9")) == 0 and shown.getvalue() == b"\\u041a\\u0430\\u0442\\u044f, \\udce9\n"
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_goes_through_that_end(path):
+    assert "ended(" in (ROOT / path).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

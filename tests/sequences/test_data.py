@@ -106,10 +106,12 @@ def test_the_packaged_fashion_set_has_its_names(tmp_path, monkeypatch):
     ("content", "axes", "message"),
     [
         (as_idx(np.zeros((2, 3, 3))), 1, "has 3 axes, not 1; images have 3 and labels 1"),
-        (as_idx(np.zeros((2, 3, 3)))[:-1], 3, "17 values, 18 are announced; it is cut off"),
+        (as_idx(np.zeros((2, 3, 3)))[:-1], 3, "17 values, 18 are announced; fetch it again"),
+        (as_idx(np.zeros((2, 3, 3))) + bytes(9), 3, "19 or more values, 18 are announced"),
+        (as_idx(np.zeros((2, 3, 3)))[:4] + b"\x7f\xff\xff\xff" * 3, 3, "memory: announces over 1,000,000,000 GB"),
         (b"\0\0\x0d\x01" + bytes(8), 1, "does not begin as an IDX file of bytes"),
         (b"\0", 1, "does not begin as an IDX file of bytes"),
-        (None, 1, "cannot read this IDX file"),
+        (None, 1, "no such file; give one of MNIST's layout"),
     ],
 )
 def test_a_damaged_idx_file_is_refused(tmp_path, content, axes, message):
