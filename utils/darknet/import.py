@@ -42,7 +42,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 2 when the input is wrong."""
-    return ended(lambda: run(**vars(parser().parse_args(arguments))))
+    return ended(lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return run(**vars(parser().parse_args(arguments)))
+    except OSError as error:  # of a file that a person named: in no folder, or in one that is none
+        raise InputError(f"{error.filename}: {error.strerror}; make room or allow it") from error
 
 
 def run(

@@ -50,7 +50,10 @@ def _run(arguments: list[str] | None) -> int:
     looked.set_defaults(run=_check)
     anchors.set_defaults(run=_anchors)
     args = parser.parse_args(arguments)
-    return args.run(args)
+    try:
+        return args.run(args)
+    except OSError as error:  # of a folder that a person named: no such one, no folder
+        raise InputError(f"{error.filename or 'the disk'}: {error.strerror}; make room or allow it") from error
 
 
 def _converters(commands: Any) -> None:
