@@ -16,12 +16,8 @@ import export
 import pipeline.train
 import train
 from models import Darknet, network_of
-from tests.classification.test_recordings import CFG as EVENTS
-from tests.classification.test_recordings import moving
+from tests.faults.other_tasks import EVENTS, LABELS, MASKS, SHADES, SUMS, write_masks, write_recordings
 from tests.scenes import undrawn_runs, write_scenes
-from tests.segmentation.test_scripts import CFG as MASK
-from tests.segmentation.test_scripts import write_set as write_masks
-from tests.sequences.nets import text as sums
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.neuron_cfg import with_neurons
@@ -35,7 +31,6 @@ from utils.spiking.rate import normalise
 from utils.spiking.snn_checkpoint import ExecutionMode, save_integers, save_rate
 
 NAMES = ("blue", "green")
-LABELS = ("left", "right")
 SIDE = 64
 
 XML = """<annotation><folder>JPEGImages</folder><filename>{name}.png</filename>
@@ -108,16 +103,14 @@ def _pictures(folder: Path) -> None:
 
 def _other_tasks(folder: Path) -> None:
     """masks/ and bars/, sets of masks and of recordings of events, with their cfgs; a network of each."""
-    write_masks(folder / "masks", images=1)
-    for place, right in ((f"{split}/{label}", label == "right") for split in ("Train", "Test") for label in LABELS):
-        (folder / "bars" / place).mkdir(parents=True)
-        (folder / "bars" / place / "0.bin").write_bytes(moving(right, len(place)))
+    write_masks(folder / "masks")
+    write_recordings(folder / "bars")
     lif = with_neurons(read_cfg(folder / "net.cfg"), "lif", 3)
-    for name, text, size, names in (("mask", MASK, 32, ("dark", "grey", "light")), ("event", EVENTS, 16, LABELS)):
+    for name, text, size, names in (("mask", MASKS, 32, SHADES), ("event", EVENTS, 16, LABELS)):
         (folder / f"{name}.cfg").write_text(text)
         save_checkpoint(folder / f"weights/{name}.pt", _random(parse_cfg(text), names, size))
     save_checkpoint(folder / "weights/lif.pt", _random(lif, NAMES, SIDE))
-    (folder / "sums.cfg").write_text(sums("ltc"))
+    (folder / "sums.cfg").write_text(SUMS)
 
 
 def _random(spec: ModelSpec, names: tuple[str, ...], size: int) -> Checkpoint:
