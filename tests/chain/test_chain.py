@@ -49,7 +49,9 @@ class Scripted:
         paths[0].parent.mkdir(exist_ok=True)
         for path in paths:
             path.write_text(f"{path} {words.words}")
-        found = {"before": {"params": 100}, "after": {"percent": 0.74, "params": 20}} if self.__name__ == "pruned" else {}
+        found = (
+            {"before": {"params": 100}, "after": {"percent": 0.74, "params": 20}} if self.__name__ == "pruned" else {}
+        )
         return finish_record(record, metrics={"map50": last, "best": {"map50": best}} | found, outputs=paths)
 
 
