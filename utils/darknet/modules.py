@@ -33,13 +33,36 @@ def convolve(layer: Kernel, x: Tensor, weight: Tensor, bias: Tensor | None = Non
     return function(x, weight, bias, *numbers)
 
 
+def dilated(x: Tensor, weight: Tensor, bias: Tensor | None, *numbers: Any) -> Tensor:
+    """`F.conv2d` of a dilated kernel, in fp32 where a processor's bf16 would spoil its gradient.
+
+    oneDNN 3.12's bf16 gradient of dilated weights reads memory that nobody wrote, unless their input channels come in
+    sixteens: whatever lies there makes it NaN (docs/decisions/132).
+    """
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or weight.shape[1] % 16 == 0:
+        return F.conv2d(x, weight, bias, *numbers)
+    with torch.autocast("cpu", enabled=False):
+        return F.conv2d(x.float(), weight.float(), None if bias is None else bias.float(), *numbers)
+
+
+class DilatedConv2d(nn.Conv2d):
+    """By `dilated`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        return dilated(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
 def _geometry(layer: Kernel) -> Geometry:
     """Stride, padding and so on in torch's order, the function that takes them, and the module that does."""
     return rule(GEOMETRY, layer, "form in torch")(layer)
 
 
 GEOMETRY: dict[type[Layer], Callable[[Any], Geometry]] = {
-    Conv: lambda layer: ((layer.stride, layer.pad, layer.dilation, layer.groups), F.conv2d, nn.Conv2d),
+    Conv: lambda layer: (
+        (layer.stride, layer.pad, layer.dilation, layer.groups),
+        *((F.conv2d, nn.Conv2d) if layer.dilation == 1 else (dilated, DilatedConv2d)),
+    ),
     TransposedConv: lambda layer: (
         (layer.stride, layer.pad, layer.output_padding, layer.groups),
         F.conv_transpose2d,
