@@ -128,7 +128,7 @@ def test_the_spiking_engine_is_written_as_it_is_typed(place):
     ("words", "message"),
     [
         (("--target", "small.json"), "--target small.json: sizes of an engine; add --engine integer"),
-        (("--engine", "integer", "--target", "small.json"), "--target small.json: No such file"),
+        (("--engine", "integer", "--target", "small.json"), "--target small.json: no such file"),
     ],
 )
 def test_sizes_without_an_engine_and_a_missing_file_leave_nothing(words, message, place):

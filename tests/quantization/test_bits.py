@@ -52,8 +52,8 @@ def test_a_line_that_cannot_be_meant_is_named(tmp_path, text, message):
 
 def test_a_map_that_is_not_there_or_no_text_is_named(tmp_path):
     (tmp_path / "image").write_bytes(b"\xff\xfe\x00")
-    for name in ("none.txt", "image"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read as text; check --bits-map"):
+    for name, fact in (("none.txt", "no such file"), ("image", "cannot be read as text")):
+        with pytest.raises(InputError, match=f"{name}: {fact}; check --bits-map"):
             read_bits_map(tmp_path / name)
 
 
