@@ -202,8 +202,8 @@ class Loaded:
     pruned), ``quantised`` (integers) or ``spiking`` (in the mode it was made in). ``network`` is the float network and
     None for the other two, which hold ``integer`` instead; spikes in rate mode have neither. ``size`` is the (height,
     width) in px it was made for; ``grey`` says that it was trained on grey images in three channels; ``resize``, how
-    images were fitted into its own: "letterbox" or "stretch"; ``jpeg``, how
-    JPEGs were: "full" or "reduced"; ``data``, what ``--data`` was, "" where nobody knows.
+    images were fitted into its own: "letterbox" or "stretch"; ``jpeg``, how JPEGs
+    were decoded: "full" or "reduced"; ``data``, what ``--data`` was, "" where nobody knows.
     """
 
     predictor: nn.Module

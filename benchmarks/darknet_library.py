@@ -34,6 +34,7 @@ from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Network
 from utils.darknet.weights import write_weights
+from utils.endings import ended
 from utils.errors import InputError
 
 LIBRARY = Path("/usr/lib/darknet/libdarknet.so")
@@ -150,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main, "darknet_library.py"))

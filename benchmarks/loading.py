@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import utils  # noqa: F401  # before torch: how its threads wait
 from pipeline.images import dataset_of
-from utils.cli import positive, whole
+from utils import cli
 from utils.config.run import RunConfig
 from utils.darknet.cfg import read_cfg
 from utils.data.loader import Loader, make_loader
@@ -33,13 +33,10 @@ from utils.tasks import task_of
 
 
 def timed(loader: Loader[Any], epoch: int, batches: int) -> float:
-    """Images a second of some batches of an epoch; the first one, in which workers start, does not count."""
+    """Images a second of the first batches of an epoch, from when they are asked for: workers make none before."""
     loader.set_epoch(epoch)
-    made = iter(loader)
-    next(made)
-    began, images = time.perf_counter(), 0
-    for batch in islice(made, batches):
-        images += len(batch.images)
+    began = time.perf_counter()
+    images = sum(len(batch.images) for batch in islice(loader, batches))
     return images / (time.perf_counter() - began)
 
 
@@ -57,23 +54,28 @@ def settings(args: argparse.Namespace) -> dict[str, Callable[[int], float]]:
             raise InputError(f"--batch-size: {args.batch_size} of {len(dataset)} images; two batches are needed")
         for workers in args.workers:
             loader = make_loader(dataset, args.batch_size, workers=workers, shuffle=True)
+            next(iter(loader))  # workers start once, and go on
             name = f"| {jpeg:7} | {cache:5} | {workers:7} |"
-            rows[name] = partial(lambda loader, n: timed(loader, n, args.batches), loader)
+            rows[name] = partial(timed, loader, batches=args.batches)
     return rows
 
 
-def main() -> None:
-    """Print the table."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--data", required=True)
     flags.add_argument("--cfg", default="cfg/classes/resnet18.cfg")
-    flags.add_argument("--batch-size", type=positive, default=64)
-    flags.add_argument("--batches", type=positive, default=8, help="that are timed at once")
-    flags.add_argument("--turns", type=positive, default=3)
-    flags.add_argument("--workers", type=whole, nargs="+", default=[0, 1, 2])
+    flags.add_argument("--batch-size", type=cli.positive, default=64)
+    flags.add_argument("--batches", type=cli.positive, default=8, help="that are timed at once")
+    flags.add_argument("--turns", type=cli.positive, default=3)
+    flags.add_argument("--workers", type=cli.whole, nargs="+", default=[0, 1, 2])
     flags.add_argument("--cache", nargs="+", default=["off", "ram", "disk"], choices=["off", "ram", "disk"])
     flags.add_argument("--jpeg", nargs="+", default=["full", "reduced"], choices=["full", "reduced"])
-    args = flags.parse_args()
+    return flags
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
     rows = settings(args)
     found: dict[str, list[float]] = {name: [] for name in rows}
     for turn in range(args.turns):
@@ -87,7 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"loading.py: {error}")
+    cli.main(run, parser())

@@ -41,6 +41,7 @@ from utils import cli
 from utils.config.convert import ConvertConfig
 from utils.config.run import DATA
 from utils.errors import InputError
+from utils.numbers import is_whole
 from utils.quantization.calibrate import calibrate
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.lower import lower
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 def trained_files(text: str) -> tuple[int, tuple[str, ...]]:
     """``4=a.int.pt,b.int.pt`` as bits and files."""
     bits, equals, files = text.partition("=")
-    if not equals or not bits.isdigit() or not all(files.split(",")):
+    if not equals or not is_whole(bits) or not all(files.split(",")):
         raise argparse.ArgumentTypeError(f"must be BITS=FILE[,FILE...], got {text}")
     return int(bits), tuple(files.split(","))
 

@@ -274,7 +274,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=sorted(SOURCES))
     parser.add_argument("--dir", type=Path, default=None, help="where the images go (default: data/NAME)")
     args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     return ended(partial(_get, args), "get.py", left="run this again to go on")
 
 

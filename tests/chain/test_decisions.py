@@ -99,14 +99,16 @@ def test_a_cut_that_is_refused_cuts_nothing_and_the_chain_goes_on():
 
 def test_where_sparse_training_gave_way_its_first_try_is_cut_too_and_the_larger_cut_is_kept():
     known, decision = seen(hardest=0.8), CutShare()
-    tried = played(decision, known, (0.9, 0.9, "0.2", 0.2), (0.75, 0.75, "0.5", 0.5))
+    tried = played(decision, known, (0.9, 0.9, "0.2", 0.2, 0.8), (0.75, 0.75, "0.5", 0.5, 0.5))
     assert words(tried)[1] == words(tried)[0] and tried[1].given.hardest and not tried[0].given.hardest
     assert "0.2 can be cut of what sparse training left; of its first try, 10.0 points under" in tried[1].given.why
     assert decision.kept(known, tried) == 1
-    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.5", 0.5), (0.75, 0.75, "0.4", 0.4))) == 0
-    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.5", 0.5), (0.75, 0.75, "0.5", 0.5))) == 0
-    assert decision.kept(known, played(decision, known, (0.9, 0.9, "0.01", 0.01), None)) == 0, "better than nothing"
-    refused = played(decision, known, None, (0.75, 0.75, "0.5", 0.5))
+    large, small = (0.9, 0.9, "0.5", 0.5, 0.4), (0.75, 0.75, "0.4", 0.4, 0.5)
+    assert decision.kept(known, played(decision, known, large, small)) == 0
+    assert decision.kept(known, played(decision, known, large, large)) == 0
+    tiny = (0.9, 0.9, "0.01", 0.01, 0.99)
+    assert decision.kept(known, played(decision, known, tiny, None, None)) == 0, "better than nothing"
+    refused = played(decision, known, None, (0.75, 0.75, "0.5", 0.5, 0.5))
     assert "nothing can be cut of what" in refused[1].given.why and decision.kept(known, refused) == 1
     assert words(played(decision, known, None, None, (0.9, 0.9)))[2] == "--percent 0.0"
 
@@ -123,6 +125,8 @@ def test_a_cut_that_takes_less_than_half_of_the_parameters_is_tried_by_half_on_t
     assert len(played(decision, known, (0.9, 0.9, "0.5", 0.5, 0.4), (0.75, 0.75, "0.3", 0.3, 0.6))) == 2
     assert words(played(decision, known, small, None, half))[2] == "--target-params 0.5"
     assert len(played(CutShare(), seen(), small)) == 1, "nothing was pushed harder"
+    wide = (0.9, 0.9, "0.6", 0.6, 0.55)  # most channels and not most parameters: another network's
+    assert decision.kept(known, played(decision, known, wide, (0.75, 0.75, "0.4", 0.4, 0.6), half)) == 2
 
 
 def test_a_first_try_that_no_training_brings_back_is_not_cut():

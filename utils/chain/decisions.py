@@ -194,9 +194,9 @@ class CutShare:
         return None if cut else Try(("--percent", 0.0), "nothing could be cut")
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
-        """The largest cut of those that were not refused."""
+        """The cut that left the fewest parameters, of those that were not refused; the earlier of two alike."""
         cut = [i for i, each in enumerate(tried) if each.score is not None]
-        return max(cut, key=lambda i: (tried[i].share or 0.0, -i))
+        return min(cut, key=lambda i: 1.0 if (left := tried[i].left) is None else left)
 
 
 @dataclass(frozen=True)

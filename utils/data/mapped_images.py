@@ -1,4 +1,4 @@
-"""Jpegd images in a file that is mapped into memory: for sets larger than it, for several processes, for later runs.
+"""Decoded images in a file that is mapped into memory: for sets larger than it, for several processes, for later runs.
 
 A file holds one list, shown in one way. It lies in the user's cache folder (XDG_CACHE_HOME, or ~/.cache) and may be
 deleted. Its head has a digest of each image's path, length and time of change; where that is another one, or the file
@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from utils.data.images import Size
 from utils.data.lock import locked
 from utils.errors import InputError
 from utils.files import writing
@@ -35,7 +36,6 @@ HEAD = struct.Struct("<8s32sqq")  # magic, digest, how many images, where their 
 ROW = 5  # int64: where an image's bytes begin, its height and width, those of the picture that it was; 0: unreadable
 AT_ONCE = 512  # images that are decoded before they are written, so that memory does not fill with them
 
-Size = tuple[int, int]  # (height, width) px
 Loaded = tuple[np.ndarray | None, Size]
 
 
