@@ -20,7 +20,7 @@ from tests.quantization.random_nets import random_images
 from tests.quantization.test_fake import still
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
 from utils.darknet.channel_groups import trace
-from utils.darknet.fold import unfold_bn
+from utils.darknet.fold import fold_bn, unfold_bn
 from utils.darknet.network import Network
 from utils.errors import InputError
 from utils.pruning.absorb import zeroed
@@ -99,6 +99,9 @@ def test_six_prunings_cut_what_they_silence(path):
             plan_channels(net, percent=0.3, tie=ShortcutRule.ANY)
         plain, net = net, unfold_bn(net)
         assert_same(run(net, images(net, 2)), run(plain, images(net, 2)))
+        again = fold_bn(net).state
+        assert again.keys() == plain.state.keys()
+        assert all(torch.allclose(again[key], value, rtol=3e-7, atol=0) for key, value in plain.state.items())
     assert_that_six_prunings_cut_what_they_silence(net)
 
 

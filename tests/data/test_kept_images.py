@@ -162,18 +162,21 @@ def test_a_reduced_jpeg_is_scaled_to_what_is_shown_from_there(tmp_path):
     assert not torch.equal(dataset[1].image, whole) and (dataset[1].image.int() - whole.int()).abs().float().mean() < 4
 
 
-@pytest.mark.parametrize("change", ["newer", "cut", "other setting"])
+@pytest.mark.parametrize("change", ["newer", "longer", "cut", "other setting"])
 def test_a_file_of_kept_images_is_made_anew_when_it_does_not_fit_them(tmp_path, folder, caplog, change):
     caplog.set_level(logging.INFO)
     make = data_set("boxes", tmp_path / "set")
+    content = [path.read_bytes() for path in make(cache="off", augment=False).images]
+    for path, own in zip(make(cache="off", augment=False).images, content, strict=True):
+        path.write_bytes(own.ljust(max(map(len, content)), b"\0"))  # of one length, so that their time alone differs
     first = make(cache="disk", augment=False)
     (file,) = folder.glob("*.bin")
     before = first[0].image
     assert torch.equal(make(cache="disk", augment=False)[0].image, before) and "as it is" in caplog.text
-    if change == "newer":
-        path, state = first.images[0], first.images[0].stat()
-        path.write_bytes(first.images[1].read_bytes())
-        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    path, state = first.images[0], first.images[0].stat()
+    if change in ("newer", "longer"):
+        path.write_bytes(first.images[1].read_bytes() + b"\0" * (change == "longer"))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + (change == "newer")))
     elif change == "cut":
         file.write_bytes(file.read_bytes()[:-8])
     again = make(cache="disk", augment=False, **({"how": "stretch"} if change == "other setting" else {}))
