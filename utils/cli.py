@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
-from utils.endings import ended
+from utils.endings import ended, leave
 
 Number = TypeVar("Number", int, float)
 
@@ -141,7 +142,10 @@ def parser(doc: str, config: type[Config], **defaults: Any) -> Parser[Config]:
 
 def main(run: Callable[[Any], object], flags: argparse.ArgumentParser) -> None:
     """Parse, run; a user's mistake is one line on stderr and exit code 2, never a traceback."""
-    if code := ended(lambda: run(flags.parse_args()), flags.prog):
+    code = ended(lambda: run(flags.parse_args()), flags.prog)
+    if "WORLD_SIZE" in os.environ:
+        leave(code)
+    if code:
         sys.exit(code)
 
 

@@ -70,6 +70,27 @@ def test_the_first_code_that_is_not_0_is_that_of_all():
     assert run_workers([sys.executable, "-c", "import os; assert os.environ['WORLD_SIZE'] == '2'"], 2, 1) == 0
 
 
+def test_what_another_process_said_last_is_told_where_it_alone_failed(caplog):
+    code = "import os, signal, sys, time; time.sleep(0.3 * (os.environ['RANK'] == '0')); "
+    alone = code + "os.environ['RANK'] == '1' and (print('out of cheese', flush=True), os.kill(os.getpid(), 9))"
+    assert run_workers([sys.executable, "-c", alone], 2, 1) == 128 + 9
+    assert caplog.messages == ["process 1 of 2 ended with code 137; what it said last:\nout of cheese"]
+    caplog.clear()
+    assert run_workers([sys.executable, "-c", code + "print('a mistake'); sys.exit(2)"], 2, 1) == 2
+    assert not caplog.messages
+
+
+def test_a_process_of_a_group_ends_without_pythons_end_but_with_what_was_registered(tmp_path):
+    code = "import atexit, sys; from utils.cli import main, OneLineParser; import utils.endings as e\n"
+    code += "class Late:\n def __del__(self): print('torn down', flush=True)\n"
+    code += "atexit.register(lambda: print('registered')); late = Late()\n"
+    code += "main(lambda _: int(sys.argv.pop() == 'x'), type('P', (OneLineParser,), {'parse_args': lambda s: 0})())"
+    for group, said in (({"WORLD_SIZE": "2"}, ["registered"]), ({}, ["registered", "torn down"])):
+        command = [sys.executable, "-c", code, "x"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment() | group)
+        assert (done.returncode, done.stdout.split("\n")[:-1]) == (1, said), done.stderr
+
+
 def test_it_is_refused_under_torchrun_and_from_python(monkeypatch):
     config = train.parser().parse_args(["--processes", "2"])
     with pytest.raises(InputError, match=r"^--processes: is for train.py's command line"):

@@ -7,6 +7,7 @@ all of them.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import statistics
@@ -14,12 +15,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import IO
 
 import torch
 
+log = logging.getLogger(__name__)
+
 GAIN = 1.15  # what processes must bring over threads, since adding gradients up is not in the measurement
 POLL = 0.2  # s
+LAST = 12  # lines of a process that failed: a traceback's end
 TO_MEET = 0.004  # s, until two processes that share a machine have met once: seen in benchmarks/processes.py, 2 cores
 
 
@@ -82,7 +88,8 @@ def run_workers(words: Sequence[str], count: int, threads: int) -> int:
     """Run a command in so many processes that find each other; the first one speaks for all.
 
     Returns:
-        The exit code: the first that is not 0, of the first process rather than of another.
+        The exit code: the first that is not 0, of the first process rather than of another; 128 and its number for a
+        signal. What another one said last is told where it ended otherwise than the first.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -94,20 +101,19 @@ def run_workers(words: Sequence[str], count: int, threads: int) -> int:
         "MASTER_PORT": port,
         "OMP_NUM_THREADS": threads,
     }
-    with tempfile.TemporaryFile() as others:
+    with ExitStack() as stack:
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, count))]
         processes = []
         try:
-            for rank in range(count):
+            for rank, output in enumerate(outputs):
                 named = {**shared, "RANK": rank, "LOCAL_RANK": rank}
                 env = os.environ | {name: str(value) for name, value in named.items()}
-                processes.append(
-                    subprocess.Popen(
-                        words, env=env, stdout=None if rank == 0 else others, stderr=None if rank == 0 else others
-                    )
-                )
+                processes.append(subprocess.Popen(words, env=env, stdout=output, stderr=output))
             while all(process.poll() is None for process in processes):
                 time.sleep(POLL)
-            return _ended(processes)
+            codes = _ended(processes)
+            _tell_others(codes, outputs)
+            return next((code for code in codes if code), 0)
         finally:
             for process in processes:
                 if process.poll() is None:
@@ -116,12 +122,22 @@ def run_workers(words: Sequence[str], count: int, threads: int) -> int:
                 process.wait()
 
 
-def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all when one has ended well; the exit code."""
+def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Wait for all when one has ended well; the exit codes, nothing of one that still runs."""
     limit = time.monotonic() + 90.0  # one that lost the others notices within --rank-timeout
     while any(process.poll() is None for process in processes) and time.monotonic() < limit:
         if any(process.poll() for process in processes) and processes[0].poll() is not None:
             break
         time.sleep(POLL)
     codes = [process.poll() for process in processes]
-    return next((code for code in codes if code), 0)
+    return [code if code is None or code >= 0 else 128 - code for code in codes]
+
+
+def _tell_others(codes: Sequence[int | None], outputs: Sequence[IO[bytes] | None]) -> None:
+    """What processes said last that failed otherwise than the first one, whose words the user has read."""
+    for rank, (code, output) in enumerate(zip(codes, outputs, strict=True)):
+        if output is None or code in (None, 0, codes[0]):
+            continue
+        output.seek(0)
+        said = output.read().decode(errors="replace").splitlines()[-LAST:]
+        log.error("\n".join([f"process {rank} of {len(codes)} ended with code {code}; what it said last:", *said]))
