@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.data.images import save_picture
@@ -71,16 +72,12 @@ def _tag(canvas: Picture, text: str, corner: Sequence[int], fill: tuple[int, int
         (x1 - wide, y2 - tall),
         ((x1 + x2 - wide) // 2, (y1 + y2) // 2),
     ]
-    best: Rect | None = None
-    least = math.inf
-    for x, y in places:
-        moved_x = min(max(0, x), max(0, canvas.shape[1] - wide))
-        moved_y = min(max(0, y), max(0, canvas.shape[0] - tall))
-        rect = (moved_x, moved_y, moved_x + wide, moved_y + tall)
-        cost = sum(_overlap(rect, other) for other in taken) + 0.1 * _overlap(rect, (x1, y1, x2, y2))
-        if cost < least:
-            best, least = rect, cost
-    assert best is not None
+    low = np.array(places).clip(0, (max(0, canvas.shape[1] - wide), max(0, canvas.shape[0] - tall)))
+    rects = np.concatenate([low, np.add(low, (wide, tall))], axis=1)
+    covered = _overlaps(rects, np.array(taken).reshape(-1, 4)).sum(1)
+    cost = covered + 0.1 * _overlaps(rects, np.array([corner]))[:, 0]
+    x1, y1, x2, y2 = rects[int(cost.argmin())].tolist()
+    best = x1, y1, x2, y2
     taken.append(best)
     cv2.rectangle(canvas, best[:2], best[2:], fill, cv2.FILLED)
     bright = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]
@@ -88,9 +85,10 @@ def _tag(canvas: Picture, text: str, corner: Sequence[int], fill: tuple[int, int
     cv2.putText(canvas, text, (best[0] + 2, best[3] - below), FONT, scale, shade, 1, cv2.LINE_AA)
 
 
-def _overlap(a: Rect, b: Rect) -> int:
-    """Common area of two rectangles, px."""
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+def _overlaps(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Common areas of rectangles [A,4] and [B,4], px; [A,B]."""
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    return (high - low).clip(0).prod(2)
 
 
 def batch_mosaic(images: Tensor, targets: Tensor, names: Sequence[str], *, most: int = 16) -> Picture:

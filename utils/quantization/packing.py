@@ -12,7 +12,12 @@ def pack(values: Tensor, bits: int) -> Tensor:
     Two's complement of ``bits`` bits, least significant bit first, one value after the other; the last byte is filled
     up with zeros. Size 2 to 16 bits.
     """
+    if bits == 8:
+        return values.flatten().to(torch.int8).view(torch.uint8)
     unsigned = values.flatten().to(torch.int32) & (2**bits - 1)
+    if 8 % bits == 0:  # whole values in a byte
+        unsigned = torch.nn.functional.pad(unsigned, (0, -len(unsigned) % (8 // bits))).view(-1, 8 // bits)
+        return (unsigned << torch.arange(0, 8, bits, dtype=torch.int32)).sum(1).to(torch.uint8)
     stream = (unsigned[:, None] >> torch.arange(bits)) & 1  # [n,bits]
     stream = torch.nn.functional.pad(stream.flatten(), (0, -stream.numel() % 8)).view(-1, 8)
     return (stream << torch.arange(8)).sum(1).to(torch.uint8)

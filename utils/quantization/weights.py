@@ -9,6 +9,7 @@ from utils.quantization.ranges import power_of_two
 
 SHARES = 60
 SMALLEST_SHARE = 0.4  # of the channel's largest weight; low bits gain from clipping, 8 bits hardly
+IN_CACHE = 2**14  # weights, 128 KiB of float64
 SPARE = 1 / 16  # of a declared accumulator, for what bias correction adds
 LEAST_RAISE = 1.005
 CLEARLY = 0.8  # of the squared error of the power of two in use
@@ -50,12 +51,22 @@ def best_power(weight: Tensor, scale: float, bits: int, *, least: float = 0.0, s
 
 
 def _squared_errors(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Of each row of [R,K] on a grid of its scale [R]."""
-    return (round_weights(rows, scale, bits).double() * scale[:, None] - rows).square().sum(1)
+    """Of each row of [R,K], float64, on a grid of its scale [R]."""
+    on_grid = _on_levels(rows, scale[:, None], bits).mul_(scale[:, None])
+    return on_grid.sub_(rows).square_().sum(1)
 
 
 def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
     """The scale of each row of [R,K], not below ``floor`` [R]."""
+    rows = max(1, IN_CACHE // flat.shape[1])  # sixty passes over a few rows read memory once
+    best = torch.cat([_best_shares(block, bits) for block in flat.split(rows)])
+    best = torch.maximum(best, floor)
+    live = best > torch.finfo(torch.float32).tiny
+    fallback = float(best[live].max()) if live.any() else 1.0
+    return torch.where(live, best, torch.full_like(best, fallback))
+
+
+def _best_shares(flat: Tensor, bits: int) -> Tensor:
     top = weight_levels(bits)
     largest = flat.abs().amax(1)
     best = largest / top
@@ -65,10 +76,7 @@ def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
         off = _squared_errors(flat, scale, bits)
         best = torch.where(off < error, scale, best)
         error = torch.minimum(off, error)
-    best = torch.maximum(best, floor)
-    live = best > torch.finfo(torch.float32).tiny
-    fallback = float(best[live].max()) if live.any() else 1.0
-    return torch.where(live, best, torch.full_like(best, fallback))
+    return best
 
 
 def fit_accumulator(
@@ -105,10 +113,14 @@ def fit_accumulator(
 
 def round_weights(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
     """floor(w / s + 1/2), clipped to the symmetric grid; int8, from 9 bits on int16, same shape as ``weight``."""
-    top = weight_levels(bits)
     kind = torch.int8 if bits <= 8 else torch.int16
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return (weight.double() / scale.view(shape) + 0.5).floor_().clamp_(-top, top).to(kind)
+    return _on_levels(weight.double(), scale.view(-1, *[1] * (weight.dim() - 1)), bits).to(kind)
+
+
+def _on_levels(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """The levels, in float64; ``scale`` has the weight's axes."""
+    top = weight_levels(bits)
+    return (weight / scale).add_(0.5).floor_().clamp_(-top, top)
 
 
 def round_half_up(value: Tensor) -> Tensor:
