@@ -152,6 +152,40 @@ def test_a_layer_that_starts_at_0_becomes_an_integer_kernel(tmp_path):
     assert differing(compare(network, images, tmp_path)) == []
 
 
+@pytest.mark.parametrize("activation", ["leaky", "leaky_pow2", "linear"])
+def test_layers_with_levels_below_0_become_integer_kernels_too(tmp_path, activation):
+    import onnx
+    import onnxruntime
+
+    kind = ("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": activation})
+    scheme = replace(POW2, style="google") if activation != "leaky_pow2" else POW2
+    network = lowered(cfg_text(kind, kind, ("shortcut", {"from": -2, "activation": "linear"})), random_images(1), scheme)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fast.onnx")
+    model = qdq_model(network, (16, 16))
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    made = onnx.load(tmp_path / "fast.onnx")
+    kinds = [node.op_type for node in made.graph.node]
+    times, sums = (1, 0) if activation == "linear" else (2, 2)
+    sums += scheme.style == "google"  # the shortcut; that of powers of two has a quarter added
+    assert kinds.count("QLinearConv") == 2 * times and kinds.count("QLinearAdd") == sums, kinds
+    weights = [each.name for each in model.graph.initializer if each.name.endswith("weight_levels")]
+    assert len(weights) == 3, "those of a layer share their weights; the third are the read-out's"
+
+
+def test_sums_that_16_bits_do_not_hold_are_exact_on_any_processor(tmp_path):
+    kind = ("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": "relu"})
+    images = torch.ones(1, 3, 16, 16)
+    network = lowered(cfg_text(kind), images, POW2)
+    weight = torch.full_like(network.conv(0)[1].weight, 127)
+    weight[:, 0] = -126
+    network = replace(network, ops=network.ops | {0: replace(network.conv(0)[1], weight=weight)})
+    golden = IntegerExecutor(network)(images)
+    for optimise in (True, False):
+        found = run(session(qdq_model(network, (16, 16)), optimise=optimise), {"image": images.numpy()})
+        assert all(np.array_equal(right.numpy(), got) for right, got in zip(golden, found.values(), strict=True))
+
+
 def test_plain_and_optimised_sessions_and_any_batch_agree(tmp_path):
     network, images = chance(2, POW2)
     model = qdq_model(network, (16, 16))

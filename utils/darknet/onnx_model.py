@@ -15,6 +15,8 @@ from utils.darknet.cfg import parse_cfg
 from utils.errors import InputError
 
 OURS = "darkspike."  # before every key of the metadata
+QUIET = 4  # onnxruntime's own lines: of what ends it alone
+PRECISE, CLASH = "session.x64quantprecision", "Attempt to replace the existing tensor"
 MISSING = "the package onnxruntime is missing; pip install -r requirements-export.txt"
 
 
@@ -53,20 +55,39 @@ class OnnxFile:
     grey: bool
 
 
+def exact_session(model: str | bytes, options: Any = None) -> Any:
+    """An onnxruntime session on the CPU that computes what the file says, of a path or of a file's bytes.
+
+    Integer kernels of x64 processors without VNNI saturate at 16 bits: there they get precise ones, which onnxruntime
+    (1.31) refuses where two convolutions share their weights; such a file is computed in floats.
+    """
+    import onnxruntime
+
+    options = options or onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.add_session_config_entry(PRECISE, "1")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own kinds, which are no common one's
+        if CLASH not in str(error):
+            raise
+        options.add_session_config_entry(PRECISE, "0")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def open_onnx(path: Path) -> OnnxFile:
     """Read a ``model.onnx`` that ``export.py onnx --float`` wrote.
 
     Raises:
         InputError: it is missing or no ONNX, the package is missing, or the file does not say what its maps mean.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"{path}: {MISSING}") from error
     if not path.is_file():
         raise InputError(f"{path}: no such file; export.py onnx --float makes one")
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = exact_session(str(path))
+    except ImportError as error:
+        raise InputError(f"{path}: {MISSING}") from error
     except Exception as error:  # its own kinds, which are no common one's
         raise InputError(f"{path}: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
     about = session.get_modelmeta().custom_metadata_map

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from utils.darknet.onnx_model import exact_session
 from utils.darknet.shapes import channels, granularity, sizes
 from utils.errors import InputError
 from utils.export.onnx_graph import Array, Model, library
-from utils.export.onnx_qdq import feeds, qdq_model, tap_names
+from utils.export.onnx_qdq import as_levels, feeds, qdq_model, tap_names
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv, IntegerNetwork, IntPool
 from utils.quantization.validate import readouts
@@ -64,11 +65,10 @@ def session(model: Model | Path, threads: int = 1, *, optimise: bool = True) -> 
     """An onnxruntime session on the CPU."""
     ort = library("onnxruntime", "onnx")
     options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return exact_session(str(model) if isinstance(model, Path) else model.SerializeToString(), options)
 
 
 def run(runner: Any, given: dict[str, Array]) -> dict[str, Array]:
@@ -82,21 +82,20 @@ def compare_qdq(network: IntegerNetwork, images: Tensor, path: Path) -> Comparis
     executor, size = IntegerExecutor(network), (images.shape[2], images.shape[3])
     trace, golden = executor.trace(images), executor(images)
     given = {"image": images.numpy()} | feeds(network, trace.levels)
+    names = tap_names(network)
+    runs = (run(session(qdq_model(network, size, taps=True, loose=loose)), given) for loose in (True, False))
     alone, chained = (
-        count_levels(network, trace, run(session(qdq_model(network, size, taps=True, loose=loose)), given))
-        for loose in (True, False)
+        count_levels(network, trace, {name: as_levels(found[name], network.grids[i]) for i, name in names.items()})
+        for found in runs
     )
     return Comparison(alone, chained, count_heads(network, golden, run(session(path), given)))
 
 
 def count_levels(network: IntegerNetwork, trace: Trace, found: dict[str, Array]) -> tuple[Count, ...]:
-    """Levels against the golden ones, layer by layer."""
+    """Levels, int64, against the golden ones, layer by layer."""
     counts = []
     for i, name in tap_names(network).items():
-        levels = found[name]
-        if levels.dtype == np.float32:  # too wide for 8 bits, so it holds values
-            levels = np.rint(levels / np.float32(network.grids[i].scale))
-        off = np.abs(levels.astype(np.int64) - trace.levels[i].numpy())
+        off = np.abs(found[name] - trace.levels[i].numpy())
         counts.append(Count(i, off.size, int((off > 0).sum()), int(off.max(initial=0))))
     return tuple(counts)
 

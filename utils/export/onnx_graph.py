@@ -53,10 +53,10 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
-    def constant(self, value: Array, name: str) -> str:
-        """A constant tensor; equal ones are stored once."""
+    def constant(self, value: Array, name: str, *, own: bool = False) -> str:
+        """A constant tensor; equal ones are stored once, but for those that must be ``own``."""
         value = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
-        key = (str(value.dtype), value.shape, value.tobytes())
+        key = (str(value.dtype) + name * own, value.shape, value.tobytes())
         if key not in self._known:
             self._known[key] = self._free(name)
             self.constants[self._known[key]] = value

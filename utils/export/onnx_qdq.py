@@ -12,7 +12,7 @@ from utils.darknet.ops import is_identity
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 from utils.export.onnx_graph import Array, Graph, Model, conv_attributes, move, place
-from utils.export.onnx_round import Rounding, Sum, by_channel, dequantise, level_type, quantise, to_levels
+from utils.export.onnx_round import Rounding, Sum, bent_in_two, by_channel, bytes_zero, dequantise, quantise, to_levels
 from utils.quantization.activation_qparams import IMAGE_SCALE, QParams
 from utils.quantization.integer import IntConv, IntegerNetwork, IntGate, IntPool, IntShortcut, Requantiser
 from utils.quantization.validate import readouts
@@ -46,7 +46,7 @@ def qdq_model(network: IntegerNetwork, size: tuple[int, int], *, taps: bool = Fa
 def _check_levels(network: IntegerNetwork) -> None:
     for i, op in network.ops.items():
         grid = network.grids.get(i)
-        if op.requantiser is not None and grid is not None and level_type(grid.qmin, grid.qmax) is None:
+        if op.requantiser is not None and grid is not None and bytes_zero(grid.qmin, grid.qmax) is None:
             message = f"{place(i, network.spec.layers[i])}: levels {grid.qmin}..{grid.qmax}"
             raise InputError(f"{message}, and QuantizeLinear has 8 bits; use --a-bit 8")
 
@@ -64,14 +64,20 @@ def edge_name(i: int) -> str:
 
 
 def edge_type(grid: QParams) -> type[np.generic]:
-    """int8, uint8, or float32 where a concat of signed and unsigned levels needs more than 8 bits."""
-    return level_type(grid.qmin, grid.qmax) or np.float32
+    """uint8, or float32 where a concat of signed and unsigned levels needs more than 8 bits."""
+    return np.float32 if bytes_zero(grid.qmin, grid.qmax) is None else np.uint8
+
+
+def as_levels(stored: Array, grid: QParams) -> Array:
+    """An edge as it is stored, bytes or values -> its levels, int64."""
+    at = bytes_zero(grid.qmin, grid.qmax)
+    return np.rint(stored / np.float32(grid.scale)).astype(np.int64) if at is None else stored.astype(np.int64) - at
 
 
 class _QdqWriter:
     """Layer by layer; ``levels`` holds the tensor of each edge.
 
-    An edge of int8 or uint8 is dequantised at every reader; an edge too wide for 8 bits holds values.
+    An edge of bytes is dequantised at every reader; an edge too wide for 8 bits holds values.
     """
 
     def __init__(self, network: IntegerNetwork, size: tuple[int, int], loose: bool) -> None:
@@ -93,9 +99,9 @@ class _QdqWriter:
     def value(self, j: int, scale: float | None = None) -> str:
         """Edge ``j`` as values; with a ``scale`` of its own for this reader."""
         grid, name = self.network.grids[j], self.levels(j)
-        kind = level_type(grid.qmin, grid.qmax)
-        if kind is not None:
-            return dequantise(self.graph, name, grid.scale if scale is None else scale, kind, name)
+        at = bytes_zero(grid.qmin, grid.qmax)
+        if at is not None:
+            return dequantise(self.graph, name, grid.scale if scale is None else scale, at, name)
         return name if scale is None else self.times(name, np.array([scale / grid.scale]), name)
 
     def times(self, x: str, factor: Array, name: str) -> str:
@@ -121,7 +127,7 @@ class _QdqWriter:
             case _:
                 assert grid is not None
                 shapes = [self.shapes[j] for j in layer.sources]
-                fits = level_type(grid.qmin, grid.qmax) is not None
+                fits = bytes_zero(grid.qmin, grid.qmax) is not None
                 made = move(self.graph, layer, [self.value(j) for j in layer.sources], shapes, name + "_moved" * fits)
                 bounds = (0, 255) if grid.qmin >= 0 else (-128, 127)  # what is moved needs no clip
                 self.made[i] = quantise(self.graph, made, grid.scale, bounds, name) if fits else made
@@ -131,17 +137,24 @@ class _QdqWriter:
         layer, _ = self.network.conv(i)
         if op.weight.dtype.itemsize > 1:
             raise InputError(f"{place(i, layer)}: weights of {op.w_bit} bits, and ONNX has 8; use --w-bit 8")
-        j = layer.sources[0]
-        source, by = self.network.grids[j].scale, op.requantiser
+        by = op.requantiser
         unit = by_scale(op) if by is None else self.unit(self.rounding(by, i))
-        weight = self.parameter(op.weight.numpy(), unit / source, f"{name}_weight")
-        bias = self.parameter(op.bias.numpy(), unit, f"{name}_bias")
+        if by is not None and op.table is None and (how := self.rounding(by, i)).splits:
+            above = self.sums(layer, op, unit, f"{name}_above", f"{name}_sum_above")
+            below = self.sums(layer, op, unit * how.slope, f"{name}_below", f"{name}_sum_below", again=True)
+            return bent_in_two(self.graph, above, below, how, name)
         linear, end = layer.activation != "logistic", f"{name}_map"
-        called = end if by is None and linear else f"{name}_sum"
-        x = self.graph.add("Conv", [self.value(j), weight, bias], called, **conv_attributes(layer))
+        x = self.sums(layer, op, unit, name, end if by is None and linear else f"{name}_sum")
         if by is not None:
             return self.level(i, Sum(x, [(x, 1 / np.where(unit > 0, unit, 1))], True), by, op.table, name)
         return x if linear else self.graph.add("Sigmoid", [x], end)
+
+    def sums(self, layer: s.Kernel, op: IntConv, unit: Array, name: str, called: str, *, again: bool = False) -> str:
+        """The convolution itself: accumulators times ``unit``, float64 [O]; ``again``: its weights are read before."""
+        j = layer.sources[0]
+        weight = self.parameter(op.weight.numpy(), unit / self.network.grids[j].scale, f"{name}_weight", again=again)
+        bias = self.parameter(op.bias.numpy(), unit, f"{name}_bias")
+        return self.graph.add("Conv", [self.value(j), weight, bias], called, **conv_attributes(layer))
 
     def unit(self, how: Rounding) -> Array:
         """What one unit of an accumulator is worth, float64 [O]; any power of two where float64 takes over anyway."""
@@ -150,16 +163,23 @@ class _QdqWriter:
             return np.full_like(worth, 2.0 ** int(np.frexp(worth.max())[1]))
         return worth
 
-    def parameter(self, integers: Array, scale: Array, name: str) -> str:
-        """int8 weights or int32 biases, and their scale: one, or one an output channel."""
-        one = (scale == scale[0]).all()
-        inputs = [
-            self.graph.constant(integers, f"{name}_levels"),
-            self.graph.constant(scale[0].astype(np.float32) if one else scale.astype(np.float32), f"{name}_scale"),
-        ]
+    def parameter(self, integers: Array, scale: Array, name: str, *, again: bool = False) -> str:
+        """int8 weights or int32 biases, and their scale: one, or one an output channel.
+
+        Where the same weights have another reader, this one reads them through a Reshape to the shape they have: once
+        in the file, onnxruntime gives each reader its own, and can then turn both into uint8.
+        """
+        one, levels = (scale == scale[0]).all(), self.graph.constant(integers, f"{name}_levels")
+        if again:
+            shape = self.graph.constant(np.array(integers.shape, np.int64), f"{name}_shape")
+            levels = self.graph.add("Reshape", [levels, shape], f"{name}_again")
+        given = scale[0].astype(np.float32) if one else scale.astype(np.float32)
+        inputs = [levels, self.graph.constant(given, f"{name}_scale")]
         if integers.dtype == np.int8:
             kind = np.zeros(() if one else len(scale), np.int8)
-            inputs.append(self.graph.constant(kind, "int8_zero" if one else f"{name}_zeros"))
+            inputs.append(
+                self.graph.constant(kind, f"{name}_zero", own=True)
+            )  # onnxruntime renames it with its weights
         return self.graph.add("DequantizeLinear", inputs, name, **({} if one else {"axis": 0}))
 
     def shortcut(self, i: int, op: IntShortcut, how: Rounding, name: str) -> Sum:
@@ -225,12 +245,13 @@ class _QdqWriter:
         how = self.rounding(by, i)
         if table is None:
             return to_levels(self.graph, total, how, name)
-        before = to_levels(self.graph, total, how, f"{name}_before")
-        kind = level_type(self.network.grids[i].qmin, self.network.grids[i].qmax)
-        assert kind is not None
-        turned = np.roll(table.numpy(), by.qmin).astype(kind)  # an index below 0 counts from the end
+        before, grid = to_levels(self.graph, total, how, f"{name}_before"), self.network.grids[i]
+        given, made = bytes_zero(by.qmin, by.qmax), bytes_zero(grid.qmin, grid.qmax)
+        assert given is not None and made is not None
+        entries = np.zeros(given + by.qmin + len(table), np.uint8)  # by the byte of the level before
+        entries[given + by.qmin :] = table.numpy() + made
         index = self.graph.add("Cast", [before], f"{name}_index", to=self.graph.onnx.TensorProto.INT32)
-        return self.graph.add("Gather", [self.graph.constant(turned, f"{name}_table"), index], name)
+        return self.graph.add("Gather", [self.graph.constant(entries, f"{name}_table"), index], name)
 
     def model(self, taps: bool) -> Model:
         """What was written, with inputs and outputs declared."""
@@ -256,7 +277,8 @@ def feeds(network: IntegerNetwork, levels: dict[int, Tensor]) -> dict[str, Any]:
     """The inputs of a loose model: golden levels, in the type of each edge."""
     found = {}
     for j, n in levels.items():
-        kind, scale = edge_type(network.grids[j]), network.grids[j].scale
-        array = n.numpy().astype(kind)
-        found[f"given{j + 1:03d}"] = array * np.float32(scale) if kind is np.float32 else array
+        grid, known = network.grids[j], n.numpy()
+        at = bytes_zero(grid.qmin, grid.qmax)
+        stored = known.astype(np.float32) * np.float32(grid.scale) if at is None else (known + at).astype(np.uint8)
+        found[f"given{j + 1:03d}"] = stored
     return found

@@ -11,6 +11,7 @@ from utils.export.onnx_graph import Array, Graph
 from utils.quantization.integer import Requantiser
 
 FLOAT32_BITS = 24
+BYTE, SIGNED = 255, 128  # the largest byte, and the one that stands for 0 where levels can be negative
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Rounding:
         return np.divide(m_neg, m, out=np.ones_like(m), where=m > 0)
 
     @property
+    def splits(self) -> bool:
+        """Whether `bent_in_two` is right: something bends, and where every element counts float32 has room."""
+        return bool((self.slope != 1).any()) and (not self.strict or self.tie is not None)
+
+    @property
     def tie(self) -> float | None:
         """What lifts a tie and nothing else over the edge, in levels; 0: there are no ties; None: float32 has no room.
 
@@ -69,7 +75,7 @@ class Rounding:
 
 
 def to_levels(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
-    """Accumulator -> levels, int8 or uint8; in this order: bend, round, clip.
+    """Accumulator -> levels, as `quantise` stores them; in this order: bend, round, clip.
 
     Three ways to round a half up. Where the lowest level is 0, a scale two units in the last place too small: whatever
     is a tie comes to lie above it. (Onnxruntime can then still fuse the layer into an integer kernel.) Else a quarter
@@ -92,33 +98,62 @@ def to_levels(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
     return quantise(graph, x, scale, (how.by.qmin, how.by.qmax), name)
 
 
-def level_type(qmin: int, qmax: int) -> type[np.integer] | None:
-    """The 8-bit type that holds the levels; None where none does."""
-    return np.int8 if qmin < 0 and qmin >= -128 and qmax <= 127 else np.uint8 if qmin >= 0 and qmax <= 255 else None
+def bytes_zero(qmin: int, qmax: int) -> int | None:
+    """The byte that stands for level 0: 128 where levels can be negative; None where 8 bits do not hold them.
+
+    All bytes are uint8, whatever they stand for: onnxruntime makes integer kernels of no other on x64 processors.
+    """
+    return SIGNED if -SIGNED <= qmin < 0 and qmax < SIGNED else 0 if qmin >= 0 and qmax <= BYTE else None
 
 
 def quantise(graph: Graph, x: str, scale: float, bounds: tuple[int, int], name: str) -> str:
     """Values -> levels; fewer than 8 bits are clipped as integers, so that the pair before stays one to fuse."""
-    kind = level_type(*bounds)
-    assert kind is not None, bounds
-    step = graph.constant(np.array(scale, np.float32), f"{name}_scale")
-    full = (np.iinfo(kind).min, np.iinfo(kind).max) == bounds
-    x = graph.add("QuantizeLinear", [x, step, zero(graph, kind)], name if full else f"{name}_wide")
+    at = bytes_zero(*bounds)
+    assert at is not None, bounds
+    lowest, highest = (bound + at for bound in bounds)
+    full = (lowest, highest) == (0, BYTE)
+    x = to_bytes(graph, x, scale, at, name if full else f"{name}_wide")
     if full:
         return x
-    ends = [graph.constant(np.array(end, kind), f"{np.dtype(kind)}_{end}") for end in bounds]
-    return graph.add("Clip", [x, *ends], name)
+    return graph.add("Clip", [x, *(byte(graph, end) for end in (lowest, highest))], name)
 
 
-def dequantise(graph: Graph, levels: str, scale: float, kind: type[np.integer], name: str) -> str:
-    """Levels -> values."""
+def to_bytes(graph: Graph, x: str, scale: float, at: int, name: str) -> str:
+    """Values -> bytes, 0 standing at the byte ``at``."""
     step = graph.constant(np.array(scale, np.float32), f"{name}_scale")
-    return graph.add("DequantizeLinear", [levels, step, zero(graph, kind)], f"{name}_value")
+    return graph.add("QuantizeLinear", [x, step, byte(graph, at)], name)
 
 
-def zero(graph: Graph, kind: type[np.integer]) -> str:
-    """The zero point."""
-    return graph.constant(np.array(0, kind), f"{np.dtype(kind)}_zero")
+def dequantise(graph: Graph, levels: str, scale: float, at: int, name: str) -> str:
+    """Bytes -> values."""
+    step = graph.constant(np.array(scale, np.float32), f"{name}_scale")
+    return graph.add("DequantizeLinear", [levels, step, byte(graph, at)], f"{name}_value")
+
+
+def byte(graph: Graph, value: int) -> str:
+    """A constant byte."""
+    return graph.constant(np.array(value, np.uint8), f"byte_{value}")
+
+
+def bent_in_two(graph: Graph, above: str, below: str, how: Rounding, name: str) -> str:
+    """Levels of a bent accumulator, as the sum of two that are integer kernels each.
+
+    One keeps what is above 0 and the other what is below, whose weights have the slope in their scale; one of both is
+    always 0. Ties go up, so those above 0 away from it and those below 0 to it: by scales a unit in the last place off.
+
+    Args:
+        graph: gets the nodes.
+        above: tensor of values.
+        below: those times the slope.
+        how: the rounding, whose products float32 holds where it is strict.
+        name: of the levels.
+    """
+    off = 2.0**-23 if how.strict and how.tie else 0.0
+    kept = to_bytes(graph, above, how.scale * (1 - off), 0, f"{name}_above")
+    lost = to_bytes(graph, below, how.scale * (1 + off), BYTE, f"{name}_below")
+    values = [dequantise(graph, kept, how.scale, 0, kept), dequantise(graph, lost, how.scale, BYTE, lost)]
+    total = graph.add("Add", values, f"{name}_bent")
+    return quantise(graph, total, how.scale, (how.by.qmin, how.by.qmax), name)
 
 
 def by_channel(values: Array) -> Array:
