@@ -222,7 +222,7 @@ class Loaded:
 
 
 def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
-    """The one door: ``.weights`` (with its cfg), or any checkpoint or float ``.onnx`` of ours, which carry their own.
+    """The one door: ``.weights`` (with its cfg), or any checkpoint or ``.onnx`` of ours, which carry their own.
 
     Raises:
         InputError: the file is missing, damaged or does not fit the cfg, or the kind of the checkpoint is unknown.
@@ -254,9 +254,7 @@ def load_model(weights: str | Path, cfg: str | Path | None = None) -> Loaded:
 
 
 def _open_onnx(path: Path, cfg: str | Path | None) -> Loaded:
-    if cfg is not None:
-        raise InputError(f"{path}: carries its own structure; leave --cfg away")
-    found = open_onnx(path)
+    found = open_onnx(path, None if cfg is None else read_cfg(cfg))
     return Loaded(
         found.predictor,
         found.spec,

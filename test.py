@@ -6,9 +6,9 @@
   python3 test.py --cfg cfg/yolov3.cfg --weights yolov3.weights --data data/coco.data --save-json
   python3 test.py --task benchmark                                a table over image sizes and NMS thresholds
 
-Any kind of checkpoint: .weights (with --cfg), trained, pruned, quantised or spiking; or a float
-model.onnx of ours (export.py onnx --float). Leaves record.json, PR curves, the confusion matrix and pictures in
-runs/test[-name].
+Any kind of checkpoint: .weights (with --cfg), trained, pruned, quantised or spiking; or a model.onnx of export.py onnx,
+or with --cfg another program's whose outputs are the raw maps of its heads. Leaves record.json, PR curves, the
+confusion matrix and pictures in runs/test[-name].
 """
 
 from __future__ import annotations

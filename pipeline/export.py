@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from models import Darknet, load_model
-from pipeline.forms import WRITERS, Job, Written, hand_off_files, write_answers, write_checkpoint, write_float
+from models import Darknet, Loaded, load_model
+from pipeline.forms import WRITERS, Job, Written, hand_off_files, write_answers, write_float
 from pipeline.session import Session, open_session
-from utils.config.as_trained import how_of, jpeg_of
+from utils.config.as_trained import as_trained, how_of, jpeg_of, shown_of
 from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
-from utils.darknet.network import Network
+from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.darknet.shapes import image_size
 from utils.errors import InputError
 from utils.export.darknet_files import write_files
 from utils.export.engine.target import part_of, spiking_engine
@@ -27,6 +30,7 @@ from utils.reporting.record import Record, finish_record, git_state, new_run_fol
 from utils.reporting.runs import FLOAT, RUNS, WEIGHTS, newest, output_of
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.lif_integers import LifExecutor, lower_lif
+from utils.tasks import task_of
 from utils.temporal.hardware import INT8
 
 log = logging.getLogger(__name__)
@@ -231,3 +235,20 @@ def convert_files(config: FilesConfig) -> Record:
         files = [write_checkpoint(config, loaded, target)]
     log.info("%s", ", ".join(map(str, files)))
     return finish_record(record, metrics={"bytes": target.stat().st_size}, outputs=files)
+
+
+def write_checkpoint(config: FilesConfig, loaded: Loaded, target: Path) -> Path:
+    """``.weights`` as a checkpoint that carries its cfg, names, size and how images are fitted."""
+    task, named = task_of(loaded.spec, str(loaded.path)), "data" in config.given
+    names: Sequence[str] = ()  # of nobody: the data set that it is shown will name its classes
+    if named:
+        manifest = task.open_data(config.data)
+        names = task.check_classes(loaded.spec, manifest, str(loaded.path), ()).names
+    else:
+        log.info("%s: its classes have no names, since no --data gives them; the next data set's will do", target)
+    config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
+    size = image_size(config.img_size, loaded.spec, loaded.size)
+    meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), **shown_of(config)}
+    meta |= {"data": config.data} if named else {}
+    assert loaded.network is not None
+    return save_checkpoint(target, Checkpoint(loaded.network, tuple(names), meta=meta))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import Darknet, Loaded
+from models import Darknet
 from pipeline.session import Session
-from utils.config.as_trained import as_trained, how_of, shown_of
+from utils.config.as_trained import how_of
 from utils.config.export import ExportConfig
-from utils.config.files import FilesConfig
-from utils.darknet.network import Checkpoint, Network, save_checkpoint
-from utils.darknet.shapes import image_size
+from utils.darknet.network import Network
 from utils.export.choices import OF_SPIKES
 from utils.export.client_folder import ClientOptions, export_client
 from utils.export.darknet_files import export_darknet
@@ -44,7 +42,6 @@ from utils.spiking.nir_if import write_nir_if
 from utils.spiking.nir_lif import write_nir_lif
 from utils.spiking.nir_report import exact_readme, measure_nir, measure_nir_lif
 from utils.spiking.spike_schedule import SpikingNetwork, encode
-from utils.tasks import task_of
 
 log = logging.getLogger(__name__)
 
@@ -180,18 +177,28 @@ def write_onnx(job: Job) -> Written:
         client = ClientOptions(client=config.client, name=job.stem, layers=config.layers, git=git_state())
         made = export_client(job.out, job.integer, job.images, client)
         return Written({"differing": made["differing"]}, [job.out / MODEL, job.out / "report.json"])
-    options = OnnxOptions(form=config.form, name=job.stem, git=git_state(), resize=how_of(config), target=config.target)
+    facts = facts_of(job)
+    options = OnnxOptions(
+        form=config.form, name=job.stem, git=git_state(), resize=facts.resize, target=config.target, facts=facts
+    )
     report = export_onnx(job.out, job.integer, job.images, options)
     return Written({"bytes": report["bytes"]}, [job.out / FILES[config.form], job.out / "report.json"])
+
+
+def facts_of(job: Job) -> ModelFacts:
+    """What an ONNX model says of itself."""
+    session, config = job.session, job.session.config
+    return ModelFacts(
+        spec=session.loaded.spec, names=job.names, size=session.size, resize=how_of(config), grey=config.gray_scale
+    )
 
 
 def write_float(job: Job) -> Written:
     """The form "onnx --float": a folder with the float model and how it compares."""
     session, config = job.session, job.session.config
-    facts = ModelFacts(
-        spec=session.loaded.spec, names=job.names, size=session.size, resize=how_of(config), grey=config.gray_scale
+    options = FloatOptions(
+        name=job.stem, facts=facts_of(job), dynamic=config.dynamic, decode=config.decode, git=git_state()
     )
-    options = FloatOptions(name=job.stem, facts=facts, dynamic=config.dynamic, decode=config.decode, git=git_state())
     golden = session.loaded.predictor.eval()
     with torch.no_grad():
         report = export_float(job.out, job.network, job.images, golden, options)
@@ -269,23 +276,6 @@ def write_aer_form(job: Job) -> Written:
         note_target(folder, job.session.config.target)
     log.info("%s: %s events of %d images", job.out, f"{total:,}", len(job.images))
     return Written({"events": total}, [job.out / name for name in names])
-
-
-def write_checkpoint(config: FilesConfig, loaded: Loaded, target: Path) -> Path:
-    """``.weights`` as a checkpoint that carries its cfg, names, size and how images are fitted."""
-    task, named = task_of(loaded.spec, str(loaded.path)), "data" in config.given
-    names: Sequence[str] = ()  # of nobody: the data set that it is shown will name its classes
-    if named:
-        manifest = task.open_data(config.data)
-        names = task.check_classes(loaded.spec, manifest, str(loaded.path), ()).names
-    else:
-        log.info("%s: its classes have no names, since no --data gives them; the next data set's will do", target)
-    config = as_trained(config, grey=loaded.grey, resize=loaded.resize, jpeg=loaded.jpeg)
-    size = image_size(config.img_size, loaded.spec, loaded.size)
-    meta: dict[str, Any] = {"script": "convert", "from": str(loaded.path), "size": list(size), **shown_of(config)}
-    meta |= {"data": config.data} if named else {}
-    assert loaded.network is not None
-    return save_checkpoint(target, Checkpoint(loaded.network, tuple(names), meta=meta))
 
 
 WRITERS: dict[str, Callable[[Job], Written]] = {

@@ -159,7 +159,9 @@ def test_layers_with_levels_below_0_become_integer_kernels_too(tmp_path, activat
 
     kind = ("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": activation})
     scheme = replace(POW2, style="google") if activation != "leaky_pow2" else POW2
-    network = lowered(cfg_text(kind, kind, ("shortcut", {"from": -2, "activation": "linear"})), random_images(1), scheme)
+    network = lowered(
+        cfg_text(kind, kind, ("shortcut", {"from": -2, "activation": "linear"})), random_images(1), scheme
+    )
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "fast.onnx")
     model = qdq_model(network, (16, 16))

@@ -1,9 +1,10 @@
-"""test.py and detect.py take a float model.onnx of ours: the same numbers as the network it was made of."""
+"""test.py and detect.py take a model.onnx, ours or with a cfg another's: the numbers of the network it was made of."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -11,9 +12,11 @@ import export
 import quantize
 import test as test_script
 from models import load_model
+from tests.conftest import ROOT
 from tests.export.nets import small
 from tests.export.test_script import HERE, place
 from tests.quantization.random_nets import random_images
+from utils.darknet.cfg import write_cfg
 from utils.errors import InputError
 from utils.export.onnx_graph import save
 from utils.export.onnx_qdq import qdq_model
@@ -54,8 +57,10 @@ def test_files_that_do_not_say_what_they_are_are_refused(place):
         load_model(written("--decode"))
     network, _ = small("tests/cfgs/plain.cfg")
     save(qdq_model(network, (64, 64)), Path("qdq.onnx"))
-    with pytest.raises(InputError, match=r"qdq\.onnx: does not say what its outputs mean; give one that export\.py"):
+    with pytest.raises(InputError, match=r"qdq\.onnx: does not say what its outputs mean; add --cfg"):
         load_model("qdq.onnx")
+    with pytest.raises(InputError, match=r"model\.onnx: carries its own structure; leave --cfg away"):
+        load_model(written("--name", "own"), str(ROOT / "cfg/yolov3-tiny-digits.cfg"))
     Path("broken.onnx").write_bytes(b"not a model")
     with pytest.raises(InputError, match=r"broken\.onnx: onnxruntime cannot read it"):
         load_model("broken.onnx")
@@ -64,3 +69,39 @@ def test_files_that_do_not_say_what_they_are_are_refused(place):
         quantize.run(quantize.parser().parse_args(words))
     with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
         load_model("gone.onnx")
+
+
+def test_the_file_of_integers_is_measured_as_they_are(place):
+    words = ["onnx", "--weights", "weights/net.int.pt", *HERE]
+    path = str(export.run(export.parser().parse_args(words)).paths()[0])
+    found = [
+        test_script.run(test_script.parser().parse_args(["--weights", w, *HERE])).metrics
+        for w in ("weights/net.int.pt", path)
+    ]
+    assert all(found[0][name] == found[1][name] for name in ("map50", "map", "precision", "recall"))
+
+
+def of_another_program(decoded: bool = False) -> str:
+    """A float model without a word of ours: other names, its heads in another order."""
+    model = onnx.load(written("--decode") if decoded else written())
+    del model.metadata_props[:]
+    for graph in (model.graph,):
+        for n, output in enumerate(reversed(list(graph.output))):
+            graph.node.append(onnx.helper.make_node("Identity", [output.name], [f"out{n}"]))
+            graph.output.append(onnx.helper.make_tensor_value_info(f"out{n}", 1, None))
+            graph.output.remove(output)
+    onnx.save(model, "theirs.onnx")
+    return "theirs.onnx"
+
+
+def test_another_programs_maps_are_told_apart_by_the_heads_of_a_cfg(place):
+    right = load_model("weights/net.pt")
+    Path("net.cfg").write_text(write_cfg(right.spec))
+    theirs = load_model(of_another_program(), "net.cfg")
+    assert [each.name for each in theirs.predictor.session.get_outputs()] != list(theirs.predictor.outputs)
+    x = random_images(2, side=64)
+    with torch.no_grad():
+        for mine, wanted in zip(theirs.predictor(x), right.predictor(x), strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=r"theirs\.onnx: its outputs are .*; boxes that are decoded already are not"):
+        load_model(of_another_program(decoded=True), "net.cfg")

@@ -1,4 +1,4 @@
-"""An ONNX file of ours as a predictor: onnxruntime computes the maps, the metadata say what they mean."""
+"""An ONNX file as a predictor: onnxruntime computes the maps; its metadata, or a cfg, say what they mean."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg
+from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 
 OURS = "darkspike."  # before every key of the metadata
+MAP_AXES = 4
 QUIET = 4  # onnxruntime's own lines: of what ends it alone
 PRECISE, CLASH = "session.x64quantprecision", "Attempt to replace the existing tensor"
 MISSING = "the package onnxruntime is missing; pip install -r requirements-export.txt"
@@ -23,9 +26,9 @@ MISSING = "the package onnxruntime is missing; pip install -r requirements-expor
 class OnnxPredictor(nn.Module):
     """``forward`` takes [N, C, H, W] in 0..1 and returns the heads' raw maps, in cfg order; on the CPU."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, outputs: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        self.session, self.input = session, session.get_inputs()[0]
+        self.session, self.input, self.outputs = session, session.get_inputs()[0], outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Images -> maps.
@@ -40,7 +43,7 @@ class OnnxPredictor(nn.Module):
                 "with --dynamic"
             )
         given = {self.input.name: x.detach().float().cpu().contiguous().numpy()}
-        return [torch.from_numpy(found).to(x.device) for found in self.session.run(None, given)]
+        return [torch.from_numpy(found).to(x.device) for found in self.session.run(self.outputs, given)]
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,19 @@ def exact_session(model: str | bytes, options: Any = None) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def open_onnx(path: Path) -> OnnxFile:
-    """Read a ``model.onnx`` that ``export.py onnx --float`` wrote.
+def open_onnx(path: Path, structure: s.ModelSpec | None = None) -> OnnxFile:
+    """Read an ONNX file whose outputs are the raw maps of heads.
+
+    Args:
+        path: what ``export.py onnx`` wrote, with floats or integers; or the file of another program.
+        structure: of another program's file, which does not say what its outputs mean.
 
     Raises:
-        InputError: it is missing or no ONNX, the package is missing, or the file does not say what its maps mean.
+        InputError: it is missing or no ONNX, the package is missing, or the file does not say what its maps mean, or
+            they do not fit the structure.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; export.py onnx --float makes one")
+        raise InputError(f"{path}: no such file; export.py onnx makes one")
     try:
         session = exact_session(str(path))
     except ImportError as error:
@@ -91,8 +99,12 @@ def open_onnx(path: Path) -> OnnxFile:
     except Exception as error:  # its own kinds, which are no common one's
         raise InputError(f"{path}: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
     about = session.get_modelmeta().custom_metadata_map
+    if structure is not None:
+        if f"{OURS}cfg" in about:
+            raise InputError(f"{path}: carries its own structure; leave --cfg away")
+        return _of_others(path, session, structure)
     if f"{OURS}cfg" not in about:
-        raise InputError(f"{path}: does not say what its outputs mean; give one that export.py onnx --float wrote")
+        raise InputError(f"{path}: does not say what its outputs mean; add --cfg, whose heads it has")
     if about[f"{OURS}outputs"] != "maps":
         raise InputError(f"{path}: has boxes, and maps are measured; export it without --decode")
     spec, image = parse_cfg(about[f"{OURS}cfg"], str(path)), json.loads(about[f"{OURS}input"])
@@ -100,3 +112,29 @@ def open_onnx(path: Path) -> OnnxFile:
     names = tuple(json.loads(about[f"{OURS}names"]))
     grey = image["colour"] == "grey" and spec.channels > 1
     return OnnxFile(OnnxPredictor(session), spec, names, (height, width), image["resize"], grey)
+
+
+def _of_others(path: Path, session: Any, spec: s.ModelSpec) -> OnnxFile:
+    """Another program's file: the output of each head is the map [N, C, H, W] of its channels and grid."""
+    given = session.get_inputs()
+    taken = list(given[0].shape) if given else []
+    if len(given) != 1 or len(taken) != MAP_AXES or given[0].type != "tensor(float)":
+        raise InputError(
+            f"{path}: takes {[(each.name, each.shape) for each in given]}; known is one image, NCHW of floats"
+        )
+    height, width = (
+        int(a) if isinstance(a, int) else b for a, b in zip(taken[2:], (spec.height, spec.width), strict=True)
+    )
+    wide, extent = channels(spec, str(path)), sizes(spec, height, width)
+    wanted = [(wide[j], *extent[j]) for j in (spec.layers[i].sources[0] for i in spec.heads)]
+    blank = np.zeros((1, spec.channels, height, width), np.float32)
+    maps = session.run(None, {given[0].name: blank})
+    shapes = [each.shape[1:] for each in maps]
+    names = [output.name for output in session.get_outputs()]
+    if sorted(shapes) != sorted(wanted) or len(set(wanted)) < len(wanted):
+        raise InputError(
+            f"{path}: its outputs are {dict(zip(names, shapes, strict=True))}, and the heads of --cfg give {wanted} at "
+            f"{width}x{height} px; boxes that are decoded already are not measured: export the maps before"
+        )
+    order = tuple(names[shapes.index(shape)] for shape in wanted)
+    return OnnxFile(OnnxPredictor(session, order), spec, (), (height, width), spec.resize, False)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from utils.export.onnx_check import Comparison, affordable, compare_qdq, compare_quant, judge, wide_layers
 from utils.export.onnx_graph import check, library, save
+from utils.export.onnx_metadata import ModelFacts, describe_model
 from utils.export.onnx_qdq import STRICT, qdq_model
 from utils.export.onnx_quant import quant_model
 from utils.export.package import whole_folder
@@ -38,6 +40,7 @@ class OnnxOptions:
         git: commit of the program.
         resize: how pictures are fitted into the network's, "letterbox" or "stretch".
         target: the hardware whose limits were checked, or "".
+        facts: what a QDQ model says of itself, so that test.py and detect.py open it.
     """
 
     form: str
@@ -45,6 +48,7 @@ class OnnxOptions:
     git: str | None = None
     resize: str = "letterbox"
     target: str = ""
+    facts: ModelFacts | None = None
 
 
 def export_onnx(
@@ -74,7 +78,7 @@ def export_onnx(
     size = (images.shape[2], images.shape[3])
     with whole_folder(out) as folder:
         path = folder / FILES[options.form]
-        write = _write_qdq if options.form == "onnx" else _write_quant
+        write = partial(_write_qdq, facts=options.facts) if options.form == "onnx" else _write_quant
         found, compared, opset = write(path, network, images)
         report = {
             "form": options.form,
@@ -147,9 +151,13 @@ def readme(report: dict[str, Any]) -> str:
     return text
 
 
-def _write_qdq(path: Path, network: IntegerNetwork, images: Tensor) -> tuple[Comparison, tuple[int, int], int]:
+def _write_qdq(
+    path: Path, network: IntegerNetwork, images: Tensor, facts: ModelFacts | None = None
+) -> tuple[Comparison, tuple[int, int], int]:
     size = (images.shape[2], images.shape[3])
     model = qdq_model(network, size)
+    if facts is not None:
+        describe_model(model, facts)
     check(model)
     save(model, path)
     found = compare_qdq(network, images, path)
