@@ -42,7 +42,8 @@ from utils.export.engine.target import Engine
 from utils.export.package import HandOffOptions, export_network, program_of, works_of
 from utils.reporting.files import sha256
 from utils.reporting.pareto import front
-from utils.reporting.plots import BLUE, ORANGE, new_figure, save_figure
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import BLUE, ORANGE, new_figure
 from utils.reporting.record import new_run_folder
 from utils.reporting.results import write_rows
 from utils.reporting.runs import RUNS, output_of

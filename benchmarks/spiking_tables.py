@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.pruning import spread
 from benchmarks.spiking_rows import Curves, Row, Whole
-from utils.files import writing
-from utils.reporting.plots import BLUE, DPI
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import BLUE
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_accuracy_over_time, plot_energy, plot_layer_bars
 from utils.reporting.tables import plain_table
@@ -145,6 +145,4 @@ def plot_tradeoff(path: Path, points: Sequence[tuple[str, float, float]], lines:
     if lines:
         axis.legend(frameon=False, fontsize=9)
     figure.suptitle(title)
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return path
+    return save_figure(figure, path)

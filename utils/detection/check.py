@@ -22,8 +22,8 @@ from utils.detection.open_data import read_manifest
 from utils.detection.pictures import batch_mosaic
 from utils.detection.sample import prepare_if_sample
 from utils.detection.trivial_baseline import TrivialBaseline, trivial_baseline
-from utils.files import writing
 from utils.reporting.dataset_report import DatasetReport, report_dataset
+from utils.reporting.figures import save_figure
 from utils.reporting.tables import plain_table
 
 SMALL, LARGE = 32, 96  # px: COCO's limits, as sides of a square of the box's area
@@ -134,7 +134,7 @@ def _classes(found: Survey, path: Path) -> Path:
     axis.set_yscale("symlog", linthresh=10)
     axis.set(title="Boxes of each class", ylabel="boxes", xlim=(-0.8, len(names) - 0.2))
     axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _boxes(found: Survey, path: Path) -> Path:
@@ -160,7 +160,7 @@ def _boxes(found: Survey, path: Path) -> Path:
         side.set_minor_locator(NullLocator())
     for marker in axis.legend(frameon=False, title=f"dashed: {SMALL}x{SMALL}, {LARGE}x{LARGE} px").legend_handles:
         marker.set(alpha=1, sizes=[24])
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _samples(found: Survey, path: Path) -> list[Path]:
@@ -206,9 +206,3 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     return figure, axis
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return path

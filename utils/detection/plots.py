@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from utils.data.pictures import colour
 from utils.detection.average_precision import RECALLS, Scores
-from utils.files import writing
 from utils.reporting import confusion
+from utils.reporting.figures import save_figure
 
 NAMED = 12  # classes that a legend can name before it covers the plot
 
@@ -34,7 +34,7 @@ def plot_pr_curves(scores: Scores, path: Path) -> None:
         axes.legend(title="AP at IoU .5", loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision over recall")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path, dpi=130, tight=True)
 
 
 def plot_confusion(table: NDArray[np.int64], names: Sequence[str], path: Path) -> None:
@@ -51,8 +51,3 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
-
-
-def _save(figure: Any, path: Path) -> None:
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=130, bbox_inches="tight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.files import writing
+from utils.reporting.figures import save_figure
 
 COLOURS = ("#2166ac", "#d6604d")
 
@@ -28,6 +28,4 @@ def class_bars(names: Sequence[str], counts: Mapping[str, Sequence[float]], titl
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return path
+    return save_figure(figure, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import writing
+from utils.reporting.figures import save_figure
 
 NUMBERED = 21  # rows of a matrix that can carry its numbers
 LABELLED = 60  # rows that can carry their names
@@ -44,6 +44,4 @@ def plot_confusion(
             plot.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=small, color=shade)
     plot.set(xlabel=axes[0], ylabel=axes[1])
     figure.colorbar(image, ax=plot, fraction=0.046, pad=0.04, label="share of the true class")
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=130, bbox_inches="tight")
-    return path
+    return save_figure(figure, path, dpi=130, tight=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.reporting.plots import BLUE, GREY, ORANGE, new_figure, plot_bars, save_figure
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import BLUE, GREY, ORANGE, new_figure, plot_bars
 
 COSTS = (
     ("macs", "Multiply-accumulates of each layer", "million MACs an image", 1e6),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.files import writing
+from utils.reporting.figures import save_figure
 
 Spot = tuple[float, float]  # cost, gain
 BLUE, GREY, BLACK = "#2166ac", "#9e9e9e", "#202020"
@@ -61,6 +61,4 @@ def plot_fronts(
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, loc="lower right")
     figure.suptitle(title)
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return Path(path)
+    return save_figure(figure, path)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.files import writing
 from utils.reporting.facts import Column
+from utils.reporting.figures import save_figure
 
 BLUE, ORANGE, GREY, GREEN = "#2166ac", "#d6604d", "#9e9e9e", "#1b7837"
 SPARSITY = {
@@ -21,7 +21,6 @@ SPARSITY = {
     "weakest_block": "mean |gamma| of the weakest block",
 }
 TIMES = ("images_per_second", "wait_share", "seconds", "lr")
-DPI = 120
 PANEL_LETTERS, HANDLE_LETTERS = 50, 6  # of a legend: what fits under a panel, what the line before a name takes
 
 
@@ -205,13 +204,6 @@ def _places(figure: Any, panels: int, across: int, down: int) -> list[Any]:
     cells = figure.add_gridspec(down, math.lcm(*counts))
     wide = [math.lcm(*counts) // count for count in counts]
     return [cells[row, i * wide[row] : (i + 1) * wide[row]] for row, count in enumerate(counts) for i in range(count)]
-
-
-def save_figure(figure: Any, path: Path | str) -> Path:
-    """Write it whole or not at all."""
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return Path(path)
 
 
 def _whole_epochs(axis: Any, epochs: int) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import writing
-from utils.reporting.plots import DPI
+from utils.reporting.figures import save_figure
 
 LINES = 8  # layers that can be told apart as lines; more are drawn as a map
 WRITTEN = 200  # cells of a map that have room for their number
@@ -45,9 +44,7 @@ def plot_sensitivity(
     draw = _lines if len(layers) <= LINES else _map
     figure = draw(layers, percents, values, before, metric)
     figure.suptitle(title)
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return Path(path)
+    return save_figure(figure, path)
 
 
 def _lines(

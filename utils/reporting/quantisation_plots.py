@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import writing
-from utils.reporting.plots import BLUE, DPI, GREEN, GREY, ORANGE
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import BLUE, GREEN, GREY, ORANGE
 
 NAMES = {"size": "packed bytes", "bops": "bit operations"}
 
@@ -47,9 +47,7 @@ def plot_bits(
     _bars(bars, layers)
     _curve(curve, descent, tried, taken, NAMES[kind], metric)
     figure.suptitle(title)
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return Path(path)
+    return save_figure(figure, path)
 
 
 def _bars(axis: Any, layers: Sequence[tuple[int, int, int]]) -> None:

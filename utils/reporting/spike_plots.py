@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import writing
-from utils.reporting.plots import BLUE, DPI, GREEN, GREY, ORANGE
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import BLUE, GREEN, GREY, ORANGE
 
 COLOURS = (BLUE, ORANGE, GREEN, "#7b3294", "#b8860b", "#17a2b8", "#444444", "#c51b8a")
 MARKERS = "osD^vP*X"
@@ -62,7 +62,7 @@ def plot_accuracy_over_time(
     axis.set(xscale="log", xlabel="steps T", ylabel=metric, ylim=(-0.02, 1.05))
     axis.xaxis.set_major_formatter(_plain_numbers())
     axis.legend(frameon=False, loc="best", fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_layer_bars(
@@ -107,7 +107,7 @@ def plot_layer_bars(
     axis.margins(x=0.01)
     if len(series) > 1:
         axis.legend(frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_raster(
@@ -143,7 +143,7 @@ def plot_raster(
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlabel("step")
     figure.suptitle(f"{title}\na row a neuron, the busiest on top; blue: +1, red: -1", fontsize=11)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_energy(
@@ -158,7 +158,7 @@ def plot_energy(
     axis.set_xlabel("uJ a frame, 45 nm (Horowitz, ISSCC 2014)")
     axis.margins(x=0.12)
     axis.grid(False, axis="y")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _figure(title: str, width: float, height: float) -> tuple[Any, Any]:
@@ -179,9 +179,3 @@ def _plain_numbers() -> Any:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: f"{value:g}")
-
-
-def _save(figure: Any, path: Path | str) -> Path:
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
-    return Path(path)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.files import write_text, writing
+from utils.files import write_text
+from utils.reporting.figures import save_figure
 from utils.reporting.tables import plain_table
 from utils.sequences.dataset import SequenceDataset
 from utils.sequences.metrics import SequenceAnswers, SequenceMetrics
@@ -30,7 +31,7 @@ def inputs_sheet(path: Path, dataset: SequenceDataset, names: Sequence[str]) -> 
         _draw_inputs(axis, sample.values.numpy())
         axis.set_title(_truth(sample.truth, names), fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("step")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def answers_sheet(
@@ -55,7 +56,7 @@ def answers_sheet(
     axes[0, 1].legend(frameon=False, fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_course(path: Path, courses: Mapping[str, Sequence[float]], what: str) -> Path:
@@ -66,7 +67,7 @@ def plot_course(path: Path, courses: Mapping[str, Sequence[float]], what: str) -
         axis.plot(range(1, len(course) + 1), course, color=colour, linewidth=1.6, label=name)
     axis.set(xlabel="step", ylabel=what, ylim=(0, None))
     axis.legend(frameon=False, fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def course_rows(measured: Mapping[str, SequenceMetrics]) -> list[dict[str, Any]]:
@@ -132,9 +133,3 @@ def _figure(rows: int, columns: int, height: float = 1.5) -> tuple[Any, Any]:
     figure = Figure(figsize=(5.5 * columns + 1, height * rows + 0.6), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="jpeg" if path.suffix == ".jpg" else path.suffix[1:])
-    return path

@@ -1,0 +1,46 @@
+"""Figures on disk: whole or not at all; letters without a picture are told, not warned of."""
+
+from __future__ import annotations
+
+import warnings
+
+import cv2
+import pytest
+
+from utils.reporting import figures
+from utils.reporting.figures import save_figure
+from utils.reporting.plots import new_figure
+
+
+def test_a_name_in_letters_without_a_picture_is_told_once_and_warned_of_never(tmp_path, caplog):
+    figures._tell_letters.cache_clear()
+    caplog.set_level("INFO")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(2):
+            figure, _ = new_figure(1, "\U0001f99d\U00012000")
+            assert cv2.imread(str(save_figure(figure, tmp_path / f"{number}.png"))) is not None
+    assert caplog.messages == ["names have letters that no font here has: pictures show boxes in their place"]
+
+
+def test_other_warnings_of_matplotlib_are_passed_on(tmp_path):
+    class Warned:
+        def savefig(self, path, **how):
+            warnings.warn("something else", RuntimeWarning, stacklevel=1)
+            path.write_bytes(b"x")
+
+    with pytest.warns(RuntimeWarning, match="something else"):
+        save_figure(Warned(), tmp_path / "a.png")
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_what_was_there(tmp_path):
+    class Broken:
+        def savefig(self, path, **how):
+            path.write_bytes(b"half")
+            raise ValueError("broken")
+
+    kept = tmp_path / "a.png"
+    kept.write_bytes(b"whole")
+    with pytest.raises(ValueError, match="broken"):
+        save_figure(Broken(), kept)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"] and kept.read_bytes() == b"whole"
