@@ -7,8 +7,8 @@
   python3 test.py --task benchmark                                a table over image sizes and NMS thresholds
 
 Any kind of checkpoint: .weights (with --cfg), trained, pruned, quantised or spiking; or a model.onnx of export.py onnx,
-or with --cfg another program's whose outputs are the raw maps of its heads. Leaves record.json, PR curves, the
-confusion matrix and pictures in runs/test[-name].
+or with --cfg another program's, of raw maps or of boxes. Leaves record.json, PR curves, the confusion matrix and
+pictures in runs/test[-name].
 """
 
 from __future__ import annotations

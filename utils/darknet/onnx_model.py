@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg
+from utils.darknet.onnx_boxes import Form, form_of, of_corners
 from utils.darknet.shapes import channels, sizes
 from utils.errors import InputError
 
@@ -24,11 +25,18 @@ MISSING = "the package onnxruntime is missing; pip install -r requirements-expor
 
 
 class OnnxPredictor(nn.Module):
-    """``forward`` takes [N, C, H, W] in 0..1 and returns the heads' raw maps, in cfg order; on the CPU."""
+    """``forward`` takes [N, C, H, W] in 0..1 and returns the heads' raw maps, in cfg order; on the CPU.
 
-    def __init__(self, session: Any, outputs: tuple[str, ...] | None = None) -> None:
+    Args:
+        session: of onnxruntime.
+        outputs: that are the maps, in cfg order; all where it is None.
+        boxes: of a file whose boxes are decoded already, what makes one tensor [N, boxes, 5 + classes] of its outputs,
+            which is returned in the place of maps.
+    """
+
+    def __init__(self, session: Any, outputs: tuple[str, ...] | None = None, boxes: Form | None = None) -> None:
         super().__init__()
-        self.session, self.input, self.outputs = session, session.get_inputs()[0], outputs
+        self.session, self.input, self.outputs, self.boxes = session, session.get_inputs()[0], outputs, boxes
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Images -> maps.
@@ -43,7 +51,8 @@ class OnnxPredictor(nn.Module):
                 "with --dynamic"
             )
         given = {self.input.name: x.detach().float().cpu().contiguous().numpy()}
-        return [torch.from_numpy(found).to(x.device) for found in self.session.run(self.outputs, given)]
+        found = [torch.from_numpy(each).to(x.device) for each in self.session.run(self.outputs, given)]
+        return [self.boxes(found)] if self.boxes else found
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def exact_session(model: str | bytes, options: Any = None) -> Any:
 
 
 def open_onnx(path: Path, structure: s.ModelSpec | None = None) -> OnnxFile:
-    """Read an ONNX file whose outputs are the raw maps of heads.
+    """Read an ONNX file whose outputs are the raw maps of heads, or boxes.
 
     Args:
         path: what ``export.py onnx`` wrote, with floats or integers; or the file of another program.
@@ -105,17 +114,16 @@ def open_onnx(path: Path, structure: s.ModelSpec | None = None) -> OnnxFile:
         return _of_others(path, session, structure)
     if f"{OURS}cfg" not in about:
         raise InputError(f"{path}: does not say what its outputs mean; add --cfg, whose heads it has")
-    if about[f"{OURS}outputs"] != "maps":
-        raise InputError(f"{path}: has boxes, and maps are measured; export it without --decode")
+    boxes = None if about[f"{OURS}outputs"] == "maps" else of_corners
     spec, image = parse_cfg(about[f"{OURS}cfg"], str(path)), json.loads(about[f"{OURS}input"])
     height, width = json.loads(about[f"{OURS}size"])
     names = tuple(json.loads(about[f"{OURS}names"]))
     grey = image["colour"] == "grey" and spec.channels > 1
-    return OnnxFile(OnnxPredictor(session), spec, names, (height, width), image["resize"], grey)
+    return OnnxFile(OnnxPredictor(session, boxes=boxes), spec, names, (height, width), image["resize"], grey)
 
 
 def _of_others(path: Path, session: Any, spec: s.ModelSpec) -> OnnxFile:
-    """Another program's file: the output of each head is the map [N, C, H, W] of its channels and grid."""
+    """Another program's file: an output for each head, the map [N, C, H, W] of its channels and grid; or boxes."""
     given = session.get_inputs()
     taken = list(given[0].shape) if given else []
     if len(given) != 1 or len(taken) != MAP_AXES or given[0].type != "tensor(float)":
@@ -131,10 +139,14 @@ def _of_others(path: Path, session: Any, spec: s.ModelSpec) -> OnnxFile:
     maps = session.run(None, {given[0].name: blank})
     shapes = [each.shape[1:] for each in maps]
     names = [output.name for output in session.get_outputs()]
+    classes = {head.classes for head in (spec.layers[i] for i in spec.heads) if isinstance(head, s.Detect)}
+    boxes = form_of([each.shape for each in maps], *classes) if len(classes) == 1 else None
+    if boxes is not None:
+        return OnnxFile(OnnxPredictor(session, None, boxes), spec, (), (height, width), spec.resize, False)
     if sorted(shapes) != sorted(wanted) or len(set(wanted)) < len(wanted):
         raise InputError(
             f"{path}: its outputs are {dict(zip(names, shapes, strict=True))}, and the heads of --cfg give {wanted} at "
-            f"{width}x{height} px; boxes that are decoded already are not measured: export the maps before"
+            f"{width}x{height} px, or boxes [N, boxes, 5 + classes] or [N, 4 + classes, boxes]; export it so"
         )
     order = tuple(names[shapes.index(shape)] for shape in wanted)
     return OnnxFile(OnnxPredictor(session, order), spec, (), (height, width), spec.resize, False)

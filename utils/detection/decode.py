@@ -12,6 +12,7 @@ from utils.darknet.spec import Detect, Region, Yolo
 from utils.detection.hierarchy import told
 from utils.errors import InputError
 
+DECODED_AXES = 3
 MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untrained head cannot reach inf
 
 
@@ -106,7 +107,8 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
     """Every head's predictions as boxes in px of the network image.
 
     Args:
-        raw: one tensor [N, anchors * (5 + classes), H, W] per head, any float type; computed in float32.
+        raw: one tensor [N, anchors * (5 + classes), H, W] per head, any float type; computed in float32. Or one tensor
+            of what is returned, where another program's file has decoded it.
         heads: the [yolo] and [region] layers, in the order of ``raw``.
         input_size: (height, width) of the network image, px; strides follow from it and the grids.
 
@@ -121,6 +123,8 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
     for number, tensor in enumerate(raw):
         if not torch.isfinite(tensor).all():
             raise InputError(f"head {number}: its map is not finite; the network diverged, use an earlier checkpoint")
+    if len(raw) == 1 and raw[0].dim() == DECODED_AXES:
+        return raw[0].float()
     for tensor, head in zip(raw, heads, strict=True):
         values = split(tensor.float(), head)  # [N, A, H, W, 5 + classes]
         n, anchors, height, width, _ = values.shape
