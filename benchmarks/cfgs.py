@@ -206,7 +206,7 @@ def _opencv_knows(layer: s.Layer) -> bool:
         return layer.groups == 1 or len(layer.sources) == 1
     if isinstance(layer, s.Shortcut):
         return not layer.weighted and len(layer.sources) == 2
-    return isinstance(layer, MOVERS) and not isinstance(layer, s.GaussianYolo)
+    return isinstance(layer, MOVERS) and not isinstance(layer, s.GaussianYolo | s.TurnedYolo)
 
 
 def main() -> int:

@@ -280,7 +280,8 @@ def test_every_word_of_darknets_own_is_read_kept_and_written():
                 "route": "layers=0\n", "route_lhalf": "layers=0\n", "shortcut": "from=0\n", "sam": "from=0\n",
                 "scale_channels": "from=0\n", "fit": "from=0\nfilters=3\n", "yolo": HEAD, "region": HEAD,
                 "implicit_add": "filters=3\n", "implicit_mul": "filters=3\n",
-                "connected": "output=3\n", "segment": "classes=24\n", "Gaussian_yolo": HEAD.replace(", 5,6", "")}  # fmt: skip
+                "connected": "output=3\n", "segment": "classes=24\n", "yolo_bdp": HEAD.replace("classes=3", "classes=1"),
+                "Gaussian_yolo": HEAD.replace(", 5,6", "")}  # fmt: skip
         own = {} if kind == "net" else own | ANYWHERE
         said = "".join(f"{key}=0\n" for key in own)
         front = "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=24\nsize=1\n"

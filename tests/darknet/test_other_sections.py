@@ -126,7 +126,10 @@ INSTEAD = {  # what a refusal says to do -> that, done
     "use a [convolutional]": CONV.format("leaky"),
     "use [lstm] and end the cfg in [sequence]": "[lstm]\noutput=4\n[connected]\noutput=2\nactivation=linear\n[sequence]\n",
     "use YOLOv2 or later": "[convolutional]\nfilters=7\n[region]\nanchors=1,2\nclasses=2\nnum=1\n",
-    "5 numbers and the classes for each anchor": "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=4,4\nclasses=2\nnum=1\n",
+    "use [yolo]": "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=4,4\nclasses=2\nnum=1\n",
+    "take it out and train that again": "",
+    "use [softmax]": "[convolutional]\nfilters=7\n[softmax]\n",
+    "use a [transposed_convolutional]": "[transposed_convolutional]\nfilters=7\nsize=2\nstride=2\n",
     "say batch_normalize=1 in the": CONV.format("relu"),
     "use [implicit_add] and [shift_channels]": "[implicit_add]\nfilters=3\n[dropout]\n[route]\nlayers=0\n[shift_channels]\nfrom=1\n",
 }
@@ -135,7 +138,9 @@ INSTEAD = {  # what a refusal says to do -> that, done
 @pytest.mark.parametrize("kind", NO_PLACE)
 def test_a_section_without_a_place_is_refused_by_name_and_what_it_says_to_do_instead_is_read(kind):
     front = "[net]\nwidth=1\nheight=1\n[dropout]\n"
-    with pytest.raises(InputError, match=rf"c line 5: \[{kind}\] (is|has|keeps|normalises|predicts) \S+ .*") as refused:
+    with pytest.raises(
+        InputError, match=rf"c line 5: \[{kind}\] (is|has|keeps|normalises|predicts|divides) \S+ .*"
+    ) as refused:
         parse_cfg(f"{front}[{kind}]\n", "c")
     (instead,) = (text for said, text in INSTEAD.items() if said in str(refused.value))
     steps = "input=frames\ntimesteps=3\n[dropout]" if "[sequence]" in instead else "[dropout]"
@@ -158,6 +163,7 @@ def test_yolov1_is_named_by_its_head_and_not_by_a_section_before_it():
     [
         ("[net]\ninputs=256\n[connected]\noutput=4\n", "line 2: inputs=256 reads a vector of so many values"),
         ("[net]\n[maxpool]\nmaxpool_depth=1\n", "line 3: maxpool_depth=1 takes the largest over channels"),
+        ("[net]\n[region]\nbackground=1\n", "line 3: background=1 has a class for what is no object"),
         ("[net]\n[yolo]\nfrom=88,99,110\n", "line 3: from=88,99,110 joins what several heads predict"),
     ],
 )

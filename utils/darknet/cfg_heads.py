@@ -72,7 +72,7 @@ def _parents(sec: Section, tree: str) -> Parents:
 
 
 def yolo(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
-    """``[yolo]`` and ``[Gaussian_yolo]``."""
+    """``[yolo]``, ``[Gaussian_yolo]`` and ``[yolo_bdp]``."""
     picked = tuple(sec.integers("mask"))
     anchors = _anchors(sec, least=max(picked, default=-1) + 1)
     mask = picked or tuple(range(len(anchors)))
@@ -81,7 +81,7 @@ def yolo(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     beta = sec.real("beta_nms", 0.6)
     if not 0 < beta < float("inf"):
         raise InputError(f"{sec.place}: beta_nms={sec.text('beta_nms', '')} must be above 0; Darknet's usual is 0.6")
-    kind = s.GaussianYolo if sec.kind == "Gaussian_yolo" else s.Yolo
+    kind = {"Gaussian_yolo": s.GaussianYolo, "yolo_bdp": s.TurnedYolo}.get(sec.kind, s.Yolo)
     return kind(
         sources=(len(layers) - 1,),
         line=sec.line,

@@ -264,6 +264,7 @@ READERS: dict[str, Callable[[Section, list[s.Layer], Section], s.Layer | tuple[s
     "region": region,
     "yolo": yolo,
     "Gaussian_yolo": yolo,
+    "yolo_bdp": yolo,
     "lif_rnn": rnn,
     "ltc_rnn": rnn,
     "lstm": lstm,

@@ -54,7 +54,9 @@ SHAPING: dict[str, frozenset[str]] = {
     **dict.fromkeys(("shift_channels", "control_channels"), frozenset(["from"])),
     "dropout": frozenset(["probability"]),
     "empty": frozenset(),
-    "yolo": frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split()),
+    **dict.fromkeys(
+        ("yolo", "yolo_bdp"), frozenset("""mask anchors num classes scale_x_y new_coords nms_kind beta_nms""".split())
+    ),
     "Gaussian_yolo": frozenset("""mask anchors num classes scale_x_y nms_kind beta_nms""".split()),
     "region": frozenset(["anchors", "num", "classes", "coords", "softmax", "tree", "parents"]),
     "connected": frozenset(["output", "activation", "batch_normalize"]),
@@ -90,6 +92,7 @@ SECOND_NAMES = {
     "soft": "softmax",
     "silence": "empty",
     "lrn": "normalization",
+    "deconv": "deconvolutional",
 }
 """Darknet's other names of sections."""
 
@@ -108,8 +111,10 @@ NO_PLACE = {  # sections that are known and refused -> why; what to do instead
     ),
     **dict.fromkeys(("rnn", "gru"), f"{_STATE}; use [lstm] and {_STEPS}"),
     "detection": "is the head of YOLOv1, which reads a vector for the whole image; use YOLOv2 or later",
-    "yolo_bdp": "predicts boxes that are turned, by a point at their front, and boxes here lie along the sides of the "
-    "image; use [yolo], with 5 numbers and the classes for each anchor in filters=",
+    "iseg": "predicts a mask for every object, which no task here learns; use [yolo], whose objects have boxes",
+    "l2norm": "divides every px by the length of its channels; take it out and train that again",
+    "logistic": "is a loss of scores that do not exclude each other; use [softmax]",
+    "deconvolutional": "has kernels in an order of its own; use a [transposed_convolutional] and train that again",
     "local": "has other kernels at every px, which no later network has; use a [convolutional]",
     "normalization": "normalises over channels, as networks did before batch norm; take it out and say "
     "batch_normalize=1 in the convolution before it",

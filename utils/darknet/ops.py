@@ -166,6 +166,8 @@ _RECURRENT: dict[str, Any] = {
     "channels": lambda layer, given, place: layer.filters,
     "size": recurrent_size,
 }
+_DETECT: dict[str, Any] = {"hands_on": True, "identity": True, "channels": _detect_width, "density": _as_dense}
+_HEADS = {s.Yolo: "yolo", s.GaussianYolo: "Gaussian_yolo", s.TurnedYolo: "yolo_bdp", s.Region: "region"}
 OPS: dict[type[s.Layer], OpFacts] = {
     s.Conv: OpFacts(
         "convolutional",
@@ -287,10 +289,8 @@ OPS: dict[type[s.Layer], OpFacts] = {
         size=parted_size,
         stride=lambda layer, given: given * layer.stride,
     ),
-    s.Yolo: OpFacts("yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
-    s.GaussianYolo: OpFacts("Gaussian_yolo", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
-    s.Region: OpFacts("region", hands_on=True, identity=True, channels=_detect_width, density=_as_dense),
-    s.Segment: OpFacts("segment", hands_on=True, identity=True, channels=_segment_width, density=_as_dense),
+    **{kind: OpFacts(section, **_DETECT) for kind, section in _HEADS.items()},
+    s.Segment: OpFacts("segment", **_DETECT | {"channels": _segment_width}),
     s.LifRnn: OpFacts("lif_rnn", **_RECURRENT, tensors=rnn_tensors),
     s.LtcRnn: OpFacts("ltc_rnn", **_RECURRENT, tensors=rnn_tensors),
     s.Lstm: OpFacts("lstm", **_RECURRENT, tensors=lstm_tensors),

@@ -50,6 +50,11 @@ class Detect(Output):
         return self.each - 5 - self.classes
 
     @property
+    def turned(self) -> bool:
+        """Whether its boxes are turned, by two numbers behind w and h: the point that is their front."""
+        return False
+
+    @property
     def filters(self) -> int:
         """Channels its source must have."""
         return len(self.own_anchors) * self.each
@@ -121,6 +126,36 @@ class GaussianYolo(Yolo):
     def each(self) -> int:
         """Numbers of one anchor in one cell: four with their spreads, objectness, classes."""
         return 9 + self.classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnedYolo(Yolo):
+    """``[yolo_bdp]`` of hank-ai's Darknet: boxes that are turned, so that they look at a point.
+
+    Numbers of an anchor: x, y, w, h, fx, fy, objectness, classes. The side along the way to the point is h.
+
+    Source: hank-ai's yolo_layer_bdp.cpp and box.cpp, which name arXiv 2208.05433.
+    """
+
+    @property
+    def each(self) -> int:
+        """Numbers of one anchor in one cell: four and the point, objectness, classes."""
+        return 7 + self.classes
+
+    @property
+    def spreads(self) -> int:
+        """None: the two numbers more are the point."""
+        return 0
+
+    @property
+    def turned(self) -> bool:
+        """They are."""
+        return True
+
+    @property
+    def reach(self) -> float:
+        """Half a cell on each side, as far as the centre's formula goes, whatever ``scale_x_y`` says."""
+        return 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,17 @@ from utils.darknet.layers import (
     Upsample,
 )
 from utils.darknet.neuron_spec import NEURONS, NeuronKeys, NeuronSpec, neuron_spec
-from utils.darknet.output_layers import Classify, Detect, GaussianYolo, Output, Region, Segment, Softmax, Yolo
+from utils.darknet.output_layers import (
+    Classify,
+    Detect,
+    GaussianYolo,
+    Output,
+    Region,
+    Segment,
+    Softmax,
+    TurnedYolo,
+    Yolo,
+)
 from utils.darknet.pool_layers import AvgPool, Blur, LocalAvgPool, MaxPool, Pool
 from utils.darknet.recurrent_layers import LifRnn, Lstm, LtcRnn, Recurrent, SequenceOutput, SpikingRnn
 
@@ -76,6 +86,7 @@ __all__ = [
     "SpikingRnn",
     "SqueezeExcite",
     "TransposedConv",
+    "TurnedYolo",
     "Upsample",
     "Yolo",
 ]

@@ -1,7 +1,8 @@
 """Keys that steer Darknet's own training or display and change no inference: each with what it says there.
 
 They are kept when a cfg is written. `FOLLOWED` are those that train.py acts on too; the page of the docs is made of
-these tables. Names and meanings are those of both forks' parsers (AlexeyAB's parser.c, hank-ai's darknet_cfg.cpp).
+these tables. Names and meanings are those of three parsers (the first Darknet's and AlexeyAB's parser.c, hank-ai's
+darknet_cfg.cpp).
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ from utils.darknet.spec import ModelSpec
 
 Words = dict[str, str]
 
-ANYWHERE: Words = {  # both forks look for these in every section
+ANYWHERE: Words = {  # looked for in every section
     "burnin_update": "updates the layer in the burn-in only after so many times as many iterations",
     "clip": "clips the layer's gradients",
     "dont_update": "leaves the layer's weights as they are",
     "dontload": "does not read the layer's weights from the file",
     "dontloadscales": "does not read the layer's batch norm from the file",
     "learning_rate": "factor of the learning rate for this layer",
+    "numload": "reads the weights of so many filters only",
     "onlyforward": "no backward pass through the layer",
+    "smooth": "label smoothing, of the first Darknet",
     "stopbackward": "no gradient for this layer and those before it: always (1), or for so many iterations",
     "train_only_bn": "trains the layer's batch norm only",
+    "truth": "later losses learn what this layer makes, of the first Darknet",
 }
 _STREAMS: Words = {
     "stream": "CUDA stream that the layer runs on",
     "wait_stream": "CUDA stream that the layer waits for",
 }
-_DETECTION: Words = {
+_BOXES: Words = {
     "beta1": "a number of an older suppression of boxes, which neither fork reads any more",
     "cls_normalizer": "weight of the loss of classes",
     "counters_per_class": "objects of each class, for weights that balance them",
@@ -48,6 +52,18 @@ _DETECTION: Words = {
     "uc_normalizer": "weight of the loss of uncertainty, of a [Gaussian_yolo]",
     "truth_thresh": "predictions above this IoU learn the object too",
 }
+_YOLO: Words = {
+    **_BOXES,
+    "dets_for_show": "detections before an object is shown as tracked",
+    "dets_for_track": "detections before an object is tracked",
+    "embedding_layer": "the layer whose values tell objects apart in tracking",
+    "mask_scale": "weight of masks, never used",
+    "show_details": "prints the losses of every head",
+    "sim_thresh": "similarity from which two objects are one in tracking",
+    "total": "anchors in all, in older cfgs",
+    "track_ciou_norm": "weight of the box in tracking",
+    "track_history_size": "frames that tracking looks back",
+}
 
 SECTIONS: dict[str, Words] = {
     "net": {
@@ -64,6 +80,8 @@ SECTIONS: dict[str, Words] = {
         "beta2": "second beta of Adam, in older cfgs",
         "blur": "blurs images in augmentation",
         "burn_in": "iterations in which the rate rises",
+        "center": "crops the middle in augmentation, of the first Darknet",
+        "clip": "clips gradients, of the first Darknet",
         "contrastive": "contrastive training of embeddings",
         "contrastive_color": "colour changes in contrastive training",
         "contrastive_jit_flip": "flips and jitter in contrastive training",
@@ -86,16 +104,20 @@ SECTIONS: dict[str, Words] = {
         "max_batches": "iterations of the training",
         "max_chart_loss": "top of the chart of the loss",
         "max_crop": "largest crop of classifiers",
+        "max_ratio": "largest side of a crop, as a share of the network's, of the first Darknet",
         "max_epochs": "epochs of the training",
         "min_crop": "smallest crop of classifiers",
+        "min_ratio": "smallest side of a crop, as a share of the network's, of the first Darknet",
         "mixup": "mixup augmentation",
         "momentum": "momentum of SGD",
         "mosaic": "mosaic augmentation",
         "mosaic_bound": "keeps objects of a mosaic in its quarter",
+        "notruth": "training without labels, of the first Darknet",
         "num_sigmas_reject_badlabels": "leaves out images whose loss is so many deviations above the mean",
         "optimized_memory": "trades GPU memory for time",
         "policy": "how the rate falls: steps, sgdr, poly, exp, sig, constant, random",
         "power": "exponent of policy=poly, or of the burn-in",
+        "random": "a rate drawn by chance, of the first Darknet",
         "resize_step": "step of the sizes of random=1",
         "saturation": "change of saturation in augmentation",
         "scale": "factor of policy=step",
@@ -177,19 +199,9 @@ SECTIONS: dict[str, Words] = {
         "dropblock_size_abs": "side of the squares, px",
         "dropblock_size_rel": "side of the squares, share of the map",
     },
-    "yolo": {
-        **_DETECTION,
-        "dets_for_show": "detections before an object is shown as tracked",
-        "dets_for_track": "detections before an object is tracked",
-        "embedding_layer": "the layer whose values tell objects apart in tracking",
-        "mask_scale": "weight of masks, never used",
-        "show_details": "prints the losses of every head",
-        "sim_thresh": "similarity from which two objects are one in tracking",
-        "total": "anchors in all, in older cfgs",
-        "track_ciou_norm": "weight of the box in tracking",
-        "track_history_size": "frames that tracking looks back",
-    },
-    "Gaussian_yolo": _DETECTION,
+    "yolo": _YOLO,
+    "yolo_bdp": {**_YOLO, "fp_normalizer": "weight of the loss of the front point"},
+    "Gaussian_yolo": _BOXES,
     "region": {
         "absolute": "boxes in px of the image in training",
         "bias_match": "matches anchors by shape alone in training",
@@ -235,6 +247,7 @@ REFUSED: dict[str, dict[str, tuple[str, str]]] = {  # section -> key -> (the val
     },
     "Gaussian_yolo": {"yolo_point": ("center", "predicts a corner of the box instead of its centre")},
     "yolo": {"from": ("", "joins what several heads predict, which no Darknet does")},
+    "region": {"background": ("0", "has a class for what is no object")},
     "upsample": {"scale": ("1", "multiplies what it enlarges")},
 }
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.darknet.spec import Detect, Region, Yolo
+from utils.darknet.spec import Detect, Region, TurnedYolo, Yolo
 from utils.detection.hierarchy import told
+from utils.detection.turned import upright_px
 from utils.errors import InputError
 
 DECODED_AXES = 3
@@ -19,7 +20,8 @@ MAX_LOG_SIZE = 8.0  # exp(8) is 2981 anchors: no real box is wider, and an untra
 def split(raw: Tensor, head: Detect) -> Tensor:
     """Raw head [N, A * each, H, W] as [N, A, H, W, 5 + classes]; channel = anchor * each + k.
 
-    Of a [Gaussian_yolo] the four spreads follow: x, y, w, h, objectness, classes, sx, sy, sw, sh.
+    Of a [Gaussian_yolo] the four spreads follow: x, y, w, h, objectness, classes, sx, sy, sw, sh; of a [yolo_bdp] the
+    two of its point.
     """
     n, channels, height, width = raw.shape
     each = head.each
@@ -29,11 +31,13 @@ def split(raw: Tensor, head: Detect) -> Tensor:
             f"head has {channels} channels, {anchors} anchors of {head.classes} classes need {head.filters}"
         )
     values = raw.view(n, anchors, each, height, width).permute(0, 1, 3, 4, 2)
-    return values[..., order(head)] if head.spreads else values
+    return values[..., order(head)] if head.spreads or head.turned else values
 
 
 def order(head: Detect) -> list[int]:
-    """Where in a cell's numbers x, y, w, h, objectness, classes and then the spreads stand."""
+    """Where in a cell's numbers x, y, w, h, objectness, classes and then the spreads, or the point, stand."""
+    if head.turned:
+        return [0, 1, 2, 3, *range(6, head.each), 4, 5]
     return [0, 2, 4, 6, *range(8, head.each), 1, 3, 5, 7]
 
 
@@ -62,6 +66,8 @@ def scores(values: Tensor, head: Detect) -> Tensor:
     Of a hierarchy one class is told, whose score is the objectness (get_region_detections with a tree).
     Of a [Gaussian_yolo] a score is objectness * class * (1 - mean spread), as in get_gaussian_yolo_detections.
     """
+    if head.turned:
+        values = values[..., : 1 + head.classes]
     if is_decoded(head):
         return values
     if head.spreads:
@@ -135,6 +141,10 @@ def decode(raw: Sequence[Tensor], heads: Sequence[Detect], input_size: tuple[int
         cells = torch.stack((columns, rows), dim=-1).float()  # [H, W, 2]
         stride = torch.tensor(strides(tensor, input_size), device=device)
         sizes = anchors_px(head, stride).view(1, anchors, 1, 1, 2)
-        boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
+        if isinstance(head, TurnedYolo):
+            where = torch.cat((values[..., :4], values[..., -2:]), dim=-1)
+            boxes = upright_px(where, cells, sizes, stride, head)
+        else:
+            boxes = boxes_px(values[..., :4], cells, sizes, stride, head)
         parts.append(torch.cat((boxes, scores(values[..., 4:], head)), dim=-1).reshape(n, -1, 5 + head.classes))
     return torch.cat(parts, dim=1)

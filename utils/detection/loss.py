@@ -14,6 +14,7 @@ from utils.darknet.spec import Detect, Region
 from utils.detection.boxes import OVERLAPS, cxcywh_to_xyxy
 from utils.detection.decode import anchors_px, boxes_px, is_decoded, order, split, strides
 from utils.detection.hierarchy import path_loss
+from utils.errors import InputError
 
 LEAST_SPREAD = 1e-2  # of a [Gaussian_yolo]: nothing is surer than a hundredth of a cell
 DENSITY_EPSILON = 1e-9  # Darknet's, so that a box far off costs no infinity
@@ -86,6 +87,11 @@ class YoloLoss:
     ) -> None:
         self.heads, self.mean = tuple(heads), mean
         self.weights = weights or LossWeights()
+        if (turned := next((head for head in heads if head.turned), None)) is not None:
+            raise InputError(
+                f"cfg line {turned.line}: [yolo_bdp] learns from objects with a point that is their front, which no "
+                "labels here have; train it as [yolo], with filters= of 5 and the classes for each anchor before it"
+            )
         if self.weights.overlap not in OVERLAPS:
             raise ValueError(f"overlap {self.weights.overlap!r}; known: {', '.join(OVERLAPS)}")
         if self.weights.balance is not None and len(self.weights.balance) != len(self.heads):
@@ -251,6 +257,6 @@ def prior_biases(head: Detect, *, objectness: float = 0.01) -> Tensor:
     own[:, 4] = math.log(objectness / (1 - objectness))
     chance = 0.6 / head.classes
     own[:, 5 : 5 + head.classes] = math.log(chance / (1 - chance))
-    if head.spreads:
+    if head.spreads or head.turned:
         own[:, order(head)] = own.clone()
     return own.flatten()

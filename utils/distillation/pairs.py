@@ -88,6 +88,8 @@ def difference(student: Detect, teacher: Detect) -> str:
     """
     if student.spreads or teacher.spreads:
         return "a [Gaussian_yolo], whose numbers have spreads"
+    if student.turned or teacher.turned:
+        return "a [yolo_bdp], whose boxes are turned"
     if isinstance(student, Yolo) != isinstance(teacher, Yolo):
         return "a [yolo] and a [region]"
     if isinstance(student, Region) and isinstance(teacher, Region) and student.softmax != teacher.softmax:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 OURS = {"h_swish": "h_swish", "hard_sigmoid": "gates", "leaky_pow2": "leaky-pow2"}  # no Darknet has them -> --act
 SECTIONS = frozenset(  # of Darknet, of those that a network here may have
     """convolutional connected crop maxpool avgpool local_avgpool upsample route shortcut scale_channels sam reorg
-    reorg3d dropout activation yolo Gaussian_yolo region softmax""".split()
+    reorg3d dropout activation yolo Gaussian_yolo yolo_bdp region softmax""".split()
 )
 
 

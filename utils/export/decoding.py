@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.darknet.cfg import read_cfg
-from utils.darknet.spec import Detect, GaussianYolo
+from utils.darknet.spec import Detect
 from utils.export import decode
 
 HEADER = """\
@@ -47,8 +47,8 @@ def write_decoding(folder: Path, manifest: dict[str, Any], confidence: float, io
         confidence: a golden box's score is above it. iou: of two that overlap more the better stays.
     """
     heads = [layer for layer in read_cfg(folder / "network.cfg").layers if isinstance(layer, Detect)]
-    if not heads or any(isinstance(head, GaussianYolo) for head in heads):
-        return  # its spreads are not in decode.py: who reads the folder decodes them alone
+    if not heads or any(head.spreads or head.turned for head in heads):
+        return  # spreads and turned boxes are not in decode.py: who reads the folder decodes them alone
     most = {"candidates": decode.MOST_CANDIDATES, "boxes": decode.MOST_BOXES}
     rule = {"confidence": confidence, "iou": iou, "distance_power": heads[-1].distance_power, **most}
     manifest["suppression"] = rule

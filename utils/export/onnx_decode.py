@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.darknet import spec as s
+from utils.darknet.ops import facts
 from utils.errors import InputError
 from utils.export.onnx_graph import Array, Graph, place
 
@@ -53,8 +54,10 @@ def decode_heads(graph: Graph, spec: s.ModelSpec, grid: Grid) -> Decoded:
         head, j = spec.layers[i], spec.layers[i].sources[0]
         if not isinstance(head, s.Detect):
             raise InputError(f"--decode: {place(i, head)}: is no detection head; leave --decode away")
-        if head.spreads:
-            raise InputError(f"--decode: {place(i, head)}: [Gaussian_yolo] is decoded in Python; leave --decode away")
+        if head.spreads or head.turned:
+            raise InputError(
+                f"--decode: {place(i, head)}: [{facts(head).section}] is decoded in Python; leave --decode away"
+            )
         h, w = grid.extent[j]
         count, classes = count + len(head.own_anchors) * h * w, classes | {head.classes}
         name = f"head{i:03d}"

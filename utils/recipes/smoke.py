@@ -21,7 +21,7 @@ from utils.recipes.recipe import PublishedRow
 THIN = 16  # of so many channels one is left
 LEAST = 8
 SIDE = 64  # px
-HEADS = ("yolo", "region", "Gaussian_yolo", "softmax", "segment")  # their convolution keeps its channels
+HEADS = ("yolo", "region", "Gaussian_yolo", "yolo_bdp", "softmax", "segment")  # their convolution keeps its channels
 IMAGES = {"train": 12, "val": 4}
 HERE = ("--batch-size", "4", "--device", "cpu", "--workers", "0")
 LESS = {"--finetune": "1", "--search": "2", "--images": "4", "--timesteps": "8"}  # where a recipe gives them
