@@ -75,6 +75,11 @@ def test_hls4mls_c_simulation_of_a_part_of_the_sample_network_is_the_integers_an
     assert done.returncode == 1
 
 
+def test_what_nobody_can_change_about_qonnxs_own_models_is_not_printed(tmp_path, capfd):
+    folder(tmp_path / "out", network(conv()), "hls4ml")
+    assert "opset" not in capfd.readouterr().err
+
+
 def test_finns_folder_has_what_build_dataflow_reads_and_qonnx_runs_it(tmp_path):
     wrapper = pytest.importorskip("qonnx.core.modelwrapper").ModelWrapper
     net = network(conv(), conv(groups=4), POOL, conv(), ("shortcut", {"from": -2, "activation": "relu"}))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import train
 from models import Darknet
+from tests.scenes import convolution, head, section, undrawn_runs, write_scenes
 from utils.darknet.cfg import parse_cfg
+from utils.darknet.network import load_checkpoint
 from utils.darknet.training_words import epochs, restarts, stops
 from utils.errors import InputError
 from utils.training.front import freeze, front, thawing
+from utils.training.optim import make_optimizer, meet_newcomers, parameter_groups
 from utils.training.schedule import Schedule
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
@@ -57,6 +63,37 @@ def test_a_front_that_is_stopped_for_two_steps_learns_from_the_third():
     statistics = model.layers["0"].bn.running_mean.clone()
     learn(model, 3, hook)
     assert not torch.equal(statistics, model.layers["0"].bn.running_mean)
+
+
+def test_what_begins_to_learn_late_steps_as_torchs_plain_sgd_lets_it():
+    models = [nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    fused = make_optimizer(models[0], lr=0.1, momentum=0.9, decay=0.01)
+    groups = parameter_groups(models[1], decay=0.01)
+    plain = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, fused=False, foreach=False)
+    for step in range(4):
+        x = torch.rand(8, 3)
+        for model, optimizer in zip(models, (fused, plain), strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            model[0].requires_grad_(step >= 2)
+            model(x).square().mean().backward()
+            meet_newcomers(optimizer)
+            optimizer.step()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_training_goes_on_where_its_front_begins_to_learn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    undrawn_runs(monkeypatch)
+    write_scenes(tmp_path, train=4, valid=2, shape=(40, 40))
+    front_of = convolution(4, stride=2).replace("activation=", "stopbackward=2\nactivation=")
+    text = section("net", batch=2, width=32, height=32, channels=3) + front_of + convolution(4, stride=2) + head()
+    Path("net.cfg").write_text(text)
+    words = "--cfg net.cfg --data set.data --device cpu --workers 0 --epochs 2 --name late"
+    train.run(train.parser().parse_args(words.split()))
+    steps = load_checkpoint("weights/last_late.pt").training["update"]["optimizer"]["state"]
+    assert len(steps) > 4 and all(each["momentum_buffer"].any() for each in steps.values())
 
 
 def test_a_run_that_is_resumed_after_the_front_thawed_learns_everywhere_at_once():

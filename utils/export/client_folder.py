@@ -15,7 +15,7 @@ from torch import Tensor
 from utils.errors import InputError
 from utils.export.finn import BUILD, check_finn, folding
 from utils.export.onnx_fixed import PIXEL, check_fixed, fixed_model, head_factor, level_scale
-from utils.export.onnx_graph import Array, Model, library
+from utils.export.onnx_graph import Array, Model, by_qonnx
 from utils.export.onnx_quant import quant_model
 from utils.export.package import whole_folder
 from utils.quantization.executor import IntegerExecutor
@@ -123,7 +123,7 @@ def _differing(model: Model, given: Array, wanted: Array) -> int:
     Raises:
         InputError: a number differs by more than the rounding of a scale in float32.
     """
-    execute = library("qonnx.core.onnx_exec", "qonnx").execute_onnx
+    execute = by_qonnx()
     name, end = model.graph.input[0].name, model.graph.output[0].name
     found = np.concatenate([execute(model, {name: each[None]})[end] for each in given])
     off = ~np.isclose(found, wanted, rtol=1e-6, atol=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from utils.darknet.onnx_model import exact_session
 from utils.darknet.shapes import channels, granularity, sizes
 from utils.errors import InputError
-from utils.export.onnx_graph import Array, Model, library
+from utils.export.onnx_graph import Array, Model, by_qonnx, library
 from utils.export.onnx_qdq import as_levels, feeds, qdq_model, tap_names
 from utils.quantization.executor import IntegerExecutor, Trace
 from utils.quantization.integer import IntConv, IntegerNetwork, IntPool
@@ -167,7 +167,7 @@ def affordable(network: IntegerNetwork, size: tuple[int, int]) -> tuple[int, int
 
 def compare_quant(network: IntegerNetwork, images: Tensor, model: Model, size: tuple[int, int]) -> Comparison:
     """Run a qonnx model, one image at a time, on the upper left ``size`` of golden images [N,C,H,W] of n / 255."""
-    execute = library("qonnx.core.onnx_exec", "qonnx").execute_onnx
+    execute = by_qonnx()
     images = images[:, :, : size[0], : size[1]].contiguous()
     executor = IntegerExecutor(network)
     trace, golden = executor.trace(images), executor(images)

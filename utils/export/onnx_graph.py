@@ -37,6 +37,13 @@ def library(name: str, form: str) -> ModuleType:
         raise InputError(f"export.py {form} needs {package}: pip install -r requirements-export.txt") from error
 
 
+def by_qonnx() -> Callable[..., dict[str, Array]]:
+    """qonnx's executor, without onnxruntime's warnings about the models that qonnx makes of single nodes."""
+    library("onnxruntime", "qonnx").set_default_logger_severity(3)  # errors
+    execute: Callable[..., dict[str, Array]] = library("qonnx.core.onnx_exec", "qonnx").execute_onnx
+    return execute
+
+
 class Graph:
     """A graph under construction: nodes in order, and constants, each once. Names are those of the output tensors."""
 

@@ -84,8 +84,8 @@ def some_blocks(spec: s.ModelSpec) -> tuple[Block, ...]:
     found = blocks(spec)
     if not found:
         raise InputError(
-            "this network has no residual block to take out: no [shortcut] adds a branch to what the branch reads; "
-            "prune its channels instead: normal_prune.py, regular_prune.py, shortcut_prune.py, slim_prune.py"
+            "this network has no residual block to take out: no [shortcut] adds a branch to what the branch reads, of "
+            "one shape; prune its channels instead: normal_prune.py, regular_prune.py, shortcut_prune.py, slim_prune.py"
         )
     return found
 

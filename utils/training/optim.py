@@ -45,6 +45,21 @@ def make_optimizer(
     return optimizer
 
 
+def meet_newcomers(optimizer: Optimizer) -> None:
+    """Give parameters that begin to learn among others that do already a momentum of 0; call it before a step.
+
+    Torch's fused SGD takes the parameters of a group as new together, or none of them.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("momentum"):
+            continue
+        learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+        new = [each for each in learning if optimizer.state.get(each, {}).get("momentum_buffer") is None]
+        if len(new) < len(learning):
+            for parameter in new:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def add_group(optimizer: Optimizer, name: str, parameters: Sequence[nn.Parameter], *, lr: float) -> None:
     """Give the optimizer parameters that stand outside of the network, without decay."""
     group = {"name": name, "params": list(parameters), "weight_decay": 0.0}

@@ -15,6 +15,7 @@ from utils.errors import InputError
 from utils.training.device import Precision
 from utils.training.distributed import Group
 from utils.training.ema import Ema
+from utils.training.optim import meet_newcomers
 from utils.training.schedule import Schedule
 
 # (outputs of the model in fp32, batch) -> terms, each a mean per image; "total" is what is minimised
@@ -188,6 +189,7 @@ class Backprop:
         """What an update does behind a step of the optimizer."""
 
     def _take(self) -> None:
+        meet_newcomers(self.optimizer)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
