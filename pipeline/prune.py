@@ -37,12 +37,13 @@ from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
 from utils.files import names_kept
 from utils.pruning.absorb import zeroed
+from utils.pruning.bias_carrier import settle_and_cut
 from utils.pruning.blocks import shorten
 from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan, ShortcutRule
-from utils.pruning.strategy import CutStep, Strategy
+from utils.pruning.strategy import CutStep, Decision, Strategy
 from utils.reporting.record import Record, finish_record
 from utils.reporting.runs import output_of
 from utils.reporting.tables import comparison_table
@@ -142,7 +143,7 @@ def prune(session: Session[PruneConfig], strategy: Strategy) -> PruneResult:
         return PruneResult(full, path, measure_sensitivity(planner))
     if strategy.tie is not None:
         tell_layers(planner.found)
-    done = decide(planner)
+    done = decided(planner)
     record = session.begin(strategy.script)
     try:
         metrics, files, done = cut_in_steps(planner, done)
@@ -180,7 +181,7 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
     for step in range(1, total + 1):
         if step > 1:
             latest = load_checkpoint(files[0]).network
-            done = decide(replace(planner, full=latest, step=CutStep(step, total), force=True))  # too late to refuse
+            done = decided(replace(planner, full=latest, step=CutStep(step, total), force=True))  # too late to refuse
         small, columns = measure.columns(done.silenced, done.small)
         if step == 1:
             name = session.task.headline
@@ -201,18 +202,22 @@ def cut_in_steps(planner: PruningPlanner, done: Cut) -> tuple[dict[str, dict[str
     return metrics, files, done
 
 
-def decide(planner: PruningPlanner) -> Cut:
+def decided(planner: PruningPlanner) -> Cut:
+    """What the planner's flags come to, cut; and what the cut leaves at borders, told where that is not nothing."""
+    done = decide(planner.full, planner.decision())
+    if done.channels is not None and planner.channels.beta != Beta.CARRIER.value:
+        tell_residuals(planner, done.channels)
+    return done
+
+
+def decide(full: Network, by: Decision) -> Cut:
     """What goes, and the network without it."""
-    full, strategy = planner.full, planner.strategy
     small, silenced, plan, layers = full, full, None, None
-    if strategy.tie is not None:
-        plan = planner.plan()
-        if planner.channels.beta != Beta.CARRIER.value:
-            tell_residuals(planner, plan)
-        small, plan = planner.settled(full, plan)
+    if by.channels:
+        small, plan = settle_and_cut(full, by.channels(full), by.beta)
         silenced = zeroed(full, plan)
-    if strategy.blocks:
-        layers = planner.blocks(small)
+    if by.blocks:
+        layers = by.blocks(small)
         log.info("%s", layers)
         silenced = silence_layers(silenced, layers)
         small = drop(absorb_layers(small, layers), layers)

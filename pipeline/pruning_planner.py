@@ -1,10 +1,11 @@
-"""A strategy before one network: what the flags ask of it, as a plan of the channels and blocks that go."""
+"""A strategy before one network: what its flags leave open is found and checked, and comes to one decision."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 from models import build
@@ -21,13 +22,13 @@ from utils.pruning import criteria
 from utils.pruning.bias_carrier import appoint, settle_and_cut
 from utils.pruning.blocks import shorten
 from utils.pruning.choices import Beta, By
-from utils.pruning.layer_plan import LayerPlan, plan_layers
+from utils.pruning.layer_plan import plan_layers
 from utils.pruning.plan import Plan, PlanRules, plan_channels
 from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
 from utils.pruning.search import search
-from utils.pruning.strategy import CutStep, Strategy
+from utils.pruning.strategy import CutStep, Decision, Strategy
 from utils.pruning.target import auto_percent, percent_for
 
 log = logging.getLogger(__name__)
@@ -132,28 +133,33 @@ class PruningPlanner:
         log.info("%d blocks reach the target: %s of %s clocks", n, f"{least:,}", f"{full:,}")
         return n
 
-    def plan(self) -> Plan:
-        """Which channels stay.
+    def decision(self) -> Decision:
+        """What this network is cut by.
 
         Raises:
             InputError: the network would not survive it, or a budget is out of reach.
         """
+        config, channels, blocks, beta = self.session.config, None, None, Beta.DROP
+        if self.strategy.tie is not None:
+            channels, beta = self._channels(), Beta(self.channels.beta)
+        if self.strategy.blocks:
+            assert isinstance(config, BlocksConfig), "a strategy that takes blocks out is told by what they go"
+            n = self.step.blocks(self.strategy.blocks)
+            blocks = partial(plan_layers, n=n, score=self.score, by=By[config.by.upper()])
+        return Decision(channels, blocks, beta)
+
+    def _channels(self) -> Callable[[Network], Plan]:
+        """Which channels stay: at a percent that is found and checked, or as a search found best."""
         if self.channels.search:
-            return self._searched()
+            found = self._searched()
+            return lambda net: found
         percent = self._percent()
         self.judged(percent)
-        return self.planned(percent)
+        return partial(plan_channels, percent=percent, **self.rules)
 
     def planned(self, percent: float) -> Plan:
         """Which channels stay at this percent, asked of nobody."""
         return plan_channels(self.full, percent=percent, **self.rules)
-
-    def blocks(self, net: Network) -> LayerPlan:
-        """Which residual blocks go of a network whose channels are cut."""
-        config = self.session.config
-        assert isinstance(config, BlocksConfig), "a strategy that takes blocks out is told by what they go"
-        n = self.step.blocks(self.strategy.blocks)
-        return plan_layers(net, n=n, score=self.score, by=By[config.by.upper()])
 
     @cached_property
     def found(self) -> Preflight:
@@ -214,11 +220,7 @@ class PruningPlanner:
 
     def made(self, net: Network, plan: Plan) -> Network:
         """The cut network, constants taken over as ``--beta`` says."""
-        return self.settled(net, plan)[0]
-
-    def settled(self, net: Network, plan: Plan) -> tuple[Network, Plan]:
-        """The cut network and the plan it was cut by, carriers included."""
-        return settle_and_cut(net, plan, Beta(self.channels.beta))
+        return settle_and_cut(net, plan, Beta(self.channels.beta))[0]
 
     def _percent(self) -> float:
         """The percent that is given, or found: by a budget, or by what the metric may lose."""

@@ -1,12 +1,16 @@
-"""What a prune script cuts by: its rules, and its share of a cut that is made in steps."""
+"""What a prune script cuts by: its rules, its share of a cut that is made in steps, and what they come to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the flags' rules name a strategy, and --help needs no torch
-    from utils.pruning.plan import ShortcutRule
+    from utils.darknet.network import Network
+    from utils.pruning.choices import Beta
+    from utils.pruning.layer_plan import LayerPlan
+    from utils.pruning.plan import Plan, ShortcutRule
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,16 @@ class CutStep:
     def blocks(self, whole: int) -> int:
         """How many residual blocks this cut takes."""
         return whole * self.number // self.total - whole * (self.number - 1) // self.total
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A strategy with all found and checked that its flags leave open: what a network is cut by.
+
+    ``channels`` says which wires stay, ``blocks`` which residual blocks go of what these leave; None: none do. ``beta``
+    is for the constants that cut channels send.
+    """
+
+    channels: Callable[[Network], Plan] | None
+    blocks: Callable[[Network], LayerPlan] | None
+    beta: Beta
