@@ -14,14 +14,13 @@ from models import network_of
 from pipeline.training_run import Model, Run
 from utils.chain.console import minutes
 from utils.config.as_trained import how_of, shown_of
-from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
-from utils.export.darknet_files import unknown_to_darknet, write_beside
+from utils.export.darknet_files import write_beside
 from utils.quantization.fake import FakeQuantised
 from utils.quantization.qat_checkpoint import to_trained
-from utils.quantization.stages import stage_line, stage_results, stage_rows
+from utils.quantization.stages import stage_results, stage_rows
 from utils.reporting.plots import plot_gammas, plot_results
-from utils.reporting.tables import number, plain_table
+from utils.reporting.tables import plain_table
 from utils.spiking.snn_checkpoint import save_integers
 from utils.training.loop import EpochResult
 from utils.training.resume import capture
@@ -30,29 +29,6 @@ log = logging.getLogger(__name__)
 
 QUANTILES = 200  # |gamma| is kept as so many quantiles an epoch, enough for a histogram
 MOMENTS = 5  # epochs in the picture of the gammas
-
-
-def log_run(run: Run) -> None:
-    """What runs, in three lines, so that a log alone can be repeated."""
-    record, counts, update = run.record, count(run.model.spec, run.size), run.update
-    git = (record.git or "no git").partition("+")
-    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
-    log.info(
-        "%d training and %d validation images at %dx%d px%s, batches of %d, %d a step; %s parameters, %s MACs",
-        len(run.train.dataset),
-        len(run.valid.dataset),
-        *run.size,
-        f", {run.model.spec.timesteps} steps" if run.model.spec.stateful else "",
-        run.train.batch_size,
-        update.accumulate,
-        number(counts.params),
-        number(counts.macs),
-    )
-    log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
-    if run.stage.bits:
-        log.info(stage_line(run.stage, run.stages))
-    for told in unknown_to_darknet(run.model.spec) if run.config.darknet else ():
-        log.warning("--darknet: %s", told)
 
 
 def row(run: Run, epoch: int, result: EpochResult) -> dict[str, Any]:
@@ -111,11 +87,6 @@ def gamma_row(epoch: int, gammas: dict[int, Tensor]) -> dict[str, Any]:
     """Quantiles of |gamma| over the channels that pruning can cut."""
     values = torch.cat(list(gammas.values())).quantile(torch.linspace(0, 1, QUANTILES))
     return {"epoch": epoch + 1, **{f"q{i}": round(value, 7) for i, value in enumerate(values.tolist())}}
-
-
-def picture_training(run: Run) -> None:
-    """train_batch.jpg: images as the first epoch changes them, with their labels."""
-    run.task.training_picture(run.record.folder / "train_batch.jpg", run.train.dataset, run.manifest.names)
 
 
 def picture_validation(run: Run) -> None:

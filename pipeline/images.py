@@ -37,10 +37,9 @@ from utils.data.recordings import holds_recordings, open_recording
 from utils.errors import InputError
 from utils.task import Task
 from utils.temporal.execution import clock_of
-from utils.training.build_optimizer import STEPS
-from utils.training.device import Precision, faster_precision, select_device, select_precision
+from utils.training.device import Precision, faster_precision, select_device, select_precision, trial_step
 from utils.training.distributed import Group
-from utils.training.update import trial_step
+from utils.training.schedule import STEPS
 
 log = logging.getLogger(__name__)
 

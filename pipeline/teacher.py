@@ -30,17 +30,13 @@ from utils.task import task_name
 log = logging.getLogger(__name__)
 
 
-def open_teacher(
-    setting: Setting, student: ModelSpec, batch_size: int
-) -> tuple[TrainConfig, DistillationContext | None]:
-    """The teacher the config names, None where it names none; and the config with the teacher's file in it.
+def open_teacher(setting: Setting, student: ModelSpec, batch_size: int) -> tuple[TrainConfig, DistillationContext]:
+    """The teacher the config names; and the config with the teacher's file in it.
 
     Raises:
         InputError: flags are missing or contradict each other, or nothing can be distilled.
     """
     config, manifest, precision = setting.config, setting.manifest, setting.precision
-    if not terms_of(config.kd):
-        return config, None
     path = Path(config.t_weights or _origin(config.weights, config.kd))
     config = replace(config, t_weights=str(path))  # saved with the config and in the record
     if not path.is_file():

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,21 +29,22 @@ from utils.darknet.network import load_checkpoint
 from utils.darknet.shapes import image_size
 from utils.darknet.training_words import batch_size
 from utils.errors import InputError
-from utils.export.darknet_files import darknet_files
+from utils.export.darknet_files import darknet_files, unknown_to_darknet
 from utils.files import names_kept
 from utils.jobs import cores
 from utils.pruning.sparsity import sparsity
 from utils.quantization.level_penalty import sparing
+from utils.quantization.stages import stage_line
 from utils.reporting.files import file_bytes
 from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
+from utils.reporting.tables import number
 from utils.task import Metrics
-from utils.training.device import select_device, select_precision
+from utils.training.device import select_device, select_precision, trial_step
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
 from utils.training.loop import EpochResult, is_stale, train_one_epoch
 from utils.training.resume import Progress, random_state
-from utils.training.update import trial_step
 from utils.training.workers import Choice, choose, run_workers
 
 log = logging.getLogger(__name__)
@@ -118,17 +120,19 @@ def train(config: TrainConfig, followers: Sequence[RunLogger] = ()) -> Record:
         if config.resume:
             saved = load_checkpoint(group.shared(cut_run(config) if group.is_main else Path()))
             config = saved_config(config, saved.training)
-        check_loggers(config.loggers)
+        if config.loggers:
+            check_loggers(config.loggers)
         run = assemble(config, saved, group)
         told = run.config.loggers if group.is_main else ()
-        with logging_to(told, run.record.folder, config.values) as services:
+        opened = logging_to(told, run.record.folder, config.values) if told else nullcontext(list[RunLogger]())
+        with opened as services:
             run.loggers = [*services, *followers]
             return all_epochs(run)
 
 
 def all_epochs(run: Run) -> Record:
     """From where the run is to its end."""
-    epoch_report.log_run(run)
+    log_run(run)
     if run.config.sparse and not run.progress.epochs:
         tell_push(run)
     for epoch in range(run.progress.epochs, run.config.epochs):
@@ -145,11 +149,34 @@ def all_epochs(run: Run) -> Record:
     return finish(run)
 
 
+def log_run(run: Run) -> None:
+    """What runs, in three lines, so that a log alone can be repeated."""
+    record, counts, update = run.record, count(run.model.spec, run.size), run.update
+    git = (record.git or "no git").partition("+")
+    log.info("%s: git %s%s%s, seed %s, %s", record.folder, git[0][:12], git[1], git[2], record.seed, record.device)
+    log.info(
+        "%d training and %d validation images at %dx%d px%s, batches of %d, %d a step; %s parameters, %s MACs",
+        len(run.train.dataset),
+        len(run.valid.dataset),
+        *run.size,
+        f", {run.model.spec.timesteps} steps" if run.model.spec.stateful else "",
+        run.train.batch_size,
+        update.accumulate,
+        number(counts.params),
+        number(counts.macs),
+    )
+    log.info("%d steps of %s at a rate of %g", update.schedule.steps, type(update.optimizer).__name__, run.config.lr)
+    if run.stage.bits:
+        log.info(stage_line(run.stage, run.stages))
+    for told in unknown_to_darknet(run.model.spec) if run.config.darknet else ():
+        log.warning("--darknet: %s", told)
+
+
 def one_epoch(run: Run, epoch: int) -> None:
     """Train, measure, write: results.csv, pictures, last.pt, and best.pt when it is the best so far."""
     began = time.perf_counter()
     if epoch == 0 and run.group.is_main:
-        epoch_report.picture_training(run)
+        run.task.training_picture(run.record.folder / "train_batch.jpg", run.train.dataset, run.manifest.names)
     result = _learn(run, epoch)
     last = epoch + 1 == run.stage.end
     due = not run.config.notest and (epoch + 1) % validation_interval(run) == 0

@@ -25,6 +25,7 @@ from utils.darknet.spec import ModelSpec
 from utils.darknet.training_words import restarts, stops
 from utils.data.loader import Loader
 from utils.distillation.context import DistillationContext
+from utils.distillation.strategies import terms_of
 from utils.errors import InputError
 from utils.export.darknet_files import darknet_files
 from utils.files import alone, take
@@ -140,9 +141,11 @@ def assemble(config: TrainConfig, saved: Checkpoint | None = None, group: Group 
     setting = replace(setting, config=with_rate(config, start, quantised=scheme is not None))
     setting = with_precision(setting, made, train.batch_size)
     update = update_of(setting, made, stage, train, done)
-    config, distillation = open_teacher(setting, start.network.spec, train.batch_size)
-    setting = replace(setting, config=config)
-    add_teacher(update, distillation, config.lr)
+    distillation = None
+    if terms_of(config.kd):
+        config, distillation = open_teacher(setting, start.network.spec, train.batch_size)
+        setting = replace(setting, config=config)
+        add_teacher(update, distillation, config.lr)
     files = saved.training["files"] if saved else group.shared(_new_files(config, stages) if group.is_main else {})
     inputs = (*start.files, *(distillation.files if distillation else ()))
     run = Run(
@@ -185,7 +188,9 @@ def update_of(setting: Setting, made: Model, stage: BitStage, train: Loader[Any]
     """What the model learns with in one stage of the run; ``done`` epochs of a resumed one are over."""
     config, spec = setting.config, made.spec
     assert config.lr is not None
-    freeze(made, stops(spec))
+    frozen = stops(spec)
+    if frozen:
+        freeze(made, frozen)
     cycle, lengthen = restarts(spec)
     how = Learning(
         lr=config.lr,
@@ -210,9 +215,10 @@ def update_of(setting: Setting, made: Model, stage: BitStage, train: Loader[Any]
 
     inputs, precision, group = setting.task.inputs, setting.precision, setting.group
     update = build_update(made, inputs, how, precision=precision, group=group, penalty_of=penalty)
-    step = round(max(0, done - stage.begin) / how.epochs * update.schedule.steps)
-    hook = thawing(made, stops(spec), update.options.penalty, setting.group.size, step)
-    update.options = replace(update.options, penalty=hook)
+    if frozen:
+        step = round(max(0, done - stage.begin) / how.epochs * update.schedule.steps)
+        hook = thawing(made, frozen, update.options.penalty, setting.group.size, step)
+        update.options = replace(update.options, penalty=hook)
     return update
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.training.toy import ToyLoader, toy_model, train
-from utils.training.optim import make_optimizer
+from utils.training.build_optimizer import make_optimizer
 
 
 class ToyTeacher:

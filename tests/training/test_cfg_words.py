@@ -15,9 +15,10 @@ from utils.darknet.cfg import parse_cfg
 from utils.darknet.training_words import epochs, restarts, stops
 from utils.errors import InputError
 from utils.training import update
+from utils.training.build_optimizer import make_optimizer, parameter_groups
 from utils.training.front import freeze, front, thawing
-from utils.training.optim import make_optimizer, meet_newcomers, parameter_groups
 from utils.training.schedule import Schedule
+from utils.training.update import meet_newcomers
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
 

@@ -21,7 +21,8 @@ from tests.training.shares import tickets
 from tests.training.together import PROCESSES, free_ports, run_together
 from tests.training.toy import ToyBatch, ToyLoader, toy_model, train
 from utils.config.train import TrainConfig
-from utils.training.distributed import PATIENCE, Group, SyncBatchNorm, from_environment, joined, synchronised
+from utils.training.distributed import PATIENCE, Group, from_environment, joined
+from utils.training.sync_norm import SyncBatchNorm, synchronised
 
 
 def run_in_two(function: Callable[[Group], object], folder) -> list[object]:

@@ -11,8 +11,8 @@ import torch
 
 from tests.training.toy import ToyLoader, captured, restored, toy_model, train
 from utils.errors import InputError
+from utils.training.build_optimizer import make_optimizer
 from utils.training.ema import Ema
-from utils.training.optim import make_optimizer
 from utils.training.resume import Progress, random_state, seed_all, set_random_state
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.training.toy import ToyLoader, toy_model, train
 from utils.quantization.observers import Scale
+from utils.training.build_optimizer import make_optimizer
 from utils.training.ema import Ema
-from utils.training.optim import make_optimizer
 from utils.training.schedule import Schedule
 
 

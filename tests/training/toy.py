@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from utils.training.build_optimizer import make_optimizer
 from utils.training.device import Precision
 from utils.training.loop import EpochResult, train_one_epoch
-from utils.training.optim import make_optimizer
 from utils.training.resume import Progress, capture, restore
 from utils.training.schedule import Schedule, step_ends
 from utils.training.update import Backprop, UpdateOptions

@@ -1,26 +1,30 @@
-"""What a model learns with: optimizer, schedule, average of the weights, and how its steps are made."""
+"""What a model learns with: optimizer, schedule, average of the weights, and how its steps are made.
+
+Decay is for what multiplies features; what scales or shifts them has none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from utils.training.device import Precision
-from utils.training.distributed import Group, synchronised
+from utils.training.distributed import Group
 from utils.training.ema import Ema
 from utils.training.fptt import Fptt, FpttOptions
-from utils.training.optim import add_group, make_optimizer
-from utils.training.schedule import Schedule, step_ends
+from utils.training.schedule import STEPS, Schedule, step_ends
+from utils.training.sync_norm import synchronised
 from utils.training.update import Backprop, Inputs, Teacher, UpdateOptions
 
 NOMINAL_BATCH = 64  # images an optimizer step, when the cfg does not say
-STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
 WARMUP = 0.1  # of the steps
 CLIP = 20.0  # ten times a usual gradient's norm: against a single batch that explodes
+STEP_SHARE = 0.01  # of the rate, for scales under Adam, whose steps are as large as the rate; scales are hundredths
 HELPERS_SHARE = 0.1  # of the rate: adapters have no batch norm, and SGD at a detector's rate would drive them apart
 
 Penalty = Callable[[int], None] | None
@@ -117,3 +121,42 @@ def add_teacher(update: Backprop, teacher: Teacher | None, lr: float | None) -> 
     if teacher and lr and teacher.parameters():
         rate = lr * HELPERS_SHARE if isinstance(update.optimizer, torch.optim.SGD) else lr
         add_group(update.optimizer, "teacher", teacher.parameters(), lr=rate)
+
+
+def parameter_groups(model: nn.Module, *, decay: float) -> list[dict[str, Any]]:
+    """Groups: ``weight`` (kernels, with decay), ``scale`` (BN gammas), ``bias``, and ``step`` (learned grids), without.
+
+    Gammas carry no decay: next to an L1 penalty it would only blur which of them are wanted. Frozen parameters and
+    empty groups are left out.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"weight": [], "scale": [], "bias": [], "step": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = {"bias": "bias", "scale": "step"}.get(name.rpartition(".")[2])
+            groups[kind or ("weight" if parameter.ndim > 1 else "scale")].append(parameter)
+    return [
+        {"name": kind, "params": found, "weight_decay": decay if kind == "weight" else 0.0}
+        for kind, found in groups.items()
+        if found
+    ]
+
+
+def make_optimizer(
+    model: nn.Module, *, lr: float, adam: bool = False, momentum: float = 0.937, decay: float = 5e-4
+) -> Optimizer:
+    """SGD with Nesterov momentum, or AdamW; ``initial_lr`` of every group is the full rate the schedule scales."""
+    groups = parameter_groups(model, decay=decay)
+    optimizer: Optimizer = (
+        torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+        if adam
+        else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=True)
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = lr * STEP_SHARE if adam and group["name"] == "step" else lr
+    return optimizer
+
+
+def add_group(optimizer: Optimizer, name: str, parameters: Sequence[nn.Parameter], *, lr: float) -> None:
+    """Give the optimizer parameters that stand outside of the network, without decay."""
+    group = {"name": name, "params": list(parameters), "weight_decay": 0.0}
+    optimizer.add_param_group({**group, "lr": lr, "initial_lr": lr})

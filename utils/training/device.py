@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.errors import InputError
 from utils.numbers import is_whole
@@ -73,6 +74,20 @@ def select_precision(device: torch.device, asked: str = "auto") -> Precision:
     if device.type == "cuda":
         return Precision(device, torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
     return Precision(device, torch.bfloat16 if cpu_multiplies_bf16() else None)
+
+
+def as_float(outputs: Any) -> Any:
+    """Outputs in fp32: a loss summed in bf16 would lose small terms."""
+    return outputs.float() if isinstance(outputs, Tensor) else [as_float(item) for item in outputs]
+
+
+def trial_step(model: nn.Module, images: Tensor, precision: Precision) -> None:
+    """Forward and backward of some images without labels, for the clock; the gradients of the step before are gone."""
+    model.zero_grad(set_to_none=True)
+    with precision.autocast():
+        outputs = as_float(model(images))
+    heads = [outputs] if isinstance(outputs, Tensor) else outputs
+    torch.stack([values.square().mean() for values in heads]).sum().backward()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import InputError
-from utils.training.update import Backprop, Loss, as_float
+from utils.training.device import as_float
+from utils.training.update import Backprop, Loss
 
 FRAMES = 5  # axes of a batch that has steps of its own: [N, T, C, H, W]
 

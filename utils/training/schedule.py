@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
+STEPS = 10  # an epoch of a small set has at least so many: batches made for COCO would leave it two
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from utils.errors import InputError
-from utils.training.device import Precision
+from utils.training.device import Precision, as_float
 from utils.training.distributed import Group
 from utils.training.ema import Ema
-from utils.training.optim import meet_newcomers
 from utils.training.schedule import Schedule
 
 # (outputs of the model in fp32, batch) -> terms, each a mean per image; "total" is what is minimised
@@ -221,15 +220,16 @@ class Backprop:
                 part.load_state_dict(saved)
 
 
-def trial_step(model: nn.Module, images: Tensor, precision: Precision) -> None:
-    """Forward and backward of some images without labels, for the clock; the gradients of the step before are gone."""
-    model.zero_grad(set_to_none=True)
-    with precision.autocast():
-        outputs = as_float(model(images))
-    heads = [outputs] if isinstance(outputs, Tensor) else outputs
-    torch.stack([values.square().mean() for values in heads]).sum().backward()
+def meet_newcomers(optimizer: Optimizer) -> None:
+    """Give parameters that begin to learn among others that do already a momentum of 0; call it before a step.
 
-
-def as_float(outputs: Any) -> Any:
-    """Outputs in fp32: a loss summed in bf16 would lose small terms."""
-    return outputs.float() if isinstance(outputs, Tensor) else [as_float(item) for item in outputs]
+    Torch's fused SGD takes the parameters of a group as new together, or none of them.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("momentum"):
+            continue
+        learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+        new = [each for each in learning if optimizer.state.get(each, {}).get("momentum_buffer") is None]
+        if len(new) < len(learning):
+            for parameter in new:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
