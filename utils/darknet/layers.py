@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from utils.darknet.neuron_spec import NeuronKeys
 
@@ -67,6 +67,10 @@ class Kernel(Activated):
         """Whether each filter reads one channel and is the only one to read it."""
         return 1 < self.groups == self.filters == in_channels
 
+    def narrowed(self, filters: int) -> Self:
+        """The layer with fewer filters. Groups go whole, and those of a depthwise one are its channels: both shrink."""
+        return replace(self, filters=filters, groups=max(1, self.groups * filters // self.filters))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Kernel):
@@ -79,6 +83,10 @@ class Conv(Kernel):
     stride: tuple[int, int] = (1, 1)
     dilation: int = 1
     shared: int = 0
+
+    def narrowed(self, filters: int) -> Self:
+        """As any kernel's; its tensors are its own from there on."""
+        return replace(super().narrowed(filters), shared=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from utils.darknet import spec as s
-from utils.darknet.held import (
+from utils.darknet.kernels import (
     Held,
     connected_tensors,
     gate_tensors,

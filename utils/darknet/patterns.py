@@ -1,4 +1,7 @@
-"""What a constant channel looks like behind an [upsample] with zeros or a blur: the constant among zeros."""
+"""What becomes of a constant channel: what an activation makes of it, and how it lies among zeros.
+
+Behind an [upsample] with zeros or a blur it is a constant among zeros.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from utils.darknet import spec as s
+from utils.darknet.activations import ACTIVATIONS, keeps_zero
+from utils.darknet.firing import constant_response
+from utils.darknet.neuron_spec import NEURONS
 from utils.darknet.ops import activation_of
-from utils.darknet.responses import is_silent_at_zero
 from utils.darknet.shapes import channels
 from utils.darknet.walk import rule, run
 
@@ -104,3 +111,16 @@ PATTERNS: dict[type[s.Layer], Callable[[Any, list[Pattern], int], Found]] = {
 def share(pattern: Pattern) -> float:
     """What of a constant's map is not zero: its mean, of a constant of 1, away from borders that a blur darkens."""
     return 1 / math.prod(stride**2 for stride in pattern if isinstance(stride, int) and stride > 0)
+
+
+def response(spec: s.ModelSpec, layer: s.Layer) -> Callable[[Tensor], Tensor]:
+    """The activation of a layer as a function of a constant; of a neuron the mean of what it sends over its steps."""
+    name = activation_of(layer)
+    if name not in NEURONS:
+        return ACTIVATIONS[name]
+    return constant_response(spec.neuron_of(layer))  # type: ignore[arg-type]
+
+
+def is_silent_at_zero(name: str) -> bool:
+    """Whether an activation makes 0 of 0, as every neuron does: thresholds are above 0."""
+    return name in NEURONS or keeps_zero(name)

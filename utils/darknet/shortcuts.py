@@ -50,9 +50,3 @@ def alike(inputs: Sequence[Tensor]) -> list[Tensor]:
             raise ValueError(f"a sum cannot join maps of {height}x{width} and {x.shape[2]}x{x.shape[3]}")
         found.append(one)
     return found
-
-
-def alike_channels(given: Sequence[Tensor]) -> Tensor:
-    """Numbers of whole channels of a shortcut's sources, [C'] each -> [sources, C]: 0 where one has no such channel."""
-    wide = len(given[0])
-    return torch.stack([F.pad(part[:wide], (0, wide - len(part[:wide]))) for part in given])

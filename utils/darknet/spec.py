@@ -190,7 +190,7 @@ class ModelSpec:
         """Whether outputs are read at the last step, and not as the mean over all of them."""
         return dict(self.net).get("readout", "mean") == "last"
 
-    @property
+    @cached_property
     def neurons(self) -> dict[int, NeuronSpec]:
         """The activations that keep state by layer, in cfg order."""
         kinds = {i: layer for i, layer in self.activated.items() if layer.activation in NEURONS}

@@ -7,7 +7,7 @@ bias. `carrier.carry` is the way that is exact at borders too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,8 @@ from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, handed_on, sliced, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
-from utils.darknet.patterns import patterns, share
-from utils.darknet.responses import response
-from utils.darknet.shortcuts import alike_channels, source_shares
+from utils.darknet.patterns import patterns, response, share
+from utils.darknet.shortcuts import source_shares
 from utils.darknet.walk import rule, run
 from utils.pruning.plan import Plan
 
@@ -118,6 +117,12 @@ def _kernel(state: State, i: int, layer: s.Kernel, given: list[Tensor]) -> Tenso
     if layer.depthwise(len(given[0])):
         return through_kernel(state, i, layer, given[0]) + value("conv.bias")
     return value("conv.bias")
+
+
+def alike_channels(given: Sequence[Tensor]) -> Tensor:
+    """Numbers of whole channels of a shortcut's sources, [C'] each -> [sources, C]: 0 where one has no such channel."""
+    wide = len(given[0])
+    return torch.stack([F.pad(part[:wide], (0, wide - len(part[:wide]))) for part in given])
 
 
 def _sum(state: State, i: int, layer: s.Shortcut, given: list[Tensor]) -> Tensor:

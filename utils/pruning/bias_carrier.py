@@ -17,8 +17,7 @@ from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
 from utils.darknet.kernels import as_stored, out_first
 from utils.darknet.network import Network, State
-from utils.darknet.patterns import patterns, share
-from utils.darknet.responses import is_silent_at_zero, response
+from utils.darknet.patterns import is_silent_at_zero, patterns, response, share
 from utils.pruning.absorb import absorb, constants, shifted, through_kernel, zeroed
 from utils.pruning.choices import Beta
 from utils.pruning.plan import Plan, fill

@@ -15,13 +15,12 @@ from utils.darknet import spec as s
 from utils.darknet.channel_groups import sliced
 from utils.darknet.network import Network, State
 from utils.darknet.ops import facts
-from utils.darknet.responses import is_silent_at_zero, response
+from utils.darknet.patterns import is_silent_at_zero, response
 from utils.darknet.shapes import channels
 from utils.darknet.sharing import untied
-from utils.darknet.shortcuts import alike_channels
 from utils.darknet.walk import rule
 from utils.errors import InputError
-from utils.pruning.absorb import shifted, through_kernel
+from utils.pruning.absorb import alike_channels, shifted, through_kernel
 from utils.pruning.blocks import blocks, shorten
 from utils.pruning.layer_plan import LayerPlan
 

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import ChannelGroups, trace
-from utils.darknet.held import Held
-from utils.darknet.kernels import as_stored, out_first
+from utils.darknet.kernels import Held, as_stored, out_first
 from utils.darknet.network import Network
 from utils.darknet.ops import facts
-from utils.darknet.sharing import without_sets
 from utils.errors import InputError
 from utils.pruning.absorb import constants
 from utils.pruning.plan import Plan
@@ -88,12 +86,11 @@ def _narrow(spec: s.ModelSpec, wires: ChannelGroups, plan: Plan) -> s.ModelSpec:
     if not plan.keep[wires.locked].all():
         raise InputError("this plan cuts wires of the image or of a head; they have to stay")
     layers = list(spec.layers)
-    for i, layer in without_sets(spec).kernels.items():
+    for i, layer in spec.kernels.items():
         filters = int(plan.keep[wires.outputs[i]].sum())
         if not filters:
             raise InputError(f"cfg line {layer.line}: all {layer.filters} channels of layer {i} would go; keep one")
-        # Groups go whole, and a depthwise convolution's groups are its channels: both shrink with the filters.
-        layers[i] = replace(layer, filters=filters, groups=max(1, layer.groups * filters // layer.filters))
+        layers[i] = layer.narrowed(filters)
     return replace(spec, layers=tuple(layers))
 
 
