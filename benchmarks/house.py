@@ -6,7 +6,8 @@
 Paths are the files (and their lines) that a run really enters, counted by Python's own profiler on drawn squares: from
 the threshold on gamma to the cut network (slim_prune.py, the helpers of every room included), and from the flags to the
 first optimizer step (train.py, dense; what arranges it: scripts, pipeline/, utils/training/, models.py). "Floors" is
-the depth of the longest chain of imports among them.
+the depth of the longest chain of imports among them. A second count of both leaves out files of which only properties
+and constructors are entered, and counts the lines of the functions that are (docs/decisions/133).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
+import inspect
 import json
 import os
 import re
@@ -22,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 BELOW = ("utils", "pipeline")  # scripts
@@ -111,23 +114,49 @@ def floors(tree: Path, names: list[str]) -> int:
     return max(map(below, modules))
 
 
-def entered(tree: Path, job: str) -> list[str]:
-    """The files a job enters, in a process of its own."""
+def flag_files(tree: Path) -> list[str]:
+    """Files that declare ``--a-bit`` or read what it says; those that are handed bits in a scheme do not count."""
+    scripts = [path.name for path in tree.glob("*.py")]
+    return files_that(
+        tree, r"""["']--a-bit["'],? *(?:type=|$)|\ba_bit: .*= flag\(|\b(?:args|config)\.a_bit\b""", *BELOW, *scripts
+    )
+
+
+def entered(tree: Path, job: str) -> dict[str, int]:
+    """The files a job enters, in a process of its own, each with the lines of its functions that are."""
     command = [sys.executable, __file__, "--trace", job, str(tree)]
     env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place:
         done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 class EndOfTrace(Exception):  # noqa: N818 - no error
     """The job has come to where the trace ends."""
 
 
-def trace(tree: Path, job: str) -> list[str]:
-    """Run a script on drawn squares in this folder; the files entered between the functions that ``JOBS`` names."""
+def attribute(frame: FrameType) -> bool:
+    """Whether a call looks like none where it stands: of a property, or of a constructor."""
+    name, own = frame.f_code.co_name, frame.f_locals.get("self")
+    if name in ("__init__", "__post_init__"):
+        return True
+    found = inspect.getattr_static(type(own), name, None) if own is not None else None
+    return isinstance(found, property | functools.cached_property)
+
+
+def length(codes: set[CodeType]) -> int:
+    """Lines of functions, each once, those within others not counted again."""
+    ends = {code: max(line for *_, line in code.co_lines() if line) for code in codes}
+    return len({line for code, end in ends.items() for line in range(code.co_firstlineno, end + 1)})
+
+
+def trace(tree: Path, job: str) -> dict[str, int]:
+    """Run a script on drawn squares in this folder; the files entered between the functions that ``JOBS`` names.
+
+    Each with the lines of its functions that are, 0 where these are properties and constructors alone.
+    """
     import importlib
 
     sys.path.insert(0, str(tree))
@@ -135,7 +164,7 @@ def trace(tree: Path, job: str) -> list[str]:
     for words in PREPARE[job]:
         call(words)
     begin, end, rooms = JOBS[job]
-    found: dict[str, None] = {}
+    found: dict[str, set[CodeType]] = {}
     on = False
 
     def look(frame: FrameType, event: str, _: object) -> None:
@@ -148,7 +177,9 @@ def trace(tree: Path, job: str) -> list[str]:
         if event == "call" and first:
             on = True
         if event == "call" and on and inside and path.relative_to(tree).as_posix().startswith(rooms):
-            found[path.relative_to(tree).as_posix()] = None
+            codes = found.setdefault(path.relative_to(tree).as_posix(), set())
+            if not attribute(frame):
+                codes.add(frame.f_code)
         if event == "return" and first:
             on = False
 
@@ -156,7 +187,8 @@ def trace(tree: Path, job: str) -> list[str]:
     with contextlib.suppress(EndOfTrace):
         call(SCRIPTS[job])
     sys.setprofile(None)
-    return [SCRIPTS[job].split()[0] + ".py", *found]
+    script = SCRIPTS[job].split()[0] + ".py"
+    return {script: lines(tree, [script])} | {name: length(codes) for name, codes in found.items()}
 
 
 def call(words: str) -> None:
@@ -179,6 +211,11 @@ SCRIPTS = {
 JOBS = {"cut": ("decide", "", ("",)), "step": ("train", "_init_group", ("pipeline", "utils/training", "models"))}
 
 
+def without_attributes(found: dict[str, int]) -> str:
+    """Files that more is entered of than properties and constructors, and the lines of what is."""
+    return f"{sum(count > 0 for count in found.values())} / {sum(found.values()):,}"
+
+
 def table(trees: list[Path]) -> list[list[str]]:
     """A row a measure, a column a checkout."""
     rows: dict[str, list[str]] = {}
@@ -188,11 +225,14 @@ def table(trees: list[Path]) -> list[list[str]]:
 
     for tree in trees:
         cut, step = entered(tree, "cut"), entered(tree, "step")
-        add("gamma -> cut: files / lines", f"{len(cut)} / {lines(tree, cut):,}")
+        add("gamma -> cut: files / lines", f"{len(cut)} / {lines(tree, list(cut)):,}")
+        add("  without attributes / lines of functions", without_attributes(cut))
         add(
             "a step of training: files on floors / lines",
-            f"{len(step)} on {floors(tree, step)} / {lines(tree, step):,}",
+            f"{len(step)} on {floors(tree, list(step))} / {lines(tree, list(step)):,}",
         )
+        add("  without attributes / lines of functions", without_attributes(step))
+        add("files that declare --a-bit or read it", len(flag_files(tree)))
         add("functions below the scripts that take a Namespace", namespace_functions(tree))
         add("files in pipeline/", len(list(sources(tree, "pipeline"))))
         known = r"utils\.detection"

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.session import Session
 from utils.cli import flag_fields, option_names
-from utils.config.quantise import MAX_DROP, QuantiseConfig
-from utils.config.scheme import scheme_of
+from utils.config.quantise import MAX_DROP, QuantiseConfig, scheme_of
 from utils.darknet.counts import count
 from utils.data.plain_images import BareFolder
 from utils.errors import InputError

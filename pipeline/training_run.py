@@ -17,8 +17,7 @@ from pipeline.images import Setting, facts_of, loaders, with_precision
 from pipeline.init_weights import InitialNetwork, begin
 from pipeline.teacher import open_teacher
 from utils.config.begun import tell_changes
-from utils.config.scheme import training_scheme
-from utils.config.train import TrainConfig
+from utils.config.train import TrainConfig, training_scheme
 from utils.darknet.network import Checkpoint, Network, load_checkpoint
 from utils.darknet.sharing import tie
 from utils.darknet.spec import ModelSpec

@@ -18,8 +18,7 @@ from models import Darknet, load_model
 from pipeline.quantise import quantise, to_integers
 from pipeline.session import Session, open_session
 from tests.scenes import CFG, untimed, write_scenes
-from utils.config.quantise import QuantiseConfig
-from utils.config.scheme import scheme_of
+from utils.config.quantise import QuantiseConfig, scheme_of
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint

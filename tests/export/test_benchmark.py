@@ -16,7 +16,7 @@ from models import Darknet, network_of
 from tests.scenes import write_scenes
 from tests.spiking.test_script import CFG
 from utils import cli
-from utils.config.scheme import training_scheme
+from utils.config.train import training_scheme
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.quantization.calibrate import calibrate

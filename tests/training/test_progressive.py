@@ -14,8 +14,7 @@ import pipeline.training_run
 import train
 from models import load_model
 from tests.scenes import POOL, convolution, head, section, undrawn_runs, write_scenes
-from utils.config.scheme import training_scheme
-from utils.config.train import TrainConfig
+from utils.config.train import TrainConfig, training_scheme
 from utils.darknet.network import Network, load_checkpoint
 from utils.errors import InputError
 from utils.quantization.qat_checkpoint import observed_in

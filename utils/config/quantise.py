@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from utils import cli
 from utils.cli import flag
@@ -16,6 +16,9 @@ from utils.export.choices import DPU, DPU_BITS
 from utils.export.engine.target import part_names
 from utils.quantization.choices import BUDGETS, Budget
 from utils.quantization.scheme import RANGE_METHODS, Scheme
+
+if TYPE_CHECKING:
+    from utils.darknet.spec import ModelSpec
 
 STYLE_WORDS = {"google": "google", "1": "google", "pow2": "pow2"}
 UNTRAINED = {"3": "minmax", "5": "cosine"}  # the older tool's ways without training -> --ranges
@@ -113,3 +116,28 @@ class PtqConfig(QuantiseConfig):
     def for_target(self) -> Self:
         """The config with what the target wants of the integers."""
         return replace(self, style="pow2", w_bit=DPU_BITS, a_bit=DPU_BITS - 1) if self.target == DPU else self
+
+
+def scheme_of(config: QuantiseConfig, spec: ModelSpec) -> Scheme:
+    """The scheme that the config says; with ``--bits auto`` the 8 bits from which it goes down.
+
+    Raises:
+        InputError: bits that there are not, or bits for a layer that has none.
+    """
+    from utils.quantization.bits import check_layers, read_bits_map  # here, since --help needs no torch
+    from utils.quantization.sensitivity import FULL
+
+    layer_bits = () if config.bits_map is None else read_bits_map(config.bits_map)
+    check_layers(layer_bits, spec, str(config.bits_map))
+    return Scheme(
+        w_bit=config.w_bit if config.bits is None else FULL,
+        a_bit=config.a_bit if config.bits is None else FULL,
+        ranges=config.ranges,
+        percentile=PERCENTILE if config.percentile is None else config.percentile,
+        range_scale=config.range_scale,
+        equalise=not config.no_equalise,
+        correct_bias=not config.no_bias_correction,
+        style=config.wanted_style,
+        layer_bits=layer_bits,
+        acc_bits=config.acc_bits,
+    )

@@ -260,3 +260,28 @@ class TrainConfig(SpikingConfig):
     t_data: str = flag(
         "", "more images without labels, a list or a folder, for the teacher alone", "--t_data", "--t-data"
     )
+
+
+def training_scheme(config: TrainConfig) -> Scheme | None:
+    """The scheme that the config asks for; None where it asks for floats.
+
+    Raises:
+        InputError: bits that do not exist.
+    """
+    from utils.quantization.bits import read_bits_map  # here, since --help needs no torch
+    from utils.quantization.stages import wanted_bits
+
+    style = config.wanted_style
+    if not style:
+        return None
+    w_bit, a_bit = wanted_bits(config.w_bit, config.a_bit, config.progressive, usual=(W_BIT, A_BIT))
+    return Scheme(
+        style=style,
+        w_bit=w_bit,
+        a_bit=a_bit,
+        layer_bits=read_bits_map(config.bits_map) if config.bits_map else (),
+        range_scale=config.range_scale,
+        equalise=not (config.sparse or config.no_equalise),  # it moves gammas, which -sr pushes: those stay
+        correct_bias=False,  # training does that
+        acc_bits=config.acc_bits,
+    )
