@@ -43,7 +43,7 @@ from utils.pruning.choices import Beta
 from utils.pruning.layer_plan import LayerPlan
 from utils.pruning.layers import absorb_layers, drop, silence_layers
 from utils.pruning.plan import Plan, ShortcutRule
-from utils.pruning.strategy import CutStep, Decision, Strategy
+from utils.pruning.strategy import CutDecision, CutStep, Strategy
 from utils.reporting.record import Record, finish_record
 from utils.reporting.runs import output_of
 from utils.reporting.tables import comparison_table
@@ -210,7 +210,7 @@ def decided(planner: PruningPlanner) -> Cut:
     return done
 
 
-def decide(full: Network, by: Decision) -> Cut:
+def decide(full: Network, by: CutDecision) -> Cut:
     """What goes, and the network without it."""
     small, silenced, plan, layers = full, full, None, None
     if by.channels:

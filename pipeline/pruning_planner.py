@@ -28,7 +28,7 @@ from utils.pruning.preflight import Preflight, check, preflight
 from utils.pruning.scope import parse_scope
 from utils.pruning.scores import Score
 from utils.pruning.search import search
-from utils.pruning.strategy import CutStep, Decision, Strategy
+from utils.pruning.strategy import CutDecision, CutStep, Strategy
 from utils.pruning.target import auto_percent, percent_for
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class PruningPlanner:
         log.info("%d blocks reach the target: %s of %s clocks", n, f"{least:,}", f"{full:,}")
         return n
 
-    def decision(self) -> Decision:
+    def decision(self) -> CutDecision:
         """What this network is cut by.
 
         Raises:
@@ -146,7 +146,7 @@ class PruningPlanner:
             assert isinstance(config, BlocksConfig), "a strategy that takes blocks out is told by what they go"
             n = self.step.blocks(self.strategy.blocks)
             blocks = partial(plan_layers, n=n, score=self.score, by=By[config.by.upper()])
-        return Decision(channels, blocks, beta)
+        return CutDecision(channels, blocks, beta)
 
     def _channels(self) -> Callable[[Network], Plan]:
         """Which channels stay: at a percent that is found and checked, or as a search found best."""

@@ -47,7 +47,7 @@ class CutStep:
 
 
 @dataclass(frozen=True)
-class Decision:
+class CutDecision:
     """A strategy with all found and checked that its flags leave open: what a network is cut by.
 
     ``channels`` says which wires stay, ``blocks`` which residual blocks go of what these leave; None: none do. ``beta``
