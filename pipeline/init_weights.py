@@ -39,7 +39,7 @@ from utils.tasks import check_idle, task_of
 from utils.temporal.hardware import for_hardware
 from utils.training.device import select_device, select_precision
 from utils.training.distributed import Group, main_first
-from utils.training.resume import seed_all
+from utils.training.random_state import seed_all
 
 log = logging.getLogger(__name__)
 

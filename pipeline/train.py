@@ -44,7 +44,8 @@ from utils.training.device import select_device, select_precision, trial_step
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
 from utils.training.loop import EpochResult, is_stale, train_one_epoch
-from utils.training.resume import Progress, random_state
+from utils.training.random_state import random_state
+from utils.training.resume import Progress
 from utils.training.workers import Choice, choose, run_workers
 
 log = logging.getLogger(__name__)

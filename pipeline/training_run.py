@@ -44,7 +44,8 @@ from utils.training.distributed import Group
 from utils.training.fptt import FpttOptions
 from utils.training.front import freeze, thawing
 from utils.training.loggers import RunLogger
-from utils.training.resume import Progress, restore, seed_all, set_random_state
+from utils.training.random_state import seed_all, set_random_state
+from utils.training.resume import Progress, restore
 from utils.training.schedule import Schedule
 from utils.training.update import Backprop
 

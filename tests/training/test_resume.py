@@ -13,7 +13,8 @@ from tests.training.toy import ToyLoader, captured, restored, toy_model, train
 from utils.errors import InputError
 from utils.training.build_optimizer import make_optimizer
 from utils.training.ema import Ema
-from utils.training.resume import Progress, random_state, seed_all, set_random_state
+from utils.training.random_state import random_state, seed_all, set_random_state
+from utils.training.resume import Progress
 
 
 def through_a_file(state: dict) -> dict:
