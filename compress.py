@@ -72,8 +72,8 @@ def stages(config: PipelineConfig) -> list[Stage]:
     usual = TeacherSpec("baseline", USUAL if asked else config.kd)
     first += ["--act", config.act] if config.act else []
     learn = Learn("baseline", config.epochs, config.patience, config.lr)
-    push = BackOff(config.sparse_epochs, config.s, config.lr, config.s_schedule)
-    recover = Recover(config.finetune_epochs, config.patience, config.lr)
+    push = BackOff(config.sparse_epochs, config.s, config.lr, config.s_schedule, config.epochs)
+    recover = Recover(config.finetune_epochs, config.patience, config.lr, config.epochs)
     bits = Widen(config.w_bit, config.a_bit, config.qat, config.finetune_epochs if config.qat else None)
     style, named = config.style or "google", bool(config.point)
     quantising = ["--quantized", style] if config.qat else ["--style", style] if config.style else []

@@ -14,7 +14,8 @@ from pipeline.summary import Left, summarise
 from utils import cli
 from utils.chain.budget import TrainingBudget
 from utils.chain.console import Console, Remaining, console
-from utils.chain.decisions import Decision, Once, StageView, Tried, Try
+from utils.chain.decisions import Once
+from utils.chain.tries import Decision, StageView, Tried, Try
 from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG, RunConfig
 from utils.config.train import TrainConfig

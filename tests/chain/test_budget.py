@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from utils.chain.budget import EPOCHS, FULL, LEAST, MOST, SCRATCH, STRONG, TrainingBudget
+from utils.chain.budget import EPOCHS, FULL, LEAST, MOST, RATE, SCRATCH, Push, TrainingBudget
 
 SETS = {  # as pipeline.chain_start.budget_of counts them: images, steps an epoch, whether weights are given
     "sample set": TrainingBudget(4000, 250, trained=False),
@@ -46,10 +46,32 @@ def test_more_data_never_means_more_passes_over_it():
 
 def test_the_sample_sets_penalty_is_the_one_it_was_measured_with_and_few_steps_push_harder():
     sample, few = SETS["sample set"], SETS["raccoons"]
-    assert sample.s(sample.epochs("sparse")) == 0.001 < STRONG
-    assert few.s(few.epochs("sparse")) == 0.0047 > STRONG
-    strengths = [few.s(epochs) for epochs in range(1, 3000)]
+    assert pushed(sample) == Push(0.001, RATE) and not pushed(sample).strong
+    assert pushed(few) == Push(0.0047, 0.1) and pushed(few).strong
+    strengths = [few.push(epochs, learnt).s for epochs in range(1, 3000) for learnt in (1, 14, 1000)]
     assert all(1e-4 <= s <= 1e-2 for s in strengths)
+
+
+def test_what_is_much_shorter_than_the_first_training_is_gentler_and_pushes_as_far():
+    masks = TrainingBudget(367, 46, trained=False)  # CamVid: 109 epochs, then 18 and 27, which at 0.2 unlearnt it
+    assert pushed(masks) == Push(0.005, 0.066) and pushed(masks).strong
+    assert masks.rate(masks.epochs("finetuned"), masks.epochs("baseline")) == 0.099
+    for epochs in range(1, 300):
+        share = min(1.0, 2 * epochs / 109)
+        assert masks.rate(epochs, 109) == pytest.approx(RATE * share, rel=0.05)
+        gentle, plain = masks.push(epochs, 109), masks.push(epochs, epochs)
+        if gentle.s < 1e-2:
+            assert gentle.s * gentle.lr == pytest.approx(plain.s * plain.lr, rel=0.1), "as far"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_training_of_the_four_sets_is_so_short_beside_the_first_that_its_rate_falls(name):
+    budget = SETS[name]
+    assert all(budget.rate(budget.epochs(stage), budget.epochs("baseline")) == RATE for stage in EPOCHS)
+
+
+def pushed(budget):
+    return budget.push(budget.epochs("sparse"), budget.epochs("baseline"))
 
 
 def test_patience_is_longer_than_the_pause_between_two_measurements_of_a_short_training():

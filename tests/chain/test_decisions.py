@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from utils.chain.budget import TrainingBudget
-from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, StageView, Tried, Widen
+from utils.chain.decisions import A_BITS, BackOff, CutShare, Learn, Once, Recover, Widen
+from utils.chain.tries import StageView, Tried
 from utils.chain.verdict import rows_of
 
 BUDGET = TrainingBudget(160, 10, trained=True)
@@ -65,7 +66,7 @@ def test_where_no_s_keeps_the_bar_the_one_that_lost_least_is_kept():
 
 
 def test_a_given_s_is_an_order_and_so_are_a_percent_and_bits():
-    assert words(played(BackOff(4, 0.01), seen(), (0.1, 0.1))) == ["--s 0.01 --epochs 4"]
+    assert words(played(BackOff(8, 0.01), seen(), (0.1, 0.1))) == ["--s 0.01 --epochs 8"]
     assert words(played(CutShare(0.65), seen(), (0.1, 0.1))) == ["--percent 0.65"]
     assert words(played(Widen(8, 3), seen(), (0.1, 0.1))) == ["--w-bit 8 --a-bit 3"]
     assert not played(BackOff(4, 0.01), seen(), (0.1, 0.1))[0].given.taught
@@ -77,6 +78,19 @@ def test_a_given_rate_and_schedule_go_to_every_training_and_are_halved_from_ther
     assert words(played(push, seen(), (0.1, 0.1))) == ["--s 0.01 --s-schedule constant --lr 0.3 --epochs 4"]
     tried = played(Recover(3, None, 0.3), seen(), (0.1, 0.1), (0.2, 0.2), (0.1, 0.1))
     assert words(tried) == [f"--epochs 3 --lr {rate}" for rate in (0.3, 0.15, 0.075)]
+
+
+def test_the_rate_falls_with_the_epochs_where_the_first_training_was_much_longer():
+    masks = StageView(TrainingBudget(367, 46, trained=False), 0.02, 0.6, 0.6)
+    tried = played(BackOff(), masks, (0.5, 0.5), (0.55, 0.57), (0.56, 0.58))
+    assert [each.given.flags[1] for each in tried] == [0.005, 0.0025, 0.0013]
+    assert [each.given.flags[each.given.flags.index("--lr") + 1] for each in tried] == [0.066, 0.033, 0.033]
+    assert all(each.given.taught for each in tried)
+    tried = played(Recover(), masks, (0.5, 0.5), (0.5, 0.55), (0.6, 0.6))
+    assert [words(tried)[i].split("--lr ")[1] for i in range(3)] == ["0.099", "0.0495", "0.02475"]
+    assert words(played(BackOff(lr=0.05), masks, (0.59, 0.59)))[0].split("--lr ")[1].startswith("0.05 ")
+    assert words(played(BackOff(s=0.001), masks, (0.1, 0.1))) == ["--s 0.001 --lr 0.066 --epochs 18"]
+    assert "--lr" not in words(played(Recover(learnt=20), masks, (0.6, 0.6)))[0], "as the first training's epochs say"
 
 
 def test_trained_integers_are_trained_as_long_as_the_cut_is_recovered_from():

@@ -7,6 +7,10 @@ one. 4,000 images learn for 10, 9 and 6 epochs, 160 for 14, 40 and 60, a dozen f
 The penalty s is 0.001 over 2,250 steps, those of the sample set, and grows as the root of the steps that are fewer: a
 gamma is moved less far, and it costs more, though both less than the steps are fewer. Over `STRONG` it is let go half
 way (--s-schedule decay) at half of the rate, and the baseline teaches: the rest of the steps bring back what it cost.
+
+What goes on from the first training uses its rate where it is at least half as long, in proportion less where it is
+shorter: a rate undoes what was learnt at the end of a cosine, and that takes as many steps again. The penalty is as
+many times larger as the rate is smaller, so that the gammas are moved as far (docs/decisions/138).
 """
 
 from __future__ import annotations
@@ -24,8 +28,23 @@ FULL = 16  # images a step, below which it counts as a part of one
 S, S_STEPS = 1e-3, 2250  # the penalty, and the steps over which it was chosen
 S_RANGE = (1e-4, 1e-2)
 STRONG = 2e-3
-GENTLE_LR = 0.1  # under a strong penalty, half of train.py's rate and twice the penalty
+RATE = 0.2  # train.py's own
+GENTLE = 1 / 2  # of the rate under a strong penalty, which is twice as large then
+AS_LONG = 1 / 2  # of the first training's steps: a later one so long bears its rate
 PATIENCE = (10, 1 / 2)  # epochs at least, and share of a training's, without anything better: it ends
+
+
+@dataclass(frozen=True)
+class Push:
+    """Strength of the sparsity penalty and the learning rate beside it."""
+
+    s: float
+    lr: float
+
+    @property
+    def strong(self) -> bool:
+        """Whether it costs so much that the rest of the steps have to bring it back."""
+        return self.s > STRONG
 
 
 @dataclass(frozen=True)
@@ -54,13 +73,22 @@ class TrainingBudget:
         """Epochs without anything better after which a training ends."""
         return max(PATIENCE[0], math.ceil(PATIENCE[1] * epochs))
 
-    def s(self, epochs: int) -> float:
-        """Strength of the sparsity penalty for a sparse training of so many epochs, two digits."""
-        strength = S * math.sqrt(S_STEPS / (epochs * self.steps))
-        strength *= 2 if strength > STRONG else 1
-        return float(f"{min(max(strength, S_RANGE[0]), S_RANGE[1]):.2g}")
+    def rate(self, epochs: int, learnt: int) -> float:
+        """Rate of a training of so many epochs that goes on from one of ``learnt`` epochs, two digits."""
+        return _two_digits(RATE * min(1.0, epochs / (AS_LONG * learnt)))
+
+    def push(self, epochs: int, learnt: int) -> Push:
+        """How a sparse training of so many epochs pushes what learnt for ``learnt`` epochs."""
+        strength, rate = S * math.sqrt(S_STEPS / (epochs * self.steps)), self.rate(epochs, learnt)
+        if strength > STRONG:
+            rate = min(rate, RATE * GENTLE)
+        return Push(_two_digits(min(max(strength * RATE / rate, S_RANGE[0]), S_RANGE[1])), rate)
 
     def __str__(self) -> str:
         steps = ", ".join(f"{name} {self.epochs(name)}" for name in EPOCHS)
         start = "trained weights" if self.trained else "random weights"
         return f"{self.images:,} training images, {self.steps} steps an epoch, {start}; epochs by the rule: {steps}"
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.2g}")

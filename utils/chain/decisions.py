@@ -8,96 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from utils.chain.budget import GENTLE_LR, STRONG, TrainingBudget
+from utils.chain.budget import BASELINE, FINETUNED, RATE, SPARSE, Push, TrainingBudget
+from utils.chain.tries import StageView, Tried, Try, holds
 
 HALVINGS = 2  # of s, and of the rate after a cut
-RATE = 0.2  # train.py's own
-EPS = 1e-9
 HALF = 0.5  # of the parameters: what a chain that may choose takes away at least, where training can follow
 GIVES_BACK = 3  # times what the chain may lose: training after a cut has given back so much (docs/decisions/023)
 A_BITS = (4, 5, 6, 8)
-FLOAT_SHARE = 0.5  # of what the chain may lose: the floats' part, the rest is left to the integers
 AUTO = "the largest that the pre-flight and the drop allow"
-
-
-@dataclass(frozen=True)
-class Try:
-    """A run of a stage: its flags, and why.
-
-    ``start``: number of the earlier try whose best network it goes on from; None: what the stage before left, or with
-    ``hardest`` the last network of that stage's first try. Where it is ``refusable`` a refusal is an answer, not the
-    end; ``taught``: by the stage's teacher, if it has one.
-    """
-
-    flags: tuple[Any, ...] = ()
-    why: str = "as asked"
-    start: int | None = None
-    hardest: bool = False
-    refusable: bool = False
-    taught: bool = True
-
-
-@dataclass(frozen=True)
-class Tried:
-    """How a try ended: its score (None: refused, ``fact`` says why) and that of its best network.
-
-    ``share``: of the channels, that a cut which chose for itself took; ``left``: the share of the parameters it left.
-    """
-
-    given: Try
-    score: float | None
-    best: float | None = None
-    fact: str = ""
-    share: float | None = None
-    left: float | None = None
-
-
-@dataclass(frozen=True)
-class StageView:
-    """What a stage knows: the budget, the baseline's score, that of the network it begins with, what may be lost.
-
-    Scores are None before there are any. ``hardest``: that of the first try of the stage before, where it gave way and
-    left another one.
-    """
-
-    budget: TrainingBudget
-    max_drop: float
-    baseline: float | None = None
-    before: float | None = None
-    hardest: float | None = None
-
-    @property
-    def bar(self) -> float:
-        """The score that the chain's end has to reach."""
-        return (self.baseline or 0.0) - self.max_drop
-
-    @property
-    def goal(self) -> float:
-        """What the training after the cut should reach: half of what may be lost is left to the integers."""
-        return (self.baseline or 0.0) - FLOAT_SHARE * self.max_drop
-
-    @property
-    def judged(self) -> bool:
-        """Whether scores say anything: where the baseline has less than may be lost, every network keeps the bar."""
-        return self.bar > 0
-
-    @property
-    def floor(self) -> float:
-        """What a stage should not fall under: the bar; where that is lost, what it began with less the drop."""
-        before = self.bar if self.before is None else self.before
-        return max(self.bar, before - self.max_drop) if before >= self.bar else before - self.max_drop
-
-
-class Decision(Protocol):
-    """What to try. A part of what a chain is known by, so its ``repr`` says all that it depends on."""
-
-    def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
-        """The next try; None when there is nothing left to try. Asked first with none tried."""
-
-    def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
-        """The number of the try whose network the stage leaves; None: the one that it began with."""
 
 
 @dataclass(frozen=True)
@@ -132,31 +52,41 @@ class Learn(Once):
 
 @dataclass(frozen=True)
 class BackOff:
-    """Sparse training that gives way: s halves and half of the epochs go on from the best, until the bar is kept."""
+    """Sparse training that gives way: s halves and half of the epochs go on from the best, until the bar is kept.
+
+    So few epochs have a lower rate, where it follows from the ``learnt`` epochs of the first training.
+    """
 
     epochs: int | None = None
     s: float | None = None
     lr: float | None = None
     schedule: str | None = None
+    learnt: int | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """A given s is used once; the rule's is halved as often as `HALVINGS`."""
-        epochs, why = _epochs(self.epochs, seen.budget, "sparse")
-        s = seen.budget.s(epochs) if self.s is None else self.s
-        strong = self.s is None and s > STRONG
-        schedule = self.schedule or ("decay" if strong else None)
-        manner = ("--s-schedule", schedule) if schedule else ()
-        manner += _rate(self.lr if self.lr is not None else GENTLE_LR if strong else None)
+        epochs, why = _epochs(self.epochs, seen.budget, SPARSE)
+        push = self._push(seen.budget, epochs)
         if not tried:
-            return Try(("--s", s, *manner, "--epochs", epochs), why, taught=strong)
+            return self._try(push, epochs, why, strong=push.strong)
         if self.s is not None or len(tried) > HALVINGS or holds(tried[-1].score, seen.bar):
             return None
-        halved = float(f"{s / 2 ** len(tried):.2g}")
+        half = max(1, epochs // 2)
+        s, lr = push.s / 2 ** len(tried), min(push.lr, self._push(seen.budget, half).lr)
         start = max(range(len(tried)), key=lambda i: _value(tried[i].best))
         go_on = start if holds(tried[start].best, seen.bar) else None
         place = "from its best epoch" if go_on is not None else "from the baseline again"
         why = f"{_lost(seen.baseline, tried[-1].score)} cost more than {seen.max_drop:g}: s halved, {place}"
-        return Try(("--s", halved, *manner, "--epochs", max(1, epochs // 2)), why, go_on, taught=strong)
+        return self._try(Push(float(f"{s:.2g}"), lr), half, why, go_on, strong=push.strong)
+
+    def _push(self, budget: TrainingBudget, epochs: int) -> Push:
+        learnt = self.learnt or budget.epochs(BASELINE)
+        return budget.push(epochs, learnt) if self.s is None else Push(self.s, budget.rate(epochs, learnt))
+
+    def _try(self, push: Push, epochs: int, why: str, start: int | None = None, *, strong: bool) -> Try:
+        schedule = self.schedule or ("decay" if strong and self.s is None else None)
+        manner = (*(("--s-schedule", schedule) if schedule else ()), *_rate(self.lr or _own(push.lr)))
+        return Try(("--s", push.s, *manner, "--epochs", epochs), why, start, taught=strong and self.s is None)
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The first that keeps the bar, or else the one that lost least."""
@@ -204,23 +134,26 @@ class Recover:
     """The training after the cut, which never ends below what it began with.
 
     Worse than before: from the start at half of the rate. Better, but under the goal: on from the best at half of it.
+    The rate follows from the ``learnt`` epochs of the first training.
     """
 
     epochs: int | None = None
     patience: int | None = None
     lr: float | None = None
+    learnt: int | None = None
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """Up to `HALVINGS` more trainings."""
-        epochs, why = _epochs(self.epochs, seen.budget, "finetuned")
+        epochs, why = _epochs(self.epochs, seen.budget, FINETUNED)
         flags = ("--epochs", epochs, *_patience(self.patience, epochs, seen.budget))
+        rate = self.lr or seen.budget.rate(epochs, self.learnt or seen.budget.epochs(BASELINE))
         if not tried or not seen.judged:
-            return None if tried else Try((*flags, *_rate(self.lr)), why)
+            return None if tried else Try((*flags, *_rate(self.lr or _own(rate))), why)
         found = tried[-1].best
         worse = not holds(found, seen.before)
         if len(tried) > HALVINGS or (not worse and (holds(found, seen.goal) or len(tried) > 1)):
             return None
-        flags += _rate((self.lr or RATE) / 2 ** len(tried))
+        flags += _rate(rate / 2 ** len(tried))
         if worse:
             return Try(flags, f"{_lost(seen.before, found)} below what it began with: half of the rate, from the start")
         start = self.kept(seen, tried)
@@ -247,7 +180,7 @@ class Widen:
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """The next number of bits of the activations."""
-        length = ("--epochs", _epochs(self.epochs, seen.budget, "finetuned")[0]) if self.trained else ()
+        length = ("--epochs", _epochs(self.epochs, seen.budget, FINETUNED)[0]) if self.trained else ()
         if self.a_bit is not None:
             return None if tried else Try(("--w-bit", self.w_bit, "--a-bit", self.a_bit, *length))
         if len(tried) == len(A_BITS) or (tried and (not seen.judged or holds(tried[-1].score, seen.floor))):
@@ -260,11 +193,6 @@ class Widen:
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The first that holds, or else the best."""
         return _first(tried, seen.floor)
-
-
-def holds(score: float | None, least: float | None) -> bool:
-    """Whether a score is there and reaches the least that is asked."""
-    return score is not None and (least is None or score >= least - EPS)
 
 
 def _first(tried: Sequence[Tried], least: float) -> int:
@@ -286,6 +214,10 @@ def _patience(given: int | None, epochs: int, budget: TrainingBudget) -> tuple[A
 
 def _rate(lr: float | None) -> tuple[Any, ...]:
     return () if lr is None else ("--lr", lr)
+
+
+def _own(rate: float) -> float | None:
+    return rate if rate < RATE else None  # it is train.py's without a flag
 
 
 def _value(score: float | None) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from utils.chain.decisions import Tried
+from utils.chain.tries import Tried
 
 
 @dataclass(frozen=True)
