@@ -113,7 +113,7 @@ def bits_rows(
         rows.append(replace(made[0], mode="signed, T = L"))
     else:
         rows.append(window_row(session, sample, network, "signed", schedule, bits)[0])
-    if all(by.qmin == 0 for by in neurons):  # leaky: unsigned neurons could not
+    if all(by.qmin == 0 for by in neurons):  # of either sign Fast-SNN has none
         row, curves["unsigned"] = window_row(session, sample, network, "unsigned", schedule, bits)
         rows.append(row)
     return rows, curves

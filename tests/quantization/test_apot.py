@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,12 +13,16 @@ from tests.classification.test_data import write_set
 from tests.classification.test_scripts import CFG, run
 from tests.conftest import ROOT
 from tests.pruning.nets import random_network
+from tests.quantization.random_nets import cfg_text, random_images
 from utils.config.train import TrainConfig
-from utils.darknet.cfg import read_cfg
+from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.errors import InputError
+from utils.quantization.activation_qparams import edge_bits, trace_edges
 from utils.quantization.apot import magnitudes, nearest_level, rounded_weight, stored_bits
+from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.integer import IntConv
+from utils.quantization.lower import lower
 from utils.quantization.prepare import prepare
 from utils.quantization.scheme import Scheme
 from utils.quantization.validate import depthwise_layers, outer_layers
@@ -65,12 +70,12 @@ def test_the_clip_learns_by_the_published_gradient():
     torch.testing.assert_close(weight.grad, given * (ratio.abs() <= 1))
 
 
-@pytest.mark.parametrize("learn", [False, True])
-def test_training_computes_the_integers_and_spikes_equal_them(learn):
+@pytest.mark.parametrize(("learn", "sign"), [(False, False), (True, False), (True, True)])
+def test_training_computes_the_integers_and_spikes_equal_them(learn, sign):
     given = random_network(read_cfg(ROOT / "tests/cfgs/residual.cfg"))
     size = (given.spec.height, given.spec.width)
     x = (torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1)) * 255).round() / 255
-    model = prepare(given, [x], Scheme(style="apot", w_bit=4, a_bit=3), learn=learn).train()
+    model = prepare(given, [x], Scheme(style="apot", w_bit=4, a_bit=3, sign_bit=sign), learn=learn).train()
     for value in model(x):
         value.square().mean().backward()
         break
@@ -91,9 +96,38 @@ def test_training_computes_the_integers_and_spikes_equal_them(learn):
         assert torch.equal(spikes, wanted)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_with_a_bit_for_the_sign_levels_reach_as_far_on_either_side_and_a_window_is_no_longer(bits):
+    conv = {"filters": 8, "size": 3, "stride": 1, "pad": 1, "batch_normalize": 1}
+    block = [("convolutional", conv | {"activation": word}) for word in ("relu", "linear")]
+    both = ("route", {"layers": "-1,-2"})  # ties levels of either sign to others
+    text = cfg_text(*block[:1], *block, ("shortcut", {"from": -3, "activation": "relu"}), *block, both, *block)
+    given, x = random_network(parse_cfg(text)), random_images(2, seed=1)
+    most, lowest = 2**bits - 1, set()
+    made = calibrate(given, [x], Scheme(a_bit=bits, sign_bit=True))
+    for i, grid in made.grids.items():
+        if i >= 0:
+            lowest.add(grid.qmin)
+            assert grid.qmax == most, f"layer {i}"
+    assert lowest == {0, -most}
+    network = encode(lower(made))
+    assert network.window == most
+    for spikes, wanted in zip(LayerwiseExecutor(network)(x), IntegerExecutor(network.integer)(x), strict=True):
+        assert torch.equal(spikes, wanted)
+
+
+def test_eight_bits_and_bits_of_a_layer_s_own_have_no_bit_for_the_sign():
+    edges = trace_edges(read_cfg(ROOT / "tests/cfgs/resnet.cfg"))
+    assert edge_bits(edges, Scheme(a_bit=8)) == edge_bits(edges, Scheme(a_bit=8, sign_bit=True))
+    signed = next(i for i in edges.producers if edges.signed[i])
+    own = Scheme(a_bit=3, sign_bit=True, layer_bits=((signed, 8, 5),))
+    assert edge_bits(edges, own)[signed] == 5 and edge_bits(edges, replace(own, layer_bits=()))[signed] == 4
+
+
 def test_the_recipe_says_what_nobody_says_otherwise():
     config = TrainConfig.from_given({"recipe": "fast-snn", "weights": "a.pt", "lr": 0.1}, {})
     assert (config.quantized, config.learn_scales, config.progressive, config.lr) == ("apot", True, (32, 4, 3, 2), 0.1)
+    assert config.sign_bit and not replace(config, sign_bit=False).sign_bit
     with pytest.raises(InputError, match="--progressive 32: floats come first"):
         TrainConfig.from_given({"recipe": "fast-snn"}, {})
     with pytest.raises(InputError, match="8 bits in style apot, which adds two powers of two; use 2 to 5"):

@@ -215,9 +215,17 @@ def test_a_raster_shows_neurons_that_fire():
     assert all(bool(train.any(1).all()) for train in trains.values())
 
 
-def test_unsigned_neurons_refuse_a_layer_that_fires_negative_spikes():
-    with pytest.raises(InputError, match=r"layer 0 \(cfg line \d+\): fires negative spikes too; --neuron unsigned"):
-        StreamExecutor(spiking(LEAKY), rule="unsigned")
+def test_an_unsigned_neuron_of_either_sign_never_takes_back_what_it_fired():
+    executor, x = StreamExecutor(spiking(LEAKY), rule="unsigned", steps=60), random_images(2)
+    steps: list[torch.Tensor] = []
+    executor.run(x, lambda t, spikes: steps.append(spikes[1].clone()) if spikes[1] is not None else None)
+    fired = torch.stack(steps)  # [T,N,C,H,W]
+    assert (fired > 0).any() and (fired < 0).any()
+    assert ((fired >= 0).all(0) | (fired <= 0).all(0)).all()
+    assert not observe(executor, x).exact, "some fired too early"
+
+
+def test_a_rule_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="--neuron: 'psychic' is unknown"):
         StreamExecutor(spiking(CHAIN), rule="psychic")
 

@@ -54,7 +54,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "QuantisedConfig": (
         Rule(
             "--w-bit --a-bit --bits-map --BN_Fold --learn-scales --progressive --sparsify --acc-bits --no-equalise "
-            "--range-scale",
+            "--range-scale --sign-bit",
             needs="--quantized | --FPGA",
             why="only quantised training has that; add --quantized google, dorefa, pow2 or apot",
         ),

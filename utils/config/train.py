@@ -30,7 +30,7 @@ FLOAT = 32  # bits of a first stage: the floats that a run starts from
 # What the commands of Fast-SNN (Hu et al., TPAMI 2023) say of its CIFAR networks: APoT, clips that learn, 0.04 for each
 # stage of 4, 3 and 2 bits from the one before.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "fast-snn": {"quantized": "apot", "learn_scales": True, "progressive": (32, 4, 3, 2), "lr": 0.04}
+    "fast-snn": {"quantized": "apot", "learn_scales": True, "progressive": (32, 4, 3, 2), "lr": 0.04, "sign_bit": True}
 }
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
 
@@ -171,6 +171,11 @@ class QuantisedConfig(DenseConfig):
     learn_scales: bool = flag(False, "scales are learned (LSQ), instead of following the ranges")
     range_scale: float = flag(1.0, "ranges so many times as wide: above 1 fewer, coarser levels", type=float)
     no_equalise: bool = flag(False, "do not even channels out first: small ones get few levels, and spikes fewer")
+    sign_bit: bool = flag(
+        False,
+        "levels of either sign have a bit more, for the sign: as many steps, twice as fine",
+        action=argparse.BooleanOptionalAction,
+    )
     acc_bits: int | None = flag(None, "accumulator width that the weights are made to fit, 12 to 32", type=int)
     sparsify: float = flag(
         0.0,
@@ -283,5 +288,6 @@ def training_scheme(config: TrainConfig) -> Scheme | None:
         range_scale=config.range_scale,
         equalise=not (config.sparse or config.no_equalise),  # it moves gammas, which -sr pushes: those stay
         correct_bias=False,  # training does that
+        sign_bit=config.sign_bit,
         acc_bits=config.acc_bits,
     )

@@ -133,9 +133,10 @@ def _gates(spec: s.ModelSpec, edges: Edges) -> frozenset[int]:
     return frozenset(found)
 
 
-def level_bounds(bits: int, signed: bool) -> tuple[int, int]:
-    """Lowest and highest level of ``bits`` bits."""
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+def level_bounds(bits: int, signed: bool, *, even: bool = False) -> tuple[int, int]:
+    """Lowest and highest level of ``bits`` bits; ``even``: the lowest is the highest's negative."""
+    most = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    return (-most if even else -most - 1, most) if signed else (0, most)
 
 
 def image_scale(scheme: Scheme) -> float:
@@ -151,19 +152,24 @@ def gate_scale(scheme: Scheme, bits: int) -> float:
 def edge_bits(edges: Edges, scheme: Scheme) -> dict[int, int]:
     """Bits of every producer's levels: the most that any member of its group asks for; the image's group has 8.
 
-    The 1x1 maps that lead to a gate, and gates, ask for at least 8.
+    The 1x1 maps that lead to a gate, and gates, ask for at least 8. With ``sign_bit`` those of either sign have one
+    more, up to 8, where no layer has bits of its own.
     """
     bits: dict[int, int] = {}
     for group, members in edges.members().items():
         asked = [(scheme.own_bits(i) or (0, scheme.a_bit))[1] for i in members if i >= 0]
         asked += [SMALL_BITS] * bool(edges.pooled & set(members))
         widest = IMAGE_BITS if group == edges.group[-1] else max(asked)
-        bits |= dict.fromkeys((i for i in members if i >= 0), widest)
+        own = any(scheme.own_bits(i) for i in members)
+        sign = int(scheme.sign_bit and widest < IMAGE_BITS and not own)
+        bits |= {i: widest + sign * edges.signed[i] for i in members if i >= 0}
     return bits
 
 
-def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: dict[int, int]) -> dict[int, QParams]:
-    """The grid of every edge.
+def make_grids(
+    spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: dict[int, int], *, even: bool = False
+) -> dict[int, QParams]:
+    """The grid of every edge; ``even``: as many levels under 0 as above, where there are any.
 
     ``scales`` holds one scale per group, the image's among them; ``bits`` those of every producer. A relu6 never passes
     6 and a swish never falls under -0.28, so their levels stop there; a moved edge spans what its sources span. A group
@@ -173,7 +179,7 @@ def make_grids(spec: s.ModelSpec, edges: Edges, scales: dict[int, float], bits: 
     for i in sorted(set(edges.group) - {-1}):
         layer, group = spec.layers[i], edges.group[i]
         if i in edges.producers:
-            qmin, qmax = level_bounds(bits[i], edges.signed[i])
+            qmin, qmax = level_bounds(bits[i], edges.signed[i], even=even)
             activation = activation_of(layer)
             least, most = LEAST.get(activation, -math.inf), MOST.get(activation, math.inf)
             qmin = max(qmin, math.floor(least / scales[group] + 0.5)) if least > -math.inf else qmin

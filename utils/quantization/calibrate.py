@@ -60,7 +60,7 @@ def calibrate(network: Network, batches: Iterable[Tensor], scheme: Scheme | None
     histograms, before = collect_both(folded, values, edges.producers, tabled_layers(spec))
     if scheme.equalise:
         folded, histograms = equalise(folded, edges, histograms, bits)
-    grids = make_grids(spec, edges, choose_scales(edges, histograms, scheme), bits)
+    grids = make_grids(spec, edges, choose_scales(edges, histograms, scheme), bits, even=scheme.sign_bit)
     return refine(folded, grids, images, scheme, charges=charge_grids(spec, before, scheme), counts=counts)
 
 

@@ -99,10 +99,8 @@ class FakeQuantised(nn.Module):
         self.frozen: Tensor
         self.seen: Tensor
         self.counts = dict(start.counts)
-        power, keeps = (
-            scheme.style == "pow2",
-            (scheme.style not in ("google", "apot") or scheme.range_scale != 1) and not learn,
-        )
+        power = scheme.style == "pow2"
+        keeps = (scheme.style not in ("google", "apot") or scheme.range_scale != 1) and not learn
         self.edges, self.charges, self.layers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for group in self.traced.members():
             given = group == self.traced.group[-1] or group in self.traced.gates
@@ -233,7 +231,8 @@ class FakeQuantised(nn.Module):
         """The grids by the present scales."""
         groups = list(self.traced.members())
         steps = torch.cat([self._edge(group).step() for group in groups]).tolist()
-        return make_grids(self._folded, self.traced, dict(zip(groups, steps, strict=True)), self._bits)
+        scales = dict(zip(groups, steps, strict=True))
+        return make_grids(self._folded, self.traced, scales, self._bits, even=self.scheme.sign_bit)
 
     def _rounded(self, i: int, activation: str, y: Tensor, grid: QParams, observe: bool) -> Tensor:
         """Activation and grid of an edge; a grid that starts at level 0 is a ReLU already."""

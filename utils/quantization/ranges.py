@@ -30,7 +30,9 @@ def choose_scales(edges: Edges, histograms: dict[int, Histogram], scheme: Scheme
         if group in edges.gates:
             scales[group] = gate_scale(scheme, bits[producers[0]])
             continue
-        members = [(*histograms[i].merged(), *level_bounds(bits[i], edges.signed[i])) for i in producers]
+        members = [
+            (*histograms[i].merged(), *level_bounds(bits[i], edges.signed[i], even=scheme.sign_bit)) for i in producers
+        ]
         scales[group] = scheme.range_scale * method(members, scheme)
         if scheme.style == "pow2":
             scales[group] = power_of_two(scales[group])

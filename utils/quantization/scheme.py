@@ -34,6 +34,8 @@ class Scheme:
         correct_bias: fold each channel's mean error into its bias.
         layer_bits: (layer, weight bits, activation bits) of layers that depart from the rest; of a shortcut only the
             activation counts. Edges that one concat ties share the most bits any of them asks for.
+        sign_bit: levels of either sign have a bit more than ``a_bit``, for the sign: -L..L, with the L = 2^b - 1 of
+            levels that are not negative, so that a window of spikes is no longer. Not for eight bits and more.
         acc_bits: width of the accumulators that the weights are made to fit; None: 32, and what does not fit is
             refused.
     """
@@ -49,6 +51,7 @@ class Scheme:
     correct_bias: bool = True
     style: str = "google"
     layer_bits: tuple[tuple[int, int, int], ...] = ()
+    sign_bit: bool = False
     acc_bits: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,7 +80,8 @@ class Scheme:
     def bits(self) -> str:
         """``8-bit weights, 4-bit activations``, with what departs from it."""
         own = f", {len(self.layer_bits)} layers with bits of their own" if self.layer_bits else ""
-        return f"{self.w_bit}-bit weights, {self.a_bit}-bit activations{own}"
+        sign = " and a sign" if self.sign_bit else ""
+        return f"{self.w_bit}-bit weights, {self.a_bit}-bit activations{sign}{own}"
 
     def own_bits(self, i: int) -> tuple[int, int] | None:
         """(weight, activation) bits of a layer that departs from the rest."""

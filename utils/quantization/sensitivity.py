@@ -127,7 +127,8 @@ def _coarse_activations(
     """With the scale that suits the group's new bits; the others keep theirs."""
     kept = {edges.group[i]: grid.scale for i, grid in quantised.grids.items() if i in edges.group}
     bits = edge_bits(edges, quantised.scheme)
-    return replace(quantised, grids=make_grids(quantised.network.spec, edges, kept | {group: scales[group]}, bits))
+    even, scales = quantised.scheme.sign_bit, {**kept, group: scales[group]}
+    return replace(quantised, grids=make_grids(quantised.network.spec, edges, scales, bits, even=even))
 
 
 class BitCost:

@@ -85,7 +85,7 @@ class StreamExecutor(nn.Module):
         self, network: SpikingNetwork, *, rule: str = "st-bif", steps: int | None = None, schedule: str = "spread"
     ) -> None:
         super().__init__()
-        check_streams(network, rule)
+        check_rule(rule)
         self.spiking, self.rule, self.steps, self.schedule = network, rule, steps, schedule
         self.bounds = settling_bounds(network, schedule)
         integer = network.integer
@@ -276,17 +276,7 @@ def settling_bounds(network: SpikingNetwork, schedule: str = "spread") -> dict[i
     return {i: bound for i, bound in run(network.spec, first, step).items() if i not in heads}
 
 
-def check_streams(network: SpikingNetwork, rule: str) -> None:
-    """Refuse a rule that this network's neurons cannot follow.
-
-    Raises:
-        InputError: names the layer, its cfg line and the remedy.
-    """
+def check_rule(rule: str) -> None:
+    """Refuse a rule that there is not."""
     if rule not in RULES:
         raise InputError(f"--neuron: {rule!r} is unknown; use one of {', '.join(RULES)}")
-    for i, op in network.integer.ops.items():
-        by = op.requantiser
-        if rule == "unsigned" and by is not None and by.qmin < 0:
-            raise InputError(
-                f"{network.integer.place(i)}: fires negative spikes too; --neuron unsigned cannot, use st-bif or signed"
-            )

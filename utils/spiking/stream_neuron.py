@@ -20,11 +20,11 @@ class StreamingNeuron:
 
         st-bif      + if V >= theta and S < hi;   - if V < 0 and S > lo
         signed      + if V >= theta;              - if V < 0 and S > lo
-        unsigned    + if V >= theta
+        unsigned    + if V >= theta;              where lo < 0 also - if V < 0, and then never the other sign
 
     Lemma: where "st-bif" has nothing to fire, S = clip(floor((U + theta/2) / theta), lo, hi), the requantised level,
     whatever came in which order. "unsigned" never takes back what it fired too early; "signed" may pass the highest
-    level.
+    level. Fast-SNN's networks have no neuron behind a linear convolution, whose charge goes on to the sum (139).
 
     Source: Hu et al., Fast-SNN, TPAMI 2023 (unsigned, signed); You et al., SpikeZIP-TF, ICML 2024 (ST-BIF).
     """
@@ -59,8 +59,9 @@ def signed(wanted: Tensor, count: Tensor, neuron: Neuron) -> Tensor:
 
 
 def unsigned(wanted: Tensor, count: Tensor, neuron: Neuron) -> Tensor:
-    """Positive spikes, for good."""
-    return wanted.sub_(count).clamp_(0, 1)
+    """Spikes for good: positive ones; where levels are of either sign, of that which a neuron fired first."""
+    spikes = wanted.sub_(count).clamp_(-1 if neuron.qmin < 0 else 0, 1)
+    return spikes if neuron.qmin >= 0 else spikes.mul_(spikes * count >= 0)
 
 
 RULES: dict[str, Callable[[Tensor, Tensor, Neuron], Tensor]] = {
