@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.convert import spikes_of
 from pipeline.session import Session, open_session
-from utils.chain.decisions import Tried
+from utils.chain.tries import Tried
 from utils.chain.verdict import Verdict, judge_chain, rows_of
 from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG
