@@ -27,7 +27,7 @@ from pipeline.chain_start import budget_of
 from pipeline.summary import Left
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
-from utils.chain.decisions import StageView
+from utils.chain.tries import StageView
 from utils.darknet.cfg import read_cfg
 from utils.darknet.heads import head_convolutions
 from utils.darknet.weights import write_weights

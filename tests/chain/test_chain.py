@@ -16,7 +16,8 @@ from pipeline.summary import Left, check_verdict
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from utils.chain.budget import TrainingBudget
-from utils.chain.decisions import BackOff, CutShare, Learn, Recover, StageView, Widen
+from utils.chain.decisions import BackOff, CutShare, Learn, Recover, Widen
+from utils.chain.tries import StageView
 from utils.config.run import NetworkConfig
 from utils.detection.task import DetectionTask
 from utils.endings import Terminated
