@@ -32,6 +32,7 @@ from utils.pruning.sparsity import bound, penalty_of
 from utils.quantization.begin_training import begin_training, lowered
 from utils.quantization.fake import FakeQuantised, is_observer
 from utils.quantization.level_penalty import timed
+from utils.quantization.observers import hold_scales
 from utils.quantization.scheme import Scheme
 from utils.quantization.stages import BitStage, stage_line, stage_names, stages_of
 from utils.reporting.record import Record, new_run_folder, read_record, start_record
@@ -215,6 +216,7 @@ def update_of(setting: Setting, made: Model, stage: BitStage, train: Loader[Any]
 
     inputs, precision, group = setting.task.inputs, setting.precision, setting.group
     update = build_update(made, inputs, how, precision=precision, group=group, penalty_of=penalty)
+    hold_scales(update.model, update.optimizer)
     if frozen:
         step = round(max(0, done - stage.begin) / how.epochs * update.schedule.steps)
         hook = thawing(made, frozen, update.options.penalty, setting.group.size, step)

@@ -230,8 +230,7 @@ class FakeQuantised(nn.Module):
     def _grids(self) -> dict[int, QParams]:
         """The grids by the present scales."""
         groups = list(self.traced.members())
-        steps = torch.cat([self._edge(group).step() for group in groups]).tolist()
-        scales = dict(zip(groups, steps, strict=True))
+        scales = dict(zip(groups, torch.cat([self._edge(group).step() for group in groups]).tolist(), strict=True))
         return make_grids(self._folded, self.traced, scales, self._bits, even=self.scheme.sign_bit)
 
     def _rounded(self, i: int, activation: str, y: Tensor, grid: QParams, observe: bool) -> Tensor:
@@ -251,16 +250,18 @@ class FakeQuantised(nn.Module):
             layer.follow(WEIGHT_PACE)
 
     def _fake_conv(self, i: int, layer: s.Conv, in_channels: int) -> FakeConv:
+        bits, additive = (find(self._folded, i, self.scheme) for find in (weight_bits, additive_bits))
+        more = additive is None and bits > (self.scheme.own_bits(i) or (self.scheme.w_bit,))[0]
         return FakeConv(
             layer,
             in_channels,
             style=self.scheme.style,
-            bits=weight_bits(self._folded, i, self.scheme),
+            bits=bits,
             fold=self.fold,
-            learn=self.learn,
+            learn=self.learn and not more,  # outer layers with bits to spare follow their weights
             share=self._share(layer),
             acc_bits=self.scheme.acc_bits,
-            additive=additive_bits(self._folded, i, self.scheme),
+            additive=additive,
         )
 
     def _share(self, layer: s.Conv) -> float:

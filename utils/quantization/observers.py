@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from utils.quantization.ste import fake_quantise, learn_quantise, next_power
 
 FACTORS = (1 / 1.1, 1.0, 1.1)  # of the present scale, which are compared
 EDGE_PACE, WEIGHT_PACE = 0.25, 0.5  # share of the winning factor that is taken, in logarithms
 SAMPLED = 4096  # values of a map that are looked at
+MOST_MOVED = 1.1  # times, or its inverse: what a learned scale moves in a step, as far as one that follows
 LEAST = 2.0**-30  # a learned scale stays above: no image, and no weight that matters, is so small
 
 
@@ -80,6 +82,28 @@ class EdgeScale(Scale):
         if self.learn:
             return learn_quantise(x, self.scale, self.step(), qmin, qmax)
         return fake_quantise(x, self.step(), qmin, qmax)
+
+
+def hold_scales(model: nn.Module, optimizer: Optimizer) -> None:
+    """Let no step of an optimizer move a learned scale farther than by `MOST_MOVED`.
+
+    A scale has the size of one level, and its gradient grows where it shrinks and more is clipped: momentum carried the
+    first layer's, which has 8 bits, through zero in four steps (docs/decisions/139).
+    """
+    learned = [scale.scale for scale in model.modules() if isinstance(scale, Scale) and scale.learn]
+    before: list[Tensor] = []
+
+    def remember(*_: object) -> None:
+        before[:] = [scale.detach().clone() for scale in learned]
+
+    @torch.no_grad()
+    def hold(*_: object) -> None:
+        for scale, was in zip(learned, before, strict=True):
+            scale.clamp_(was / MOST_MOVED, was * MOST_MOVED)
+
+    if learned:
+        optimizer.register_step_pre_hook(remember)
+        optimizer.register_step_post_hook(hold)
 
 
 def sample(x: Tensor) -> Tensor:
