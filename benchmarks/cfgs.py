@@ -93,6 +93,8 @@ def beside_opencv(net: Network) -> str:
     unknown = unknown_to_opencv(net.spec)
     if unknown is not None:
         return f"no {type(unknown).__name__}"
+    if not net.spec.heads:
+        return "no output"
     x = image(net.spec)
     size = {"height": str(x.shape[2]), "width": str(x.shape[3])}
     spec = replace(net.spec, net=tuple((dict(net.spec.net) | size).items()))

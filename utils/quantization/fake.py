@@ -250,7 +250,7 @@ class FakeQuantised(nn.Module):
             layer.follow(WEIGHT_PACE)
 
     def _fake_conv(self, i: int, layer: s.Conv, in_channels: int) -> FakeConv:
-        bits, additive = (find(self._folded, i, self.scheme) for find in (weight_bits, additive_bits))
+        bits, additive = weight_bits(self._folded, i, self.scheme), additive_bits(self._folded, i, self.scheme)
         more = additive is None and bits > (self.scheme.own_bits(i) or (self.scheme.w_bit,))[0]
         return FakeConv(
             layer,
