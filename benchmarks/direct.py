@@ -33,7 +33,8 @@ TRAINED = {  # row -> flags of train.py; {float} is the float twin's checkpoint,
     "float": "",
     "lif": "--spiking lif --timesteps 4",
     "ilif": "--spiking ilif --timesteps 1 --levels 4",
-    "lif taught": "--spiking lif --timesteps 4 --weights {float} --KDstr 3 --t_weights {float}",
+    "lif converted": "--spiking lif --timesteps 4 --weights {float} --lr 0.05",
+    "lif taught": "--spiking lif --timesteps 4 --weights {float} --lr 0.05 --KDstr 3 --t_weights {float}",
     "ilif converted": "--spiking ilif --timesteps 1 --levels 4 --weights {int8} --lr 0.02",
 }
 INTEGERS = {"int8": ("quantize", "--a-bit 8"), "converted": ("convert_snn", "--a-bit 4")}
@@ -74,11 +75,15 @@ class Seed:
         for part, path in places.items():
             flags = flags.replace(part, path)
         start = [] if "--weights" in flags else ["--cfg", self.args.cfg]
-        record = self.made(name, "train", [*flags.split(), *start, "--epochs", str(self.args.epochs), "--notest"])
+        record = self.made(name, "train", [*flags.split(), *start, "--epochs", str(self.epochs(name)), "--notest"])
         found = output_of(record, "last*.pt")
         if found is None:
             raise InputError(f"{record.folder}: its network is gone; delete the folder")
         return str(found)
+
+    def epochs(self, row: str) -> int:
+        """How long a row is trained: one that starts from another row's network as ``--more`` says."""
+        return self.args.more or self.args.epochs if "{" in TRAINED.get(row, "") else self.args.epochs
 
     def made(self, name: str, script: str, words: list[str]) -> Record:
         """The record of a script's run with these flags."""
@@ -86,7 +91,7 @@ class Seed:
 
     def name(self, row: str) -> str:
         """What a run is called."""
-        return f"direct{self.args.epochs}-{Path(self.args.data).stem}-{row.replace(' ', '-')}-{self.seed}"
+        return f"direct{self.epochs(row)}-{Path(self.args.data).stem}-{row.replace(' ', '-')}-{self.seed}"
 
 
 def line(name: str, rows: list[Row], base: list[Row] | None, headline: str) -> list[str]:
@@ -108,6 +113,7 @@ def main() -> None:
     flags.add_argument("--cfg", default=CFG)
     flags.add_argument("--data", default=DATA)
     flags.add_argument("--epochs", type=positive, default=10)
+    flags.add_argument("--more", type=positive, default=0, help="of rows that start from the float one (as --epochs)")
     flags.add_argument("--seeds", type=whole, nargs="+", default=[0, 1, 2])
     flags.add_argument("--headline", default="map50", help="the number of the record that is compared")
     known = [*TRAINED, *INTEGERS]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Darknet
-from pipeline.images import Setting, check_resize, check_room
+from pipeline.images import CALIBRATION, Setting, check_resize, check_room
 from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import check_training
 from utils.config.run import CFG
@@ -18,7 +18,7 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.cfg_schema import SHAPING
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
-from utils.darknet.neuron_cfg import with_neurons
+from utils.darknet.neuron_cfg import with_neurons, with_rates
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.shapes import image_size
 from utils.darknet.sharing import tell_untied, tied, untied
@@ -31,7 +31,9 @@ from utils.data.text import same_names
 from utils.errors import InputError
 from utils.files import hold, holder
 from utils.pruning.penalty import initial_gammas
+from utils.quantization.activation_qparams import QParams
 from utils.quantization.dequantise import as_floats
+from utils.quantization.neuron_start import fitted as fitted_neurons
 from utils.quantization.qat_checkpoint import KIND
 from utils.reporting.runs import WEIGHTS
 from utils.task import Task
@@ -62,7 +64,7 @@ class InitialNetwork:
     grey: bool = False
     resize: str = "letterbox"
     jpeg: str = "full"
-    thresholds: Mapping[int, float] | None = None  # of a quantised network: its highest levels by layer
+    grids: Mapping[int, QParams] | None = None  # of a quantised network: its levels by layer
     names: tuple[str, ...] = ()
 
 
@@ -84,8 +86,8 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
         told["jpeg"] = str(checkpoint.meta.get("jpeg", "full"))
         if config.spiking and checkpoint.kind in (KIND, QUANTISED):
             made = as_floats(checkpoint, str(weights))
-            network, highest = (checkpoint.network if checkpoint.kind == KIND else made.network), made.highest
-            return InitialNetwork(network, (weights,), thresholds=highest, **told)
+            network = checkpoint.network if checkpoint.kind == KIND else made.network
+            return InitialNetwork(network, (weights,), grids=made.grids, **told)
         return InitialNetwork(_own(checkpoint, weights, config.cfg), (weights,), **told)
     cfg = Path(config.cfg or CFG)
     spec = read_cfg(cfg)
@@ -105,7 +107,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
     changed = spec != network.spec or _other_classes(read, config, manifest)
     state = _without_outputs(network) if changed and not read.scratch else network.state
-    spec = as_spiking(spec, config, read.thresholds) if config.spiking else spec
+    spec = as_spiking(spec, config, read.grids, known=bool(state)) if config.spiking else spec
     spec = as_hardware(spec) if config.hw_friendly else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
@@ -197,21 +199,37 @@ def _without_outputs(network: Network) -> State:
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
-def as_spiking(spec: ModelSpec, config: TrainConfig, highest: Mapping[int, float] | None) -> ModelSpec:
-    """The network with --spiking's neurons; those of a quantised one fire at its levels' share of the highest."""
-    kind = config.spiking or ""
-    if highest is not None and kind != "ilif":
+def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None, *, known: bool) -> ModelSpec:
+    """The network with --spiking's neurons; with as many levels as a quantised one has, its steps are theirs.
+
+    A lif in a network that knows something (``known``) forgets little, so that its rates stand for floats.
+
+    Raises:
+        InputError: the network is quantised, and the neurons are of a kind that has no levels.
+    """
+    kind, levels = config.spiking or "", config.levels or LEVELS
+    if grids is not None and kind != "ilif":
         raise InputError(
             f"--spiking {kind}: the thresholds of a quantised network are those of an ilif; use --spiking ilif, or the "
             "float network it was made of"
         )
-    levels = config.levels or LEVELS
-    thresholds = {i: top / levels for i, top in highest.items()} if highest is not None else None
+    same = {i: grid.scale for i, grid in (grids or {}).items() if levels >= grid.qmax}
     signed = config.signed or None
-    made = with_neurons(spec, kind, config.steps, levels=config.levels, signed=signed, thresholds=thresholds)
-    converted = ", thresholds those of the quantised network" if highest is not None else ""
+    made = with_neurons(spec, kind, config.steps, levels=config.levels, signed=signed, thresholds=same)
+    made = with_rates(made) if known and kind == "lif" and not signed else made
+    converted = ", thresholds those of the quantised network" if same else ""
     log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
     return made
+
+
+def with_fitted_neurons(start: InitialNetwork, setting: Setting) -> InitialNetwork:
+    """The network that --spiking starts from, its neurons fitted to what it knows, so that little is lost at once."""
+    if not setting.config.spiking or start.scratch:
+        return start
+    network, words = fitted_neurons(start.network, setting.calibration)
+    if words:
+        log.info("--spiking %s: fitted to %d training images: %s", setting.config.spiking, CALIBRATION, words)
+    return replace(start, network=network)
 
 
 def as_hardware(spec: ModelSpec) -> ModelSpec:
@@ -269,4 +287,5 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     config = as_trained(config, grey=start.grey, resize=start.resize, jpeg=start.jpeg)
     size = image_size(config.size_asked, start.network.spec)
     precision = select_precision(select_device(config.device or group.device), config.precision)
-    return start, Setting(config=config, task=task, manifest=manifest, size=size, precision=precision, group=group)
+    setting = Setting(config=config, task=task, manifest=manifest, size=size, precision=precision, group=group)
+    return (start if saved else with_fitted_neurons(start, setting)), setting

@@ -40,6 +40,7 @@ from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
 from utils.reporting.tables import number
 from utils.task import Metrics
+from utils.temporal.neurons import let_round
 from utils.training.device import select_device, select_precision, trial_step
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
@@ -257,7 +258,9 @@ def leave_stage(run: Run) -> None:
 def _learn(run: Run, epoch: int) -> EpochResult:
     mosaic = epoch < run.config.epochs - int(WHOLE * run.config.epochs)
     run.train.set_epoch(epoch, mosaic=mosaic)
-    anneal(run.model, (epoch - run.stage.begin) / (run.stage.end - run.stage.begin))
+    begun, epochs = epoch - run.stage.begin, run.stage.end - run.stage.begin
+    anneal(run.model, begun / epochs)
+    let_round(run.model, begun >= run.config.unrounded(epochs))
     mean = run.group.mean if run.group.size > 1 else None
     loader, loss = run.train, run.task.loss(run.model.spec, mean)
     if run.distillation:

@@ -158,7 +158,10 @@ LACKING = [  # script, the flags, and what the line says
 TOGETHER = [
     ("train", "-sr --s 0.01 --prune 1 --s-schedule decay"),
     ("train", "--rect --mosaic 0"),
-    ("train", "--spiking ilif --timesteps 2 --levels 8 --trainer fptt --fptt-k 2 --fptt-alpha 0.5 --fptt-beta 0.5"),
+    (
+        "train",
+        "--spiking ilif --timesteps 2 --levels 8 --round-from 0.3 --trainer fptt --fptt-k 2 --fptt-alpha 0.5 --fptt-beta 0.5",
+    ),
     ("train", "--spiking plif --signed --timesteps 2"),
     ("train", "--FPGA --quantized pow2 --w-bit 4 --range-scale 2"),
     ("train", "--KDstr 3 --t_weights t.weights --t_cfg t.cfg --kd-weight 0.5 --t_data more"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models import Darknet, build, network_of
-from tests.temporal.nets import CFGS
-from utils.darknet.cfg import read_cfg
+from tests.temporal.nets import CFGS, images, warmed
+from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Network
-from utils.darknet.neuron_cfg import with_neurons
+from utils.darknet.neuron_cfg import with_neurons, with_rates
+from utils.darknet.writer import write_cfg
 from utils.quantization.calibrate import calibrate
 from utils.quantization.dequantise import dequantise
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
+from utils.quantization.neuron_start import fitted, fitted_steps, rated
 from utils.quantization.scheme import Scheme
 
 
@@ -39,9 +44,8 @@ def test_one_step_of_as_many_levels_is_the_quantised_network(style):
     """T = 1 and D = the highest level: rounding, clipping and all, at float precision."""
     integer, x = quantised("plain", 4, style)
     floats = dequantise(integer)
-    levels = {i: integer.grids[i].qmax for i in floats.highest}
-    (most,) = set(levels.values())
-    thresholds = {i: top / most for i, top in floats.highest.items()}
+    (most,) = {grid.qmax for grid in floats.grids.values()}
+    thresholds = {i: grid.scale for i, grid in floats.grids.items()}
     spec = with_neurons(floats.network.spec, "ilif", 1, levels=most, thresholds=thresholds)
     model = build(Network(spec, floats.network.state))
     wanted = IntegerExecutor(integer)(x)
@@ -50,3 +54,64 @@ def test_one_step_of_as_many_levels_is_the_quantised_network(style):
             off = (found - expected).abs() / expected.abs().max()
             assert float(off.mean()) < 2e-3, "a level at a tie may fall to either side"
             assert float((off < 1e-4).float().mean()) > 0.9
+
+
+def missed(values, step, levels):
+    """Mean squared error of rounding to 0, 1 ... levels steps."""
+    return float((((values / step).round().clamp(0, levels)) * step - values).square().mean())
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_no_other_step_loses_less_of_what_a_layer_sends(levels):
+    model = warmed(read_cfg(CFGS / "plain.cfg"))
+    x = images(model.spec, 8)
+    layers = [i for i, layer in model.spec.activated.items() if layer.activation != "linear"]
+    found = fitted_steps(network_of(model), [x[:4], x[4:]], dict.fromkeys(layers, levels))
+    assert set(found) == set(layers)
+    with torch.no_grad():
+        sent = model.activations(x)
+    for i, step in found.items():
+        others = [missed(sent[i], step * factor, levels) for factor in (0.25, 0.5, 0.7, 0.85, 1.2, 1.5, 2.0, 4.0)]
+        assert missed(sent[i], step, levels) < min(others)
+
+
+def test_a_layer_that_sends_nothing_has_no_step():
+    model = warmed(read_cfg(CFGS / "plain.cfg"))
+    block = model.layers["0"]
+    with torch.no_grad():
+        block.bn.weight.zero_()
+        block.bn.bias.fill_(-1.0)
+    assert fitted_steps(network_of(model), [images(model.spec)], {0: 4}) == {}
+
+
+def off_by(name, timesteps):
+    """How far the outputs of a lif that starts from floats are from theirs, as a share of their deviation."""
+    text = (CFGS / f"{name}.cfg").read_text().replace("leaky", "relu").replace("[maxpool]", "[avgpool]")
+    text = re.sub(r"(\[shortcut]\nfrom=.*\nactivation=)relu", r"\1linear", text)  # and a maximum of spikes is no rate's
+    floats = warmed(parse_cfg(text))
+    x = images(floats.spec, 4)
+    spec = with_rates(with_neurons(floats.spec, "lif", timesteps))
+    spec = parse_cfg(write_cfg(spec).replace("membrane_decay=0.875", "membrane_decay=1"))
+    made, words = fitted(Network(spec, network_of(floats).state), lambda twin: [x])
+    assert words.startswith("a spike at every step stands for")
+    with torch.no_grad():
+        pairs = zip(build(made)(x), floats(x), strict=True)
+        return max(float((found - wanted).std() / wanted.std()) for found, wanted in pairs)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_rates_over_more_steps_come_nearer_to_the_floats(name):
+    few, many = off_by(name, 4), off_by(name, 64)
+    assert many < few / 3 and many < 0.2
+
+
+def test_values_that_are_no_rates_keep_their_layers_as_they_are():
+    """Here a sum of spikes and membranes."""
+    spec = parse_cfg(
+        "[net]\ntimesteps=2\nreset=soft\n[convolutional]\nbatch_normalize=1\nfilters=3\nactivation=lif\n"
+        "[convolutional]\nbatch_normalize=1\nfilters=3\nactivation=linear\n[shortcut]\nfrom=-2\nactivation=linear\n"
+        "[convolutional]\nbatch_normalize=1\nfilters=4\nactivation=lif\n"
+        "[convolutional]\nfilters=8\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=3\n"
+    )
+    assert rated(spec) == [[3]]
+    assert rated(replace(spec, neuron=replace(spec.neuron, reset="hard"))) == []

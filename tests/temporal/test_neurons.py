@@ -10,7 +10,7 @@ import torch
 from utils.darknet.firing import constant_response, fired
 from utils.darknet.neuron_spec import NeuronKeys, NeuronSpec, neuron_spec
 from utils.temporal.fused import slope_of
-from utils.temporal.neurons import KINDS, make_neuron
+from utils.temporal.neurons import KINDS, let_round, make_neuron
 from utils.temporal.straight_through import rounded_membrane
 
 T, SHAPE = 5, (2, 3, 4, 4)
@@ -73,6 +73,46 @@ def test_a_lif_by_hand():
 def test_a_soft_reset_keeps_what_is_above_the_threshold():
     neuron = make_neuron(replace(LIF, reset="soft", membrane_decay=1.0), 1)
     assert neuron(torch.full((4, 1, 1, 1, 1), 0.375)).flatten().tolist() == [0, 1, 1, 0]  # .375 .75 .625 .5
+
+
+ILIF = NeuronSpec(kind="ilif", v_th=0.7, timesteps=T)
+
+
+@pytest.mark.parametrize("way", ["at once", "step by step"])
+def test_an_ilif_that_does_not_round_yet_is_one_of_very_many_levels(way):
+    """As high as its own levels reach; and in eval mode it rounds all the same."""
+    open_one, fine = make_neuron(ILIF, 1), make_neuron(replace(ILIF, v_th=0.7 / 4096, levels=4 * 4096), 1)
+    let_round(open_one, rounds=False)
+    x = current()
+    memory, sent = open_one.start(x[0]), []
+    if way == "at once":
+        sent = open_one(x)
+    else:
+        for each in x:
+            out, memory = open_one.step(each, memory)
+            sent.append(out)
+        sent = torch.stack(sent)
+    torch.testing.assert_close(sent, fine(x), atol=0.7 / 4096, rtol=0)
+    assert not torch.equal(sent, make_neuron(ILIF, 1)(x))
+    assert torch.equal(open_one.eval()(x), make_neuron(ILIF, 1)(x))
+
+
+def test_without_rounding_the_gradient_is_the_one_that_goes_straight_through_it():
+    x, weights = current(shape=(1, *SHAPE)).mul_(2).requires_grad_(), current(1, (1, *SHAPE))
+    found = []
+    for rounds in (False, True):
+        neuron = make_neuron(ILIF, 1)
+        let_round(neuron, rounds)
+        found.append(torch.autograd.grad((neuron(x) * weights).sum(), x)[0])
+    assert torch.equal(*found)
+    assert 0 < int((found[0] == 0).sum()) < x.numel()
+
+
+def test_a_lif_has_nothing_to_round():
+    neuron, x = make_neuron(LIF, 1), current()
+    wanted = neuron(x)
+    let_round(neuron, rounds=False)
+    assert torch.equal(neuron(x), wanted)
 
 
 def test_a_signed_lif_by_hand():

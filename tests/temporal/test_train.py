@@ -12,10 +12,11 @@ import quantize
 import slim_prune
 import test as measuring
 import train
-from models import load_model
+from models import Darknet, load_model, network_of
 from tests.scenes import undrawn_runs, write_scenes
 from tests.training.test_train_script import cfg, same, state
-from utils.darknet.network import load_checkpoint
+from utils.darknet.cfg import read_cfg
+from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import InputError
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
@@ -109,11 +110,14 @@ def test_a_quantised_network_is_where_an_ilif_starts():
     run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
     quantize.run(quantize.parser().parse_args([*HERE, "--weights", "weights/last_float.pt", "--a-bit", "4"]))
     quantised = "weights/last_float.int.pt"
-    run("--weights", quantised, "--spiking", "ilif", "--epochs", "1", "--name", "converted", "--lr", "0.000001")
-    spec = load_checkpoint("weights/last_converted.pt").network.spec
     grids = load_model(quantised).integer.grids
-    for i, neuron in spec.neurons.items():
-        assert neuron.v_th == pytest.approx(grids[i].scale * grids[i].qmax / 4)
+    begin = ["--weights", quantised, "--spiking", "ilif", "--epochs", "1", "--lr", "0.000001"]
+    for levels in ("15", "4"):
+        run(*begin, "--levels", levels, "--name", levels)
+    same, fitted = (load_checkpoint(f"weights/last_{levels}.pt").network.spec.neurons for levels in ("15", "4"))
+    for i, neuron in same.items():
+        assert neuron.v_th == pytest.approx(grids[i].scale), "as many levels: its own"
+        assert grids[i].scale < fitted[i].v_th < grids[i].scale * 15, "fewer: of least squared error"
     with pytest.raises(InputError, match="thresholds of a quantised network are those of an ilif"):
         run("--weights", quantised, "--spiking", "lif")
 
@@ -122,6 +126,8 @@ def test_a_quantised_network_is_where_an_ilif_starts():
     ("words", "message"),
     [
         (["--trainer", "fptt"], "--trainer fptt: the network has no steps in time; add --spiking"),
+        (["--round-from", "0.2"], "--round-from: no neuron of this network has levels; add --spiking ilif"),
+        (["--spiking", "lif", "--round-from", "0"], "--round-from: no neuron of this network has levels"),
         (["--hw-friendly"], "--hw-friendly: the network has no neurons; add --spiking lif"),
         (["--spiking", "ltc", "--hw-friendly"], "activation=ltc has no form in shifts; use --spiking lif"),
         (["--spiking", "lif", "--timesteps", "3", "--hw-friendly"], r"timesteps=3: outputs are means over the steps"),
@@ -134,6 +140,29 @@ def test_what_can_not_be_trained_so_is_refused(words, message):
     with pytest.raises(InputError, match=message):
         run("--cfg", "net.cfg", *words)
     assert not list(Path("weights").glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--cfg", "net.cfg"], [False, True]),
+        (["--cfg", "net.cfg", "--round-from", "0"], [True, True]),
+        (["--weights", "float.pt"], [True, True]),
+    ],
+)
+def test_a_fresh_ilif_rounds_from_half_way_on_and_one_that_knows_something_at_once(place, monkeypatch, words, wanted):
+    spec = read_cfg(place / "net.cfg")
+    save_checkpoint(place / "float.pt", Checkpoint(network_of(Darknet(spec)), names=("blue", "green")))
+    seen, learn = [], pipeline.train._learn
+
+    def watched(job, epoch):
+        result = learn(job, epoch)
+        seen.append(job.model.layers["0"].neuron.rounds)
+        return result
+
+    monkeypatch.setattr(pipeline.train, "_learn", watched)
+    run(*words, "--spiking", "ilif", "--epochs", "2", "--notest")
+    assert seen == wanted
 
 
 @pytest.mark.usefixtures("place")

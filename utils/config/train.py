@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from utils import cli
 from utils.cli import flag
@@ -19,8 +19,12 @@ from utils.distillation.strategies import KNOWN
 from utils.errors import InputError
 from utils.quantization.scheme import Scheme
 
+if TYPE_CHECKING:
+    from utils.darknet.spec import ModelSpec
+
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
+UNROUNDED = 0.5  # share of a fresh ilif's epochs
 TRIALS = 20
 TRAINERS = ("bptt", "fptt")
 AUTO, PRECISIONS = "auto", ("fp32", "bf16")
@@ -224,6 +228,12 @@ class SpikingConfig(QuantisedConfig):
         None, f"steps an image is shown with --spiking (default: {STEPS_SHOWN}, of ilif 1)", type=cli.positive
     )
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
+    round_from: float | None = flag(
+        None,
+        "share of the epochs before an ilif rounds what it sends to its levels "
+        f"(default: {UNROUNDED:g}, with --weights 0)",
+        type=cli.fraction,
+    )
     signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")
     hw_friendly: bool = flag(
         False, "for integers and shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
@@ -239,6 +249,24 @@ class SpikingConfig(QuantisedConfig):
     def steps(self) -> int:
         """Steps in time of ``spiking``, T."""
         return self.timesteps or (1 if self.spiking == "ilif" else STEPS_SHOWN)
+
+    def unrounded(self, epochs: int) -> int:
+        """Of so many epochs, the first ones in which an ilif does not round: a fresh network begins without levels.
+
+        Source: Jacob et al., CVPR 2018, section 3.1, whose activations are not quantised at the start either (arXiv
+        1712.05877).
+        """
+        usual = 0.0 if self.weights else UNROUNDED
+        return int(epochs * (usual if self.round_from is None else self.round_from))
+
+    def check_rounding(self, spec: ModelSpec) -> None:
+        """Refuse ``--round-from`` where no neuron has levels.
+
+        Raises:
+            InputError: so it is.
+        """
+        if self.round_from is not None and all(each.kind != "ilif" for each in spec.neurons.values()):
+            raise InputError("--round-from: no neuron of this network has levels; add --spiking ilif, or leave it away")
 
 
 @dataclass(frozen=True, kw_only=True)

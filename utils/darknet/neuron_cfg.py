@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from utils.darknet import spec as s
 from utils.darknet.activations import ACTIVATIONS
@@ -14,6 +15,7 @@ from utils.errors import InputError
 
 MOST_BITS = 16  # of a membrane; above that rounding is finer than what float32 training shows
 GATES_ANALOG = (s.SqueezeExcite, s.ScaleChannels)
+SLOW = 0.875  # left of a membrane whose spikes stand for a rate; a shift, as --hw-friendly needs it
 TIMES = ("timesteps", "input", "readout")
 
 
@@ -156,6 +158,24 @@ def with_neurons(
         layers[i] = replace(layer, activation=kind, neuron=own)
     net = (*spec.net, ("timesteps", str(timesteps)))
     return replace(spec, layers=tuple(layers), net=net)
+
+
+def with_thresholds(spec: s.ModelSpec, thresholds: Mapping[int, float]) -> s.ModelSpec:
+    """The network whose neurons of some layers have these thresholds."""
+    return _with_keys(spec, {i: {"v_th": value} for i, value in thresholds.items()})
+
+
+def with_rates(spec: s.ModelSpec) -> s.ModelSpec:
+    """The network whose neurons forget little: reset by the threshold, and a leak of an eighth a step."""
+    return _with_keys(spec, {i: {"reset": "soft", "membrane_decay": SLOW} for i in spec.neurons})
+
+
+def _with_keys(spec: s.ModelSpec, keys: Mapping[int, Mapping[str, Any]]) -> s.ModelSpec:
+    layers = list(spec.layers)
+    for i, said in keys.items():
+        layer = spec.activated[i]
+        layers[i] = replace(layer, neuron=replace(layer.neuron, **said))
+    return replace(spec, layers=tuple(layers))
 
 
 def without_neurons(spec: s.ModelSpec) -> s.ModelSpec:

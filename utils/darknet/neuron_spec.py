@@ -72,6 +72,11 @@ class NeuronSpec:
     timesteps: int = 1
 
     @property
+    def rate_codes(self) -> bool:
+        """Whether its spikes add up to what it was charged, but for what leaks and a rest."""
+        return self.kind == "lif" and self.reset == "soft" and not self.signed and not self.membrane_bits
+
+    @property
     def unit(self) -> float:
         """What one spike is worth to its readers."""
         return self.v_th if self.kind == "ilif" else 1.0

@@ -19,10 +19,10 @@ PIXEL = 1 / 255
 
 @dataclass(frozen=True)
 class Dequantised:
-    """A folded float network, and by layer the value of the highest level behind each activation."""
+    """A folded float network, and by layer the grid of the levels behind each activation."""
 
     network: Network
-    highest: dict[int, float]
+    grids: dict[int, QParams]
 
 
 def as_floats(checkpoint: Checkpoint, place: str) -> Dequantised:
@@ -41,12 +41,12 @@ def dequantise(network: IntegerNetwork) -> Dequantised:
         InputError: as `as_floats`.
     """
     state: State = {}
-    highest = {}
+    grids = {}
     pixels = _pixels(network)
     for i, op in network.ops.items():
         layer = network.spec.layers[i]
         if activation_of(layer) != "linear":
-            highest[i] = network.grids[i].scale * network.grids[i].qmax
+            grids[i] = network.grids[i]
         if not isinstance(op, IntConv):
             continue
         if op.table is not None:
@@ -59,7 +59,7 @@ def dequantise(network: IntegerNetwork) -> Dequantised:
         per_weight = unit / (PIXEL if source in pixels else network.grids[source].scale)
         state[f"layers.{i}.conv.weight"] = (op.weight.double() * per_weight.view(-1, 1, 1, 1)).float()
         state[f"layers.{i}.conv.bias"] = (op.bias.double() * unit).float()
-    return Dequantised(Network(network.spec, state), highest)
+    return Dequantised(Network(network.spec, state), grids)
 
 
 def _pixels(network: IntegerNetwork) -> set[int]:

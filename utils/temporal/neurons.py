@@ -59,11 +59,13 @@ class IntegrateAndFire(StatefulNeuron):
     """lif, and ilif, which in training sends whole numbers of its threshold.
 
     ``grid`` holds the units of its currents, [C, 1, 1], where these are whole numbers (hardware.py); its layer sets it.
+    ``rounds``: whether an ilif rounds in training; else it sends what it would round, from 0 to its highest level.
     """
 
     def __init__(self, neuron: NeuronSpec) -> None:
         super().__init__(neuron)
         self.grid: Tensor | None = None
+        self.rounds = True
 
     def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """All steps as one node of the graph; where membranes are rounded, step by step."""
@@ -71,6 +73,8 @@ class IntegrateAndFire(StatefulNeuron):
             return self._in_whole_numbers(x, memory[0], self.grid)
         if self.neuron.membrane_bits:
             return super().unroll(x, memory)
+        if self.training and not self.rounds:
+            return self._unrounded(x, memory[0])
         sent, v = Integrate.apply(x, memory[0], self.decay(), self.neuron)
         return sent, (v,)
 
@@ -78,6 +82,9 @@ class IntegrateAndFire(StatefulNeuron):
         """One step."""
         if self.grid is not None and not self.training:
             sent, memory = self._in_whole_numbers(x[None], memory[0], self.grid)
+            return sent[0], memory
+        if self.training and not self.rounds:
+            sent, memory = self._unrounded(x[None], memory[0])
             return sent[0], memory
         sent, v = Integrate.apply(x[None], memory[0], self.decay(), self.neuron)
         bits = self.neuron.membrane_bits
@@ -92,6 +99,15 @@ class IntegrateAndFire(StatefulNeuron):
             sent[t] = fired(self.neuron, u, self.neuron.v_th)
             v = after_reset(self.neuron, u, sent[t])
         return sent, (v,)
+
+    def _unrounded(self, x: Tensor, v: Tensor) -> tuple[Tensor, Memory]:
+        """Steps of an ilif without its rounding; its gradient is what goes straight through the rounding as well."""
+        sent = []
+        for current in x:
+            u = self.decay() * v + current
+            sent.append(u.clamp(0, self.neuron.levels * self.neuron.v_th))
+            v = u - sent[-1].detach()
+        return torch.stack(sent), (v,)
 
     def decay(self) -> Tensor:
         """Share of the membrane that is left after a step, a scalar."""
@@ -161,6 +177,13 @@ class LiquidTimeConstant(StatefulNeuron):
         s: Tensor = Spike.apply(u - theta, self.slope)
         u = after_reset(self.neuron, u, s if self.neuron.reset_gradient else s.detach())
         return s, (u, b, s)
+
+
+def let_round(model: nn.Module, rounds: bool) -> None:
+    """Say whether a model's ilif neurons round in training; in eval mode they always do."""
+    for module in model.modules():
+        if isinstance(module, IntegrateAndFire) and module.neuron.kind == "ilif":
+            module.rounds = rounds
 
 
 def make_neuron(neuron: NeuronSpec, channels: int) -> StatefulNeuron:

@@ -1,0 +1,132 @@
+"""Neurons in a network that knows something already: thresholds and weights so that little of it is lost at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from utils.darknet import spec as s
+from utils.darknet.channel_groups import UnionFind
+from utils.darknet.fold import fold_bn
+from utils.darknet.implicit import fold_implicit
+from utils.darknet.network import Network, State
+from utils.darknet.neuron_cfg import with_thresholds, without_neurons
+from utils.darknet.sharing import owners
+from utils.quantization.histogram import Histogram, collect
+from utils.quantization.ranges import mse
+from utils.quantization.scheme import Scheme
+
+Images = Callable[[Network], Sequence[Tensor]]  # batches [N,C,H,W] in 0..1 for a network, as inference will see them
+
+
+def fitted(network: Network, images: Images) -> tuple[Network, str]:
+    """The network with its ilif's thresholds fitted, or its lif's currents and what reads their spikes.
+
+    Args:
+        network: with the neurons that `with_neurons` put in, its state that of the float network.
+        images: what it is fitted on.
+
+    Returns:
+        It, and what was done, in words; "" where nothing was: other neurons, or thresholds that are known.
+    """
+    spec = network.spec
+    if spec.recurrent:
+        return network, ""
+    twin = fold_implicit(Network(without_neurons(spec), network.state))
+    levels = {
+        i: n.levels for i, n in spec.neurons.items() if n.kind == "ilif" and spec.activated[i].neuron.v_th is None
+    }
+    if levels:
+        steps = fitted_steps(twin, images(twin), levels)
+        made = Network(with_thresholds(spec, steps), network.state)
+        return made, f"thresholds of least squared error, {min(steps.values()):.3g} to {max(steps.values()):.3g}"
+    groups = rated(spec)
+    if not groups or owners(spec.layers):  # kernels that are one cannot be scaled by what each reads
+        return network, ""
+    reach = fitted_rates(twin, images(twin), groups, spec.timesteps)
+    words = f"a spike at every step stands for {min(reach.values()):.3g} to {max(reach.values()):.3g} of the floats"
+    return Network(spec, as_rates(network, reach)), words
+
+
+def fitted_steps(network: Network, batches: Sequence[Tensor], levels: Mapping[int, int]) -> dict[int, float]:
+    """The step of least squared error of some layers' values, by layer; those that never send more than 0 are left out.
+
+    The highest value a layer ever sends, in as many equal parts, would do for eight bits; of four levels it leaves the
+    upper two next to unused.
+
+    Args:
+        network: in floats, its batch norm folded or not.
+        batches: images [N,C,H,W] in 0..1.
+        levels: the highest level of each layer, D: what is sent is 0, 1 ... D steps.
+
+    Source: `utils.quantization.ranges.mse`.
+    """
+    found = collect(fold_bn(network), batches, levels)
+    return {i: _step([h], levels[i]) for i, h in found.items() if float(h.high.max()) > 0}
+
+
+def fitted_rates(
+    network: Network, batches: Sequence[Tensor], groups: Sequence[Sequence[int]], timesteps: int
+) -> dict[int, float]:
+    """What a spike at each of T steps stands for, by layer: T steps of least squared error, one value a group."""
+    found = collect(fold_bn(network), batches, [i for group in groups for i in group])
+    reach = {}
+    for group in groups:
+        if max(float(found[i].high.max()) for i in group) > 0:
+            reach |= dict.fromkeys(group, timesteps * _step([found[i] for i in group], timesteps))
+    return reach
+
+
+def _step(histograms: Iterable[Histogram], levels: int) -> float:
+    return mse([(*each.merged(), 0, levels) for each in histograms], Scheme())
+
+
+def rated(spec: s.ModelSpec) -> list[list[int]]:
+    """Kernels with a lif of soft reset whose rates can stand for floats; those that are added up in one group.
+
+    Left out is what meets a value that is no rate, the image or a linear kernel's, or a neuron without a kernel.
+    """
+    found: UnionFind[int] = UnionFind()
+    found.add([-1])
+    for i, layer in enumerate(spec.layers):
+        found.add([i])
+        if i not in spec.kernels and i not in spec.heads:
+            for j in layer.sources:
+                found.tie(i, j)
+    makers = {-1, *spec.kernels, *spec.neurons}
+    fit = {i for i in spec.kernels if i in spec.neurons and spec.neurons[i].rate_codes}
+    groups = [[i for i in edges if i in makers] for edges in found.sets().values()]
+    return [group for group in groups if group and set(group) <= fit]
+
+
+@torch.no_grad()
+def as_rates(network: Network, reach: Mapping[int, float]) -> State:
+    """The tensors of a network whose neurons fire at every step where its float twin sends ``reach`` or more.
+
+    A lif of soft reset that charges x a step fires T x / v_th times in T steps, rounded down. So a layer's current is
+    scaled by v_th / reach, and what reads its spikes by reach. On top comes half of what a spike takes, so that
+    rounding down rounds to the nearest. What leaks is not made good, and a maximum of spikes is above that of rates.
+
+    Source: Bu et al., Optimal ANN-SNN conversion, ICLR 2022 (arXiv 2303.04347), who start at half the threshold.
+    """
+    spec, state = network.spec, dict(network.state)
+    moved = {
+        i: layer.sources[0] for i, layer in enumerate(spec.layers) if i not in spec.kernels and i not in spec.neurons
+    }
+    for i, layer in spec.kernels.items():
+        source = layer.sources[0]
+        while source in moved and source not in reach:
+            source = moved[source]
+        key = f"layers.{i}.conv.weight"
+        state[key] = state[key] * reach.get(source, 1.0)
+        if i in reach:
+            neuron = spec.neurons[i]
+            gain = neuron.v_th / reach[i]
+            half = neuron.v_th / (2 * spec.timesteps)
+            scaled = ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias")
+            for name in scaled:
+                state[f"layers.{i}.{name}"] = state[f"layers.{i}.{name}"] * gain
+            state[f"layers.{i}.{scaled[1]}"] = state[f"layers.{i}.{scaled[1]}"] + half
+    return state
