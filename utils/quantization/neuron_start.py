@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,9 +33,9 @@ def fitted(network: Network, images: Images) -> tuple[Network, str]:
         It, and what was done, in words; "" where nothing was: other neurons, or thresholds that are known.
     """
     spec = network.spec
-    if spec.recurrent:
-        return network, ""
-    twin = fold_implicit(Network(without_neurons(spec), network.state))
+    if spec.recurrent or any(layer.weight_quant == "binary" for layer in spec.kernels.values()):
+        return network, ""  # signs of weights are no scale's
+    twin = float_twin(network)
     levels = {
         i: n.levels for i, n in spec.neurons.items() if n.kind == "ilif" and spec.activated[i].neuron.v_th is None
     }
@@ -48,6 +49,13 @@ def fitted(network: Network, images: Images) -> tuple[Network, str]:
     reach = fitted_rates(twin, images(twin), groups, spec.timesteps)
     words = f"a spike at every step stands for {min(reach.values()):.3g} to {max(reach.values()):.3g} of the floats"
     return Network(spec, as_rates(network, reach)), words
+
+
+def float_twin(network: Network) -> Network:
+    """The network without its neurons, its weights as they are stored, not rounded."""
+    spec = without_neurons(network.spec)
+    layers = [replace(x, weight_quant="none") if i in spec.kernels else x for i, x in enumerate(spec.layers)]
+    return fold_implicit(Network(replace(spec, layers=tuple(layers)), network.state))
 
 
 def fitted_steps(network: Network, batches: Sequence[Tensor], levels: Mapping[int, int]) -> dict[int, float]:
