@@ -54,8 +54,9 @@ def fitted(network: Network, images: Images) -> tuple[Network, str]:
 def float_twin(network: Network) -> Network:
     """The network without its neurons, its weights as they are stored, not rounded."""
     spec = without_neurons(network.spec)
-    layers = [replace(x, weight_quant="none") if i in spec.kernels else x for i, x in enumerate(spec.layers)]
-    return fold_implicit(Network(replace(spec, layers=tuple(layers)), network.state))
+    plain = {i: replace(kernel, weight_quant="none") for i, kernel in spec.kernels.items()}
+    layers = tuple(plain.get(i, layer) for i, layer in enumerate(spec.layers))
+    return fold_implicit(Network(replace(spec, layers=layers), network.state))
 
 
 def fitted_steps(network: Network, batches: Sequence[Tensor], levels: Mapping[int, int]) -> dict[int, float]:
@@ -80,7 +81,7 @@ def fitted_rates(
 ) -> dict[int, float]:
     """What a spike at each of T steps stands for, by layer: T steps of least squared error, one value a group."""
     found = collect(fold_bn(network), batches, [i for group in groups for i in group])
-    reach = {}
+    reach: dict[int, float] = {}
     for group in groups:
         if max(float(found[i].high.max()) for i in group) > 0:
             reach |= dict.fromkeys(group, timesteps * _step([found[i] for i in group], timesteps))
