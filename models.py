@@ -30,7 +30,7 @@ from utils.quantization.int_checkpoint import integer_of
 from utils.quantization.integer import IntegerNetwork
 from utils.quantization.qat_checkpoint import as_integers
 from utils.spiking.snn_checkpoint import open_spiking
-from utils.temporal.execution import Clock, Memories, Passage, clock_of, initial_gamma
+from utils.temporal.execution import Clock, Memories, Passage, clock_of, initial_beta, initial_gamma
 from utils.temporal.hardware import INT8, check_hardware, count_levels, on_its_grid
 from utils.temporal.neurons import make_neuron
 from utils.temporal.recurrence import make_recurrence
@@ -105,6 +105,7 @@ class Darknet(nn.Module):
             gamma = initial_gamma(spec, i)
             if gamma is not None:
                 nn.init.constant_(self.layers[str(i)].bn.weight, gamma)  # type: ignore[union-attr, arg-type]
+                nn.init.constant_(self.layers[str(i)].bn.bias, initial_beta(spec, i))  # type: ignore[union-attr, arg-type]
         self.timesteps = spec.timesteps
         self.clocks: Mapping[bool, Clock] = {
             frames: clock_of(spec, frames=frames) for frames in (False, True) if spec.stateful

@@ -107,7 +107,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
     changed = spec != network.spec or _other_classes(read, config, manifest)
     state = _without_outputs(network) if changed and not read.scratch else network.state
-    spec = as_spiking(spec, config, read.grids, known=bool(state)) if config.spiking else spec
+    spec = as_spiking(spec, config, read.grids) if config.spiking else spec
     spec = as_hardware(spec) if config.hw_friendly else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
@@ -202,7 +202,7 @@ LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None, *, known: bool) -> ModelSpec:
     """The network with --spiking's neurons; with as many levels as a quantised one has, its steps are theirs.
 
-    A lif in a network that knows something (``known``) forgets little, so that its rates stand for floats.
+    A lif forgets little, so that its rates stand for floats.
 
     Raises:
         InputError: the network is quantised, and the neurons are of a kind that has no levels.
@@ -216,7 +216,7 @@ def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams
     same = {i: grid.scale for i, grid in (grids or {}).items() if levels >= grid.qmax}
     signed = config.signed or None
     made = with_neurons(spec, kind, config.steps, levels=config.levels, signed=signed, thresholds=same)
-    made = with_rates(made) if known and kind == "lif" and not signed else made
+    made = with_rates(made) if kind == "lif" and not signed else made
     converted = ", thresholds those of the quantised network" if same else ""
     log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
     return made

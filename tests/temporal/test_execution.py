@@ -9,9 +9,9 @@ from models import Darknet, build, network_of
 from tests.temporal.nets import CFGS, HIDDEN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Network
-from utils.darknet.neuron_cfg import with_neurons
+from utils.darknet.neuron_cfg import with_neurons, with_rates
 from utils.temporal.early_exit import StepByStep
-from utils.temporal.execution import clock_of, detached, initial_gamma
+from utils.temporal.execution import clock_of, detached, initial_gamma, reach
 from utils.temporal.spikes import analog_kernels, spike_counts, spike_units
 
 NETS = ["plain", "residual", "csp", "spp", "transposed", "weighted", "grouped"]
@@ -206,6 +206,24 @@ def test_gammas_start_at_the_threshold_and_at_a_fifth_behind_a_branch():
     assert initial_gamma(branch, 0) == 0.5
     assert initial_gamma(branch, 1) == pytest.approx(0.1)
     assert initial_gamma(read_cfg(CFGS / "plain.cfg"), 0) is None
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 8])
+def test_rates_reach_where_levels_of_least_squared_error_do(levels):
+    """By a plain search over a normal current of which the lower half is cut off."""
+    x = torch.linspace(0, 6, 6001, dtype=torch.float64)
+    weight = torch.exp(-x.square() / 2)
+
+    def missed(top):
+        step = top / levels
+        return float((((x / step).round().clamp(max=levels) * step - x).square() * weight).sum())
+
+    best = min((0.5 + 0.005 * k for k in range(700)), key=missed)
+    assert reach(levels) == pytest.approx(best, rel=0.025)
+    model = Darknet(with_rates(spiking("plain", "lif", levels)))
+    norms = [model.layers[str(i)].bn for i in model.spec.normed]
+    assert torch.cat([norm.weight for norm in norms]).tolist() == pytest.approx([0.5 / reach(levels)] * 32)
+    assert torch.cat([norm.bias for norm in norms]).tolist() == pytest.approx([0.25 / levels] * 32)
 
 
 def test_norms_take_their_statistics_over_time_as_over_images():
