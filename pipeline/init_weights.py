@@ -199,7 +199,7 @@ def _without_outputs(network: Network) -> State:
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
-def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None, *, known: bool) -> ModelSpec:
+def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None) -> ModelSpec:
     """The network with --spiking's neurons; with as many levels as a quantised one has, its steps are theirs.
 
     A lif forgets little, so that its rates stand for floats.
