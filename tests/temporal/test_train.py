@@ -40,6 +40,7 @@ def run(*words: str):
     "words",
     [
         ["--spiking", "lif", "--timesteps", "2"],
+        ["--spiking", "ilif", "--levels", "3"],
         ["--spiking", "plif", "--signed", "-sr", "--s", "0.1", "--adam"],
         ["--spiking", "lif", "--timesteps", "2", "--hw-friendly"],
         FPTT,
