@@ -3,8 +3,8 @@
   python3 benchmarks/neuron_start.py --weights weights/last.pt
 
 Rows: the float network; ilif neurons whose highest level is the highest value that a layer sent on the calibration
-images; ilif of the threshold 1, lif that reset to 0 and forget three fourths a step, as a cfg has them that says nothing
-else; ilif and lif as train.py --spiking fits them.
+images; ilif of the threshold 1, lif that reset to 0 and forget three fourths a step, as a cfg has them that says no
+more; ilif and lif as train.py --spiking fits them.
 """
 
 from __future__ import annotations
