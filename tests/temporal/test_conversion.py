@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from utils.quantization.calibrate import calibrate
 from utils.quantization.dequantise import dequantise
 from utils.quantization.executor import IntegerExecutor
 from utils.quantization.lower import lower
-from utils.quantization.neuron_start import fitted, fitted_steps, rated
+from utils.quantization.neuron_start import fitted, fitted_rates, fitted_steps, rated
 from utils.quantization.scheme import Scheme
 
 
@@ -84,8 +83,8 @@ def test_a_layer_that_sends_nothing_has_no_step():
     assert fitted_steps(network_of(model), [images(model.spec)], {0: 4}) == {}
 
 
-def off_by(name, timesteps):
-    """How far the outputs of a lif that starts from floats are from theirs, as a share of their deviation."""
+def started(name, timesteps):
+    """A float network, a lif that starts from it and forgets nothing, and images."""
     text = (CFGS / f"{name}.cfg").read_text().replace("leaky", "relu").replace("[maxpool]", "[avgpool]")
     text = re.sub(r"(\[shortcut]\nfrom=.*\nactivation=)relu", r"\1linear", text)  # and a maximum of spikes is no rate's
     floats = warmed(parse_cfg(text))
@@ -94,8 +93,14 @@ def off_by(name, timesteps):
     spec = parse_cfg(write_cfg(spec).replace("membrane_decay=0.875", "membrane_decay=1"))
     made, words = fitted(Network(spec, network_of(floats).state), lambda twin: [x])
     assert words.startswith("a spike at every step stands for")
+    return floats, build(made), x
+
+
+def off_by(name, timesteps):
+    """How far the outputs of a lif that starts from floats are from theirs, as a share of their deviation."""
+    floats, made, x = started(name, timesteps)
     with torch.no_grad():
-        pairs = zip(build(made)(x), floats(x), strict=True)
+        pairs = zip(made(x), floats(x), strict=True)
         return max(float((found - wanted).std() / wanted.std()) for found, wanted in pairs)
 
 
@@ -105,13 +110,32 @@ def test_rates_over_more_steps_come_nearer_to_the_floats(name):
     assert many < few / 3 and many < 0.2
 
 
-def test_values_that_are_no_rates_keep_their_layers_as_they_are():
-    """Here a sum of spikes and membranes."""
-    spec = parse_cfg(
-        "[net]\ntimesteps=2\nreset=soft\n[convolutional]\nbatch_normalize=1\nfilters=3\nactivation=lif\n"
-        "[convolutional]\nbatch_normalize=1\nfilters=3\nactivation=linear\n[shortcut]\nfrom=-2\nactivation=linear\n"
-        "[convolutional]\nbatch_normalize=1\nfilters=4\nactivation=lif\n"
-        "[convolutional]\nfilters=8\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=3\n"
-    )
-    assert rated(spec) == [[3]]
-    assert rated(replace(spec, neuron=replace(spec.neuron, reset="hard"))) == []
+def test_what_a_layer_fires_is_on_the_whole_what_it_sent():
+    """Rounded down it would be half a spike of four too little wherever it fires at all."""
+    floats, made, x = started("plain", 4)
+    with torch.no_grad():
+        sent, fired = floats.activations(x)[0], made.activations(x)[0].unflatten(0, (4, -1)).mean(0)
+    reach = fitted_rates(network_of(floats), [x], [[0]], 4)[0]
+    few = sent < reach  # above, no rate reaches
+    assert float(reach * fired[few].mean()) == pytest.approx(float(sent[few].mean()), rel=0.05)
+
+
+SUM = (
+    "[net]\ntimesteps=2\nreset={reset}\n[convolutional]\nbatch_normalize=1\nfilters=3\nactivation=lif\n"
+    "[convolutional]\nbatch_normalize=1\nfilters=3\nactivation={branch}\n[shortcut]\nfrom=-2\nactivation={behind}\n"
+    "[convolutional]\nbatch_normalize=1\nfilters=4\nactivation=lif\n"
+    "[convolutional]\nfilters=8\nactivation=linear\n[yolo]\nmask=0\nanchors=4,4\nclasses=3\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("branch", "behind", "reset", "wanted"),
+    [
+        ("lif", "linear", "soft", [[0, 1], [3]]),
+        ("linear", "linear", "soft", [[3]]),  # a sum of spikes and membranes
+        ("lif", "lif", "soft", [[3]]),  # a neuron without a kernel that takes what its spikes are worth
+        ("lif", "linear", "hard", []),
+    ],
+)
+def test_rates_stand_for_floats_where_all_that_meets_are_rates(branch, behind, reset, wanted):
+    assert rated(parse_cfg(SUM.format(branch=branch, behind=behind, reset=reset))) == wanted
