@@ -100,7 +100,12 @@ def test_a_training_goes_on_where_its_front_begins_to_learn(tmp_path, monkeypatc
     monkeypatch.setattr(update, "meet_newcomers", counted)
     words = "--cfg net.cfg --data set.data --device cpu --workers 0 --epochs 2 --name late"
     train.run(train.parser().parse_args(words.split()))
-    assert counts[:4] == [0, 5, 8, 8]  # the second layer's gamma, beta and kernel, the head's kernel and bias; the front's
+    assert counts[:4] == [
+        0,
+        5,
+        8,
+        8,
+    ]  # the second layer's gamma, beta and kernel, the head's kernel and bias; the front's
 
 
 def test_a_run_that_is_resumed_after_the_front_thawed_learns_everywhere_at_once():
