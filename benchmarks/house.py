@@ -138,12 +138,17 @@ class EndOfTrace(Exception):  # noqa: N818 - no error
 
 
 def attribute(frame: FrameType) -> bool:
-    """Whether a call looks like none where it stands: of a property, or of a constructor."""
-    name, own = frame.f_code.co_name, frame.f_locals.get("self")
-    if name in ("__init__", "__post_init__"):
+    """Whether a call looks like none where it stands: of a constructor, of a property, or of what that is made of."""
+    if frame.f_code.co_name in ("__init__", "__post_init__"):
         return True
-    found = inspect.getattr_static(type(own), name, None) if own is not None else None
-    return isinstance(found, property | functools.cached_property)
+    inner: FrameType | None = frame
+    while inner and inner.f_code.co_filename == frame.f_code.co_filename:
+        own = inner.f_locals.get("self")
+        found = inspect.getattr_static(type(own), inner.f_code.co_name, None) if own is not None else None
+        if isinstance(found, property | functools.cached_property):
+            return True
+        inner = inner.f_back
+    return False
 
 
 def length(codes: set[CodeType]) -> int:
@@ -167,18 +172,23 @@ def trace(tree: Path, job: str) -> dict[str, int]:
     found: dict[str, set[CodeType]] = {}
     on = False
 
+    @functools.cache
+    def place_of(name: str) -> str:
+        """A file's place in this checkout, "" if it has none."""
+        path = Path(name)
+        return path.relative_to(tree).as_posix() if path.is_relative_to(tree) and ".venv" not in path.parts else ""
+
     def look(frame: FrameType, event: str, _: object) -> None:
         nonlocal on
-        name, path = frame.f_code.co_name, Path(frame.f_code.co_filename)
-        inside = path.is_relative_to(tree) and ".venv" not in path.parts
-        first = inside and name == begin and path.relative_to(tree).parts[0] == "pipeline"
+        name, shown = frame.f_code.co_name, place_of(frame.f_code.co_filename)
+        first = name == begin and shown.startswith("pipeline/")
         if event == "call" and on and name == end:
             raise EndOfTrace
         if event == "call" and first:
             on = True
-        if event == "call" and on and inside and path.relative_to(tree).as_posix().startswith(rooms):
-            codes = found.setdefault(path.relative_to(tree).as_posix(), set())
-            if not attribute(frame):
+        if event == "call" and on and shown and shown.startswith(rooms):
+            codes = found.setdefault(shown, set())
+            if frame.f_code not in codes and not attribute(frame):
                 codes.add(frame.f_code)
         if event == "return" and first:
             on = False
@@ -226,12 +236,12 @@ def table(trees: list[Path]) -> list[list[str]]:
     for tree in trees:
         cut, step = entered(tree, "cut"), entered(tree, "step")
         add("gamma -> cut: files / lines", f"{len(cut)} / {lines(tree, list(cut)):,}")
-        add("  without attributes / lines of functions", without_attributes(cut))
+        add("  cut: files without attributes / lines of functions", without_attributes(cut))
         add(
             "a step of training: files on floors / lines",
             f"{len(step)} on {floors(tree, list(step))} / {lines(tree, list(step)):,}",
         )
-        add("  without attributes / lines of functions", without_attributes(step))
+        add("  step: files without attributes / lines of functions", without_attributes(step))
         add("files that declare --a-bit or read it", len(flag_files(tree)))
         add("functions below the scripts that take a Namespace", namespace_functions(tree))
         add("files in pipeline/", len(list(sources(tree, "pipeline"))))
