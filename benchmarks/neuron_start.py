@@ -53,5 +53,10 @@ def run(config: TestConfig) -> None:
     print(plain_table(f"{config.weights}, before training", [["", session.heading], *scores]))
 
 
+def parser() -> cli.Parser[TestConfig]:
+    """The command line."""
+    return cli.parser(__doc__ or "", TestConfig)
+
+
 if __name__ == "__main__":
-    cli.main(run, cli.parser(__doc__ or "", TestConfig))
+    cli.main(run, parser())

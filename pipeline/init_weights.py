@@ -39,6 +39,7 @@ from utils.reporting.runs import WEIGHTS
 from utils.task import Task
 from utils.tasks import check_idle, task_of
 from utils.temporal.hardware import for_hardware
+from utils.temporal.neurons import check_rounding
 from utils.training.device import select_device, select_precision
 from utils.training.distributed import Group, main_first
 from utils.training.random_state import seed_all
@@ -281,6 +282,7 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     check_resize(config, manifest, image_size(config.size_asked, read.network.spec))
     seed_all(config.seed)
     start = read if saved else start_of(read, config, task, manifest)
+    check_rounding(start.network.spec, config.round_from)
     if start.network.spec.timesteps > read.network.spec.timesteps:  # --spiking: each step is kept
         check_room(config, start.network.spec, task, manifest, group.size, group.device)
     config = config if saved else with_length(config, start.network.spec)

@@ -189,9 +189,7 @@ def update_of(setting: Setting, made: Model, stage: BitStage, train: Loader[Any]
     """What the model learns with in one stage of the run; ``done`` epochs of a resumed one are over."""
     config, spec = setting.config, made.spec
     assert config.lr is not None
-    config.check_rounding(spec)
-    frozen = stops(spec)
-    if frozen:
+    if frozen := stops(spec):
         freeze(made, frozen)
     cycle, lengthen = restarts(spec)
     how = Learning(

@@ -99,3 +99,11 @@ class NetworkConfig(RunConfig):
 
     cfg: str | None = flag(None, "structure of .weights; a .pt carries its own")
     weights: str = flag("", "the network (default: the newest made here)")
+
+
+def check_rank(said: int) -> None:
+    """Refuse a --local_rank that is not this process's."""
+    known = os.environ.get("LOCAL_RANK")
+    if said != -1 and str(said) != known:
+        fact = "no launcher started this process" if known is None else f"the launcher says LOCAL_RANK={known}"
+        raise InputError(f"--local_rank {said}: {fact}; leave it away, and start with torchrun")

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from utils import cli
 from utils.cli import flag
 from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
-from utils.config.run import CFG, RunConfig
+from utils.config.run import CFG, RunConfig, check_rank
 from utils.config.typed import activations, processes, share, strategy, style
 from utils.darknet.choices import GATES, TO_HAVE
 from utils.darknet.neuron_spec import NEURONS
 from utils.distillation.strategies import KNOWN
 from utils.errors import InputError
 from utils.quantization.scheme import Scheme
-
-if TYPE_CHECKING:
-    from utils.darknet.spec import ModelSpec
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
@@ -37,14 +33,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "fast-snn": {"quantized": "apot", "learn_scales": True, "progressive": (32, 4, 3, 2), "lr": 0.04, "sign_bit": True}
 }
 OFF = {"prune": -1, "quantized": ""}  # values of flags that say the same as leaving them away
-
-
-def _check_rank(said: int) -> None:
-    """Refuse a --local_rank that is not this process's."""
-    known = os.environ.get("LOCAL_RANK")
-    if said != -1 and str(said) != known:
-        fact = "no launcher started this process" if known is None else f"the launcher says LOCAL_RANK={known}"
-        raise InputError(f"--local_rank {said}: {fact}; leave it away, and start with torchrun")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +127,7 @@ class DenseConfig(RunConfig):
         """Without what says no more than leaving it away: --prune -1, --quantized -1, a launcher's --local_rank."""
         if given.get("prune") == OFF["prune"] and given.get("sparse"):
             raise InputError("-sr and --prune -1: this one is for no sparse training; leave one of them away")
-        _check_rank(given.get("local_rank", -1))
+        check_rank(given.get("local_rank", -1))
         off = {"local_rank", *(name for name, value in OFF.items() if given.get(name) == value)}
         return super().from_given({name: value for name, value in given.items() if name not in off}, usual)
 
@@ -258,15 +246,6 @@ class SpikingConfig(QuantisedConfig):
         """
         usual = 0.0 if self.weights else UNROUNDED
         return int(epochs * (usual if self.round_from is None else self.round_from))
-
-    def check_rounding(self, spec: ModelSpec) -> None:
-        """Refuse ``--round-from`` where no neuron has levels.
-
-        Raises:
-            InputError: so it is.
-        """
-        if self.round_from is not None and all(each.kind != "ilif" for each in spec.neurons.values()):
-            raise InputError("--round-from: no neuron of this network has levels; add --spiking ilif, or leave it away")
 
 
 @dataclass(frozen=True, kw_only=True)

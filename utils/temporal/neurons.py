@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from utils.darknet.firing import after_reset, fired
 from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
+from utils.darknet.spec import ModelSpec
+from utils.errors import InputError
 from utils.temporal.fused import Integrate
 from utils.temporal.hardware import Leak
 from utils.temporal.straight_through import rounded_membrane
@@ -177,6 +179,16 @@ class LiquidTimeConstant(StatefulNeuron):
         s: Tensor = Spike.apply(u - theta, self.slope)
         u = after_reset(self.neuron, u, s if self.neuron.reset_gradient else s.detach())
         return s, (u, b, s)
+
+
+def check_rounding(spec: ModelSpec, said: float | None) -> None:
+    """Refuse ``--round-from``, where it is ``said``, for a network none of whose neurons has levels.
+
+    Raises:
+        InputError: so it is.
+    """
+    if said is not None and all(each.kind != "ilif" for each in spec.neurons.values()):
+        raise InputError("--round-from: no neuron of this network has levels; add --spiking ilif, or leave it away")
 
 
 def let_round(model: nn.Module, rounds: bool) -> None:
