@@ -6,7 +6,8 @@
 Of each network of integers: the integers themselves; spikes layer after layer and streams until nothing fires, which
 equal them; then T = L steps, Fast-SNN's 2^b - 1, of neurons that take spikes back ("signed") and of neurons that do not
 ("unsigned"), as they were converted and fine-tuned on training images. All on the same validation images; points count
-from the float network. Any task: the score is its own. A neuron that a network cannot have is left out and told.
+from the float network. Any task: the score is its own. Neurons of levels of either sign keep to
+the sign that they fired first (docs/decisions/139).
 
 Source: Hu et al., Fast-SNN: fast spiking neural network by converting quantized ANN, TPAMI 2023.
 """
@@ -116,11 +117,7 @@ def lines_of(session: Session[ConvertConfig], sample: ValidationSample, path: st
         streamed(sample, StreamExecutor(network), network, "settled"),
     ]
     for rule in LIMITED:
-        try:
-            executor = StreamExecutor(network, rule=rule, steps=network.window)
-        except InputError as error:
-            log.info("%s: no %s row: %s", path, rule, error)
-            continue
+        executor = StreamExecutor(network, rule=rule, steps=network.window)
         tuned = StreamExecutor(tuned_stream(session, executor), rule=rule, steps=network.window)
         lines += [streamed(sample, executor, network, rule), streamed(sample, tuned, network, rule, tuned=True)]
     return lines
