@@ -139,7 +139,7 @@ def _of_others(path: Path, session: Any, spec: s.ModelSpec) -> OnnxFile:
     maps = session.run(None, {given[0].name: blank})
     shapes = [each.shape[1:] for each in maps]
     names = [output.name for output in session.get_outputs()]
-    classes = {head.classes for head in (spec.layers[i] for i in spec.heads) if isinstance(head, s.Detect)}
+    classes = {getattr(spec.layers[i], "classes", 0) for i in spec.heads}
     boxes = form_of([each.shape for each in maps], *classes) if len(classes) == 1 else None
     if boxes is not None:
         return OnnxFile(OnnxPredictor(session, None, boxes), spec, (), (height, width), spec.resize, False)

@@ -198,7 +198,7 @@ class _QdqWriter:
         x = terms[0]
         for n, term in enumerate(terms[1:], 2):
             x = self.graph.add("Add", [x, term], f"{name}_sum{n}")
-        return Sum(x, [], True)
+        return Sum(x, [], True, apart=any(self.network.grids[j].qmin < 0 for j in sources))
 
     def room(self, i: int, op: IntShortcut, how: Rounding) -> bool:
         """Whether float32 holds every sum of a shortcut, and its ties can be told."""

@@ -21,11 +21,14 @@ class Sum:
     ``name``: tensor of values, such that a value divided by ``scale`` is acc * m * 2^-f, the level before rounding.
     ``parts``: pairs of tensor and factor, float64 [1] or [C], the sum of whose products is acc, exactly.
     ``exact``: no float32 rounds on the way to ``name``.
+    ``apart``: what is added has zero points other than 0. Onnxruntime's kernel for such a sum multiplies them by the
+    scales, which rounds: a tie that only a scale lifts is lost in it.
     """
 
     name: str
     parts: Sequence[tuple[str, Array]]
     exact: bool
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def to_levels(graph: Graph, total: Sum, how: Rounding, name: str) -> str:
         x = _bend(graph, x, how.slope, name)
     elif tie is None:
         x = _defined(graph, total, how, name)
-    elif tie and how.by.qmin >= 0:
+    elif tie and how.by.qmin >= 0 and not total.apart:
         scale *= 1 - 2.0**-23
     else:
         if tie:
