@@ -1,4 +1,4 @@
-"""The passes over bytes as machine code, where there is a C compiler: one pass instead of several, the same numbers."""
+"""Passes over bytes and convolutions of them as machine code, where there is a C compiler: the same numbers, sooner."""
 
 from __future__ import annotations
 
@@ -12,16 +12,31 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("c") / "passes.c"
+SOURCES = tuple(Path(__file__).with_name("c") / name for name in ("passes.c", "conv.c"))
 FLAGS = ("-O3", "-march=native", "-std=c99", "-shared", "-fPIC")
+WITH_THREADS = ("-fopenmp",)  # where the compiler has it
 
 log = logging.getLogger(__name__)
 
 
+class ConvCall(ctypes.Structure):
+    """What `conv` of conv.c is told, field by field as there."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels")),
+        *((name, ctypes.c_int64) for name in ("made_height", "made_width", "filters")),
+        *((name, ctypes.c_int64) for name in ("size", "stride_y", "stride_x", "dilation")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "gain", "negative", "gain32", "negative32")),
+        *((name, ctypes.c_double) for name in ("offset", "low", "high")),
+        *((name, ctypes.c_int64) for name in ("bent", "exact32", "sums", "threads")),
+    )
+
+
 class Passes:
-    """The functions of passes.c. Tensors are contiguous, on the CPU and of the types that the file has.
+    """The functions of passes.c and conv.c. Tensors are contiguous, on the CPU and of the types that the files have.
 
     Args:
         library: what was compiled.
@@ -29,11 +44,20 @@ class Passes:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._requantise, self._add, self._max_pool = library.requantise, library.add, library.max_pool
+        self._pixels, self._read_out, self._frame = library.pixels, library.read_out, library.frame
+        self._conv, self._conv_depthwise = library.conv, library.conv_depthwise
+        self.multiplies_bytes = bool(library.has_conv())  # whether conv.c was made for this processor's vectors
         pointer, count, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
         self._requantise.argtypes = [pointer, pointer, count, count, pointer, pointer, real, real, real]
         self._add.argtypes = [*[pointer] * 3, count, count, *[pointer] * 5, real, real, real]
-        self._max_pool.argtypes = [pointer, pointer, *[count] * 8]
-        self._requantise.restype = self._add.restype = self._max_pool.restype = None
+        self._max_pool.argtypes = [pointer, pointer, *[count] * 9, pointer]
+        self._pixels.argtypes = [pointer, pointer, count]
+        self._read_out.argtypes = [pointer, pointer, count, count, pointer]
+        self._frame.argtypes = [pointer, pointer, *[count] * 7]
+        self._conv.argtypes = self._conv_depthwise.argtypes = [ctypes.POINTER(ConvCall), pointer, pointer]
+        for function in (self._requantise, self._add, self._max_pool, self._pixels, self._read_out, self._frame):
+            function.restype = None
+        self._conv.restype = self._conv_depthwise.restype = None
 
     def requantise(
         self, acc: Tensor, out: Tensor, gain: Tensor, negative: Tensor | None, offset: float, low: int, high: int
@@ -43,20 +67,38 @@ class Passes:
         rows = acc.numel() // width
         self._requantise(acc.data_ptr(), out.data_ptr(), rows, width, gain.data_ptr(), below, offset, low, high)
 
-    def add(
-        self, one: Tensor, other: Tensor, out: Tensor, by: tuple[Tensor, ...], ends: tuple[float, int, int]
-    ) -> None:
-        """Two maps of bytes into one; ``by``: gain of each, what is added, gains above and below 0, all [W]."""
-        width = by[0].numel()
+    def add(self, one: Tensor, other: Tensor, out: Tensor, by: tuple[int, ...], ends: tuple[float, int, int]) -> None:
+        """Two maps of bytes into one; ``by``: values of a row W, and the addresses of what each has, float64 [W].
+
+        These are the gain of each map, what is added, and the gains above and below 0.
+        """
+        width, *each = by
         rows = out.numel() // width
-        given = (one.data_ptr(), other.data_ptr(), out.data_ptr(), rows, width, *(each.data_ptr() for each in by))
-        self._add(*given, *ends)
+        self._add(one.data_ptr(), other.data_ptr(), out.data_ptr(), rows, width, *each, *ends)
 
     def max_pool(self, kept: Tensor, out: Tensor, size: int, stride: int, before: int) -> None:
         """Bytes [N,C,H,W] into bytes [N,C,H',W'], both channels last."""
-        how = (*kept.shape[2:], kept.shape[1], *out.shape[2:], size, stride, before)
-        for one, made in zip(kept.unbind(), out.unbind(), strict=True):
-            self._max_pool(one.data_ptr(), made.data_ptr(), *how)
+        images, channels, height, width = kept.shape
+        line = torch.empty(width * channels, dtype=torch.uint8)
+        how = (images, height, width, channels, *out.shape[2:], size, stride, before)
+        self._max_pool(kept.data_ptr(), out.data_ptr(), *how, line.data_ptr())
+
+    def pixels(self, image: Tensor, out: Tensor) -> None:
+        """Pixels n / 255, float32, into bytes."""
+        self._pixels(image.data_ptr(), out.data_ptr(), out.numel())
+
+    def read_out(self, acc: Tensor, out: Tensor, scale: Tensor) -> None:
+        """Accumulators, float32, times ``scale``, float64 [W], into float32."""
+        self._read_out(acc.data_ptr(), out.data_ptr(), acc.numel() // scale.numel(), scale.numel(), scale.data_ptr())
+
+    def frame(self, kept: Tensor, out: Tensor, pad: int, channels: int, zero: int) -> None:
+        """Bytes [N,C,H,W] into bytes with a border of ``zero`` and ``channels`` of them a pixel, channels last both."""
+        images, width = kept.shape[0], kept.shape[1]
+        self._frame(kept.data_ptr(), out.data_ptr(), images, *kept.shape[2:], width, pad, channels, zero)
+
+    def conv(self, how: ConvCall, kept: int, out: Tensor, *, depthwise: bool) -> None:
+        """Bytes at the address ``kept`` into bytes, or float32 sums, as ``how`` says."""
+        (self._conv_depthwise if depthwise else self._conv)(how, kept, out.data_ptr())
 
 
 @cache
@@ -66,7 +108,8 @@ def passes() -> Passes | None:
     if compiler is None:
         log.info("no C compiler: requantisation takes several passes")
         return None
-    key = hashlib.sha256(SOURCE.read_bytes() + _processor() + compiler.encode()).hexdigest()[:16]
+    said = b"".join(source.read_bytes() for source in SOURCES)
+    key = hashlib.sha256(said + _processor() + compiler.encode()).hexdigest()[:16]
     made = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkspike" / f"passes-{key}.so"
     try:
         if not made.exists():
@@ -80,8 +123,10 @@ def passes() -> Passes | None:
 def _compile(compiler: str, made: Path) -> None:
     made.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-        fresh = Path(folder) / made.name
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(fresh)], check=True, capture_output=True)
+        fresh, sources = Path(folder) / made.name, map(str, SOURCES)
+        command = [compiler, *FLAGS, *sources, "-o", str(fresh)]
+        if subprocess.run([*command, *WITH_THREADS], check=False, capture_output=True).returncode:
+            subprocess.run(command, check=True, capture_output=True)
         fresh.replace(made)
 
 

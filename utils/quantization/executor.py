@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from utils.darknet import spec as s
 from utils.darknet.walk import run
+from utils.quantization.byte_conv import byte_conv
 from utils.quantization.byte_levels import ByteRequantiser, ByteSum, levels_of, move_bytes, stored, zero_of
+from utils.quantization.compiled import passes
 from utils.quantization.exact_conv import ExactConv, accumulator_bounds
 from utils.quantization.int8 import Int8Conv, SlicedInt8Conv, has_int8_units, int8_conv, int8_levels
 from utils.quantization.integer import (
@@ -125,12 +127,24 @@ class IntegerExecutor(nn.Module):
         return self._stored_with if on_bytes else dict.fromkeys(self._stored_with)
 
     def _image(self, x: Tensor, on_bytes: bool) -> Tensor:
+        compiled, zero = passes(), self._zeros(on_bytes)[-1]
+        if compiled is not None and zero == 0 and x.dtype == torch.float32:
+            x = x.contiguous(memory_format=torch.channels_last)
+            out = torch.empty_like(x, dtype=torch.uint8, memory_format=torch.channels_last)
+            compiled.pixels(x, out)
+            return out
         pixels = image_levels(x).contiguous(memory_format=torch.channels_last)
-        return stored(pixels, self._zeros(on_bytes)[-1])
+        return stored(pixels, zero)
 
     def _read(self, i: int, acc: Tensor) -> Tensor:
         layer, op = self.network.conv(i)
-        return read_out(acc, op, layer.activation)
+        compiled = passes()
+        lies = acc.dtype == torch.float32 and acc.is_contiguous(memory_format=torch.channels_last)
+        if compiled is None or op.scale is None or acc.device.type != "cpu" or not lies:
+            return read_out(acc, op, layer.activation)
+        raw = torch.empty_like(acc)
+        compiled.read_out(acc, raw, op.scale.contiguous())
+        return raw.sigmoid() if layer.activation == "logistic" else raw
 
     def _plan(self, on_bytes: bool) -> list[Step]:
         """The layers that a run computes, each bound to what it needs: nothing is looked up again while it goes."""
@@ -150,13 +164,26 @@ class IntegerExecutor(nn.Module):
         if not isinstance(op, IntConv):
             return partial(self._without_kernel, i, layer, zeros)
         if op.requantiser is None:
-            return partial(self._accumulators, i, zeros)
+            sums = byte_conv(*self._layer(i)) if zeros[layer.sources[0]] is not None else None
+            return partial(self._accumulators, i, zeros) if sums is None else lambda given: sums(given[0])
         near = self._near.get(i) if zeros[layer.sources[0]] is not None else None
+        soon = byte_conv(*self._layer(i)) if zeros[i] is not None and op.table is None else None
+        if soon is None:
+            return self._by_near(i, op, near, zeros) if near is not None else self._by_sums(i, op, zeros)
         if near is None:
-            return lambda given: self._respond(i, op, self._accumulators(i, zeros, given), zeros[i])
+            return lambda given: soon(given[0])
+        other = self._by_near(i, op, near, zeros)
+        return lambda given: soon(given[0]) if soon.is_sooner(given[0].shape, near.fused is not None) else other(given)
+
+    def _by_near(self, i: int, op: IntConv, near: Int8Conv, zeros: Zeros) -> Compute:
+        """Layer ``i`` by oneDNN: levels in one call, or sums of which levels are made."""
         if near.fused is not None:
             return lambda given: near.levels(given[0])
         return lambda given: self._respond(i, op, near.accumulators(given[0]), zeros[i])
+
+    def _by_sums(self, i: int, op: IntConv, zeros: Zeros) -> Compute:
+        """Layer ``i`` by whatever gives its every sum."""
+        return lambda given: self._respond(i, op, self._accumulators(i, zeros, given), zeros[i])
 
     @cached_property
     def _fast(self) -> dict[int, Int8Conv | SlicedInt8Conv]:

@@ -4,6 +4,7 @@
    fused multiply-add changes nothing. "gain" and the like hold one number for each of the "width" values of a row. */
 
 #include <stdint.h>
+#include <string.h>
 
 static inline uint8_t cut(double value, double low, double high) {
     value = value < low ? low : value;
@@ -36,20 +37,52 @@ void add(const uint8_t *restrict one, const uint8_t *restrict other, uint8_t *re
         }
 }
 
-/* Max pool of one map, channels last; "before" px of padding, which is never the maximum, and whatever of it a window
-   needs after the map. */
-void max_pool(const uint8_t *restrict in, uint8_t *restrict out, int64_t height, int64_t width, int64_t channels,
-              int64_t made_height, int64_t made_width, int64_t size, int64_t stride, int64_t before) {
-    for (int64_t y = 0; y < made_height; y++)
+/* Pixels n / 255 -> n, as image_levels has them: two roundings in float, then floor. */
+void pixels(const float *restrict in, uint8_t *restrict out, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        float value = in[i] * 255.0f;
+        value = value + 0.5f;
+        value = value > 0 ? value : 0;
+        out[i] = (uint8_t)(int32_t)(value < 255 ? value : 255);
+    }
+}
+
+/* out = acc * scale: the product in double. */
+void read_out(const float *restrict acc, float *restrict out, int64_t rows, int64_t width, const double *restrict scale) {
+    for (int64_t r = 0; r < rows; r++, acc += width, out += width)
+        for (int64_t c = 0; c < width; c++)
+            out[c] = (float)(acc[c] * scale[c]);
+}
+
+static inline void largest(uint8_t *restrict out, const uint8_t *restrict in, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        out[i] = in[i] > out[i] ? in[i] : out[i];
+}
+
+/* Max pool of maps, channels last; "before" px of padding, which is never the maximum, and whatever of it a window
+   needs after the map. First of the rows of a window, in "line" [width * channels], then of its columns. */
+void max_pool(const uint8_t *restrict in, uint8_t *restrict out, int64_t images, int64_t height, int64_t width,
+              int64_t channels, int64_t made_height, int64_t made_width, int64_t size, int64_t stride, int64_t before,
+              uint8_t *restrict line) {
+    for (int64_t row = 0; row < images * made_height; row++) {
+        int64_t y = row % made_height, top = y * stride - before, first = top < 0 ? 0 : top;
+        if (row && y == 0)
+            in += height * width * channels;
+        memset(line, 0, (size_t)(width * channels));
+        for (int64_t v = first; v < top + size && v < height; v++)
+            largest(line, in + v * width * channels, width * channels);
+        memset(out, 0, (size_t)(made_width * channels));
         for (int64_t x = 0; x < made_width; x++, out += channels) {
-            int64_t top = y * stride - before, left = x * stride - before;
-            for (int64_t c = 0; c < channels; c++)
-                out[c] = 0;
-            for (int64_t v = top < 0 ? 0 : top; v < top + size && v < height; v++)
-                for (int64_t u = left < 0 ? 0 : left; u < left + size && u < width; u++) {
-                    const uint8_t *pixel = in + (v * width + u) * channels;
-                    for (int64_t c = 0; c < channels; c++)
-                        out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
-                }
+            int64_t left = x * stride - before;
+            for (int64_t u = left < 0 ? 0 : left; u < left + size && u < width; u++)
+                if (channels == 8) {
+                    for (int64_t c = 0; c < 8; c++) /* as the compiler can lay them into one vector */
+                        out[c] = line[u * 8 + c] > out[c] ? line[u * 8 + c] : out[c];
+                } else if (channels % 16 == 0)
+                    for (int64_t c = 0; c < channels; c += 16)
+                        largest(out + c, line + u * channels + c, 16);
+                else
+                    largest(out, line + u * channels, channels);
         }
+    }
 }
