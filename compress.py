@@ -110,9 +110,12 @@ def pruned(config: PipelineConfig) -> Stage:
 def run(config: PipelineConfig) -> Record:
     """Run what is not done yet, then compare all stages; with ``--sweep`` so for every combination."""
     from pipeline.chain_start import check_chain, check_start, with_data
+    from pipeline.measure import measure_onnx
     from pipeline.pipeline import run_chain
     from pipeline.sweep import run_sweep, watch_parent
 
+    if config.weights.endswith(".onnx"):
+        return measure_onnx(config)
     config = with_data(config)
     check_start(config)
     check_chain(config)

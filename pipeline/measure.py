@@ -13,7 +13,9 @@ from models import Darknet
 from pipeline.convert import spikes_of as spikes_of_integers
 from pipeline.images import dataset_of
 from pipeline.session import Session, open_session, trained_as_spikes
+from utils.cli import flag_fields, option_names
 from utils.config.measure import TestConfig
+from utils.config.pipeline import STAGES, PipelineConfig
 from utils.darknet.shapes import granularity
 from utils.data.loader import Loader, make_loader
 from utils.errors import InputError
@@ -50,6 +52,27 @@ def measure(config: TestConfig) -> Record:
     if config.binary_steps:
         return measure_binary(session)
     return benchmark(session) if config.task == "benchmark" else measure_once(session)
+
+
+def measure_onnx(config: PipelineConfig) -> Record:
+    """The baseline of a chain that was given an ONNX file, as test.py measures it.
+
+    Raises:
+        InputError: more than that is asked for, which takes training; or what ``measure`` refuses.
+    """
+    if config.until != STAGES[0]:
+        raise InputError(
+            f"{config.weights}: nothing trains an ONNX file; --until {STAGES[0]} measures it, or give the checkpoint "
+            "that it was exported from"
+        )
+    known = {each.name for each in flag_fields(TestConfig)}
+    idle = [option_names(each)[-1] for each in flag_fields(PipelineConfig) if each.name in {*config.given} - known]
+    if idle != ["--until"]:
+        raise InputError(
+            f"{next(word for word in idle if word != '--until')}: an ONNX file is only measured; leave it away"
+        )
+    given = tuple(name for name in config.given if name in known)
+    return measure(TestConfig(**{name: getattr(config, name) for name in given}, given=given))
 
 
 def measure_once(session: Session[TestConfig]) -> Record:

@@ -34,6 +34,7 @@ PROBE_STEPS, PROBE_BATCH, PROBE_VALID = 30, 16, 4  # steps, images a step, batch
 SAYS_SOMETHING = 0.01  # of a headline: under it nothing is measured
 RECALIBRATION_BATCH = 64  # images: statistics of small maps need them
 SECONDS = 1.5  # of timing a batch size
+BATCH, SLOW_MS = 8, 250.0  # images timed at once, unless one alone takes so long
 
 
 def tell_push(run: Run) -> None:
@@ -105,13 +106,17 @@ class Measure:
     def latencies(self, full: Network, small: Network) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of the network before and of the one after: ms at batch 1 and 8, with the middle half of the repeats.
 
-        Both take turns; nothing in a stage of compress.py, which times all its networks at its end.
+        Both take turns; nothing in a stage of compress.py, which times all its networks at its end. Of networks that
+        one image keeps busy a batch is not timed: it tells nothing new, and takes longer than the cut itself.
         """
         rows: dict[str, dict[str, Any]] = {"before": {}, "after": {}}
         if self.session.config.fingerprint:
             return rows["before"], rows["after"]
         models = {"before": build(full), "after": build(small)}
-        for batch, name in ((1, "latency_ms"), (8, "latency8_ms")):
+        for batch, name in ((1, "latency_ms"), (BATCH, "latency8_ms")):
+            if batch > 1 and rows["after"]["latency_ms"] > SLOW_MS:
+                log.info("latency at batch %d is not measured: one image takes over %.0f ms", batch, SLOW_MS)
+                break
             for moment, latency in self.session.latencies(models, batch, SECONDS).items():
                 log.info("latency at batch %d, %s: %s", batch, moment, latency)
                 rows[moment] |= {name: latency.median, f"{name}_spread": [latency.low, latency.high]}

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+import compress
 import export
 import quantize
 import test as test_script
@@ -39,6 +40,24 @@ def test_test_measures_the_file_as_it_measures_the_network(place):
     one, other = (next(iter(each.metrics.values())) if "map50" not in each.metrics else each.metrics for each in found)
     names = ("map50", "map", "precision", "recall")
     assert [one[name] for name in names] == pytest.approx([other[name] for name in names], abs=1e-6)
+
+
+def test_a_chain_measures_the_file_as_its_baseline_and_trains_nothing(place):
+    path = written()
+    asked = ["--weights", path, "--until", "baseline", *HERE]
+    found = [
+        compress.run(compress.parser().parse_args(asked)).metrics,
+        test_script.run(test_script.parser().parse_args(["--weights", path, *HERE])).metrics,
+    ]
+    one, other = (each if "map50" in each else next(iter(each.values())) for each in found)
+    assert [one[name] for name in ("map50", "map")] == [other[name] for name in ("map50", "map")]
+    for more, fact in (
+        ([], r"model\.onnx: nothing trains an ONNX file; --until baseline measures it"),
+        (["--until", "pruned"], r"model\.onnx: nothing trains an ONNX file"),
+        (["--until", "baseline", "--percent", "0.5"], r"--percent: an ONNX file is only measured; leave it away"),
+    ):
+        with pytest.raises(InputError, match=fact):
+            compress.run(compress.parser().parse_args(["--weights", path, *more, *HERE]))
 
 
 def test_the_door_gives_maps_names_and_size_of_the_file(place):

@@ -78,7 +78,9 @@ class PipelineConfig(RunConfig):
         type=part,
     )
     verbose: bool = flag(False, "show all that the stages say")
-    until: str | None = flag(None, "end after this stage", choices=STAGES)
+    until: str | None = flag(
+        None, "end after this stage; of a model.onnx, which nothing trains, baseline alone", choices=STAGES
+    )
     sweep: tuple[str, ...] | None = flag(
         None, "a chain for every combination of these values", nargs="+", metavar="FLAG=A,B"
     )
