@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import export
 from models import build
@@ -26,10 +28,11 @@ from utils.export.onnx_float import float_model
 from utils.export.onnx_folder import OnnxOptions, export_onnx
 from utils.export.onnx_graph import check, save
 from utils.export.onnx_qdq import qdq_model
+from utils.export.onnx_round import Rounding
 from utils.quantization.activation_qparams import QParams
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
-from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, Requantiser
+from utils.quantization.integer import IntConv, IntegerNetwork, IntPool, Requantiser, requantise
 from utils.quantization.lower import lower
 from utils.quantization.scheme import Scheme
 
@@ -152,13 +155,16 @@ def test_a_layer_that_starts_at_0_becomes_an_integer_kernel(tmp_path):
     assert differing(compare(network, images, tmp_path)) == []
 
 
-@pytest.mark.parametrize("activation", ["leaky", "leaky_pow2", "linear"])
-def test_layers_with_levels_below_0_become_integer_kernels_too(tmp_path, activation):
+@pytest.mark.parametrize(
+    ("activation", "style"),
+    [("leaky", "google"), ("leaky", "pow2"), ("leaky_pow2", "google"), ("leaky_pow2", "pow2"), ("linear", "google")],
+)
+def test_layers_with_levels_below_0_become_integer_kernels_too(tmp_path, activation, style):
     import onnx
     import onnxruntime
 
     kind = ("convolutional", {"filters": 8, "size": 3, "stride": 1, "pad": 1, "activation": activation})
-    scheme = replace(POW2, style="google") if activation != "leaky_pow2" else POW2
+    scheme = replace(POW2, style=style)
     network = lowered(
         cfg_text(kind, kind, ("shortcut", {"from": -2, "activation": "linear"})), random_images(1), scheme
     )
@@ -173,6 +179,27 @@ def test_layers_with_levels_below_0_become_integer_kernels_too(tmp_path, activat
     assert kinds.count("QLinearConv") == 2 * times and kinds.count("QLinearAdd") == sums, kinds
     weights = [each.name for each in model.graph.initializer if each.name.endswith("weight_levels")]
     assert len(weights) == 3, "those of a layer share their weights; the third are the read-out's"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shift=st.integers(1, 22),
+    exponent=st.integers(10, 16),
+    slope=st.sampled_from([0.1, 0.01, 0.3]),
+    grid=st.sampled_from([(-128, 127), (-8, 7)]),
+    scale=st.integers(-9, 2),
+)
+def test_what_is_below_0_gets_its_levels_by_one_step_whatever_the_slope(shift, exponent, slope, grid, scale):
+    gain = torch.tensor([2**exponent], dtype=torch.int32)
+    below = (gain * slope).round().int()
+    by = Requantiser(multiplier=gain, multiplier_neg=below, shift=shift, qmin=grid[0], qmax=grid[1])
+    how = Rounding(by, 2.0**scale, strict=True)
+    assume(how.splits)  # else the definition in float64 stays
+    acc = torch.cat((torch.arange(-(2**17), 1), torch.arange(1 - 2**24, 1, 997)))
+    wanted = requantise(acc.view(1, 1, 1, -1), by).flatten().numpy()
+    unit, step = float(how.gain[0] * how.scale), np.float32(how.step_below or 2.0**scale / float(how.slope[0]))
+    for levels_by in (onnx_round._by_file, onnx_round._by_kernel):
+        assert np.array_equal(levels_by(acc.numpy(), unit, step).clip(*grid), wanted)
 
 
 def test_sums_that_16_bits_do_not_hold_are_exact_on_any_processor(tmp_path):

@@ -141,7 +141,8 @@ class _QdqWriter:
         unit = by_scale(op) if by is None else self.unit(self.rounding(by, i))
         if by is not None and op.table is None and (how := self.rounding(by, i)).splits:
             above = self.sums(layer, op, unit, f"{name}_above", f"{name}_sum_above")
-            below = self.sums(layer, op, unit * how.slope, f"{name}_below", f"{name}_sum_below", again=True)
+            bent = unit if how.step_below else unit * how.slope
+            below = self.sums(layer, op, bent, f"{name}_below", f"{name}_sum_below", again=True)
             return bent_in_two(self.graph, above, below, how, name)
         linear, end = layer.activation != "logistic", f"{name}_map"
         x = self.sums(layer, op, unit, name, end if by is None and linear else f"{name}_sum")
@@ -159,7 +160,7 @@ class _QdqWriter:
     def unit(self, how: Rounding) -> Array:
         """What one unit of an accumulator is worth, float64 [O]; any power of two where float64 takes over anyway."""
         worth = how.gain * how.scale
-        if self.strict and how.tie is None:
+        if self.strict and how.tie is None and how.step_below is None:
             return np.full_like(worth, 2.0 ** int(np.frexp(worth.max())[1]))
         return worth
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -58,7 +59,35 @@ class Rounding:
     @property
     def splits(self) -> bool:
         """Whether `bent_in_two` is right: something bends, and where every element counts float32 has room."""
-        return bool((self.slope != 1).any()) and (not self.strict or self.tie is not None)
+        bends = bool((self.slope != 1).any())
+        return bends and (not self.strict or self.tie is not None or self.step_below is not None)
+
+    @cached_property
+    def step_below(self) -> float | None:
+        """The step by which exact values below 0 get their levels where the slope is no power of two; None: none does.
+
+        float32 rounds such products. But a level is a stair of the accumulator, and float32 keeps the order: a step is
+        right if it rounds right where each level begins and one accumulator before. Both ways are tried, the file's
+        own and that of onnxruntime's integer kernels, with a step a few units in the last place off either way.
+        """
+        by, slope = self.by, self.slope
+        uniform = bool((slope == slope[0]).all() and (self.gain == self.gain[0]).all())
+        if not uniform or slope[0] <= 0 or by.shift < 1 or self.tie is not None or self._unbent.tie is None:
+            return None
+        unit, level = float(self.gain[0] * self.scale), np.arange(by.qmin + 1, 1)
+        begins = -((1 - 2 * level) * 2 ** (by.shift - 1) // int(by.multiplier_neg[0]))  # the first of each level
+        seen = begins > -(2.0**FLOAT32_BITS)
+        begins, level = begins[seen], level[seen]
+        for off in (0, 1, -1, 2, -2, 3, -3):
+            step = np.float32(self.scale / slope[0] * (1 + off * 2.0**-23))
+            ways = [[made(acc, unit, step) for acc in (begins, begins - 1)] for made in (_by_file, _by_kernel)]
+            if all((at >= level).all() and (before < level).all() for at, before in ways):
+                return float(step)
+        return None
+
+    @property
+    def _unbent(self) -> Rounding:
+        return replace(self, by=replace(self.by, multiplier_neg=self.by.multiplier))
 
     @property
     def tie(self) -> float | None:
@@ -147,16 +176,26 @@ def bent_in_two(graph: Graph, above: str, below: str, how: Rounding, name: str) 
     Args:
         graph: gets the nodes.
         above: tensor of values.
-        below: those times the slope.
+        below: those times the slope; the same where ``how.step_below`` has the slope in it.
         how: the rounding, whose products float32 holds where it is strict.
         name: of the levels.
     """
-    off = 2.0**-23 if how.strict and how.tie else 0.0
+    off = 2.0**-23 if how.strict and (how.tie or how.step_below) else 0.0
     kept = to_bytes(graph, above, how.scale * (1 - off), 0, f"{name}_above")
-    lost = to_bytes(graph, below, how.scale * (1 + off), BYTE, f"{name}_below")
+    lost = to_bytes(graph, below, how.step_below or how.scale * (1 + off), BYTE, f"{name}_below")
     values = [dequantise(graph, kept, how.scale, 0, kept), dequantise(graph, lost, how.scale, BYTE, lost)]
     total = graph.add("Add", values, f"{name}_bent")
     return quantise(graph, total, how.scale, (how.by.qmin, how.by.qmax), name)
+
+
+def _by_file(acc: Array, unit: float, step: np.float32) -> Array:
+    """Levels as the file says: exact values, divided and rounded."""
+    return np.rint((acc * unit).astype(np.float32) / step)
+
+
+def _by_kernel(acc: Array, unit: float, step: np.float32) -> Array:
+    """Levels as onnxruntime's integer kernels make them: all scales are one factor."""
+    return np.rint(acc.astype(np.float32) * (np.float32(unit) / step))
 
 
 def by_channel(values: Array) -> Array:
