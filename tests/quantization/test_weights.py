@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utils.quantization import weights
+from utils.quantization.compiled import passes
 from utils.quantization.packing import pack, packed_size, unpack
 from utils.quantization.weights import round_half_up, round_weights, weight_scales
 
@@ -96,3 +98,29 @@ def test_scales_of_a_channel_each_err_less_than_one_for_all():
         )
 
     assert error("google") < 0.05 * error("dorefa") < error("pow2")
+
+
+@pytest.mark.skipif(passes() is None, reason="there is no C compiler here")
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    length=st.integers(1, 700),
+    bits=st.integers(2, 8),
+    kind=st.sampled_from(["normal", "of few levels", "one large", "zeros", "tiny", "equal"]),
+    seed=st.integers(0, 10**6),
+)
+def test_compiled_passes_choose_the_very_scales_that_every_grid_in_double_would(rows, length, bits, kind, seed):
+    make = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, length, generator=make, dtype=torch.float64)
+    match kind:
+        case "of few levels":  # many grids without an error, or with the same
+            weight = (weight * 2).round() / 8
+        case "one large":
+            weight[:, 0] *= 100
+        case "zeros":
+            weight[0] = 0
+        case "tiny":
+            weight *= 1e-30
+        case "equal":
+            weight[:] = weight[0, 0]
+    assert torch.equal(weights._best(weight, bits), weights._best_shares(weight, bits))

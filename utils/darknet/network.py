@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet.cfg import parse_cfg, write_cfg
-from utils.darknet.integrity import check_state, digest, is_whole, sealed
+from utils.darknet.integrity import SEALED, check_state, digest, is_whole, sealed
 from utils.darknet.ops import facts
 from utils.darknet.shapes import channels
 from utils.darknet.spec import ModelSpec
@@ -70,7 +70,23 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     Raises:
         InputError: the disk is full or the folder cannot be written; an earlier file of that name stays as it was.
     """
-    content = {
+    content = _content_of(checkpoint)
+    content["digest"] = digest({key: content[key] for key in PARTS})
+    path, made = Path(path), sealed(_zipped(content))
+    with writing(path) as temporary, temporary.open("wb") as file:
+        file.write(made)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> int:
+    """How long the file is that `save_checkpoint` writes."""
+    return len(_zipped({**_content_of(checkpoint), "digest": digest({})})) + SEALED
+
+
+def _content_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "kind": checkpoint.kind,
         "cfg": write_cfg(checkpoint.network.spec),
@@ -80,15 +96,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
         "meta": checkpoint.meta,
         "payload": checkpoint.payload,
     }
-    content["digest"] = digest({key: content[key] for key in PARTS})
-    path = Path(path)
+
+
+def _zipped(content: dict[str, Any]) -> bytes:
     made = io.BytesIO()
     torch.save(content, made)
-    with writing(path) as temporary, temporary.open("wb") as file:
-        file.write(sealed(made.getvalue()))
-        file.flush()
-        os.fsync(file.fileno())
-    return path
+    return made.getvalue()
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -55,6 +55,10 @@ class Passes:
         self._read_out.argtypes = [pointer, pointer, count, count, pointer]
         self._frame.argtypes = [pointer, pointer, *[count] * 7]
         self._conv.argtypes = self._conv_depthwise.argtypes = [ctypes.POINTER(ConvCall), pointer, pointer]
+        self._near_errors, self._squared_errors = library.near_errors, library.squared_errors
+        self._near_errors.argtypes = [pointer, count, count, pointer, count, ctypes.c_float, pointer]
+        self._squared_errors.argtypes = [pointer, count, count, pointer, count, real, pointer, pointer]
+        self._near_errors.restype = self._squared_errors.restype = None
         for function in (self._requantise, self._add, self._max_pool, self._pixels, self._read_out, self._frame):
             function.restype = None
         self._conv.restype = self._conv_depthwise.restype = None
@@ -95,6 +99,20 @@ class Passes:
         """Bytes [N,C,H,W] into bytes with a border of ``zero`` and ``channels`` of them a pixel, channels last both."""
         images, width = kept.shape[0], kept.shape[1]
         self._frame(kept.data_ptr(), out.data_ptr(), images, *kept.shape[2:], width, pad, channels, zero)
+
+    def near_errors(self, weights: Tensor, scales: Tensor, top: int) -> Tensor:
+        """Squared errors [R,S] of weights [R,K], float32, on grids of scales [R,S], float64, up to the level ``top``."""
+        errors, (rows, length) = torch.empty_like(scales), weights.shape
+        given = (weights.data_ptr(), rows, length, scales.data_ptr(), scales.shape[1], top, errors.data_ptr())
+        self._near_errors(*given)
+        return errors
+
+    def squared_errors(self, weights: Tensor, scales: Tensor, top: int, asked: Tensor) -> Tensor:
+        """The same of float64, where ``asked`` [R,S] is true; inf elsewhere."""
+        errors, (rows, length) = torch.empty_like(scales), weights.shape
+        given = (weights.data_ptr(), rows, length, scales.data_ptr(), scales.shape[1], top, asked.data_ptr())
+        self._squared_errors(*given, errors.data_ptr())
+        return errors
 
     def conv(self, how: ConvCall, kept: int, out: Tensor, *, depthwise: bool) -> None:
         """Bytes at the address ``kept`` into bytes, or float32 sums, as ``how`` says."""

@@ -1,16 +1,14 @@
-"""Bytes on disk, of files that are really written, and bit operations of an image."""
+"""Bytes on disk, of files as they would be written, and bit operations of an image."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from utils.darknet.counts import count
-from utils.darknet.network import Checkpoint, Network, save_checkpoint
+from utils.darknet.network import Checkpoint, Network, checkpoint_bytes
 from utils.quantization.bits import operations_by_layer
 from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.integer import IntConv, IntegerNetwork
@@ -37,21 +35,15 @@ def with_weight_bits(integer: IntegerNetwork, bits: int) -> IntegerNetwork:
     return replace(integer, scheme=scheme, ops=ops)
 
 
-def written_bytes(checkpoint: Checkpoint) -> int:
-    """The length of the file that this checkpoint makes."""
-    with tempfile.TemporaryDirectory() as folder:
-        return save_checkpoint(Path(folder) / "network.pt", checkpoint).stat().st_size
-
-
 def file_sizes(
     integer: IntegerNetwork, network: Network | None, names: tuple[str, ...], meta: dict[str, Any]
 ) -> dict[str, int]:
     """``float``, where the float network is known, then ``8``, ``4`` and ``2`` bits: bytes of their files."""
     sizes = {}
     if network is not None:
-        sizes["float"] = written_bytes(Checkpoint(network, names, meta=meta))
+        sizes["float"] = checkpoint_bytes(Checkpoint(network, names, meta=meta))
     for bits in BITS:
-        sizes[str(bits)] = written_bytes(to_checkpoint(with_weight_bits(integer, bits), "quantised", names, meta))
+        sizes[str(bits)] = checkpoint_bytes(to_checkpoint(with_weight_bits(integer, bits), "quantised", names, meta))
     return sizes
 
 

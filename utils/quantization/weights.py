@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from utils.quantization.compiled import passes
 from utils.quantization.ranges import power_of_two
 
 SHARES = 60
 SMALLEST_SHARE = 0.4  # of the channel's largest weight; low bits gain from clipping, 8 bits hardly
 IN_CACHE = 2**14  # weights, 128 KiB of float64
+ROUNDED = 1e-9  # of an error: far beyond what the order of a sum changes
+FLOAT32_OFF = 2.0**-21  # of the largest weight: four roundings
 SPARE = 1 / 16  # of a declared accumulator, for what bias correction adds
 LEAST_RAISE = 1.005
 CLEARLY = 0.8  # of the squared error of the power of two in use
@@ -58,15 +61,43 @@ def _squared_errors(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
 
 def _least_error(flat: Tensor, floor: Tensor, bits: int) -> Tensor:
     """The scale of each row of [R,K], not below ``floor`` [R]."""
-    rows = max(1, IN_CACHE // flat.shape[1])  # sixty passes over a few rows read memory once
-    best = torch.cat([_best_shares(block, bits) for block in flat.split(rows)])
+    best = _best_shares(flat, bits) if passes() is None or flat.device.type != "cpu" else _best(flat, bits)
     best = torch.maximum(best, floor)
     live = best > torch.finfo(torch.float32).tiny
     fallback = float(best[live].max()) if live.any() else 1.0
     return torch.where(live, best, torch.full_like(best, fallback))
 
 
+def _best(flat: Tensor, bits: int) -> Tensor:
+    """What `_best_shares` finds, by compiled passes: near errors of all grids, then those of the ones left in double.
+
+    A near error is off by what float32 rounds each value, ``off``, at most. Where two are as good but for the order of
+    their sums, `_best_shares` itself decides.
+    """
+    compiled, top = passes(), weight_levels(bits)
+    assert compiled is not None
+    flat, largest = flat.contiguous(), flat.abs().amax(1, keepdim=True)
+    shares = torch.linspace(1, SMALLEST_SHARE, SHARES, dtype=torch.float64)
+    scales = (largest * shares / top).clamp_min(torch.finfo(torch.float64).tiny)
+    near = compiled.near_errors(flat.float(), scales, top)
+    off = largest * FLOAT32_OFF
+    least = near + 2 * off * (near * flat.shape[1]).sqrt() + flat.shape[1] * off.square() + near * FLOAT32_OFF * 100
+    asked = ~(2 * near - least > least.amin(1, keepdim=True))  # whatever is not finite is asked for
+    errors = compiled.squared_errors(flat, scales, top, asked)
+    best, at = errors.min(1, keepdim=True)
+    found = scales.gather(1, at).flatten()
+    unsure = ((errors <= best * (1 + ROUNDED)).sum(1) > 1).nonzero().flatten()
+    if len(unsure):
+        found[unsure] = _best_shares(flat[unsure], bits)
+    return found
+
+
 def _best_shares(flat: Tensor, bits: int) -> Tensor:
+    rows = max(1, IN_CACHE // flat.shape[1])  # sixty passes over a few rows read memory once
+    return torch.cat([_best_of_block(block, bits) for block in flat.split(rows)])
+
+
+def _best_of_block(flat: Tensor, bits: int) -> Tensor:
     top = weight_levels(bits)
     largest = flat.abs().amax(1)
     best = largest / top

@@ -3,6 +3,7 @@
    Numbers are integers, or integers over a power of two, below 2^53 throughout, so double loses nothing of them and a
    fused multiply-add changes nothing. "gain" and the like hold one number for each of the "width" values of a row. */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -85,4 +86,55 @@ void max_pool(const uint8_t *restrict in, uint8_t *restrict out, int64_t images,
                     largest(out, line + u * channels, channels);
         }
     }
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define ANY_ORDER __attribute__((noinline, optimize("-O3", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")))
+#else
+#define ANY_ORDER
+#endif
+#define CHUNK 512 /* weights whose squares are added up in float */
+
+ANY_ORDER static float near_error(const float *restrict row, int64_t length, float scale, float top) {
+    float over = 1 / scale, total = 0;
+    for (int64_t k = 0; k < length; k++) {
+        float level = floorf(row[k] * over + 0.5f);
+        level = level < -top ? -top : level;
+        level = level > top ? top : level;
+        float off = level * scale - row[k];
+        total += off * off;
+    }
+    return total;
+}
+
+/* Of each row of weights its squared errors on grids of "count" scales, a row of which goes with it; near, in float. */
+void near_errors(const float *restrict weights, int64_t rows, int64_t length, const double *restrict scales,
+                 int64_t count, float top, double *restrict errors) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t s = 0; s < count; s++) {
+            double total = 0;
+            for (int64_t k = 0; k < length; k += CHUNK)
+                total += near_error(weights + r * length + k, length - k < CHUNK ? length - k : CHUNK,
+                                    (float)scales[r * count + s], top);
+            errors[r * count + s] = total;
+        }
+}
+
+ANY_ORDER static double squared_error(const double *restrict row, int64_t length, double scale, double top) {
+    double total = 0;
+    for (int64_t k = 0; k < length; k++) {
+        double level = floor(row[k] / scale + 0.5);
+        level = level < -top ? -top : level;
+        level = level > top ? top : level;
+        double off = level * scale - row[k];
+        total += off * off;
+    }
+    return total;
+}
+
+/* The same in double, of the grids that are "asked" for alone; the others have an infinite error. */
+void squared_errors(const double *restrict weights, int64_t rows, int64_t length, const double *restrict scales,
+                    int64_t count, double top, const uint8_t *restrict asked, double *restrict errors) {
+    for (int64_t at = 0; at < rows * count; at++)
+        errors[at] = asked[at] ? squared_error(weights + at / count * length, length, scales[at], top) : INFINITY;
 }
