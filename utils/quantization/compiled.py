@@ -101,7 +101,7 @@ class Passes:
         self._frame(kept.data_ptr(), out.data_ptr(), images, *kept.shape[2:], width, pad, channels, zero)
 
     def near_errors(self, weights: Tensor, scales: Tensor, top: int) -> Tensor:
-        """Squared errors [R,S] of weights [R,K], float32, on grids of scales [R,S], float64, up to the level ``top``."""
+        """Squared errors [R,S] of weights [R,K], float32, on grids of scales [R,S], float64, to level ``top``."""
         errors, (rows, length) = torch.empty_like(scales), weights.shape
         given = (weights.data_ptr(), rows, length, scales.data_ptr(), scales.shape[1], top, errors.data_ptr())
         self._near_errors(*given)
