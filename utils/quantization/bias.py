@@ -40,6 +40,9 @@ def correct_bias(
         table: the pre-activation's grid where the activation is a table.
     """
     total = sum(y[:, 0].numel() for y in before)
+    if target is not None:
+        ends = target.qmin * target.scale, target.qmax * target.scale
+        before = [ACTIVATIONS[layer.activation](y).clamp(*ends) for y in before]
     for _ in range(ROUNDS):
         lacking = torch.zeros_like(bias)
         active = torch.zeros_like(bias)
@@ -50,7 +53,6 @@ def correct_bias(
                 entry = (got / table.scale + 0.5).floor().clamp(table.qmin, table.qmax)
                 responds, got = (entry > table.qmin) & (entry < table.qmax), entry * table.scale
             if target is not None:
-                y = ACTIVATIONS[layer.activation](y).clamp(target.qmin * target.scale, target.qmax * target.scale)
                 level = (
                     (ACTIVATIONS[layer.activation](got) / target.scale + 0.5).floor().clamp(target.qmin, target.qmax)
                 )

@@ -95,16 +95,19 @@ class IntegerExecutor(nn.Module):
                     del edges[j]
             return [self._read(i, edges[i]) for i in self._readouts]
 
-    @torch.no_grad()
     def trace(self, x: Tensor) -> Trace:
         """Every level and accumulator of a run, for tests, tables and hand-offs."""
+        return self._trace(x, sums=True)
+
+    @torch.no_grad()
+    def _trace(self, x: Tensor, *, sums: bool) -> Trace:
         accumulators: dict[int, Tensor] = {}
         zeros, plan = self._zeros(self._on_bytes(x)), self._plan(self._on_bytes(x))
         compute = {each.layer: each.compute for each in plan}  # levels are those of a run, however it makes them
 
         def step(i: int, layer: s.Layer, inputs: list[Tensor | None]) -> Tensor | None:
             given = [n for n in inputs if n is not None]
-            if isinstance(self.network.ops.get(i), IntConv):
+            if sums and isinstance(self.network.ops.get(i), IntConv):
                 accumulators[i] = self._accumulators(i, zeros, given)
             return compute[i](given) if i in self.network.grids else None
 
@@ -118,7 +121,7 @@ class IntegerExecutor(nn.Module):
 
     def levels(self, x: Tensor) -> dict[int, Tensor]:
         """The integer level of every edge (-1: the image), int32 [N,C,H,W]; heads have none."""
-        return self.trace(x).levels
+        return self._trace(x, sums=False).levels
 
     def _on_bytes(self, x: Tensor) -> bool:
         return self.int8 and x.device.type == "cpu" and has_int8_units()
