@@ -6,6 +6,7 @@ import torch
 
 from tests.scenes import CFG
 from utils.darknet.cfg import parse_cfg, write_cfg
+from utils.detection import nms
 from utils.detection.boxes import cxcywh_to_xyxy
 from utils.detection.nms import Suppression, non_max_suppression, suppression_of
 from utils.errors import InputError
@@ -142,6 +143,19 @@ def test_suppression_by_distance_is_darknets_loop(power, picture):
         plain = non_max_suppression(decoded, conf=0.2, iou=0.2, multi_label=True)[0]
         assert len(ours) > len(plain)  # taking something off an overlap leaves more boxes
         assert (ours[:-1, 4] >= ours[1:, 4]).all()
+
+
+@pytest.mark.parametrize("limit", [3, 300])
+def test_pairs_at_once_and_one_box_after_the_other_leave_the_same_boxes(monkeypatch, limit):
+    """Which of both a class takes depends on how many boxes it has."""
+    for seed in range(4):
+        asked = {"conf": 0.1, "iou": 0.2, "multi_label": True, "rule": Suppression(0.6), "max_boxes": limit}
+        decoded = random_predictions(seed, boxes=200, ties=seed % 2 == 0)
+        found = []
+        for paired in (0, 60, 10**6):
+            monkeypatch.setattr(nms, "PAIRED", paired)
+            found.append(non_max_suppression(decoded, **asked)[0])
+        assert len(found[0]) and all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_the_shape_of_the_picture_decides_where_distances_do():

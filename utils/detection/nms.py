@@ -15,6 +15,8 @@ from torch import Tensor
 from utils.darknet.spec import Detect
 from utils.detection.boxes import EPS, cxcywh_to_xyxy
 
+PAIRED = 150  # boxes of a group, all of whose pairs are fewer steps than one box after the other
+
 
 @dataclass(frozen=True)
 class Suppression:
@@ -121,11 +123,46 @@ def _suppress_apart(
     """
     height, width = picture
     corners = (boxes.double() / torch.tensor([width, height, width, height], dtype=torch.float64)).T.numpy()
-    stays = []
-    for group in groups.unique():
-        rows = torch.nonzero(groups == group).squeeze(1).numpy()
-        stays.append(rows[_greedy(corners[:, rows], most, power, limit)])
+    order = groups.sort(stable=True).indices.numpy()
+    parts = np.split(order, groups.bincount().cumsum(0).numpy()[:-1]) if len(order) else []
+    large = [part for part in parts if part.size > PAIRED]
+    stays = [part[_greedy(corners[:, part], most, power, limit)] for part in large]
+    small = [part for part in parts if 0 < part.size <= PAIRED]
+    stays += [_greedy_of_pairs(corners, small, most, power, limit)] if small else []
     return torch.as_tensor(np.sort(np.concatenate(stays))) if stays else torch.zeros(0, dtype=torch.long)
+
+
+def _greedy_of_pairs(
+    boxes: NDArray[np.float64], groups: Sequence[NDArray[np.int64]], most: float, power: float, limit: int
+) -> NDArray[np.int64]:
+    """What `_greedy` leaves of each of many small groups, whose pairs are compared all at once.
+
+    Args:
+        boxes: x1, y1, x2, y2 [4, n].
+        groups: indices of boxes, best first.
+        most: overlap of two that are one.
+        power: of the distance.
+        limit: of boxes of a group.
+    """
+    pairs = [part[np.stack(np.triu_indices(part.size, 1))] for part in groups]
+    better, worse = np.concatenate(pairs, axis=1)
+    sides = np.maximum(boxes[2:] - boxes[:2], 0.0)
+    boxes = np.concatenate((boxes, sides[:1] * sides[1:]))
+    overlap = _overlap(boxes[:, better], boxes[:, worse])
+    near = np.flatnonzero(overlap > most)
+    apart = _apart(boxes[:, better[near]], boxes[:, worse[near]])
+    near = near[overlap[near] - apart**power > most]
+    beaten_by = dict[int, list[int]]()
+    for one, other in zip(better[near].tolist(), worse[near].tolist(), strict=True):
+        beaten_by.setdefault(other, []).append(one)
+    stays = list[int]()
+    for part in groups:
+        kept = set[int]()
+        for box in part.tolist():
+            if len(kept) < limit and not any(one in kept for one in beaten_by.get(box, ())):
+                kept.add(box)
+        stays += kept
+    return np.array(stays, dtype=np.int64)
 
 
 def _greedy(boxes: NDArray[np.float64], most: float, power: float, limit: int) -> list[int]:
@@ -145,7 +182,7 @@ def _greedy(boxes: NDArray[np.float64], most: float, power: float, limit: int) -
 
 
 def _overlap(one: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of a box x1, y1, x2, y2, area [5] with each of others [5, n]: [n]."""
+    """IoU of a box x1, y1, x2, y2, area [5], or of as many [5, n], with each of others [5, n]: [n]."""
     x1, y1, x2, y2, area = one
     inter = np.maximum(np.minimum(x2, boxes[2]) - np.maximum(x1, boxes[0]), 0.0)
     inter *= np.maximum(np.minimum(y2, boxes[3]) - np.maximum(y1, boxes[1]), 0.0)
@@ -154,7 +191,7 @@ def _overlap(one: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np
 
 
 def _apart(one: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """d² / c² of a box's centre and each of others' [5, n]: [n]."""
+    """d² / c² of a box's centre [5], or of as many [5, n], and each of others' [5, n]: [n]."""
     (x1, y1, x2, y2, _), (left, top, right, bottom, _) = one, boxes
     apart = ((left + right - x1 - x2) / 2) ** 2 + ((top + bottom - y1 - y2) / 2) ** 2
     hull = (np.maximum(x2, right) - np.minimum(x1, left)) ** 2 + (np.maximum(y2, bottom) - np.minimum(y1, top)) ** 2
