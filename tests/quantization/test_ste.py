@@ -68,6 +68,22 @@ def test_learned_steps_of_channels_do_not_mix():
     assert scale.grad[0].abs() > 0 and scale.grad[1] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_larger_than_the_cache_has_the_gradients_of_its_images(dtype):
+    x = torch.randn(9, 8, 48, 48, dtype=dtype).contiguous(memory_format=torch.channels_last)  # 3 images at once
+    slope = torch.randn(9, 8, 48, 48, dtype=dtype)
+
+    def gradients(parts):
+        given, scale = x.clone().requires_grad_(), torch.tensor([0.3]).requires_grad_()
+        for each, of in zip(given.split(parts), slope.split(parts), strict=True):
+            learn_quantise(each, scale, scale, -3, 3).backward(of)
+        return given.grad, scale.grad * math.sqrt(parts / 9)  # the gain counts the values of a call
+
+    (passed, moved), (alone, summed) = gradients(9), gradients(1)
+    assert torch.equal(passed, alone)
+    assert moved.item() == pytest.approx(summed.item(), rel=1e-4)
+
+
 def test_half_precision_rounds_in_full():
     x = torch.arange(0, 256, dtype=torch.float32).view(1, 1, 16, 16)
     found = fake_quantise(x.bfloat16(), torch.tensor([1.0]), 0, 255)

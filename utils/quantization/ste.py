@@ -143,16 +143,30 @@ class _Learned(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, step: Tensor, qmin: int, qmax: int) -> Tensor:
         ctx.save_for_backward(x, scale, step)
         ctx.bounds = qmin, qmax
-        return (x.float() / step).add_(0.5).floor_().clamp_(qmin, qmax).mul_(step).to(x.dtype)
+        out, count = torch.empty_like(x), _cached(x, step)
+        for part, into in zip(x.split(count), out.split(count), strict=True):
+            level = (part.float() / step).add_(0.5).floor_()
+            into.copy_(level.clamp_(qmin, qmax).mul_(step))
+        return out
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, scale, step = ctx.saved_tensors
         qmin, qmax = ctx.bounds
-        exact = x.float() / step
-        level = (exact + 0.5).floor_()
-        clipped = level.clamp(qmin, qmax)
-        inside = level == clipped
-        slope = clipped.sub_(exact.mul_(inside)).mul_(given[0])
+        passed, count, total = torch.empty_like(x), _cached(x, step), torch.zeros_like(scale)
+        for part, upper, into in zip(x.split(count), given[0].split(count), passed.split(count), strict=True):
+            exact = part.float() / step
+            level = (exact + 0.5).floor_()
+            clipped = level.clamp(qmin, qmax)
+            inside = level.eq_(clipped)  # 1.0 or 0.0: a bool mask would be cast, slowly, to be multiplied
+            torch.mul(upper, inside.to(upper.dtype), out=into)
+            total += clipped.sub_(exact.mul_(inside)).mul_(upper).sum_to_size(scale.shape)
         gain = (x.numel() / scale.numel() * max(qmax, 1)) ** -0.5
-        return given[0] * inside, slope.sum_to_size(scale.shape) * gain, None, None, None
+        return passed, total * gain, None, None, None
+
+
+def _cached(x: Tensor, step: Tensor) -> int:
+    """How many of a batch are worked on at once, so that what lies between two passes stays in the cache."""
+    if x.device.type != "cpu" or step.numel() != 1:
+        return max(1, len(x))
+    return max(1, CACHED_VALUES // max(1, x[:1].numel()))
