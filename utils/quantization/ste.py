@@ -96,9 +96,9 @@ class _Fake(torch.autograd.Function):
         out, inside = torch.empty_like(x), torch.empty_like(x)  # a bool mask would be cast, slowly, to be multiplied
         count = max(1, CACHED_VALUES // max(1, x[0].numel())) if x.device.type == "cpu" and len(x) else max(1, len(x))
         for part, into, mask in zip(x.split(count), out.split(count), inside.split(count), strict=True):
-            level = part.to(torch.float32, copy=True).div_(scale).add_(0.5).floor_()
+            level = (part.float() / scale).add_(0.5).floor_()
             clipped = level.clamp(qmin, qmax)
-            mask.copy_(level == clipped)
+            mask.copy_(level.eq_(clipped))
             into.copy_(clipped.mul_(scale))
         ctx.save_for_backward(inside)
         return out
