@@ -24,10 +24,10 @@ from utils.config.measure import TestConfig as MeasureConfig
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.data.manifest import in_order, read_list
+from utils.data.source_ids import IDS
 from utils.detection.coco import convert
 from utils.detection.dataset import DetectionDataset
 from utils.detection.evaluate import DetectionMetrics, Detections, Timing, measure
-from utils.detection.label_writer import IDS
 from utils.detection.open_data import read_manifest
 from utils.detection.results import save_results
 from utils.detection.task import DetectionTask

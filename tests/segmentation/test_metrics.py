@@ -16,7 +16,8 @@ from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.segmentation.metrics import MaskAnswer, MaskAnswers, evaluate, joined, measure, scores_of, truth_of
 from utils.segmentation.open_data import read_mask
-from utils.segmentation.results import MaskResult, results_of, run_lengths
+from utils.segmentation.results import MaskResult, results_of
+from utils.segmentation.run_lengths import decoded, encoded, run_lengths
 from utils.task import Timing
 
 NAMES = tuple("abcd")
@@ -91,15 +92,15 @@ def test_sums_are_enlarged_before_the_largest_is_taken():
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_run_lengths_are_those_of_pycocotools(first):
+@pytest.mark.parametrize("side", [7, 700])
+def test_run_lengths_are_those_of_pycocotools(first, side):
     masks = pytest.importorskip("pycocotools.mask")
-    mask = np.random.default_rng(0).random((13, 7)) < 0.4
-    mask[0, 0] = first
-    code = run_lengths(mask)
-    assert sum(code["counts"]) == mask.size
-    packed = masks.frPyObjects(code, *mask.shape)
-    assert np.array_equal(masks.decode(packed).astype(bool), mask)
-    assert masks.area(packed) == mask.sum()
+    mask = np.random.default_rng(0).random((13, side)) < 0.4
+    mask[0, 0], mask[:, side // 2 :] = first, first
+    code = encoded(mask)
+    assert sum(run_lengths(mask)) == mask.size
+    assert code == {"size": [13, side], "counts": masks.encode(np.asfortranarray(mask))["counts"].decode()}
+    assert np.array_equal(decoded(code, mask.shape), mask)
 
 
 def test_a_mask_goes_back_to_the_pixels_of_its_picture():

@@ -11,10 +11,14 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from utils.darknet.cfg import read_cfg
+from utils.detection.open_data import open_data as open_boxes
 from utils.errors import InputError
 from utils.segmentation.dataset import MaskDataset
+from utils.segmentation.metrics import MaskAnswer, MaskAnswers, measure
 from utils.segmentation.open_data import mask_path, open_data, read_mask
 from utils.segmentation.published_sets import VOC, mask_of
+from utils.segmentation.results import save_results
+from utils.task import Timing
 from utils.tasks import task_of
 
 SIDE = (40, 60)
@@ -61,6 +65,37 @@ def test_a_folder_of_coco_is_drawn_once_with_what_is_no_object_as_a_class(coco, 
     assert not read_mask(mask_path(coco / "val2017/1.jpg", manifest)).any(), "a picture without objects is background"
     assert len(MaskDataset(manifest.valid, manifest, (32, 32))) == 2
     assert open_data(coco) == manifest and caplog.text.count("drawn as PNG") == 1
+
+
+@pytest.mark.parametrize("first", ["boxes", "masks"])
+def test_boxes_and_masks_of_one_folder_of_coco_are_two_sets(coco, first):
+    for part in ("train2017", "val2017"):
+        rows = [region(1, 7, [RING]) | {"bbox": [10, 5, 40, 30]}]
+        write_picture(coco / part / f"{part}.jpg")
+        (coco / f"annotations/instances_{part}.json").write_text(coco_json([f"{part}.jpg"], rows))
+    readers = {"boxes": open_boxes, "masks": open_data}
+    for kind in (first, *readers):
+        assert readers[kind](coco).names == (("background",) if kind == "masks" else ()) + ("bus", "cat")
+
+
+def test_results_on_a_set_of_coco_have_its_numbers_and_pycocotools_measures_them(coco, tmp_path):
+    api, run = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    manifest = open_data(coco)
+    dataset = MaskDataset(manifest.valid, manifest, SIDE)
+    found = [MaskAnswer.of(n, dataset[n].mask.numpy(), dataset[n].letterbox) for n in range(2)]
+    metrics = measure(MaskAnswers(np.eye(3, dtype=np.int64), tuple(found)), manifest.names, timing=Timing(1, 1, 2))
+    path = save_results(tmp_path / "masks.json", metrics, dataset.images, manifest)
+    assert {(row["image_id"], row["category_id"]) for row in json.loads(path.read_text())} == {(0, 3), (0, 7)}
+    content = json.loads((coco / "annotations/instances_val2017.json").read_text())
+    for row in content["annotations"]:
+        row["id"] += 1  # 0 stands for no match there
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    truth = api.COCO(str(tmp_path / "truth.json"))
+    measured = run.COCOeval(truth, truth.loadRes(str(path)), "segm")
+    measured.evaluate()
+    measured.accumulate()
+    measured.summarize()
+    assert measured.stats[1] == pytest.approx(1.0), "AP at IoU .5 of the truth itself"
 
 
 def test_outlines_and_runs_are_what_pycocotools_makes_of_them():

@@ -176,7 +176,7 @@ def test_the_chain_of_scripts_runs_on_masks(tmp_path, monkeypatch):
     last = trained.paths("last*.pt")[0]
     tested = run("test", "--weights", last, *data, "--save-json")
     rows = json.loads((tested.folder / "masks.json").read_text())
-    assert {row["image_id"] for row in rows} == {"0", "1", "2", "3"} and rows[0]["segmentation"]["size"] == [24, 32]
+    assert {row["image_id"] for row in rows} == {0, 1, 2, 3} and rows[0]["segmentation"]["size"] == [24, 32]
     found = run("detect", "--weights", last, "--source", "set/images/val")
     assert read_mask(found.folder / "0_mask.png").shape == (24, 32)
     pruned = run("slim_prune", "--weights", last, *data, "--percent", 0.2, "--force")

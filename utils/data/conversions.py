@@ -16,19 +16,20 @@ log = logging.getLogger(__name__)
 
 CONVERTED = Path("runs/data")  # from the current folder, as for every script
 MARK = "# converted from "
-RULES = "2"  # changes when a conversion does, so that none made by earlier rules is taken
+RULES = "3"  # changes when a conversion does, so that none made by earlier rules is taken
 
 
-def kept(folder: Path, files: Iterable[Path], convert: Callable[[Path, str], object]) -> Path:
+def kept(folder: Path, files: Iterable[Path], convert: Callable[[Path, str], object], of: str = "") -> Path:
     """The ``.data`` file of a folder, made by ``convert`` when it is new or has changed.
 
     Args:
         folder: what was given.
         files: those in it that the outcome depends on.
         convert: writes ``out.data`` and all it needs, with a note in its first line; returns what is said of it.
+        of: what is made, where another task makes something else of the same files.
     """
     folder = folder.resolve()
-    note = f"({_fingerprint(files)})"
+    note = f"({_fingerprint(files, of)})"
     with locked(CONVERTED / ".lock"):
         number = 1
         while True:
@@ -83,7 +84,7 @@ def publish(
         data_file.replace(f"{out}.data")  # last: where it is, everything is
 
 
-def _fingerprint(files: Iterable[Path]) -> str:
+def _fingerprint(files: Iterable[Path], of: str) -> str:
     """Changes when one of the files does."""
     rows = "".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in sorted(files))
-    return hashlib.sha256(f"{RULES}\n{rows}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(f"{RULES}{of}\n{rows}".encode(errors="surrogateescape")).hexdigest()[:16]

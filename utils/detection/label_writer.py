@@ -6,7 +6,6 @@ The converters (``voc.py``, ``coco.py`` …) read; what they all do with what th
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,12 @@ from pathlib import Path
 
 from utils.data.conversions import publish
 from utils.data.manifest import list_text
+from utils.data.source_ids import write_ids
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
-NOTES, IDS = "conversion_notes.txt", "coco_ids.json"  # in the folder of the lists
+NOTES = "conversion_notes.txt"  # in the folder of the lists
 Corners = tuple[float, float, float, float]
 
 
@@ -169,7 +169,7 @@ def write_lists(folder: Path, splits: Splits, names: Sequence[str], found: Findi
     (folder / NOTES).write_text("".join(f"{note}\n" for note in found.notes), encoding="utf-8")
     if found.categories:
         ids = {item.image.stem: item.id for items in splits.values() for item in items if item.id is not None}
-        (folder / IDS).write_text(json.dumps({"categories": found.categories, "images": ids}), encoding="utf-8")
+        write_ids(folder, found.categories, ids)
 
 
 def _write_labels(path: Path, item: Annotated, numbers: Mapping[str, int], found: Findings) -> None:

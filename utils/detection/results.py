@@ -15,15 +15,13 @@ from torch import Tensor
 
 from utils.darknet.spec import Detect
 from utils.data.manifest import Manifest
-from utils.data.text import read_text
+from utils.data.source_ids import ids_of
 from utils.data.transforms import Letterbox
 from utils.detection.average_precision import RECALLS
 from utils.detection.decode import decode
 from utils.detection.evaluate import DetectionMetrics, coco_results
-from utils.detection.label_writer import IDS
 from utils.detection.nms import non_max_suppression, suppression_of
 from utils.detection.pictures import draw_boxes
-from utils.errors import InputError
 from utils.files import write_text
 from utils.reporting.tables import plain_table
 from utils.task import GoldenFile
@@ -117,24 +115,8 @@ def save_results(
     Raises:
         InputError: the file of those ids is damaged.
     """
-    place = manifest.valid.parent / IDS if manifest else None
-    if manifest is None or place is None or not place.is_file():
-        return write_text(path, json.dumps(coco_results(metrics.detections, _own_ids(images))))
-    try:
-        known = json.loads(read_text(place))
-        categories = [known["categories"][name] for name in manifest.names]
-        ids = [known["images"][image.stem] for image in images]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{place}: no ids for this set ({error}); delete it, or convert the set again") from None
+    ids, categories = ids_of(images, manifest)
     return write_text(path, json.dumps(coco_results(metrics.detections, ids, categories)))
-
-
-def _own_ids(images: Sequence[Path]) -> Sequence[int | str]:
-    """An id for each image, no two alike unless they are one file: its number, its stem, or its path."""
-    stems = [image.stem for image in images]
-    numbers: list[int | str] = [int(stem) if stem.isdecimal() else stem for stem in stems]
-    different = len(set(images))
-    return next((ids for ids in (numbers, stems) if len(set(ids)) == different), [str(image) for image in images])
 
 
 def class_table(metrics: DetectionMetrics) -> str:

@@ -147,4 +147,4 @@ def _split_folder(folder: Path, images: Path, names: Path) -> Path:
         parts = f"{len(train)} pictures to train on, {len(valid)} to validate on"
         return f"pictures and their masks; {parts} (no parts, so {SHARE:.0%} by seed {SEED})"
 
-    return kept(folder, [*found, names], convert)
+    return kept(folder, [*found, names], convert, of="masks")

@@ -4,7 +4,7 @@ VOC's masks lie there as PNG, its ImageSets/Segmentation says which pictures hav
 json: where objects lie over each other the smaller one is seen; a crowd region does not count; what is no object has
 a class of its own, number 0, as in VOC.
 
-Source: cocodataset.org/#format-data, object detection; the run-length code of its API, maskApi.
+Source: cocodataset.org/#format-data, object detection.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from tqdm import tqdm
 
 from utils.data.conversions import kept, publish
 from utils.data.manifest import list_text, path_of, read_names
+from utils.data.source_ids import write_ids
 from utils.data.text import read_text
 from utils.errors import InputError
+from utils.segmentation.run_lengths import decoded
 
 Row = dict[str, Any]
 BACKGROUND = "background"
@@ -62,7 +64,7 @@ def voc_folder(folder: Path, names: Path | None) -> Path | None:
         publish(out, write, read_names(names) if names else [BACKGROUND, *VOC], f"{folder.resolve()} {note}")
         return f"Pascal VOC's masks: {len(found[0])} pictures to train on, {len(found[1])} to validate on"
 
-    return kept(folder, [*lists, *([names] if names else [])], convert)
+    return kept(folder, [*lists, *([names] if names else [])], convert, of="masks")
 
 
 def _picture(folder: Path, listed: Path, stem: str) -> Path:
@@ -93,12 +95,13 @@ def coco_folder(folder: Path) -> Path | None:
             for part, path, content in zip(PARTS, jsons, contents, strict=True):
                 images = _drawn(path, content, _images_of(folder, path), build / "masks")
                 (build / f"{part}.txt").write_text(list_text(images), encoding="utf-8")
+            _write_ids(build, contents)
 
         labels = f"labels = {out.name}/masks\n"
         publish(out, write, [BACKGROUND, *names], f"{folder.resolve()} {note}", labels)
         return f"COCO's masks ({', '.join(path.name for path in jsons)}), drawn as PNG"
 
-    return kept(folder, jsons, convert)
+    return kept(folder, jsons, convert, of="masks")
 
 
 def _images_of(folder: Path, path: Path) -> Path:
@@ -127,6 +130,13 @@ def _content(path: Path) -> dict[str, list[Row]]:
 
 def _categories(content: dict[str, list[Row]]) -> list[Row]:
     return sorted(content["categories"], key=lambda row: int(row["id"]))
+
+
+def _write_ids(build: Path, contents: Sequence[dict[str, list[Row]]]) -> None:
+    """The json's own numbers; what is no object has none, and results leave it out."""
+    categories = {str(row["name"]): row["id"] for row in _categories(contents[0])}
+    images = {Path(str(row["file_name"])).stem: row["id"] for content in contents for row in content["images"]}
+    write_ids(build, {BACKGROUND: None, **categories}, images)
 
 
 def _drawn(path: Path, content: dict[str, list[Row]], folder: Path, masks: Path) -> list[Path]:
@@ -161,7 +171,7 @@ def mask_of(path: Path, image: Row, objects: Sequence[Row], numbers: dict[Any, i
         shape = row["segmentation"]
         try:
             if isinstance(shape, dict):
-                mask[_runs(shape, mask.shape)] = number
+                mask[decoded(shape, mask.shape)] = number
             else:
                 _fill(mask, [np.asarray(each, float).reshape(-1, 2) for each in shape], number)
         except (ValueError, TypeError, KeyError, cv2.error):
@@ -182,26 +192,3 @@ def _fill(mask: NDArray[np.uint8], outlines: Sequence[NDArray[np.float64]], numb
         cv2.fillPoly(parts, [np.rint(corners * 2**FINE).astype(np.int32)], 255, shift=FINE)
     share = cv2.resize(parts, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     mask[top:bottom, left:right][share > 127] = number
-
-
-def _runs(code: Row, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """COCO's run-length code, its numbers or their text, as [height, width]."""
-    counts = code["counts"] if isinstance(code["counts"], list) else _numbers(code["counts"])
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(shape[1], shape[0]).T
-
-
-def _numbers(text: str) -> list[int]:
-    """The text of a run-length code: five bits a letter, the highest of the last letter is the sign.
-
-    From the fourth number on it says what that one is more than the last but one.
-    """
-    found, value, bits = list[int](), 0, 0
-    for letter in text:
-        part = ord(letter) - 48
-        value, bits = value | (part & 31) << bits, bits + 5
-        if not part & 32:
-            value -= (1 << bits) if part & 16 else 0
-            found.append(value + (found[-2] if len(found) > 2 else 0))
-            value, bits = 0, 0
-    return found

@@ -15,11 +15,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.data.manifest import Manifest
 from utils.data.pictures import Picture, colour
+from utils.data.source_ids import ids_of
 from utils.data.transforms import Letterbox
 from utils.files import write_text, writing
 from utils.reporting.tables import plain_table
 from utils.segmentation.metrics import MaskMetrics
+from utils.segmentation.run_lengths import encoded
 from utils.segmentation.show import overlay
 
 Mask = NDArray[np.uint8]
@@ -47,7 +50,8 @@ class MaskResult:
                 "category_id": label,
                 "name": names[label],
                 "area": int((self.mask == label).sum()),
-                "segmentation": run_lengths(self.mask == label),
+                "segmentation": encoded(self.mask == label),
+                "score": 1.0,
             }
             for label in self.labels()
         ]
@@ -66,14 +70,6 @@ class MaskResult:
         return [path]
 
 
-def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's run-length code: lengths of runs of 0 and 1 in turn, column by column, beginning with 0."""
-    flat = mask.flatten(order="F")
-    ends = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff([0, *ends.tolist(), len(flat)]).tolist()
-    return {"size": list(mask.shape), "counts": lengths if not flat[0] else [0, *lengths]}
-
-
 def results_of(scores: Tensor, letterboxes: Sequence[Letterbox]) -> list[MaskResult]:
     """Scores [N, classes, H, W] of the network's images -> the mask of each picture, in its own px."""
     found = []
@@ -86,16 +82,26 @@ def results_of(scores: Tensor, letterboxes: Sequence[Letterbox]) -> list[MaskRes
     return found
 
 
-def save_results(path: Path, found: MaskMetrics, images: Sequence[Path]) -> Path:
-    """COCO's results format for masks: a row an image and class, run-length coded in px of the picture."""
+def save_results(path: Path, found: MaskMetrics, images: Sequence[Path], manifest: Manifest | None = None) -> Path:
+    """COCO's results format for masks: a row an image and class, run-length coded in px of the picture.
+
+    Numbers of images and classes are those of the json that the set was made of, if it was; a class that has none
+    there, as what is no object, is left out.
+
+    Raises:
+        InputError: the file of those numbers is damaged.
+    """
+    ids, categories = ids_of(images, manifest)
     rows = []
     for answer in found.answers.images:
         box = answer.letterbox
         (top, left), (height, width) = box.pad, box.scaled
         inner = answer.mask[top : top + height, left : left + width]
         mask = cv2.resize(inner, box.original[::-1], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
-        made = MaskResult(mask, len(found.names)).rows(found.names)
-        rows += [{"image_id": images[answer.index].stem, **row, "score": 1.0} for row in made]
+        for row in MaskResult(mask, len(found.names)).rows(found.names):
+            number = row["category_id"] if categories is None else categories[row["category_id"]]
+            if number is not None:
+                rows.append({"image_id": ids[answer.index], **row, "category_id": number})
     return write_text(path, json.dumps(rows))
 
 

@@ -221,7 +221,7 @@ class SegmentationTask(OneOutputTask):
         self, path: Path, found: MaskMetrics, images: Sequence[Path], manifest: Manifest | None = None
     ) -> Path:
         """COCO's results format for masks, run-length coded in px of the picture."""
-        return results.save_results(path, found, images)
+        return results.save_results(path, found, images, manifest)
 
 
 def output_of(spec: ModelSpec) -> Segment:
