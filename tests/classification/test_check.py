@@ -55,6 +55,12 @@ def test_what_training_would_stop_at_is_an_error(tmp_path, capsys):
     assert "one picture, two classes, dog and eel" in said and "class 2 (eel): no image in valid" in said
 
 
+def test_a_class_without_an_image_is_told_and_the_rest_are_still_classes(tmp_path, capsys):
+    (write_set(tmp_path / "set") / "train/fox").mkdir()
+    code, said = check(tmp_path / "set", capsys)
+    assert code == 0 and "class 3 (fox): no image in train nor valid" in said
+
+
 def test_masks_are_counted_by_pixels_and_what_is_no_class_is_told(tmp_path, capsys):
     place = write_masks(tmp_path / "set")
     code, said = check(place, capsys)

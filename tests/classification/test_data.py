@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from utils.classification.dataset import ClassAugment, ClassDataset, changed, in_turn, part_of
-from utils.classification.open_data import labels_of, open_data
+from utils.classification.open_data import is_of_classes, labels_of, open_data
+from utils.classification.show import of_all_classes
 from utils.data.dataset import SampleRequest
 from utils.data.manifest import in_order
 from utils.data.transforms import GREY, fit
@@ -45,6 +46,14 @@ def test_every_image_is_there_once_when_classes_take_turns():
     assert sorted(order) == list(range(6)) and order == [3, 4, 0, 5, 1, 2]
 
 
+@pytest.mark.parametrize("most", [8, 25])
+def test_pictures_are_of_as_many_classes_as_there_is_room_for(most):
+    """Of 2,000 images whose classes take turns every 250th is of one class."""
+    for labels in ([n % 10 for n in range(2000)], [n // 200 for n in range(2000)], [n % 100 for n in range(2000)]):
+        shown = of_all_classes(labels, most)
+        assert len(set(shown)) == most and len({labels[n] for n in shown}) == min(most, len(set(labels)))
+
+
 def test_classes_of_a_network_in_another_order_are_found_by_name(tmp_path):
     manifest = in_order(open_data(write_set(tmp_path)), ("eel", "cat", "dog"), "w.pt")
     dataset = ClassDataset(manifest.valid, manifest, (12, 12))
@@ -68,6 +77,19 @@ def test_darknets_lists_tell_a_class_by_the_one_word_of_a_path(tmp_path):
         labels_of([Path("/x/1_eel.png")], manifest, manifest.train)
     with pytest.raises(InputError, match="tells more than one class: _cat, _dog"):
         labels_of([Path("/x/1_cat_dog.png")], manifest, manifest.train)
+
+
+def test_darknets_words_are_the_names_where_there_are_none(tmp_path):
+    """Its cfg/cifar.data says classes, train, valid, labels, backup and top."""
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    for name in ("1_cat", "2_dog"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("1_cat.png\n2_dog.png\n")
+    data = tmp_path / "set.data"
+    data.write_text("classes=2\ntrain=list.txt\nvalid=list.txt\nlabels=labels.txt\nbackup=backup/\ntop=2\n")
+    manifest = open_data(data)
+    assert manifest.names == ("cat", "dog") and is_of_classes(data)
+    assert ClassDataset(manifest.train, manifest, (4, 4)).labels == [0, 1]
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(tmp_path):

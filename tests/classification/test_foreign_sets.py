@@ -6,6 +6,7 @@ import gzip
 import logging
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,16 @@ def test_fashion_has_names_of_its_own_and_may_be_mirrored(tmp_path):
     assert manifest.names[9] == "Ankle boot" and manifest.flip == 0.5
 
 
+def test_names_that_would_lead_elsewhere_stay_in_their_folder_and_keep_their_classes(tmp_path):
+    held = write_idx(tmp_path / "mine", True)
+    names = ["T-shirt/top", "../../x", "..", "a, b", 'so "called"', *"fghij"]
+    (tmp_path / "mine/names.txt").write_text("\n".join(names))
+    manifest = open_data(tmp_path / "mine")
+    data = ClassDataset(manifest.train, manifest, (9, 7), channels=1)
+    assert manifest.names == tuple(names) and data.labels == held["train"][1].tolist()
+    assert all(path.parents[2] == tmp_path / "runs/data/mine" for path in data.images)
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch hacked",)
@@ -125,7 +136,8 @@ def test_a_pickle_that_would_run_a_program_is_refused_and_runs_nothing(tmp_path)
         (write_python, lambda p: (p / "data_batch_3").unlink(), r"data_batch_3: no such file, which CIFAR-10, python has"),
         (write_python, lambda p: (p / "test_batch").write_bytes(b"x"), "test_batch: a damaged pickle"),
         (write_binary, lambda p: (p / "test_batch.bin").write_bytes(b"x" * 99), "99 bytes are no rows of 3073"),
-        (write_binary, lambda p: (p / "batches.meta.txt").write_text("one\n"), "class 2 of 1 that have names"),
+        (write_binary, lambda p: (p / "batches.meta.txt").write_text("one\n"), "class 2, but only 1 have names"),
+        (write_binary, lambda p: (p / "data_batch_4.bin").write_bytes(b"\t" * 3073), "data_batch_4.bin: class 9, but only"),
     ],
 )  # fmt: skip
 def test_damaged_cifar_files_are_refused_by_name(tmp_path, write, damage, message):
@@ -191,6 +203,34 @@ def test_one_table_is_parted_by_names_and_each_image_keeps_its_class(tmp_path, c
         assert [int(data[i].image.max()) % 3 for i in range(len(data))] == data.labels
         seen += [path.stem for path in data.images]
     assert sorted(map(int, seen)) == [*range(40)]
+
+
+def test_quotes_and_commas_in_a_table_that_is_parted_stay_what_they_are(tmp_path):
+    folder = tmp_path / "set"
+    write_images(folder, 8)
+    rows = []
+    for n in range(8):
+        (folder / f"{n}.png").rename(folder / f'{n}, "x";;.png')
+        label = "a" if n % 2 else 'the ""b"", c'
+        rows.append(f'"{n}, ""x"";;.png","{label}"\n')
+    (folder / "all.csv").write_text("path,class\n" + "".join(rows))
+    manifest = open_data(folder)
+    assert manifest.names == ("a", 'the "b", c')
+    for place in (manifest.train, manifest.valid):
+        data = ClassDataset(place, manifest, (4, 4))
+        assert [1 - int(data[i].image.max()) % 2 for i in range(len(data))] == data.labels
+
+
+def test_names_that_two_classes_may_have_are_refused_and_written_ones_count_first(tmp_path):
+    for part in ("train", "val"):
+        for name in ("sea_lion", "sea lion"):
+            write_images(tmp_path / "set" / part / name, 2)
+    manifest = open_data(tmp_path / "set")
+    data = ClassDataset(manifest.train, manifest, (4, 4))
+    assert [manifest.names[label] for label in data.labels] == [path.parent.name for path in data.images]
+    manifest = replace(manifest, names=("sea lion", "Sea Lion"))
+    with pytest.raises(InputError, match="'sea_lion' may be 2 of its classes; give each a name of its own"):
+        ClassDataset(manifest.train, manifest, (4, 4))
 
 
 def test_a_folder_a_class_without_parts_is_parted_by_names(tmp_path):

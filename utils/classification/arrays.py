@@ -102,7 +102,7 @@ def _binary(kind: str, train: Sequence[Path], valid: Path, meta: Path) -> ImageA
         table = data.reshape(-1, width)
         return table[:, head:], table[:, head - 1]
 
-    return _made(kind, names, [rows(path) for path in train], rows(valid), train[0])
+    return _made(kind, names, [rows(path) for path in train], rows(valid), [*train, valid])
 
 
 def _python(kind: str, train: Sequence[Path], valid: Path, meta: Path) -> ImageArrays:
@@ -120,7 +120,7 @@ def _python(kind: str, train: Sequence[Path], valid: Path, meta: Path) -> ImageA
             raise InputError(f"{path}: no data and {word}s of one length in it; fetch {kind} again")
         return pixels, np.asarray(labels)
 
-    return _made(kind, [_text(name) for name in listed], [rows(path) for path in train], rows(valid), train[0])
+    return _made(kind, [_text(name) for name in listed], [rows(path) for path in train], rows(valid), [*train, valid])
 
 
 def _made(
@@ -128,15 +128,17 @@ def _made(
     names: Sequence[str],
     train: Sequence[tuple[np.ndarray, np.ndarray]],
     valid: tuple[np.ndarray, np.ndarray],
-    place: Path,
+    places: Sequence[Path],
 ) -> ImageArrays:
-    def images(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        pixels, labels = (np.concatenate([each[k] for each in rows]) for k in (0, 1))
+    for (pixels, labels), place in zip([*train, valid], places, strict=True):
         if pixels.ndim != 2 or pixels.shape[1] != int(np.prod(CIFAR)) or pixels.dtype != np.uint8:
             raise InputError(
                 f"{place}: pixels of {pixels.dtype} {list(pixels.shape)}, not bytes [N, 3072]; fetch it again"
             )
         _check_labels(labels, len(names), place)
+
+    def images(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = (np.concatenate([each[k] for each in rows]) for k in (0, 1))
         return pixels.reshape(-1, *CIFAR).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
     return ImageArrays(kind, tuple(names), images(train), images([valid]), mirrored=True)
@@ -195,7 +197,7 @@ def _idx_array(path: Path, magic: int) -> np.ndarray:
 def _check_labels(labels: np.ndarray, classes: int, place: Path) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         worst = int(labels.max() if labels.max() >= classes else labels.min())
-        raise InputError(f"{place}: class {worst} of {classes} that have names; name all of them")
+        raise InputError(f"{place}: class {worst}, but only {classes} have names; fetch it again, or name all of them")
 
 
 class _ForeignError(Exception):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from utils.classification.arrays import ArrayFiles, ImageArrays
 from utils.data.conversions import kept, publish
-from utils.data.csv_list import ListedImage, read_csv
+from utils.data.csv_list import ListedImage, read_csv, write_csv
 from utils.data.manifest import (
     EVENT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -41,7 +42,7 @@ def unpacked(folder: Path, arrays: ArrayFiles) -> Path:
     def convert(out: Path, note: str) -> str:
         held = arrays.read()
         more = "" if held.mirrored else "flip = 0\n"
-        publish(out, lambda build: _write(build, held), held.names, f"{folder.resolve()} {note}", more)
+        publish(out, lambda build: _write(build, held), held.names, f"{folder.resolve()} {note}", more, lists="csv")
         sizes = f"{len(held.train[1]):,} images to train on, {len(held.valid[1]):,} to validate on"
         height, width, channels = held.train[0].shape[1:]
         colour = "grey" if channels == 1 else "RGB"
@@ -52,19 +53,25 @@ def unpacked(folder: Path, arrays: ArrayFiles) -> Path:
 
 def _write(build: Path, held: ImageArrays) -> None:
     """A PNG an image in a folder a class, and both lists, whose images are in the order of the arrays."""
+    folders = [_folder_name(name) for name in held.names]
     build.mkdir()
     total = len(held.train[1]) + len(held.valid[1])
     with tqdm(total=total, desc="writing pictures", unit=" images", delay=2, leave=False, disable=None) as progress:
         for part, (pixels, labels) in (("train", held.train), ("val", held.valid)):
-            for name in held.names:
-                (build / part / name).mkdir(parents=True)
+            for name in folders:
+                (build / part / name).mkdir(parents=True, exist_ok=True)
             listed = []
             for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-                place = Path(part) / held.names[int(label)] / f"{number:05d}.png"
+                place = Path(part) / folders[int(label)] / f"{number:05d}.png"
                 cv2.imwrite(str(build / place), np.ascontiguousarray(image[..., ::-1]))
-                listed.append(place)
+                listed.append((str(place), held.names[int(label)]))
                 progress.update()
-            (build / f"{part}.txt").write_text(list_text(listed), encoding="utf-8")
+            write_csv(build / f"{part}.csv", listed)
+
+
+def _folder_name(name: str) -> str:
+    """What a class's folder is called: its name, without what leads elsewhere ("T-shirt/top")."""
+    return re.sub(r"[^\w .+-]", "_", name).strip(". ") or "_"
 
 
 def split_folder(folder: Path, names: Sequence[str]) -> Path:
@@ -131,8 +138,7 @@ def _split_table(place: Path, table: Path) -> Path:
         def write(build: Path) -> None:
             build.mkdir()
             for part, chosen in (("train", train), ("val", valid)):
-                text = "".join(f'"{images[i]}","{rows[i].label}"\n' for i in chosen)
-                (build / f"{part}.csv").write_text(text, encoding="utf-8")
+                write_csv(build / f"{part}.csv", [(str(images[i]), rows[i].label) for i in chosen])
 
         publish(out, write, names, f"{place.resolve()} {note}", lists="csv")
         return f"one .csv list, {table.name}, {len(names)} classes; {_told(train, valid)}"
@@ -159,7 +165,7 @@ def _names_of(table: Path) -> tuple[str, ...]:
     return tuple(sorted(written, key=int)) if all(map(is_whole, written)) else tuple(written)
 
 
-def labels_of_table(table: Path, manifest: Manifest, index: Mapping[str, int]) -> list[int]:
+def labels_of_table(table: Path, manifest: Manifest, number_of: Callable[[str], int | None]) -> list[int]:
     """The class of each row: by its name, or by its number where a file of names says what that is.
 
     Raises:
@@ -167,7 +173,7 @@ def labels_of_table(table: Path, manifest: Manifest, index: Mapping[str, int]) -
     """
     found = []
     for row in read_csv(table):
-        label = index.get(plain_name(row.label))
+        label = number_of(row.label)
         if label is None and _numbered(row.label, manifest.names):
             number = int(row.label)
             label = manifest.numbers[number] if manifest.numbers else number

@@ -12,6 +12,7 @@ In a ``.data`` file ``labels`` is Darknet's file of the words by which a path te
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,17 +109,33 @@ def labels_of(images: Sequence[Path], manifest: Manifest, place: Path) -> list[i
     Raises:
         InputError: an image tells no class, or more than one.
     """
-    index = {plain_name(name): number for number, name in enumerate(manifest.names)}
+    number_of = functools.partial(_number_of, *_by_name(manifest.names), manifest.path)
     if place.suffix.lower() == ".csv" and place.is_file():
-        return labels_of_table(place, manifest, index)
+        return labels_of_table(place, manifest, number_of)
     words = _words(manifest)
     folder = place if place.is_dir() else None
     found = []
     for image in images:
         name = image.relative_to(folder).parts[0] if folder else image.parent.name
-        label = index.get(plain_name(name))
+        label = number_of(name)
         found.append(_by_word(image, words, place) if label is None else label)
     return found
+
+
+def _by_name(names: Sequence[str]) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
+    """The classes of each name, as it is written and without what people write one way or another."""
+    exact, plain = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for number, name in enumerate(names):
+        exact[name].append(number)
+        plain[plain_name(name)].append(number)
+    return dict(exact), dict(plain)
+
+
+def _number_of(exact: Mapping[str, list[int]], plain: Mapping[str, list[int]], place: Path, name: str) -> int | None:
+    found = exact.get(name) or plain.get(plain_name(name), [])
+    if len(found) > 1:
+        raise InputError(f"{place}: '{name}' may be {len(found)} of its classes; give each a name of its own")
+    return found[0] if found else None
 
 
 @functools.lru_cache(maxsize=16)
@@ -158,8 +175,9 @@ def _tables(folder: Path) -> dict[str, Path]:
 
 
 def _only_classes(folder: Path) -> bool:
-    """Whether every folder in a folder holds images itself, as folders of classes do."""
+    """Whether the folders in a folder hold images themselves, as those of classes do; some may be empty, not all."""
     inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    inner = [path for path in inner if any(path.iterdir())]
     return len(inner) > 1 and all(
         any(each.suffix.lower() in IMAGE_SUFFIXES + EVENT_SUFFIXES for each in path.iterdir()) for path in inner
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.classification.dataset import ClassDataset
+from utils.classification.dataset import ClassDataset, in_turn
 from utils.classification.metrics import ClassificationMetrics
 from utils.classification.recordings import EventDataset
 from utils.data.images import save_picture
@@ -50,7 +50,7 @@ def validation_sheet(
 ) -> Path:
     """What images are beside what they are taken for."""
     cells = []
-    for n in spread(len(found.answers.indices), SHOWN):
+    for n in of_all_classes(found.answers.labels.tolist(), SHOWN):
         image = as_picture(dataset[found.answers.indices[n]].image)
         cells.append(_answer(image, found, n, names, truth=True))
     return save_square(path, cells)
@@ -79,12 +79,18 @@ def separate(
     return save_apiece(folder, rows, titles)
 
 
+def of_all_classes(labels: Sequence[int], most: int) -> list[int]:
+    """Numbers of at most ``most`` images, of as many classes as can be: even steps through classes in turn meet one."""
+    turns = in_turn(labels)[: max(most, len(set(labels)))]
+    return [turns[n] for n in spread(len(turns), most)]
+
+
 def _columns(
     dataset: ClassDataset | EventDataset, measured: Mapping[str, ClassificationMetrics], names: Sequence[str], most: int
 ) -> tuple[list[list[Picture]], tuple[str, ...]]:
     first = next(iter(measured.values())).answers
     rows = []
-    for n in spread(len(first.indices), most):
+    for n in of_all_classes(first.labels.tolist(), most):
         image = as_picture(dataset[first.indices[n]].image)
         truth = captioned(image, [names[int(first.labels[n])]])
         rows.append([truth, *(_answer(image, found, n, names) for found in measured.values())])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,12 @@ def read_csv(path: Path) -> tuple[ListedImage, ...]:
     """
     status = path.stat() if path.is_file() else None
     return _rows(path, (status.st_size, status.st_mtime_ns) if status else None)
+
+
+def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write images and their classes as ``read_csv`` reads them, whatever signs their names have."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "class"), *rows])
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,6 +5,7 @@
     valid = mine/valid.txt
     names = mine.names            # one class a line
     labels = mine/labels          # optional: the folder of <image's name>.txt; else .../images/... -> .../labels/...
+                                  # of classes Darknet's file of words, which are the names where none are said
     flip = 0.5                    # optional: share of images mirrored left to right in training
     mosaic = 1                    # optional: share of training samples made of four images
     scale = 0.4                   # optional: they are enlarged or reduced by up to this share
@@ -85,6 +86,8 @@ def read_manifest(place: Path | str) -> Manifest:
     if not path.is_file():
         raise InputError(f"{path}: no such .data file; pass --data FILE.data, or the folder of a VOC set")
     values = _read_keys(path)
+    if "labels" in values and "names" not in values and _existing(path, "labels", values["labels"]).is_file():
+        values["names"] = values["labels"]  # as Darknet has it: a file there are the words of classes
     for key in ("classes", "train", "valid", "names"):
         if key not in values:
             raise InputError(f"{path}: no '{key} =' line; a .data file needs classes, train, valid and names")
