@@ -267,7 +267,10 @@ def task_name(spec: ModelSpec, place: str = "cfg") -> str:
     """
     outputs = [layer for layer in spec.layers if isinstance(layer, Output)]
     if not outputs:
-        raise InputError(f"{place}: no [yolo] or [region] layer, so nothing says what it is for; add its heads")
+        raise InputError(
+            f"{place}: no output section, so nothing says what it is for; end it in [yolo] or [region] (boxes), "
+            "[softmax] (classes), [segment] (masks) or [sequence]"
+        )
     for kind, name in TASK_OF.items():
         if all(isinstance(layer, kind) for layer in outputs):
             return name

@@ -130,6 +130,8 @@ def test_the_recipe_says_what_nobody_says_otherwise():
     assert config.sign_bit and not replace(config, sign_bit=False).sign_bit
     with pytest.raises(InputError, match="--progressive 32: floats come first"):
         TrainConfig.from_given({"recipe": "fast-snn"}, {})
+    with pytest.raises(InputError, match="--progressive 32: no stage behind the floats; say which"):
+        TrainConfig.from_given({"recipe": "fast-snn", "progressive": (32,), "weights": "a.pt"}, {})
     with pytest.raises(InputError, match="8 bits in style apot, which adds two powers of two; use 2 to 5"):
         Scheme(style="apot", w_bit=8)
 

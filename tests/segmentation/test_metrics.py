@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from tests.conftest import ROOT
+from utils.darknet.cfg import read_cfg
+from utils.darknet.shapes import sizes
 from utils.darknet.spec import Segment
 from utils.data.pictures import colour
 from utils.data.transforms import Letterbox
@@ -80,6 +84,15 @@ def test_a_factor_that_is_not_the_stride_is_refused():
     raw, masks = torch.randn(1, 4, 5, 6), torch.zeros(1, 20, 24, dtype=torch.uint8)
     with pytest.raises(InputError, match=r"factor=2 gives 10x12 px of an image of 20x24; set factor= to the stride"):
         evaluate(lambda x: [raw], [batch_of(raw, masks)], OUTPUT, NAMES, progress=False)
+
+
+def test_a_factor_that_is_not_the_stride_is_refused_before_anything_runs():
+    spec = read_cfg(ROOT / "cfg/camvid-deeplab.cfg")
+    assert sizes(spec, 184, 240)
+    (*rest, output) = spec.layers
+    wrong = replace(spec, layers=(*rest, replace(output, factor=8)))
+    with pytest.raises(InputError, match=r"factor=8 gives 368x480 px of an image of 184x240; set factor= to the str"):
+        sizes(wrong, 184, 240)
 
 
 def test_sums_are_enlarged_before_the_largest_is_taken():

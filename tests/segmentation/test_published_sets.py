@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from utils.darknet.cfg import read_cfg
+from utils.data.__main__ import main
 from utils.detection.open_data import open_data as open_boxes
 from utils.errors import InputError
 from utils.segmentation.dataset import MaskDataset
@@ -68,11 +69,13 @@ def test_a_folder_of_coco_is_drawn_once_with_what_is_no_object_as_a_class(coco, 
 
 
 @pytest.mark.parametrize("first", ["boxes", "masks"])
-def test_boxes_and_masks_of_one_folder_of_coco_are_two_sets(coco, first):
+def test_boxes_and_masks_of_one_folder_of_coco_are_two_sets(coco, first, capsys):
     for part in ("train2017", "val2017"):
         rows = [region(1, 7, [RING]) | {"bbox": [10, 5, 40, 30]}]
         write_picture(coco / part / f"{part}.jpg")
         (coco / f"annotations/instances_{part}.json").write_text(coco_json([f"{part}.jpg"], rows))
+    assert main(["check", str(coco), "--of", "masks"]) == 0 and "background" in capsys.readouterr().out
+    assert main(["check", str(coco)]) == 0 and "boxes" in capsys.readouterr().out
     readers = {"boxes": open_boxes, "masks": open_data}
     for kind in (first, *readers):
         assert readers[kind](coco).names == (("background",) if kind == "masks" else ()) + ("bus", "cat")

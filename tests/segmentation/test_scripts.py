@@ -98,7 +98,7 @@ def test_masks_that_cannot_be_read_are_refused(tmp_path):
     manifest = open_data(write_set(tmp_path / "set"))
     coloured = tmp_path / "c.png"
     Image.new("RGB", (4, 4)).save(coloured)
-    with pytest.raises(InputError, match="a mask of mode RGB; save it as a PNG of grey class numbers"):
+    with pytest.raises(InputError, match="a mask of mode RGB; save it as a PNG of 8-bit grey class numbers"):
         read_mask(coloured)
     (tmp_path / "broken.png").write_bytes(b"no")
     with pytest.raises(InputError, match="a corrupt mask"):

@@ -4,6 +4,7 @@ python3 -m utils.data voc ../raccoon --out data/raccoon        a Pascal VOC fold
 python3 -m utils.data voc VOC2007 --out data/cars --classes car bus --difficult skip
 python3 -m utils.data coco train.json val.json --images train2017 val2017 --out data/mine
 python3 -m utils.data check data/mine.data                     counts, duplicates, damage, of boxes, classes, masks
+python3 -m utils.data check coco --of masks                    of a set that has boxes, too
 python3 -m utils.data anchors data/mine.data --cfg cfg/yolov3-tiny.cfg --out cfg/yolov3-tiny-mine.cfg
 python3 -m utils.data sample                                   compose the embedded sample sets now
 """
@@ -24,6 +25,8 @@ from utils.errors import InputError
 if TYPE_CHECKING:
     from utils.reporting.dataset_report import DatasetReport
 
+KINDS = ("boxes", "classes", "masks")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 2 when the input is wrong."""
@@ -39,6 +42,7 @@ def _run(arguments: list[str] | None) -> int:
     _converters(commands)
     looked = commands.add_parser("check", help="look for what is wrong with a set; code 2 where training would fail")
     looked.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
+    looked.add_argument("--of", choices=KINDS, help="look at these, where a set has several (as it is recognised)")
     anchors = commands.add_parser("anchors", help="fit a cfg's anchors to a set's boxes, into a new cfg")
     anchors.add_argument("data", type=Path, metavar="X.data", help="a .data file, or a folder that --data takes")
     anchors.add_argument("--cfg", type=Path, required=True, help="the network; it is only read")
@@ -99,19 +103,21 @@ def _sample(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    report = _checker(args.data)(args.data)
+    report = _checker(args.data, args.of)(args.data)
     _say(report.text)
     return 2 if report.errors else 0
 
 
-def _checker(data: Path) -> Callable[[Path], DatasetReport]:
-    """What looks at a set, by what the set is of: masks, classes, or else boxes."""
+def _checker(data: Path, of: str | None) -> Callable[[Path], DatasetReport]:
+    """What looks at a set, by what the set is of: masks, classes, or else boxes; or what somebody says."""
     from utils.classification.check import check as of_classes
     from utils.classification.open_data import is_of_classes
     from utils.detection.check import check as of_boxes
     from utils.segmentation.check import check as of_masks
     from utils.segmentation.open_data import is_of_masks
 
+    if of is not None:
+        return dict(zip(KINDS, (of_boxes, of_classes, of_masks), strict=True))[of]
     return of_masks if is_of_masks(data) else of_classes if is_of_classes(data) else of_boxes
 
 

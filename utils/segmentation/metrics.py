@@ -106,7 +106,7 @@ def truth_of(masks: Tensor, output: Segment) -> Tensor:
     if bool(wrong.any()):
         raise InputError(
             f"masks: number {int(truth[wrong][0])} is none of {output.classes} classes; let the cfg's [segment] say "
-            "ignore= it, or correct the masks"
+            f"ignore={int(truth[wrong][0])}, or correct the masks (python3 -m utils.data check names one)"
         )
     return truth.long()
 

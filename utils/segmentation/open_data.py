@@ -100,7 +100,7 @@ def read_mask(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             if picture.mode not in ("L", "P", "1"):
                 raise InputError(
-                    f"{path}: a mask of mode {picture.mode}; save it as a PNG of grey class numbers, or with a palette"
+                    f"{path}: a mask of mode {picture.mode}; save it as a PNG of 8-bit grey class numbers or a palette"
                 )
             return np.array(picture, np.uint8)
     except InputError:
