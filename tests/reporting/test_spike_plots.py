@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from utils.reporting.spike_plots import plot_accuracy_over_time, plot_energy, plot_layer_bars, plot_raster
+from utils.reporting.spike_plots import minor_label, plot_accuracy_over_time, plot_energy, plot_layer_bars, plot_raster
 
 
 def share(path, colour: tuple[int, int, int]) -> float:
@@ -23,6 +23,12 @@ def test_a_raster_colours_spikes_by_their_sign(tmp_path):
 def test_a_raster_of_many_layers_shows_an_even_choice(tmp_path):
     trains = {i: np.ones((2, 4), np.int8) for i in range(60)}
     assert cv2.imread(str(plot_raster(tmp_path / "a.png", trains))).shape[0] < 1200
+
+
+def test_few_steps_are_whole_numbers_on_the_axis_and_many_do_not_crowd_it():
+    few, many = minor_label([1, 2, 3]), minor_label([1, 300])
+    assert [few(step, 0) for step in (2, 3, 0.9)] == ["2", "3", ""]
+    assert [many(step, 0) for step in (2, 3, 50, 60)] == ["2", "", "50", ""]
 
 
 def test_curves_lines_rings_and_bars_are_drawn(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,16 @@ def plot_accuracy_over_time(
                 )
     axis.set(xscale="log", xlabel="steps T", ylabel=metric, ylim=(-0.02, 1.05))
     axis.xaxis.set_major_formatter(_plain_numbers())
+    every = [step for points in curves.values() for step, _ in points]
+    axis.xaxis.set_minor_formatter(minor_label(every))
     axis.legend(frameon=False, loc="best", fontsize=9)
     return save_figure(figure, path)
+
+
+def minor_label(steps: Sequence[int]) -> Callable[[float, int], str]:
+    """What stands at steps between powers of ten, as a whole number: each under a factor of ten, else 2s and 5s."""
+    shown = "123456789" if max(steps, default=1) < 10 * min(steps, default=1) else "25"
+    return lambda value, _: f"{value:g}" if f"{value:g}"[0] in shown else ""
 
 
 def plot_layer_bars(
