@@ -31,6 +31,7 @@ from models import build
 from pipeline.prune import STRATEGIES
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
+from utils.darknet.cfg_moves import extra_values
 from utils.darknet.heads import head_convolutions
 from utils.darknet.implicit import fold_implicit
 from utils.darknet.network import Network
@@ -165,7 +166,10 @@ CHECKS: dict[str, Callable[[Network], str]] = {
 def image(spec: s.ModelSpec) -> torch.Tensor:
     """One of n / 255, as small as the strides allow; of the cfg's own size where a layer is made for that."""
     side = -(-LEAST // granularity(spec)) * granularity(spec)
-    own = any(isinstance(layer, s.Connected | s.Crop | s.Recurrent) for layer in spec.layers)
+    own = any(
+        isinstance(layer, s.Connected | s.Crop | s.Recurrent) or extra_values(spec, i)
+        for i, layer in enumerate(spec.layers)
+    )
     size = (spec.height, spec.width) if own else (side, side)
     x = torch.randint(0, 256, (1, spec.channels, *size), generator=torch.Generator().manual_seed(1))
     return x.float() / 255

@@ -31,7 +31,6 @@ from models import build
 from pipeline.prune import STRATEGIES
 from utils.darknet import spec as s
 from utils.darknet.cfg import parse_cfg, read_cfg, write_cfg
-from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Network
 from utils.darknet.weights import write_weights
 from utils.endings import ended
@@ -109,8 +108,8 @@ def apart(library: ctypes.CDLL, net: Network, x: torch.Tensor) -> float:
 
 
 def heads(net: Network) -> list[Network]:
-    """The network up to each convolution that a head reads; up to its end where it has no head."""
-    last = sorted(head_convolutions(net.spec).values()) or [len(net.spec.layers) - 1]
+    """The network up to each layer that a head reads; up to its end where it has no head."""
+    last = sorted({net.spec.layers[i].sources[0] for i in net.spec.heads}) or [len(net.spec.layers) - 1]
     return [
         Network(
             replace(net.spec, layers=net.spec.layers[: end + 1]),

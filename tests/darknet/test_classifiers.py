@@ -264,6 +264,30 @@ def test_a_score_a_point_of_the_board_and_one_for_passing_are_darknets():
     assert_same(run(cut(given, plan), x), run(silence(given, plan), x))
 
 
+def test_moves_are_written_as_the_section_that_darknet_reads():
+    """Behind a route that names a layer further on, whose number counts the one section that the two layers are."""
+    text = MOVES.replace("[softmax]", "[dropout]\n[route]\nlayers=2\n[softmax]")
+    spec = parse_cfg(text)
+    written = write_cfg(spec)
+    assert "[reorg]\nstride=1\nextra=1\n\n[dropout]" in written and "[fit]" not in written
+    assert parse_cfg(written) == spec
+
+
+@pytest.mark.parametrize(
+    ("read", "becomes"),
+    [
+        ("height=5", "height=10"),  # the map is parted by half of its side
+        ("filters=26", "filters=25"),  # nothing is behind the values
+        ("[softmax]", "[route]\nlayers=2,3\n[softmax]"),  # the parts are read by others too
+    ],
+)
+def test_parts_and_a_fit_that_are_no_moves_stay_two_sections(read, becomes):
+    two = BOARD.format("linear") + "[reorg3d]\nstride=5\n[fit]\nfrom=-1\nfilters=26\n[softmax]\n"
+    assert "extra=1" in write_cfg(parse_cfg(two))
+    spec = parse_cfg(two.replace(read, becomes))
+    assert "extra" not in write_cfg(spec) and parse_cfg(write_cfg(spec)) == spec
+
+
 def test_values_of_several_channels_are_no_moves():
     with pytest.raises(InputError, match=r"\[reorg\] with extra= takes a square map of one channel, this one 4 of 5x5"):
         parse_cfg(MOVES.replace("filters=1", "filters=4"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from utils.darknet import spec as s
+from utils.darknet.cfg_moves import extra_values
 from utils.darknet.ops import facts
 from utils.darknet.sections import Section
 from utils.errors import InputError
@@ -68,6 +69,8 @@ def check_readers(section: Section, layer: s.Layer, before: Sequence[s.Layer]) -
 def in_sections(spec: s.ModelSpec) -> list[tuple[s.Layer, int]]:
     """The layers as sections say them, numbered as these are, each with its ``antialiasing``; blurs are in the others.
 
+    So are the two layers of a ``[reorg]`` with ``extra``, which Darknet reads as no other section.
+
     Raises:
         ValueError: a blur that no section can have: behind another kind, or one that others read too.
     """
@@ -77,6 +80,10 @@ def in_sections(spec: s.ModelSpec) -> list[tuple[s.Layer, int]]:
         if type(layer) is s.Blur:
             before = found.pop() if found else (layer, 1)
             found.append((_strided(spec, i, layer, *before), HALVES if layer.size == HALVES else 1))
+        elif type(layer) is s.Fitted and (extra := extra_values(spec, i)):
+            parts = found.pop()[0]
+            said = (("extra", str(extra)), *parts.options)
+            found.append((s.Reorg(sources=parts.sources, line=parts.line, options=said, stride=1), 0))
         else:
             found.append((replace(layer, sources=tuple(number[j] for j in layer.sources)), 0))
         number[i] = len(found) - 1

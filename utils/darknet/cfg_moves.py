@@ -90,6 +90,19 @@ def _values_as_channels(sec: Section, layers: list[s.Layer], net: Section) -> tu
     return parts, s.Fitted(sources=(len(layers),), line=sec.line, filters=filters)
 
 
+def extra_values(spec: s.ModelSpec, i: int) -> int:
+    """``extra`` of the [reorg] that layer ``i`` and the one before it are; 0 where they are none at [net]'s size."""
+    fit, parts = spec.layers[i], spec.layers[i - 1]
+    read = sum(layer.sources.count(i - 1) for layer in spec.layers)
+    if not (i and isinstance(fit, s.Fitted) and type(parts) is s.Reorg3d and fit.sources == (i - 1,) and read == 1):
+        return 0
+    before = parts.sources[0]
+    side, wide = sizes(spec, spec.height, spec.width)[before], channels(spec)[before]
+    if (fit.stride, fit.spread, wide) != (1, 1, 1) or side != (parts.stride, parts.stride):
+        return 0
+    return max(0, fit.filters - parts.stride**2)
+
+
 def _column_by_column(sec: Section, number: int) -> tuple[s.Layer, ...]:
     """Without a stride: squares of 2x2 px as channels, [dx][dy][C]; ``number`` is the first layer's.
 
