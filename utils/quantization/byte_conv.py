@@ -34,6 +34,7 @@ LARGEST_SHIFT = 44  # a byte, half a level and so many bits behind the point fit
 INT32_BOUND = 2**31
 WORK, FEW = 6e7, 288  # multiplications of a layer and of an output beyond which oneDNN's sums are sooner
 FUSED_WORK, FUSED_OUTPUT = 2.4e7, 16  # and its bytes; what an output costs in multiplications
+WORK_OF_THREAD = 8e6  # and a thread is worth waking for
 BORDER = 4  # which `memory` a map with its border lies in
 
 
@@ -97,12 +98,14 @@ class ByteConv:
 
         From multiplications and outputs, as measured on one thread of a processor with AMX, which conv.c does not use.
         """
-        made = conv_size(self.layer, (shape[2], shape[3]))
-        outputs = shape[0] * made[0] * made[1] * self.layer.filters
-        macs = outputs * self.per_output
+        outputs = self._outputs(shape)
         if fused:
-            return macs + FUSED_OUTPUT * outputs <= FUSED_WORK
-        return macs <= WORK or self.per_output <= FEW
+            return outputs * (self.per_output + FUSED_OUTPUT) <= FUSED_WORK
+        return outputs * self.per_output <= WORK or self.per_output <= FEW
+
+    def _outputs(self, shape: torch.Size) -> int:
+        height, width = conv_size(self.layer, (shape[2], shape[3]))
+        return shape[0] * height * width * self.layer.filters
 
     def _call(self, shape: torch.Size, threads: int) -> ConvCall:
         layer, pad = self.layer, self.layer.pad
@@ -110,6 +113,8 @@ class ByteConv:
         made = conv_size(layer, (height, width))
         many = channels if self.depthwise else -(-channels // QUAD) * QUAD
         down, right = layer.stride
+        work = self._outputs(shape) * (self.per_output + FUSED_OUTPUT)
+        threads = max(1, min(threads, int(work / WORK_OF_THREAD)))
         return ConvCall(
             *(images, height + 2 * pad, width + 2 * pad, many, *made, layer.filters),
             *(layer.size, down, right, layer.dilation),
