@@ -1,4 +1,4 @@
-"""Find objects in images, folders, videos or a camera's picture, and draw them.
+"""Find objects in images, folders, videos or a camera's picture, or tell their class or each pixel's, and draw it.
 
   python3 detect.py                                               the newest network on ten validation images
   python3 detect.py --weights weights/slim_prune_0.8.snn.pt --source photo.jpg
@@ -6,8 +6,9 @@
   python3 detect.py --source video.mp4       (or 0 for the first camera; --frames ends it)
   python3 detect.py --source video.mp4 --output out --fourcc XVID --view-img
 
-Any kind of checkpoint. A line an image: what was found, and the milliseconds. Pictures, and films without their sound,
-go to runs/detect[-name] or --output (a taken name gets -2), nothing is ever deleted.
+Any kind of checkpoint. A line an image: what was found, and the milliseconds. Pictures (masks: the mask beside it, a
+PNG with a palette) and films without their sound go to runs/detect[-name] or --output (a taken name gets -2), nothing
+is ever deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train a detector, dense or sparse, from nothing, from Darknet weights, or from any checkpoint of ours.
+"""Train a network, dense or sparse, from nothing, from Darknet weights, or from any checkpoint of ours.
 
   python3 train.py                                              the sample set, yolov3-tiny-digits, 30 epochs
   python3 train.py -sr --s 0.001 --prune 0                      sparse, for slim_prune.py
@@ -15,10 +15,11 @@
   torchrun --nnodes=2 --node_rank=0 --master_addr=HOST --master_port=29500 --nproc_per_node=2 -- train.py
                                                                 two machines that see the same folder: 1 on the other
 
-Leaves weights/last.pt and best.pt (the validation mAP@.5:.95 decides; --name X: last_X.pt), and in runs/train[-X] the
-record, results.csv, results.png and sample pictures. A taken name gets -2. With --quantized, what is validated are the
-integers; every script takes such a checkpoint, and last.int.pt beside it holds the integers alone. With --progressive
-every stage leaves its own, last-8.pt for the one of 8 bits.
+What it is for its cfg's last section says: boxes, classes, masks or sequences. Leaves weights/last.pt and best.pt (the
+validation mAP@.5:.95, top-1 or mIoU decides; --name X: last_X.pt), and in runs/train[-X] the record, results.csv,
+results.png and sample pictures. A taken name gets -2. With --quantized, what is validated are the integers; every
+script takes such a checkpoint, and last.int.pt beside it holds the integers alone. With --progressive every stage
+leaves its own, last-8.pt for the one of 8 bits.
 """
 
 from __future__ import annotations

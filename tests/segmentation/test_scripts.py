@@ -177,6 +177,8 @@ def test_the_chain_of_scripts_runs_on_masks(tmp_path, monkeypatch):
     tested = run("test", "--weights", last, *data, "--save-json")
     rows = json.loads((tested.folder / "masks.json").read_text())
     assert {row["image_id"] for row in rows} == {0, 1, 2, 3} and rows[0]["segmentation"]["size"] == [24, 32]
+    table = run("test", "--weights", last, *data, "--task", "benchmark").metrics
+    assert table and all(size.replace("x", "").isdigit() for size in table), "no threshold of boxes"
     found = run("detect", "--weights", last, "--source", "set/images/val")
     assert read_mask(found.folder / "0_mask.png").shape == (24, 32)
     pruned = run("slim_prune", "--weights", last, *data, "--percent", 0.2, "--force")

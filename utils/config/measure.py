@@ -33,7 +33,7 @@ class TestConfig(NetworkConfig):
     conf_thres: float = flag(0.001, "candidates score above this", type=cli.fraction)  # low: AP needs the tail
     iou_thres: float = flag(0.6, "NMS: boxes that overlap more are one", type=cli.fraction)
     rect: bool = flag(False, "batches of images of similar aspect, less padding")
-    save_json: bool = flag(False, "detections in COCO's results format")
+    save_json: bool = flag(False, "answers in a file; boxes and masks in COCO's results format")
     task: str = flag("test", "one measurement, or a table", choices=["test", "benchmark"])
     binary_steps: bool = flag(
         False, "a network trained with ilif: also as binary spikes, D steps of 0 and 1 for each step of D levels"
@@ -67,7 +67,7 @@ class DetectConfig(NetworkConfig):
     classes: tuple[int, ...] | None = flag(None, "only these classes, by number", type=cli.whole, nargs="+")
     agnostic_nms: bool = flag(False, "NMS over all classes together")
     save_txt: bool = flag(False, "an image a file: class cx cy w h score, 0..1")
-    save_json: bool = flag(False, "all boxes in one COCO results file")
+    save_json: bool = flag(False, "all answers in one file, masks as COCO's run-length codes")
     carry: bool = flag(False, "a streaming network, or one trained as spikes, on video: go on from the frame before")
     reset: int | None = flag(None, "with --carry: forget that after so many frames of a film", type=cli.positive)
     early_exit: float | None = flag(
