@@ -28,6 +28,7 @@ from utils.data.event_frames import check_frames
 from utils.data.event_sources import load_recordings
 from utils.data.images import Size
 from utils.data.loader import Batch
+from utils.data.pictures import spread
 from utils.data.screen import Screen
 from utils.data.sources import Frame, load_images, may_be_film
 from utils.data.transforms import Resize, fit, letterbox
@@ -123,7 +124,8 @@ def frames_of(config: DetectConfig, detector: Detector) -> Iterator[Frame]:
     if config.source == (SOURCE,):
         data = data_as_trained(config, detector.loaded.data, detector.loaded.path, detector.task).data
         manifest = detector.task.open_data(data)  # composes the sample set where it is not there yet
-        chosen = config.source if data == DATA else detector.task.listed(manifest.valid)[:FEW]
+        images = detector.task.listed(manifest.valid)  # of a folder of classes class by class
+        chosen = config.source if data == DATA else [images[n] for n in spread(len(images), FEW)]
     rule = frame_rule(detector.loaded.spec)
     if rule:
         check_frames(rule, detector.loaded.spec.channels, config.source[0], "a cfg with those")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +75,9 @@ def test_the_chain_of_scripts_runs_on_classes(place, monkeypatch):
     assert len(rows) == 12 and rows[0]["image"].startswith("cat/")
     found = run("detect", "--weights", last, "--source", "set/val/dog", "--conf-thres", 0.01, "--save-json")
     assert len(json.loads((found.folder / "classes.json").read_text())) == 4 * 3
+    few = run("detect", "--weights", last, "--conf-thres", 0, "--save-json")
+    shown = {Path(row["image_id"]).parent.name for row in json.loads((few.folder / "classes.json").read_text())}
+    assert few.metrics["images"] == 10 and len(shown) == 3, "of all classes, which a folder lists one by one"
     pruned = run("slim_prune", "--weights", last, *data, "--percent", 0.2, "--force")
     assert pruned.metrics["silenced"]["top1"] == pruned.metrics["after"]["top1"]
     quantised = run("quantize", "--weights", last, *data)
