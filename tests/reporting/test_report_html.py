@@ -405,6 +405,14 @@ def test_bars_are_as_high_as_their_values():
     assert len(heights) == 2 and heights[0] * 4 == pytest.approx(heights[1], rel=1e-3)
 
 
+def test_names_that_do_not_fit_side_by_side_stand_upright_and_numbers_are_thinned_out():
+    names = [f"a class {n}" for n in range(12)]
+    upright = bar_chart("t", names, [Bars("x", [1.0] * 12)], "class", Axis("", 0, 1))
+    assert upright.count("rotate(-90)") == 12 and all(f">{name}</text>" in upright for name in names)
+    numbers = bar_chart("t", [str(n) for n in range(120)], [Bars("x", [1.0] * 120)], "layer", Axis("", 0, 1))
+    assert "rotate" not in numbers and ">0</text>" in numbers and ">7</text>" not in numbers
+
+
 def test_the_histogram_keeps_every_channel():
     points = histogram([1, 2, 4, 8], [5, 0, 15])
     assert sum(y for _, y in points[1:-1:2]) == pytest.approx(1.0)

@@ -14,6 +14,7 @@ from html import escape
 WIDTH, HEIGHT = 400, 244
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 20, 42  # margins around the plot
 LETTER = 6.3  # width of a letter of the labels, about
+LONGEST = 18  # letters of a label that stands upright
 MOST = 500  # points of a line; more are thinned out, a screen has no place for them
 
 Point = tuple[float, float]
@@ -127,10 +128,10 @@ def bar_chart(
                 f'<rect class="f{group.tint}" x="{at:.1f}" y="{top:.1f}" width="{wide:.1f}" '
                 f'height="{max(0.0, foot - top):.1f}"><title>{escape(message)}</title></rect>'
             )
-    parts.append(_names_below(labels, room))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x, "middle"))
+    names, deeper = _names_below(labels, room)
+    parts += [names, text((LEFT + WIDTH - RIGHT) / 2, HEIGHT + deeper - 4, x, "middle")]
     legend = [(group.name, group.tint, False) for group in groups] if len(groups) > 1 else []
-    return figure(title, y.label, "".join(parts), legend, note)
+    return figure(title, y.label, "".join(parts), legend, note, deeper)
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
@@ -142,14 +143,17 @@ def histogram(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
     return [*points, (edges[-1], 0.0)]
 
 
-def figure(title: str, unit: str, inside: str, legend: Sequence[tuple[str, int, bool]], note: str) -> str:
-    """A chart's title, unit, picture, legend of (name, tint, dashed) and note."""
+def figure(
+    title: str, unit: str, inside: str, legend: Sequence[tuple[str, int, bool]], note: str, deeper: int = 0
+) -> str:
+    """A chart's title, unit, picture (``deeper`` than others by so much), legend of (name, tint, dashed) and note."""
     keys = "".join(
         f'<li><i class="k{tint}{" dashed" if dashed else ""}"></i>{escape(name)}</li>' for name, tint, dashed in legend
     )
     return (
         f'<figure class="chart"><figcaption>{escape(title)} <span>{escape(unit)}</span></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">{inside}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + deeper}" role="img" aria-label="{escape(title, quote=True)}">'
+        f"{inside}</svg>"
         + (f'<ul class="legend">{keys}</ul>' if keys else "")
         + (f'<p class="note">{escape(note)}</p>' if note else "")
         + "</figure>"
@@ -201,14 +205,23 @@ def _drawn(line: Line, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _names_below(labels: Sequence[str], room: float) -> str:
+def _names_below(labels: Sequence[str], room: float) -> tuple[str, int]:
+    """Labels side by side, or upright where words would not fit; and how much deeper that makes the chart."""
     widest = LETTER * max(map(len, labels), default=1) + 6
     every = max(1, math.ceil(widest / room))
-    return "".join(
-        text(LEFT + (place + 0.5) * room, HEIGHT - BOTTOM + 18, label, "middle")
-        for place, label in enumerate(labels)
-        if place % every == 0
-    )
+    upright = every > 1 and not all(label.isdecimal() for label in labels)
+    if upright:
+        labels = [label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…" for label in labels]
+        every = max(1, math.ceil(2 * LETTER / room))
+    put = _upright if upright else text
+    deeper = max(0, math.ceil(LETTER * max(map(len, labels), default=1)) - 16) if upright else 0
+    y, anchor = HEIGHT - BOTTOM + (8 if upright else 18), "end" if upright else "middle"
+    shown = [(place, label) for place, label in enumerate(labels) if place % every == 0]
+    return "".join(put(LEFT + (place + 0.5) * room, y, label, anchor) for place, label in shown), deeper
+
+
+def _upright(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text transform="translate({x + 4:.1f} {y:.1f}) rotate(-90)" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def text(x: float, y: float, words: str, anchor: str) -> str:
