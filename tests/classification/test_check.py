@@ -74,6 +74,16 @@ def test_masks_are_counted_by_pixels_and_what_is_no_class_is_told(tmp_path, caps
     assert read_record(tmp_path / "runs/check-set").metrics["blind"]["accuracy"] == pytest.approx(share)
 
 
+def test_two_numbers_that_are_no_class_are_errors_since_a_cfg_ignores_one(tmp_path, capsys):
+    place = write_masks(tmp_path / "set")
+    path = place / "masks/train/0.png"
+    mask = np.array(Image.open(path))
+    mask[0, 0] = 9
+    Image.fromarray(mask).save(path)
+    code, said = check(place, capsys)
+    assert code == 2 and "2 errors" in said and f"1 pixels are 9, which is no class, first in {path}" in said
+
+
 def test_masks_that_are_missing_or_of_another_size_are_errors(tmp_path, capsys):
     place = write_masks(tmp_path / "set")
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(place / "masks/train/0.png")

@@ -25,6 +25,7 @@ from utils.quantization.integer import IntConv
 from utils.quantization.lower import lower
 from utils.quantization.prepare import prepare
 from utils.quantization.scheme import Scheme
+from utils.quantization.stages import stages_of
 from utils.quantization.validate import depthwise_layers, outer_layers
 from utils.spiking.layerwise import LayerwiseExecutor
 from utils.spiking.spike_schedule import encode
@@ -131,7 +132,7 @@ def test_the_recipe_says_what_nobody_says_otherwise():
     with pytest.raises(InputError, match="--progressive 32: floats come first"):
         TrainConfig.from_given({"recipe": "fast-snn"}, {})
     with pytest.raises(InputError, match="--progressive 32: no stage behind the floats; say which"):
-        TrainConfig.from_given({"recipe": "fast-snn", "progressive": (32,), "weights": "a.pt"}, {})
+        stages_of(4, (32,), Scheme(w_bit=2, a_bit=2))
     with pytest.raises(InputError, match="8 bits in style apot, which adds two powers of two; use 2 to 5"):
         Scheme(style="apot", w_bit=8)
 

@@ -76,8 +76,11 @@ def test_parts_of_several_processes_are_one_measurement():
 
 def test_a_number_that_is_no_class_is_refused_and_what_is_ignored_is_not():
     assert truth_of(torch.tensor([[[0, 3, 9, 255]]], dtype=torch.uint8), OUTPUT).tolist() == [[[0, 3, 255, 255]]]
-    with pytest.raises(InputError, match=r"number 7 is none of 4 classes; let the cfg's \[segment\] say ignore="):
-        truth_of(torch.tensor([[[7]]], dtype=torch.uint8), OUTPUT)
+    seven = torch.tensor([[[7]]], dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"number 7 is none of 4 classes, nor the 9 that \[segment\] ignores; make it"):
+        truth_of(seven, OUTPUT)
+    with pytest.raises(InputError, match=r"number 7 is none of 4 classes; let the cfg's \[segment\] say ignore=7"):
+        truth_of(seven, replace(OUTPUT, ignore=255))
 
 
 def test_a_factor_that_is_not_the_stride_is_refused():

@@ -197,8 +197,6 @@ class QuantisedConfig(DenseConfig):
         """Bits and ranges that no scheme has; a file of bits and the stages say theirs later."""
         if self.progressive and self.progressive[0] == FLOAT and not self.weights and not self.resume:
             raise InputError("--progressive 32: floats come first; train them, then give them with --weights")
-        if self.progressive == (FLOAT,):
-            raise InputError("--progressive 32: no stage behind the floats; say which, as 32 4 3 2, or leave 32 away")
         super().check_values()
         bits = {name: getattr(self, name) for name in ("w_bit", "a_bit") if getattr(self, name) is not None}
         Scheme(acc_bits=self.acc_bits, range_scale=self.range_scale, **bits)

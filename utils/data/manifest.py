@@ -3,9 +3,8 @@
     classes = 3
     train = mine/train.txt        # a list of images, one path a line, or a folder of images
     valid = mine/valid.txt
-    names = mine.names            # one class a line
+    names = mine.names            # one class a line; where labels is a file of classes' words, these may do
     labels = mine/labels          # optional: the folder of <image's name>.txt; else .../images/... -> .../labels/...
-                                  # of classes Darknet's file of words, which are the names where none are said
     flip = 0.5                    # optional: share of images mirrored left to right in training
     mosaic = 1                    # optional: share of training samples made of four images
     scale = 0.4                   # optional: they are enlarged or reduced by up to this share

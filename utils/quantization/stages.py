@@ -142,6 +142,8 @@ def stage_rows(results: Sequence[Mapping[str, Any]], task: Task) -> list[list[st
 
 def _below_float(asked: Sequence[int]) -> Sequence[int]:
     """The stages behind a first one of 32 bits, which is the float network that a run starts from."""
+    if list(asked) == [FLOAT]:
+        raise InputError("--progressive 32: no stage behind the floats; say which, as 32 4 3 2, or leave 32 away")
     return asked[1:] if asked and asked[0] == FLOAT else asked
 
 

@@ -91,13 +91,14 @@ def problems(manifest: Manifest, splits: Splits, pixels: Mapping[str, np.ndarray
     warnings += absent
     if absent and total[IGNORED]:
         warnings.append(f"{total[IGNORED]:,} pixels are {IGNORED} and do not count; masks of 0 and 255 want 0 and 1")
-    for strange in np.flatnonzero(total[manifest.classes : IGNORED]).tolist():
-        number = strange + manifest.classes
+    strange = (np.flatnonzero(total[manifest.classes : IGNORED]) + manifest.classes).tolist()
+    for number in strange:
         first = next(mask_path(seen.path, manifest) for seen in every if seen.pixels_of[number])
-        warnings.append(
-            f"{total[number]:,} pixels are {number}, which is no class, first in {first}; "
-            f"only a cfg with [segment] ignore={number} takes that"
-        )
+        fact = f"{total[number]:,} pixels are {number}, which is no class, first in {first}; "
+        if len(strange) == 1:
+            warnings.append(f"{fact}only a cfg with [segment] ignore={number} takes that")
+        else:  # a cfg ignores one number, and 255
+            errors.append(f"{fact}name it in the file of names, or make it 255")
     return list(dict.fromkeys(errors)), list(dict.fromkeys(warnings))
 
 

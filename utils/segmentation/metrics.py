@@ -104,10 +104,12 @@ def truth_of(masks: Tensor, output: Segment) -> Tensor:
     truth = torch.where(masks == output.ignore, IGNORED, masks)  # in bytes as long as can be
     wrong = (truth >= output.classes) & (truth != IGNORED)
     if bool(wrong.any()):
-        raise InputError(
-            f"masks: number {int(truth[wrong][0])} is none of {output.classes} classes; let the cfg's [segment] say "
-            f"ignore={int(truth[wrong][0])}, or correct the masks (python3 -m utils.data check names one)"
-        )
+        number = int(truth[wrong][0])
+        fact = f"masks: number {number} is none of {output.classes} classes"
+        remedy = f"let the cfg's [segment] say ignore={number}, or correct the masks"
+        if output.ignore != IGNORED:  # it has its number already
+            fact, remedy = f"{fact}, nor the {output.ignore} that [segment] ignores", "make it 255, or name its class"
+        raise InputError(f"{fact}; {remedy} (python3 -m utils.data check says where it is)")
     return truth.long()
 
 
