@@ -147,7 +147,8 @@ def test_a_teacher_of_classes_teaches_softened_scores_and_nothing_of_boxes():
     p, q = (torch.softmax(x / 3, 1) for x in (scores.flatten(1), student.mean((2, 3))))
     expected = 9 * (p * (p / q).log()).sum(1).mean()
     assert float(distiller(torch.zeros(2, 3, 32, 32), [student])["kd_soft"]) == pytest.approx(float(expected), rel=1e-5)
-    with pytest.raises(InputError, match="is for networks that find boxes"):
-        SoftDistiller(spec, teacher, spec, "attention")
+    for strategy in ("attention", "objectness"):
+        with pytest.raises(InputError, match=f"--KDstr {strategy}: is for networks that find boxes"):
+            SoftDistiller(spec, teacher, spec, strategy)
     with pytest.raises(InputError, match="tells 10 classes apart, the student 3"):
         SoftDistiller(spec, teacher, read_cfg("cfg/cifar-resnet20.cfg"), "soft")

@@ -14,7 +14,7 @@ from utils.darknet.spec import ModelSpec
 from utils.distillation.outputs import softened_kl
 from utils.errors import InputError
 
-STRATEGIES = ("soft", "objectness")  # those that compare what outputs say, and no boxes or features
+STRATEGIES = ("soft", "1")  # the one that compares scores of classes, and no boxes or features
 GAIN = 1.0  # the teacher counts as much as the labels do
 
 
@@ -43,7 +43,7 @@ class SoftDistiller:
         weight: float = 1.0,
         autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        if strategy not in (*STRATEGIES, "1"):
+        if strategy not in STRATEGIES:
             raise InputError(
                 f"--KDstr {strategy}: is for networks that find boxes; a teacher of classes has --KDstr soft"
             )
