@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.chain_start import fingerprint_of_data, task_of_start
+from pipeline.chain_start import fingerprint_of_data, task_of_start, with_data
 from pipeline.pipeline import SHARED, Stage, finished_chain
 from utils import cli
 from utils.config.pipeline import PipelineConfig
@@ -75,7 +75,8 @@ def run_sweep(config: PipelineConfig, flags: cli.Parser[PipelineConfig], stages:
         InputError: a flag that cannot be swept, or no point came to its end.
     """
     check_alone("sweep", config.name)
-    points = points_of(config, flags)
+    # data and teacher as each point's own process has them: a sweep looks for its record by them
+    points = [replace(point, config=with_data(point.config)) for point in points_of(config, flags)]
     configs = [point.config for point in points]
     prints: dict[str, str] = {}
     for each in configs:

@@ -18,9 +18,11 @@ import pytest
 import compress
 from models import Darknet, network_of
 from pipeline import pipeline, sweep
-from pipeline.chain_start import check_start
+from pipeline.chain_start import check_start, with_data
 from pipeline.pipeline import Stage
 from pipeline.sweep import SweepUnit, command, plan, points_of
+from tests.classification.test_data import write_set as write_classes
+from tests.classification.test_scripts import CFG as CLASSES
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
 from tests.test_pipeline import QUICK
@@ -212,6 +214,28 @@ def test_a_sweep_shares_stages_and_ends_in_a_table_and_a_picture(stubbed, caplog
     assert best == {(0.9, 2), (0.9, 4), (0.7, 2), (0.5, 2), (0.5, 4), (0.5, 8)}
     assert cv2.imread(str(record.folder / "pareto.png")).shape[1] > 1000
     assert "| 0.9     |     8 | 0.6800 |" in caplog.text and "* nothing smaller scores higher" in caplog.text
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_points_of_classes_are_looked_for_with_the_teacher_that_their_own_processes_have(tmp_path, monkeypatch):
+    """A point's process is taught ``soft``; a sweep that looked for boxes' teacher found no point that had ended."""
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "set")
+    (tmp_path / "net.cfg").write_text(CLASSES)
+    asked = []
+
+    def look(config, stages, data):
+        asked.append((config.kd, stages))
+        raise StoppedError
+
+    monkeypatch.setattr(sweep, "finished_chain", look)
+    config = with_data(parsed("--data", "set", "--cfg", "net.cfg", "--sweep", "a-bit=2,4"))
+    with pytest.raises(StoppedError):
+        sweep.run_sweep(config, compress.parser(), lambda config: config.kd, Path("compress.py"))
+    assert asked == [("soft", "soft")]
 
 
 def test_finished_points_are_not_run_again_and_new_ones_join(stubbed):
