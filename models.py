@@ -116,9 +116,14 @@ class Darknet(nn.Module):
         if steps:
             return self.advance(x, memory or {}, steps)
         if self.spec.stateful:
-            return self.advance(x, {}, self.timesteps)[0]
+            return self.advance(x, {}, 1 if self._alike() else self.timesteps)[0]
         out = run(self.spec, x, self._step, keep=self.spec.heads)
         return [out[i] for i in self.spec.heads]
+
+    def _alike(self) -> bool:
+        """Whether every step would be the first again: a still image, and neurons that send rates (`let_round`)."""
+        neurons = [module.neuron for module in self.layers.values() if hasattr(module, "neuron")]
+        return not self.spec.input_frames and all(getattr(each, "sends_rates", False) for each in neurons)
 
     def advance(self, x: Tensor, memory: Memories, steps: int) -> tuple[list[Tensor], Memories]:
         """So many steps on: the means of the raw head maps over them, and the state behind them.

@@ -25,6 +25,7 @@ from benchmarks.pruning import run_script, spread
 from utils.reporting.runs import output_of
 from utils.cli import positive, whole
 from utils.config.run import CFG, DATA
+from utils.config.train import AUTO, PRECISIONS
 from utils.errors import InputError
 from utils.reporting.record import Record
 from utils.reporting.tables import energy, plain_table
@@ -33,9 +34,11 @@ TRAINED = {  # row -> flags of train.py; {float} is the float twin's checkpoint,
     "float": "",
     "lif": "--spiking lif --timesteps 4",
     "ilif": "--spiking ilif --timesteps 1 --levels 4",
-    "lif converted": "--spiking lif --timesteps 4 --weights {float} --lr 0.05",
-    "lif taught": "--spiking lif --timesteps 4 --weights {float} --lr 0.05 --KDstr 3 --t_weights {float}",
+    "lif converted": "--spiking lif --timesteps 4 --weights {float} --lr 0.1",
+    "lif taught": "--spiking lif --timesteps 4 --weights {float} --lr 0.1 --KDstr objectness --t_weights {float}",
     "ilif converted": "--spiking ilif --timesteps 1 --levels 4 --weights {int8} --lr 0.02",
+    "ilif taught": "--spiking ilif --timesteps 1 --levels 4 --weights {float} --lr 0.1 --KDstr objectness "
+    "--t_weights {float}",
 }
 INTEGERS = {"int8": ("quantize", "--a-bit 8"), "converted": ("convert_snn", "--a-bit 4")}
 Row = dict[str, Any]
@@ -75,7 +78,8 @@ class Seed:
         for part, path in places.items():
             flags = flags.replace(part, path)
         start = [] if "--weights" in flags else ["--cfg", self.args.cfg]
-        record = self.made(name, "train", [*flags.split(), *start, "--epochs", str(self.epochs(name)), "--notest"])
+        length = ["--epochs", str(self.epochs(name)), "--notest", "--precision", self.args.precision]
+        record = self.made(name, "train", [*flags.split(), *start, *length])
         found = output_of(record, "last*.pt")
         if found is None:
             raise InputError(f"{record.folder}: its network is gone; delete the folder")
@@ -115,6 +119,7 @@ def main() -> None:
     flags.add_argument("--epochs", type=positive, default=10)
     flags.add_argument("--more", type=positive, default=0, help="of rows that start from the float one (as --epochs)")
     flags.add_argument("--seeds", type=whole, nargs="+", default=[0, 1, 2])
+    flags.add_argument("--precision", default=AUTO, choices=[AUTO, *PRECISIONS], help="of training, as train.py")
     flags.add_argument("--headline", default="map50", help="the number of the record that is compared")
     known = [*TRAINED, *INTEGERS]
     flags.add_argument("--rows", nargs="+", choices=known, default=known)

@@ -18,7 +18,8 @@ from utils.darknet.cfg import read_cfg
 from utils.darknet.cfg_schema import SHAPING
 from utils.darknet.heads import head_convolutions
 from utils.darknet.network import Checkpoint, Network, State, load_checkpoint, resize_of
-from utils.darknet.neuron_cfg import with_neurons, with_rates
+from utils.darknet.neuron_cfg import HALF, with_neurons, with_rates, with_reach
+from utils.darknet.neuron_spec import reach
 from utils.darknet.replace_activation import rewrite_activations
 from utils.darknet.shapes import image_size
 from utils.darknet.sharing import tell_untied, tied, untied
@@ -108,7 +109,7 @@ def fitted(read: InitialNetwork, config: TrainConfig, task: Task, manifest: Mani
     spec = task.adapt(network.spec, manifest, str(read.files[0]), fresh=config.pretrained)
     changed = spec != network.spec or _other_classes(read, config, manifest)
     state = _without_outputs(network) if changed and not read.scratch else network.state
-    spec = as_spiking(spec, config, read.grids) if config.spiking else spec
+    spec = as_spiking(spec, config, read.grids, fresh=read.scratch) if config.spiking else spec
     spec = as_hardware(spec) if config.hw_friendly else spec
     made = replace(read, network=fill(spec, state, task), scratch=not state, new_outputs=changed and not read.scratch)
     if not config.act:
@@ -200,10 +201,11 @@ def _without_outputs(network: Network) -> State:
 LEVELS = 4  # of an ilif where nobody says: NeuronSpec.levels
 
 
-def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None) -> ModelSpec:
+def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams] | None, *, fresh: bool) -> ModelSpec:
     """The network with --spiking's neurons; with as many levels as a quantised one has, its steps are theirs.
 
-    A lif forgets little, so that its rates stand for floats.
+    A lif forgets little, so that its rates stand for floats; of a ``fresh`` network it fires at every step where its
+    current is as high as T levels should reach.
 
     Raises:
         InputError: the network is quantised, and the neurons are of a kind that has no levels.
@@ -217,7 +219,9 @@ def as_spiking(spec: ModelSpec, config: TrainConfig, grids: Mapping[int, QParams
     same = {i: grid.scale for i, grid in (grids or {}).items() if levels >= grid.qmax}
     signed = config.signed or None
     made = with_neurons(spec, kind, config.steps, levels=config.levels, signed=signed, thresholds=same)
-    made = with_rates(made) if kind == "lif" and not signed else made
+    if kind == "lif" and not signed:
+        made = with_rates(made, start=0.0 if config.at_rest or config.hw_friendly else HALF)
+        made = with_reach(made, dict.fromkeys(made.neurons, reach(config.steps))) if fresh else made
     converted = ", thresholds those of the quantised network" if same else ""
     log.info("--spiking %s: %d layers of neurons, T = %d%s", kind, len(made.neurons), config.steps, converted)
     return made

@@ -139,6 +139,7 @@ def test_what_it_is_for_is_written_as_it_is_read():
         (FOUR.format("ilif"), "layer 2 .*activation=ilif has no form in shifts; use --spiking lif"),
         (FOUR.format("plif"), "activation=plif has no form in shifts"),
         (FOUR.format("lif\nmembrane_bits=4"), "membrane_bits= rounds another way"),
+        (FOUR.format("lif\nmembrane_start=.5"), "membrane_start=0.5: the integers' membranes start at 0"),
         (FOUR.format("lif").replace("timesteps=4", "timesteps=4\nreadout=last"), "readout=last: the integers' outputs are"),
         (FOUR.format("lif\nsigned=1"), "signed=1 sends -1 as well, the integers' spikes are 0 and 1"),
         (FOUR.format("linear"), "layer 2 .*has no neurons and is no output's convolution"),

@@ -92,6 +92,7 @@ def test_snntorch_computes_it(tmp_path):
         (HIDDEN.format("lif\nsigned=1"), "signed=1 sends -1 as well, NIR's LIF does not"),
         (HIDDEN.format("lif\nreset=soft"), "layer 2 .*another reset= than before"),
         (HIDDEN.format("lif\nweight_quant=binary"), "weight_quant=binary rounds what NIR has as floats"),
+        (HIDDEN.format("lif\nmembrane_start=.5"), "membrane_start=: NIR's membranes start at 0; train with --at-rest"),
         (HIDDEN.format("lif").replace("[maxpool]\nsize=2", "[upsample]"), r"layer 1 .*\[upsample\] has no node"),
         (HIDDEN.format("lif").replace("[convolutional]\nfilters=8\nsize=1", "[activation]\nactivation=lif\n"
          "[convolutional]\nfilters=8\nsize=1"), r"\[activation\] has no node"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -139,3 +140,16 @@ SUM = (
 )
 def test_rates_stand_for_floats_where_all_that_meets_are_rates(branch, behind, reset, wanted):
     assert rated(parse_cfg(SUM.format(branch=branch, behind=behind, reset=reset))) == wanted
+
+
+def test_kernels_under_batch_norm_stay_as_they_are_and_thresholds_are_next_to_what_a_spike_stands_for():
+    """What a spike stands for is in the statistics, so that kernels and gammas learn at the rates of floats."""
+    floats, made, x = started("plain", 4)
+    reach = fitted_rates(network_of(floats), [x], rated(made.spec), 4)
+    before, after = floats.state_dict(), made.state_dict()
+    for i, layer in made.spec.kernels.items():
+        key = f"layers.{i}.conv.weight"
+        assert torch.equal(before[key], after[key]) == layer.bn
+    for i, each in made.spec.neurons.items():
+        assert 2**-0.5 <= each.v_th / reach[i] <= 2**0.5 and each.surrogate_width == 2 * each.v_th
+        assert math.log2(each.v_th).is_integer(), "hardware compares with shifts"

@@ -10,8 +10,10 @@ from tests.temporal.nets import CFGS, HIDDEN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.network import Network
 from utils.darknet.neuron_cfg import with_neurons, with_rates
+from utils.darknet.neuron_spec import reach
 from utils.temporal.early_exit import StepByStep
-from utils.temporal.execution import clock_of, detached, initial_gamma, reach
+from utils.temporal.execution import clock_of, detached, initial_gamma
+from utils.temporal.neurons import let_round
 from utils.temporal.spikes import analog_kernels, spike_counts, spike_units
 
 NETS = ["plain", "residual", "csp", "spp", "transposed", "weighted", "grouped"]
@@ -220,10 +222,12 @@ def test_rates_reach_where_levels_of_least_squared_error_do(levels):
 
     best = min((0.5 + 0.005 * k for k in range(700)), key=missed)
     assert reach(levels) == pytest.approx(best, rel=0.025)
-    model = Darknet(with_rates(spiking("plain", "lif", levels)))
+    model = Darknet(with_rates(spiking("plain", "lif", levels), start=0.0))
     norms = [model.layers[str(i)].bn for i in model.spec.normed]
     assert torch.cat([norm.weight for norm in norms]).tolist() == pytest.approx([0.5 / reach(levels)] * 32)
     assert torch.cat([norm.bias for norm in norms]).tolist() == pytest.approx([0.25 / levels] * 32)
+    model = Darknet(with_rates(spiking("plain", "lif", levels)))
+    assert not any(model.layers[str(i)].bn.bias.any() for i in model.spec.normed), "the membrane starts there"
 
 
 def test_norms_take_their_statistics_over_time_as_over_images():
@@ -244,3 +248,18 @@ def test_a_network_for_frames_takes_one_image_as_many():
     model = warmed(spec)
     x = images(spec)
     torch.testing.assert_close(model(x), model(x[:, None].expand(-1, 3, -1, -1, -1)))
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_neurons_that_send_rates_are_shown_a_still_image_once_and_frames_one_by_one(frames):
+    keys = "timesteps=3\nreset=soft" + ("\ninput=frames" if frames else "")
+    spec = parse_cfg(HIDDEN.format("lif").replace("timesteps=3", keys))
+    model = Darknet(spec).train()
+    let_round(model, rounds=False)
+    seen = []
+    model.layers["2"].register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    model(images(spec, 2))
+    assert seen == [6 if frames else 2]
+    let_round(model, rounds=True)
+    model(images(spec, 2))
+    assert seen[1:] == [6]

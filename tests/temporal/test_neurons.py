@@ -12,6 +12,7 @@ from utils.darknet.neuron_spec import NeuronKeys, NeuronSpec, neuron_spec
 from utils.temporal.fused import slope_of
 from utils.temporal.neurons import KINDS, let_round, make_neuron
 from utils.temporal.straight_through import rounded_membrane
+from utils.temporal.surrogates import SURROGATE
 
 T, SHAPE = 5, (2, 3, 4, 4)
 LIF = NeuronSpec(kind="lif", v_th=0.5, timesteps=T)
@@ -19,6 +20,7 @@ VARIANTS = [
     LIF,
     replace(LIF, reset_gradient=True),
     replace(LIF, reset="soft", surrogate="atan"),
+    replace(LIF, membrane_start=0.5),
     replace(LIF, reset="soft", reset_gradient=True, surrogate="triangle"),
     replace(LIF, kind="plif", surrogate="sigmoid"),
     replace(LIF, kind="plif", reset="soft", reset_gradient=True, surrogate="multi-gaussian"),
@@ -108,11 +110,45 @@ def test_without_rounding_the_gradient_is_the_one_that_goes_straight_through_it(
     assert 0 < int((found[0] == 0).sum()) < x.numel()
 
 
-def test_a_lif_has_nothing_to_round():
-    neuron, x = make_neuron(LIF, 1), current()
+@pytest.mark.parametrize("choice", [LIF, replace(LIF, kind="plif", reset="soft"), replace(LIF, signed=True)])
+def test_what_counts_no_rates_has_nothing_to_round(choice):
+    neuron, x = make_neuron(choice, 1), current()
     wanted = neuron(x)
     let_round(neuron, rounds=False)
     assert torch.equal(neuron(x), wanted)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_lif_that_does_not_fire_yet_sends_the_rate_it_would_have(start):
+    """To within half a spike, of a neuron that forgets nothing; and in eval mode it fires all the same."""
+    rates = replace(LIF, reset="soft", membrane_decay=1.0, v_th=2.0, timesteps=8, membrane_start=start)
+    still = torch.linspace(-1, 4, 100).view(1, 1, 1, 1, 100).expand(8, -1, -1, -1, -1)
+    neuron = make_neuron(rates, 1)
+    fired = neuron(still)
+    let_round(neuron, rounds=False)
+    sent = neuron(still)
+    assert sent.std(0).max() == 0 and not torch.equal(sent, fired)
+    assert float((sent - fired.mean(0)).abs().max()) <= 1 / 16 + 1e-6
+    assert torch.equal(neuron.eval()(still), fired)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATE)
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_threshold_and_a_surrogate_of_twice_the_width_learn_from_twice_the_current_alike(surrogate, signed):
+    choice = replace(LIF, surrogate=surrogate, signed=signed, reset_gradient=True)
+    wide = replace(choice, v_th=2 * choice.v_th, surrogate_width=2.0)
+    x, weights = current().requires_grad_(), current(1)
+    usual = torch.autograd.grad((make_neuron(choice, 1)(x) * weights).sum(), x)[0]
+    sent = make_neuron(wide, 1)(2 * x)
+    assert torch.equal(sent, make_neuron(choice, 1)(x))
+    torch.testing.assert_close(torch.autograd.grad((sent * weights).sum(), x)[0], usual)
+
+
+def test_a_membrane_that_starts_half_way_by_hand():
+    choice = replace(LIF, reset="soft", membrane_start=0.5)
+    sent = make_neuron(choice, 1)(torch.tensor([0.4, 0.4, 0.1, 0.2]).view(4, 1, 1, 1, 1))
+    # 0.0625 + 0.4; 0.115625 + 0.4 fires, 0.015625 is left; 0.1; 0.2
+    assert sent.flatten().tolist() == [0, 1, 0, 0]
 
 
 def test_a_signed_lif_by_hand():

@@ -18,6 +18,7 @@ from tests.training.test_train_script import cfg, same, state
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.temporal.execution import initial_gamma
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 FPTT = ["--spiking", "ltc", "--trainer", "fptt", "--fptt-k", "2", "--lr", "0.02"]
@@ -127,8 +128,8 @@ def test_a_quantised_network_is_where_an_ilif_starts():
     ("words", "message"),
     [
         (["--trainer", "fptt"], "--trainer fptt: the network has no steps in time; add --spiking"),
-        (["--round-from", "0.2"], "--round-from: no neuron of this network has levels; add --spiking ilif"),
-        (["--spiking", "lif", "--round-from", "0"], "--round-from: no neuron of this network has levels"),
+        (["--round-from", "0.2"], "--round-from: no neuron of this network has levels, or rates of"),
+        (["--spiking", "plif", "--round-from", "0"], "--round-from: no neuron of this network has levels, or rates"),
         (["--hw-friendly"], "--hw-friendly: the network has no neurons; add --spiking lif"),
         (["--spiking", "ltc", "--hw-friendly"], "activation=ltc has no form in shifts; use --spiking lif"),
         (["--spiking", "lif", "--timesteps", "3", "--hw-friendly"], r"timesteps=3: outputs are means over the steps"),
@@ -151,7 +152,10 @@ def test_what_can_not_be_trained_so_is_refused(words, message):
         (["--weights", "float.pt"], [True, True]),
     ],
 )
-def test_a_fresh_ilif_rounds_from_half_way_on_and_one_that_knows_something_at_once(place, monkeypatch, words, wanted):
+@pytest.mark.parametrize("kind", ["ilif", "lif"])
+def test_what_is_fresh_sends_floats_until_half_way_and_what_knows_something_never(
+    place, monkeypatch, kind, words, wanted
+):
     spec = read_cfg(place / "net.cfg")
     save_checkpoint(place / "float.pt", Checkpoint(network_of(Darknet(spec)), names=("blue", "green")))
     seen, learn = [], pipeline.train._learn
@@ -162,8 +166,17 @@ def test_a_fresh_ilif_rounds_from_half_way_on_and_one_that_knows_something_at_on
         return result
 
     monkeypatch.setattr(pipeline.train, "_learn", watched)
-    run(*words, "--spiking", "ilif", "--epochs", "2", "--notest")
+    run(*words, "--spiking", kind, "--epochs", "2", "--notest")
     assert seen == wanted
+
+
+@pytest.mark.usefixtures("place")
+def test_a_fresh_lif_begins_with_currents_as_large_as_in_floats():
+    """At the usual threshold of 1/2 gammas would be a fifth, and learn twenty times as fast as in a float network."""
+    run("--cfg", "net.cfg", "--spiking", "lif", "--epochs", "1")
+    spec = load_model("weights/last.pt").spec
+    assert {(n.v_th, n.surrogate_width, n.reset) for n in spec.neurons.values()} == {(2.0, 4.0, "soft")}
+    assert all(0.7 < initial_gamma(spec, i) < 1.4 for i in spec.neurons)
 
 
 @pytest.mark.usefixtures("place")

@@ -74,6 +74,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("--timesteps", needs="--spiking", why="a cfg says its own; add --spiking lif, or set timesteps= in [net]"),
         Rule("--levels", needs="--spiking ilif"),
         Rule("--signed", needs="--spiking lif | --spiking plif"),
+        Rule("--at-rest", needs="--spiking lif"),
         Rule(
             "--hw-friendly",
             against="--quantized | --FPGA | --act",

@@ -223,8 +223,9 @@ class SpikingConfig(QuantisedConfig):
         type=cli.fraction,
     )
     signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")
+    at_rest: bool = flag(False, "membranes of lif start at 0, as NIR and integers need it, not at half a threshold")
     hw_friendly: bool = flag(
-        False, "for integers and shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
+        False, "for shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
     )
     trainer: str = flag(
         "bptt", "through all steps at once, or forward in time, a step of the optimizer a segment", choices=TRAINERS

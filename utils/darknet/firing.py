@@ -20,6 +20,7 @@ def constant_response(neuron: NeuronSpec) -> Callable[[Tensor], Tensor]:
 
     def mean(current: Tensor) -> Tensor:
         membrane, trace, spikes, total = (torch.zeros_like(current) for _ in range(4))
+        membrane += neuron.membrane_start * neuron.v_th
         for _ in range(neuron.timesteps):
             if neuron.kind == "ltc":
                 trace = trace + MIDDLE_GATE * (spikes - trace) if neuron.adaptive else trace

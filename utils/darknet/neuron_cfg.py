@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from utils.errors import InputError
 MOST_BITS = 16  # of a membrane; above that rounding is finer than what float32 training shows
 GATES_ANALOG = (s.SqueezeExcite, s.ScaleChannels)
 SLOW = 0.875  # left of a membrane whose spikes stand for a rate; a shift, as --hw-friendly needs it
+HALF = 0.5  # of a threshold: spikes come half an interval earlier, so that deep layers hear of them in time
 TIMES = ("timesteps", "input", "readout")
 
 
@@ -35,9 +37,11 @@ def read_neuron(sec: Section, activation: str) -> NeuronKeys:
     return NeuronKeys(
         v_th=_number(sec, "v_th", 0.0, float("inf")),
         membrane_decay=_number(sec, "membrane_decay", -1.0 if activation != "plif" else 0.0, 1.0),
+        membrane_start=_number(sec, "membrane_start", -1.0, 1.0),
         reset=_word(sec, "reset", RESETS),
         reset_gradient=_flag(sec, "reset_gradient"),
         surrogate=_word(sec, "surrogate", SURROGATES),
+        surrogate_width=_number(sec, "surrogate_width", 0.0, float("inf")),
         levels=sec.integer("levels", 1, least=1) if "levels" in sec.options else None,
         gate=_word(sec, "gate", GATES),
         adaptive=_flag(sec, "adaptive"),
@@ -165,9 +169,25 @@ def with_thresholds(spec: s.ModelSpec, thresholds: Mapping[int, float]) -> s.Mod
     return _with_keys(spec, {i: {"v_th": value} for i, value in thresholds.items()})
 
 
-def with_rates(spec: s.ModelSpec) -> s.ModelSpec:
-    """The network whose neurons forget little: reset by the threshold, and a leak of an eighth a step."""
-    return _with_keys(spec, {i: {"reset": "soft", "membrane_decay": SLOW} for i in spec.neurons})
+def with_rates(spec: s.ModelSpec, *, start: float = HALF) -> s.ModelSpec:
+    """The network whose neurons forget little: reset by the threshold, and a leak of an eighth a step.
+
+    Args:
+        spec: with neurons of one kind, lif.
+        start: their membranes at first, as a share of the threshold.
+    """
+    keys = {"reset": "soft", "membrane_decay": SLOW, "membrane_start": start}
+    return _with_keys(spec, dict.fromkeys(spec.neurons, keys))
+
+
+def with_reach(spec: s.ModelSpec, reach: Mapping[int, float]) -> s.ModelSpec:
+    """The network whose neurons of some layers have the power of two next to ``reach`` as threshold.
+
+    Currents that go that far are then of the size that they have in floats, so that gammas and betas learn at the rate
+    that they have there. The surrogate is as wide as two thresholds, which is what it is at the usual one, 1/2.
+    """
+    powers = {i: 2.0 ** round(math.log2(value)) for i, value in reach.items()}
+    return _with_keys(spec, {i: {"v_th": each, "surrogate_width": 2 * each} for i, each in powers.items()})
 
 
 def _with_keys(spec: s.ModelSpec, keys: Mapping[int, Mapping[str, Any]]) -> s.ModelSpec:

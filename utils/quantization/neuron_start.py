@@ -10,10 +10,10 @@ from torch import Tensor
 
 from utils.darknet import spec as s
 from utils.darknet.channel_groups import UnionFind
-from utils.darknet.fold import fold_bn
+from utils.darknet.fold import BN_EPS, fold_bn
 from utils.darknet.implicit import fold_implicit
 from utils.darknet.network import Network, State
-from utils.darknet.neuron_cfg import with_thresholds, without_neurons
+from utils.darknet.neuron_cfg import with_reach, with_thresholds, without_neurons
 from utils.darknet.sharing import owners
 from utils.quantization.histogram import Histogram, collect
 from utils.quantization.ranges import mse
@@ -48,7 +48,7 @@ def fitted(network: Network, images: Images) -> tuple[Network, str]:
         return network, ""
     reach = fitted_rates(twin, images(twin), groups, spec.timesteps)
     words = f"a spike at every step stands for {min(reach.values()):.3g} to {max(reach.values()):.3g} of the floats"
-    return Network(spec, as_rates(network, reach)), words
+    return as_rates(network, reach), words
 
 
 def float_twin(network: Network) -> Network:
@@ -111,16 +111,18 @@ def rated(spec: s.ModelSpec) -> list[list[int]]:
 
 
 @torch.no_grad()
-def as_rates(network: Network, reach: Mapping[int, float]) -> State:
-    """The tensors of a network whose neurons fire at every step where its float twin sends ``reach`` or more.
+def as_rates(network: Network, reach: Mapping[int, float]) -> Network:
+    """The network whose neurons fire at every step where its float twin sends ``reach`` or more.
 
     A lif of soft reset that charges x a step fires T x / v_th times in T steps, rounded down. So a layer's current is
-    scaled by v_th / reach, and what reads its spikes by reach. On top comes half of what a spike takes, so that
-    rounding down rounds to the nearest. What leaks is not made good, and a maximum of spikes is above that of rates.
+    scaled by v_th / reach, and what reads its spikes by reach: in the statistics of its batch norm, where it has one,
+    so that its kernel learns at the rate of the float one's. The threshold is a power of two next to reach, for the
+    same reason. On top comes half of what a spike takes, so that rounding down rounds to the nearest. What leaks is
+    not made good, and a maximum of spikes is above that of rates.
 
     Source: Bu et al., Optimal ANN-SNN conversion, ICLR 2022 (arXiv 2303.04347), who start at half the threshold.
     """
-    spec, state = network.spec, dict(network.state)
+    spec, state = with_reach(network.spec, reach), dict(network.state)
     moved = {
         i: layer.sources[0] for i, layer in enumerate(spec.layers) if i not in spec.kernels and i not in spec.neurons
     }
@@ -128,14 +130,20 @@ def as_rates(network: Network, reach: Mapping[int, float]) -> State:
         source = layer.sources[0]
         while source in moved and source not in reach:
             source = moved[source]
-        key = f"layers.{i}.conv.weight"
-        state[key] = state[key] * reach.get(source, 1.0)
+        state |= _reading(state, f"layers.{i}", layer, reach.get(source, 1.0))
         if i in reach:
             neuron = spec.neurons[i]
             gain = neuron.v_th / reach[i]
-            half = neuron.v_th / (2 * spec.timesteps)
             scaled = ("bn.weight", "bn.bias") if layer.bn else ("conv.weight", "conv.bias")
             for name in scaled:
                 state[f"layers.{i}.{name}"] = state[f"layers.{i}.{name}"] * gain
-            state[f"layers.{i}.{scaled[1]}"] = state[f"layers.{i}.{scaled[1]}"] + half
-    return state
+            state[f"layers.{i}.{scaled[1]}"] = state[f"layers.{i}.{scaled[1]}"] + neuron.to_nearest
+    return Network(spec, state)
+
+
+def _reading(state: State, name: str, layer: s.Kernel, unit: float) -> State:
+    """The tensors of a kernel that reads ones where it has read ``unit``, and makes the same of them."""
+    if not layer.bn:
+        return {f"{name}.conv.weight": state[f"{name}.conv.weight"] * unit}
+    mean, var = f"{name}.bn.running_mean", f"{name}.bn.running_var"
+    return {mean: state[mean] / unit, var: ((state[var] + BN_EPS) / unit**2 - BN_EPS).clamp_min(0)}

@@ -92,6 +92,8 @@ def check_nir_lif(spec: s.ModelSpec) -> None:
             raise InputError(f"{place}: [{known.section}] has no node in NIR's importers; use a chain of convolutions")
         if isinstance(layer, s.Conv):
             _check_conv(spec, i, layer, place)
+        if i in spec.neurons and spec.neurons[i].membrane_start:
+            raise InputError(f"{place}: membrane_start=: NIR's membranes start at 0; train with --at-rest")
         if i in spec.neurons:
             resets.setdefault(spec.neurons[i].reset, i)
     if len(resets) > 1:

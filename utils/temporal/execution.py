@@ -9,7 +9,6 @@ that only they read, see the mean over time, or with ``[net] readout=last`` the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from utils.darknet import spec as s
+from utils.darknet.neuron_spec import reach
 from utils.darknet.ops import facts
 from utils.darknet.walk import run
 from utils.temporal.neurons import Memory, StatefulNeuron
@@ -170,16 +170,7 @@ def initial_gamma(spec: s.ModelSpec, i: int) -> float | None:
 def initial_beta(spec: s.ModelSpec, i: int) -> float:
     """Where the betas start: at 0; where spikes are a rate, so that its rounding down is to the nearest."""
     neuron = spec.neurons.get(i)
-    return neuron.v_th / (2 * spec.timesteps) if neuron is not None and neuron.rate_codes else 0.0
-
-
-def reach(levels: int) -> float:
-    """The highest of so many levels of least squared error, in deviations of a normal current of which half is cut off.
-
-    The search of `utils.quantization.ranges.mse` finds 1.225, 1.69, 1.95, 2.14, 2.56 for 1, 2, 3, 4, 8 levels; this is
-    within 2 % of it up to 8.
-    """
-    return 1.225 + 0.66 * math.log(levels)
+    return neuron.to_nearest if neuron is not None and neuron.rate_codes else 0.0
 
 
 def _depths(spec: s.ModelSpec) -> dict[int, int]:

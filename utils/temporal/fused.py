@@ -70,10 +70,16 @@ def slope_of(neuron: NeuronSpec) -> Callable[[Tensor], Tensor]:
     """
     if neuron.kind == "ilif":
         return lambda u: torch.eq(u, u.clamp(0, neuron.levels * neuron.v_th), out=torch.empty_like(u))
-    surrogate, v_th = SURROGATE[neuron.surrogate], neuron.v_th
+    steep, v_th = steepness(neuron), neuron.v_th
     if neuron.signed:
-        return lambda u: surrogate(u - v_th).add_(surrogate(-u - v_th))
-    return lambda u: surrogate(u - v_th)
+        return lambda u: steep(u - v_th).add_(steep(-u - v_th))
+    return lambda u: steep(u - v_th)
+
+
+def steepness(neuron: NeuronSpec) -> Callable[[Tensor], Tensor]:
+    """A neuron's surrogate s, as wide as its key says: s(x / w) / w, whose integral is that of s."""
+    surrogate, width = SURROGATE[neuron.surrogate], neuron.surrogate_width
+    return surrogate if width == 1 else lambda x: surrogate(x / width).div_(width)
 
 
 def _behind(neuron: NeuronSpec, u: Tensor) -> Tensor:
@@ -83,8 +89,10 @@ def _behind(neuron: NeuronSpec, u: Tensor) -> Tensor:
 def _through_spike(neuron: NeuronSpec, wanted: Tensor, u: Tensor, out: Tensor) -> None:
     """dL/ds ds/du. A rectangle lets pass what lies between two values, as a hard tanh does: one pass over memory."""
     if neuron.kind != "ilif" and neuron.surrogate == "rectangle" and not neuron.signed:
-        low, high = neuron.v_th - RECTANGLE / 2, neuron.v_th + RECTANGLE / 2
-        torch.ops.aten.hardtanh_backward.grad_input(wanted, u, low, high, grad_input=out)
+        half = RECTANGLE * neuron.surrogate_width / 2
+        torch.ops.aten.hardtanh_backward.grad_input(wanted, u, neuron.v_th - half, neuron.v_th + half, grad_input=out)
+        if neuron.surrogate_width != 1:
+            out.div_(neuron.surrogate_width)
     else:
         torch.mul(wanted, slope_of(neuron)(u), out=out)
 
@@ -97,8 +105,9 @@ def _through_reset(neuron: NeuronSpec, u: Tensor, after: Tensor) -> Tensor:
         return torch.addcmul(after, after, slope_of(neuron)(u), value=-neuron.v_th)
     left = torch.addcmul(after, after, above(u.abs() if neuron.signed else u, neuron.v_th), value=-1)
     if neuron.reset_gradient:
-        steep = SURROGATE[neuron.surrogate](u - neuron.v_th)
+        slope = steepness(neuron)
+        steep = slope(u - neuron.v_th)
         if neuron.signed:  # |s| falls where s rises towards 0
-            steep = steep - SURROGATE[neuron.surrogate](-u - neuron.v_th)
+            steep = steep - slope(-u - neuron.v_th)
         left.addcmul_(after * u, steep, value=-1)
     return left

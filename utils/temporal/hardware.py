@@ -135,6 +135,8 @@ def _check_neuron(neuron: NeuronSpec, place: str) -> None:
         )
     if math.frexp(neuron.v_th)[0] != 0.5:
         raise InputError(f"{place}: v_th={neuron.v_th:g} is no power of two; use 0.25, 0.5 or 1")
+    if neuron.membrane_start:
+        raise InputError(f"{place}: membrane_start={neuron.membrane_start:g}: the integers' membranes start at 0")
     if neuron.signed:
         raise InputError(f"{place}: signed=1 sends -1 as well, the integers' spikes are 0 and 1; leave it away")
     if neuron.membrane_bits:

@@ -28,7 +28,7 @@ class StatefulNeuron(nn.Module):
         self.neuron = neuron
 
     def start(self, like: Tensor) -> Memory:
-        """State before the first step, zeros: inference never depends on a random generator.
+        """State before the first step, the same for all: inference never depends on a random generator.
 
         Args:
             like: one step's current, [N, C, H, W].
@@ -61,13 +61,18 @@ class IntegrateAndFire(StatefulNeuron):
     """lif, and ilif, which in training sends whole numbers of its threshold.
 
     ``grid`` holds the units of its currents, [C, 1, 1], where these are whole numbers (hardware.py); its layer sets it.
-    ``rounds``: whether an ilif rounds in training; else it sends what it would round, from 0 to its highest level.
+    ``rounds``: whether, in training, what is sent is whole: levels of an ilif, spikes of a lif whose rates count. Else
+    an ilif sends what it would round, and a lif at every step the rate that it would have over all of them.
     """
 
     def __init__(self, neuron: NeuronSpec) -> None:
         super().__init__(neuron)
         self.grid: Tensor | None = None
         self.rounds = True
+
+    def start(self, like: Tensor) -> Memory:
+        """The membrane's own start."""
+        return (torch.full_like(like, self.neuron.membrane_start * self.neuron.v_th),)
 
     def unroll(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """All steps as one node of the graph; where membranes are rounded, step by step."""
@@ -79,6 +84,11 @@ class IntegrateAndFire(StatefulNeuron):
             return self._unrounded(x, memory[0])
         sent, v = Integrate.apply(x, memory[0], self.decay(), self.neuron)
         return sent, (v,)
+
+    @property
+    def sends_rates(self) -> bool:
+        """Whether it sends a rate now, which is the same at every step of the same current."""
+        return self.training and not self.rounds and self.neuron.kind == "lif"
 
     def step(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One step."""
@@ -103,7 +113,13 @@ class IntegrateAndFire(StatefulNeuron):
         return sent, (v,)
 
     def _unrounded(self, x: Tensor, v: Tensor) -> tuple[Tensor, Memory]:
-        """Steps of an ilif without its rounding; its gradient is what goes straight through the rounding as well."""
+        """Steps without rounding: an ilif's gradient is what goes straight through the rounding as well.
+
+        A lif that forgot nothing and charged x a step would fire x / v_th of its steps, rounded down; what
+        `initial_beta` adds for the rounding's sake is taken off.
+        """
+        if self.neuron.kind == "lif":
+            return ((x - self.neuron.to_nearest) / self.neuron.v_th).clamp(0, 1), (v,)
         sent = []
         for current in x:
             u = self.decay() * v + current
@@ -182,20 +198,29 @@ class LiquidTimeConstant(StatefulNeuron):
 
 
 def check_rounding(spec: ModelSpec, said: float | None) -> None:
-    """Refuse ``--round-from``, where it is ``said``, for a network none of whose neurons has levels.
+    """Refuse ``--round-from``, where it is ``said``, for a network none of whose neurons has levels or rates.
 
     Raises:
         InputError: so it is.
     """
-    if said is not None and all(each.kind != "ilif" for each in spec.neurons.values()):
-        raise InputError("--round-from: no neuron of this network has levels; add --spiking ilif, or leave it away")
+    if said is not None and not any(_learns_unrounded(each, spec.input_frames) for each in spec.neurons.values()):
+        raise InputError(
+            "--round-from: no neuron of this network has levels, or rates of a still image; add --spiking ilif or lif, "
+            "or leave it away"
+        )
 
 
 def let_round(model: nn.Module, rounds: bool) -> None:
-    """Say whether a model's ilif neurons round in training; in eval mode they always do."""
+    """Say whether a model's neurons send whole numbers in training; in eval mode they always do."""
+    frames = bool(getattr(getattr(model, "spec", None), "input_frames", False))
     for module in model.modules():
-        if isinstance(module, IntegrateAndFire) and module.neuron.kind == "ilif":
+        if isinstance(module, IntegrateAndFire) and _learns_unrounded(module.neuron, frames):
             module.rounds = rounds
+
+
+def _learns_unrounded(neuron: NeuronSpec, frames: bool) -> bool:
+    """Whether a neuron can send floats at first: of frames, each its own, a lif's rates would have no order in time."""
+    return neuron.kind == "ilif" or (neuron.rate_codes and not frames)
 
 
 def make_neuron(neuron: NeuronSpec, channels: int) -> StatefulNeuron:
