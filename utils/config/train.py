@@ -20,7 +20,7 @@ from utils.quantization.scheme import Scheme
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
-UNROUNDED = 0.5  # share of a fresh ilif's epochs
+UNROUNDED = 0.5  # share of the epochs of a fresh ilif or lif
 TRIALS = 20
 TRAINERS = ("bptt", "fptt")
 AUTO, PRECISIONS = "auto", ("fp32", "bf16")
@@ -218,14 +218,13 @@ class SpikingConfig(QuantisedConfig):
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
     round_from: float | None = flag(
         None,
-        "share of the epochs before an ilif rounds what it sends to its levels "
-        f"(default: {UNROUNDED:g}, with --weights 0)",
+        f"share of the epochs before an ilif rounds, or a lif fires (default: {UNROUNDED:g}, with --weights 0)",
         type=cli.fraction,
     )
     signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")
     at_rest: bool = flag(False, "membranes of lif start at 0, as NIR and integers need it, not at half a threshold")
     hw_friendly: bool = flag(
-        False, "for shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
+        False, "for integers and shifts alone: 8-bit weights; decays and thresholds must be such (1/4, 7/8; 0.5)"
     )
     trainer: str = flag(
         "bptt", "through all steps at once, or forward in time, a step of the optimizer a segment", choices=TRAINERS
