@@ -4,7 +4,7 @@
 
 Rows: the float network; ilif neurons whose highest level is the highest value that a layer sent on the calibration
 images; ilif of the threshold 1, lif that reset to 0 and forget three fourths a step, as a cfg has them that says no
-more; ilif and lif as train.py --spiking fits them.
+more; ilif and lif as train.py --spiking fits them, lif also as --at-rest does.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def run(config: TestConfig) -> None:
         f"ilif, D = {LEVELS}, threshold 1": Network(ilif, net.state),
         f"ilif, D = {LEVELS}, fitted": fitted(Network(ilif, net.state), lambda twin: images)[0],
         f"lif, T = {STEPS}, reset to 0": Network(lif, net.state),
+        f"lif, T = {STEPS}, fitted, membranes from 0": fitted(
+            Network(with_rates(lif, start=0.0), net.state), lambda twin: images
+        )[0],
         f"lif, T = {STEPS}, fitted": fitted(Network(with_rates(lif), net.state), lambda twin: images)[0],
     }
     scores = [[name, f"{session.headline(session.score(build(each))):.4f}"] for name, each in made.items()]
