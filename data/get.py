@@ -22,9 +22,10 @@ DATA = Path(__file__).parent
 sys.path.insert(0, str(DATA.parent))  # so that it runs from anywhere
 
 from utils.data.download import download, need_room  # noqa: E402
+from utils.data.source_ids import IDS  # noqa: E402
 from utils.data.unpack import unpack  # noqa: E402
 from utils.detection import coco, visdrone_bdd100k, voc  # noqa: E402
-from utils.detection.label_writer import IDS, NOTES, Annotated, Findings, write_lists  # noqa: E402
+from utils.detection.label_writer import NOTES, Annotated, Findings, write_lists  # noqa: E402
 from utils.endings import ended, say  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 
