@@ -237,6 +237,9 @@ def in_steps(loaded: Loaded, config: DetectConfig) -> InSteps:
         flag = "--raster" if config.raster else "--early-exit"
         network = trained_as_spikes(loaded, flag, least=1 if config.early_exit is None else 2)
         record = SpikeRecord(loaded.spec, FILM if config.carry else loaded.spec.timesteps) if config.raster else None
+        if record and not record.firing:
+            kinds = ", ".join(sorted({each.kind for each in loaded.spec.neurons.values()}))
+            raise InputError(f"--raster: {loaded.path} has no neuron that fires, but {kinds}; leave --raster away")
         if config.carry:
             return CarriedSteps(network, config.reset or 0, record)
         return StepByStep(network, config.early_exit, record)

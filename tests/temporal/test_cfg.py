@@ -59,6 +59,7 @@ def test_what_neurons_learn_is_in_a_weights_file(activation, tmp_path):
     [
         (HIDDEN.format("lif").replace("timesteps=3\n", ""), r"a network with neurons \(lif\) needs timesteps="),
         (HIDDEN.format("lif").replace("=3\n[conv", "=0\n[conv", 1), "timesteps=0 must be one whole number from 1 up"),
+        (HIDDEN.format("lif").replace("=3\n[conv", "=x\n[conv", 1), "line 4: timesteps=x must be whole numbers"),
         (HIDDEN.format("lif\nlevels=4"), r"line 20: levels= acts with activation=ilif, this is lif; leave it away"),
         (HIDDEN.format("relu\nv_th=1"), "v_th= acts with activation=lif, plif, ilif, ltc, this is relu"),
         (HIDDEN.format("lif\nmembrane_bits=1"), "membrane_bits=1: a membrane has 2 to 16 bits"),

@@ -128,6 +128,7 @@ def place(tmp_path, monkeypatch) -> Path:
         ("spikes", with_neurons(plain, "lif", 2)),
         ("once", with_neurons(plain, "lif", 1)),
         ("plain", plain),
+        ("membranes", with_neurons(plain, "li", 2)),
     ):
         save_checkpoint(f"{name}.pt", Checkpoint(network_of(warmed(spec, size=64))))
     return tmp_path
@@ -156,11 +157,25 @@ def test_accuracy_stands_beside_mean_steps(place, caplog):
     assert "mean steps" in caplog.text
 
 
+@pytest.mark.usefixtures("place")
+def test_a_network_that_sends_no_spikes_is_measured_in_words_that_are_so(caplog):
+    words = ["--data", "set.data", "--device", "cpu", "--workers", "0", "--img-size", "64", "--weights", "membranes.pt"]
+    with caplog.at_level("INFO"):
+        found = measuring.run(measuring.parser().parse_args(words)).metrics
+    assert found["spikes"] == found["sops"] == 0
+    assert "no synapse reads spikes" in caplog.text and "nothing is accumulated" in caplog.text
+    assert "at which int8 costs the same" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--weights plain.pt --early-exit 0.5", r"--early-exit: plain\.pt was not trained as spikes, a float network"),
         ("--weights once.pt --early-exit 0.5", r"--early-exit: once\.pt takes one step"),
+        (
+            "--weights membranes.pt --raster",
+            r"--raster: membranes\.pt has no neuron that fires, but li; leave --raster away",
+        ),
         ("--weights plain.pt --raster", r"--raster: plain\.pt was not trained as spikes, a float network has no steps"),
     ],
 )

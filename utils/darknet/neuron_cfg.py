@@ -57,6 +57,7 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     Raises:
         InputError: names the line.
     """
+    net.integer("timesteps", 1, least=1)  # before a neuron asks for it
     _check_sequence(net, spec)
     kinds = {neuron.kind for neuron in spec.neurons.values()}
     units = {layer.neuron_kind for layer in spec.recurrent.values()}
@@ -69,7 +70,6 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
                 f"{net.name} line {net.options[key][0]}: {key}= acts with activation={names}, and no layer has one; "
                 "leave it away, or train with --spiking"
             )
-    net.integer("timesteps", 1, least=1)
     net.one_of("input", INPUTS)
     net.one_of("readout", READOUTS)
     if kinds and "timesteps" not in net.options:

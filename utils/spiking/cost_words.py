@@ -32,9 +32,8 @@ def heaviest(cost: SpikeCost) -> str:
     share = seen / max(1.0, cost.sops)
     which = ", ".join(f"{i} ({ratio(cost.layers[i])} a synapse)" for i in found)
     pixels = cost.input_macs / max(1, cost.macs)
-    return (
-        f"{share:.0%} of the accumulates are in layers {which}; {pixels:.0%} of the dense MACs read pixels: no spikes"
-    )
+    where = f"{share:.0%} of the accumulates are in layers {which}" if found else "nothing is accumulated"
+    return f"{where}; {pixels:.0%} of the dense MACs read no spikes"
 
 
 def ratio(layer: LayerCost) -> str:
