@@ -37,6 +37,7 @@ from utils.quantization.dequantise import as_floats
 from utils.quantization.neuron_start import fitted as fitted_neurons
 from utils.quantization.qat_checkpoint import KIND
 from utils.reporting.runs import WEIGHTS
+from utils.spiking.snn_checkpoint import converted
 from utils.task import Task
 from utils.tasks import check_idle, task_of
 from utils.temporal.hardware import for_hardware
@@ -86,7 +87,7 @@ def read_initial(config: TrainConfig) -> InitialNetwork:
         grey, resize, names = bool(checkpoint.meta.get("gray_scale")), resize_of(checkpoint), checkpoint.names
         told: dict[str, Any] = {"scratch": False, "grey": grey, "resize": resize, "names": names}
         told["jpeg"] = str(checkpoint.meta.get("jpeg", "full"))
-        if config.spiking and checkpoint.kind in (KIND, QUANTISED):
+        if config.spiking and (checkpoint.kind in (KIND, QUANTISED) or converted(checkpoint, str(weights))):
             made = as_floats(checkpoint, str(weights))
             network = checkpoint.network if checkpoint.kind == KIND else made.network
             return InitialNetwork(network, (weights,), grids=made.grids, **told)

@@ -28,6 +28,13 @@ def test_what_a_layer_says_counts_before_what_the_net_says():
     assert spec.kernels[2].weight_quant == "binary"
 
 
+def test_a_time_constant_is_the_decay_that_it_stands_for():
+    said = HIDDEN.replace("timesteps=3", "timesteps=3\ntau=4").format("lif\ntau=2")
+    assert [neuron.membrane_decay for neuron in parse_cfg(said).neurons.values()] == [0.75, 0.5]
+    assert parse_cfg(write_cfg(parse_cfg(said))) == parse_cfg(said)
+    assert parse_cfg(HIDDEN.format("lif\ntau=1")).neurons.popitem()[1].membrane_decay == 0
+
+
 def test_neurons_are_written_as_they_are_read():
     for spec in (parse_cfg(SAID), small("ltc\ngate=full\nadaptive=0"), small("ilif\nlevels=7"), small("plif")):
         assert parse_cfg(write_cfg(spec)) == spec
@@ -76,6 +83,10 @@ def test_what_neurons_learn_is_in_a_weights_file(activation, tmp_path):
         (HIDDEN.format("lif\nv_th=0"), "v_th=0 must be from more than 0"),
         (HIDDEN.format("lif\nv_th=inf"), "v_th=inf must be from more than 0"),
         (HIDDEN.format("lif\nmembrane_decay=1.5"), "membrane_decay=1.5 must be from 0 to 1"),
+        (HIDDEN.format("lif\ntau=0.5"), "tau=0.5 must be 1 or more, in steps; membrane_decay is 1 - 1 / tau"),
+        (HIDDEN.format("plif\ntau=1"), "tau=1 must be more than 1"),
+        (HIDDEN.format("lif\ntau=2\nmembrane_decay=0.5"), "tau= and membrane_decay= are one thing"),
+        (HIDDEN.format("ltc\ntau=2"), "tau= acts with activation=lif, plif, ilif, li, this is ltc"),
         (HIDDEN.format("lif\nreset=maybe"), "reset=maybe is none of hard, soft"),
         (HIDDEN.format("lif\nsurrogate=atam"), "surrogate=atam is none of .*did you mean 'atan'"),
         (HIDDEN.format("lf"), "unknown activation 'lf'; did you mean 'lif'"),

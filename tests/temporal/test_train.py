@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import convert_snn
 import pipeline.train
 import quantize
 import slim_prune
@@ -108,10 +109,11 @@ def test_a_rate_that_is_too_much_for_eight_bits_is_told(caplog):
 
 
 @pytest.mark.usefixtures("place")
-def test_a_quantised_network_is_where_an_ilif_starts():
+@pytest.mark.parametrize(("script", "quantised"), [(quantize, "last_float.int.pt"), (convert_snn, "last_float.snn.pt")])
+def test_a_quantised_or_converted_network_is_where_an_ilif_starts(script, quantised):
     run("--cfg", "net.cfg", "--epochs", "1", "--name", "float")
-    quantize.run(quantize.parser().parse_args([*HERE, "--weights", "weights/last_float.pt", "--a-bit", "4"]))
-    quantised = "weights/last_float.int.pt"
+    script.run(script.parser().parse_args([*HERE, "--weights", "weights/last_float.pt", "--a-bit", "4"]))
+    quantised = f"weights/{quantised}"
     grids = load_model(quantised).integer.grids
     begin = ["--weights", quantised, "--spiking", "ilif", "--epochs", "1", "--lr", "0.000001"]
     for levels in ("15", "4"):

@@ -14,7 +14,7 @@ NET_SECTIONS = ("net", "network")
 # Of one layer, or in [net] of all; [net]'s decay is Darknet's weight decay (docs/decisions/035).
 EVENTS = frozenset(f"event_{key}" for key in "bins window size frame shift drop jitter".split())  # of recordings
 NEURON = frozenset(
-    """v_th membrane_decay membrane_start reset reset_gradient surrogate surrogate_width levels membrane_bits
+    """v_th membrane_decay tau membrane_start reset reset_gradient surrogate surrogate_width levels membrane_bits
     signed""".split()
 )
 OWN_NEURON = NEURON | {"gate", "adaptive", "replaces"}

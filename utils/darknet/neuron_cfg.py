@@ -36,7 +36,7 @@ def read_neuron(sec: Section, activation: str) -> NeuronKeys:
             )
     return NeuronKeys(
         v_th=_number(sec, "v_th", 0.0, float("inf")),
-        membrane_decay=_number(sec, "membrane_decay", -1.0 if activation != "plif" else 0.0, 1.0),
+        membrane_decay=_decay(sec, activation),
         membrane_start=_number(sec, "membrane_start", -1.0, 1.0),
         reset=_word(sec, "reset", RESETS),
         reset_gradient=_flag(sec, "reset_gradient"),
@@ -229,6 +229,21 @@ def _number(sec: Section, key: str, above: float, most: float) -> float | None:
         end = "" if most == float("inf") else f" to {most:g}"
         raise InputError(f"{sec.name} line {sec.options[key][0]}: {key}={value:g} must be from {least}{end}")
     return value
+
+
+def _decay(sec: Section, activation: str) -> float | None:
+    """What is left of a membrane after a step: as it is said, or 1 - 1 / tau, tau in steps."""
+    if "tau" not in sec.options:
+        return _number(sec, "membrane_decay", -1.0 if activation != "plif" else 0.0, 1.0)
+    line, tau = sec.options["tau"][0], sec.real("tau", 1.0)
+    if "membrane_decay" in sec.options:
+        raise InputError(f"{sec.name} line {line}: tau= and membrane_decay= are one thing, 1 - 1 / tau; keep one")
+    if not (1.0 <= tau < float("inf") and (tau > 1.0 or activation != "plif")):
+        least = "more than 1" if activation == "plif" else "1 or more"
+        raise InputError(
+            f"{sec.name} line {line}: tau={tau:g} must be {least}, in steps; membrane_decay is 1 - 1 / tau"
+        )
+    return 1 - 1 / tau
 
 
 def _word(sec: Section, key: str, known: Sequence[str]) -> str | None:

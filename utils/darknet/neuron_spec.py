@@ -104,6 +104,7 @@ USUAL: Mapping[str, Mapping[str, object]] = {  # by kind, where neither [net] no
 ACTS_FOR: Mapping[str, tuple[str, ...]] = {  # key -> the kinds it acts for
     "v_th": SPIKING,
     "membrane_decay": ("lif", "plif", "ilif", "li"),
+    "tau": ("lif", "plif", "ilif", "li"),  # read as the decay that it is
     "membrane_start": ("lif", "plif"),
     "reset": ("lif", "plif"),
     "reset_gradient": ("lif", "plif", "ltc"),
@@ -122,7 +123,7 @@ def neuron_spec(kind: str, own: NeuronKeys, general: NeuronKeys, timesteps: int)
     """What is true of a neuron: its section's word, else that of ``[net]``, else its kind's."""
     said: dict[str, object] = {}
     for name, kinds in ACTS_FOR.items():
-        if name != "replaces" and kind in kinds:
+        if name not in ("replaces", "tau") and kind in kinds:
             value = getattr(own, name)
             value = getattr(general, name) if value is None else value
             said |= {} if value is None else {name: value}

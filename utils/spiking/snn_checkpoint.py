@@ -119,6 +119,11 @@ def open_spiking(checkpoint: Checkpoint, name: str = "checkpoint") -> tuple[nn.M
     return executor_of(encode(integer), run), integer
 
 
+def converted(checkpoint: Checkpoint, name: str = "checkpoint") -> bool:
+    """Whether it holds spikes that are integers; those of rate mode are floats."""
+    return checkpoint.kind == "spiking" and run_of(checkpoint.meta, name).mode != RATE
+
+
 def _rate_of(checkpoint: Checkpoint, run: ExecutionMode, name: str) -> RateNetwork:
     """The rate-mode network of a checkpoint, its fields held to what ``normalise`` makes."""
     spec, payload = checkpoint.network.spec, checkpoint.payload
