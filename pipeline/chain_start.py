@@ -48,7 +48,15 @@ def budget_of(config: PipelineConfig) -> TrainingBudget:
     batch = training_batch(config.batch_size, spec, images)
     batches = -(-images // batch)
     how = Learning(lr=1.0, epochs=1, batches=batches, batch_size=batch, nominal=nominal_batch(spec.batch))
-    return TrainingBudget(images, how.schedule.steps, trained=bool(config.weights))
+    return TrainingBudget(images, how.schedule.steps, trained=bool(config.weights), learnt=_learnt(config))
+
+
+def _learnt(config: PipelineConfig) -> int:
+    """For how many epochs a checkpoint of train.py has learnt from ``--data``; 0 of other weights and other data."""
+    if not config.weights.endswith(".pt"):
+        return 0
+    known = load_checkpoint(config.weights).meta
+    return int(known.get("epoch", 0)) if known.get("data") == config.data else 0
 
 
 def check_start(config: PipelineConfig) -> None:

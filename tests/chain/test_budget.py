@@ -6,7 +6,13 @@ import math
 
 import pytest
 
+from pipeline.chain_start import _learnt
+from tests.quantization.random_nets import random_network
 from utils.chain.budget import EPOCHS, FULL, LEAST, MOST, RATE, SCRATCH, Push, TrainingBudget
+from utils.chain.decisions import Learn
+from utils.chain.tries import StageView
+from utils.config.pipeline import PipelineConfig
+from utils.darknet.network import Checkpoint, save_checkpoint
 
 SETS = {  # as pipeline.chain_start.budget_of counts them: images, steps an epoch, whether weights are given
     "sample set": TrainingBudget(4000, 250, trained=False),
@@ -50,6 +56,24 @@ def test_the_sample_sets_penalty_is_the_one_it_was_measured_with_and_few_steps_p
     assert pushed(few) == Push(0.0047, 0.1) and pushed(few).strong
     strengths = [few.push(epochs, learnt).s for epochs in range(1, 3000) for learnt in (1, 14, 1000)]
     assert all(1e-4 <= s <= 1e-2 for s in strengths)
+
+
+def test_weights_that_learnt_the_same_data_are_not_trained_as_if_they_knew_nothing():
+    """30 epochs of CIFAR-10 know 0.7830; two more at train.py's rate of 0.2 left 0.7450."""
+    fresh, known = (TrainingBudget(10_000, 79, trained=True, learnt=learnt) for learnt in (0, 30))
+    flags = [Learn("baseline", 2).next(StageView(budget, 0.02), []).flags for budget in (fresh, known)]
+    assert "--lr" not in flags[0] and flags[1][-2:] == ("--lr", 0.027)
+    assert known.rate(10, 2) == 0.12 < fresh.rate(10, 2) == RATE
+    assert Learn("baseline", 2, lr=0.1).next(StageView(known, 0.02), []).flags[-1] == 0.1
+
+
+def test_a_checkpoint_says_how_long_it_learnt_from_which_data(tmp_path):
+    path = save_checkpoint(tmp_path / "net.pt", Checkpoint(random_network(1), meta={"epoch": 30, "data": "mine.data"}))
+    mine, others, floats = (
+        PipelineConfig(weights=str(weights), data=data)
+        for weights, data in ((path, "mine.data"), (path, "others.data"), ("net.weights", "mine.data"))
+    )
+    assert [_learnt(config) for config in (mine, others, floats)] == [30, 0, 0]
 
 
 def test_what_is_much_shorter_than_the_first_training_is_gentler_and_pushes_as_far():

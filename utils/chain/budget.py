@@ -51,12 +51,14 @@ class Push:
 class TrainingBudget:
     """What a network and its data say before anything is trained.
 
-    ``images`` to train on, optimizer ``steps`` an epoch, and whether the chain begins with ``trained`` weights.
+    ``images`` to train on, optimizer ``steps`` an epoch, whether the chain begins with ``trained`` weights, and for how
+    many epochs these have ``learnt`` from the same data.
     """
 
     images: int
     steps: int
     trained: bool
+    learnt: int = 0
 
     @property
     def worth(self) -> float:
@@ -74,8 +76,12 @@ class TrainingBudget:
         return max(PATIENCE[0], math.ceil(PATIENCE[1] * epochs))
 
     def rate(self, epochs: int, learnt: int) -> float:
-        """Rate of a training of so many epochs that goes on from one of ``learnt`` epochs, two digits."""
-        return _two_digits(RATE * min(1.0, epochs / (AS_LONG * learnt)))
+        """Rate of a training of so many epochs that goes on from one of ``learnt`` epochs, two digits.
+
+        What the chain's own weights had learnt before counts as well.
+        """
+        before = learnt + self.learnt
+        return _two_digits(RATE * min(1.0, epochs / (AS_LONG * before))) if before else RATE
 
     def push(self, epochs: int, learnt: int) -> Push:
         """How a sparse training of so many epochs pushes what learnt for ``learnt`` epochs."""

@@ -35,7 +35,7 @@ class Once:
 
 @dataclass(frozen=True)
 class Learn(Once):
-    """The first training: its length by the rule unless it is given."""
+    """The first training: its length by the rule unless it is given; gentle where the weights know the data."""
 
     stage: str
     epochs: int | None = None
@@ -47,7 +47,8 @@ class Learn(Once):
         if tried:
             return None
         epochs, why = _epochs(self.epochs, seen.budget, self.stage)
-        return Try(("--epochs", epochs, *_patience(self.patience, epochs, seen.budget), *_rate(self.lr)), why)
+        lr = _own(seen.budget.rate(epochs, 0)) if self.lr is None else self.lr
+        return Try(("--epochs", epochs, *_patience(self.patience, epochs, seen.budget), *_rate(lr)), why)
 
 
 @dataclass(frozen=True)
