@@ -112,11 +112,10 @@ class SpikeCost:
     @property
     def verdict(self) -> str:
         """The honest line: at how many spikes a synapse an int8 network is as good."""
-        if self.macs <= self.input_macs:
-            return f"no synapse reads spikes; {self.energy.verdict}"
         x, even = self.sops_per_mac, self.break_even
         side = f"{'under' if x < even else 'over'} the {even:.2f} at which int8 costs the same"
-        return f"{x:.2f} spikes a synapse, {side}; {self.energy.verdict}"
+        said = f"{x:.2f} spikes a synapse, {side}" if self.macs > self.input_macs else "no synapse reads spikes"
+        return f"{said}; {self.energy.verdict}"
 
 
 @torch.no_grad()
