@@ -167,7 +167,8 @@ def image(spec: s.ModelSpec) -> torch.Tensor:
     """One of n / 255, as small as the strides allow; of the cfg's own size where a layer is made for that."""
     side = -(-LEAST // granularity(spec)) * granularity(spec)
     own = any(
-        isinstance(layer, s.Connected | s.Crop | s.Recurrent) or extra_values(spec, i)
+        isinstance(layer, s.Connected | s.Crop | s.Recurrent)
+        or (isinstance(layer, s.Fitted) and extra_values(spec, i, layer))
         for i, layer in enumerate(spec.layers)
     )
     size = (spec.height, spec.width) if own else (side, side)

@@ -80,7 +80,7 @@ def in_sections(spec: s.ModelSpec) -> list[tuple[s.Layer, int]]:
         if type(layer) is s.Blur:
             before = found.pop() if found else (layer, 1)
             found.append((_strided(spec, i, layer, *before), HALVES if layer.size == HALVES else 1))
-        elif type(layer) is s.Fitted and (extra := extra_values(spec, i)):
+        elif type(layer) is s.Fitted and (extra := extra_values(spec, i, layer)):
             parts = found.pop()[0]
             said = (("extra", str(extra)), *parts.options)
             found.append((s.Reorg(sources=parts.sources, line=parts.line, options=said, stride=1), 0))

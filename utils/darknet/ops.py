@@ -58,7 +58,7 @@ class OpFacts:
     ``integrates``: it adds up what it reads, as the charge of a neuron does.
     ``lists_sources``: a cfg names all it reads; the others read the layer before them first. ``takes`` (size of the
     first, of another): whether it can read both. ``divides``: by what it wants the sides of its map to divide.
-    ``fills``: it puts zeros between or behind the values that it moves.
+    ``covers``: how many times its map the image must be, 0 for any. ``fills``: it puts zeros between or behind values.
 
     ``channels`` (layer, widths it reads, place for messages) -> its own. ``size`` and ``stride`` (layer, of its
     first feature) -> its own; a stride is input px per output px, 0 behind a global pool. ``density`` (layer, shares of
@@ -76,6 +76,7 @@ class OpFacts:
     lists_sources: bool = False
     takes: Callable[[Size, Size], bool] = lambda first, other: first == other
     divides: Callable[[Any], int] = lambda layer: 1
+    covers: Callable[[Any], int] = lambda layer: 0
     fills: Callable[[Any], bool] = lambda layer: False
     channels: Callable[[Any, list[int], str], int] = lambda layer, given, place: given[0]
     size: Callable[[Any, Size], Size] = lambda layer, given: given
@@ -290,7 +291,7 @@ OPS: dict[type[s.Layer], OpFacts] = {
         stride=lambda layer, given: given * layer.stride,
     ),
     **{kind: OpFacts(section, **_DETECT) for kind, section in _HEADS.items()},
-    s.Segment: OpFacts("segment", **_DETECT | {"channels": _segment_width}),
+    s.Segment: OpFacts("segment", **_DETECT | {"channels": _segment_width, "covers": lambda layer: layer.factor}),
     s.LifRnn: OpFacts("lif_rnn", **_RECURRENT, tensors=rnn_tensors),
     s.LtcRnn: OpFacts("ltc_rnn", **_RECURRENT, tensors=rnn_tensors),
     s.Lstm: OpFacts("lstm", **_RECURRENT, tensors=lstm_tensors),

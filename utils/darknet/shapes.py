@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from utils.darknet.op_sizes import Size
 from utils.darknet.ops import facts
-from utils.darknet.spec import Fitted, Layer, ModelSpec, Segment, Shortcut
+from utils.darknet.spec import Fitted, Layer, ModelSpec, Shortcut
 from utils.darknet.walk import run
 from utils.errors import InputError
 
@@ -82,19 +82,19 @@ def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]
                 f"cfg line {layer.line}: [{known.section}] with stride={parts} cannot part a map of "
                 f"{given[0][0]}x{given[0][1]} px; use --img-size a multiple of {granularity(spec)}"
             )
-        if isinstance(layer, Segment):
-            _check_filled(layer, given[0], (height, width))
+        if times := known.covers(layer):
+            _check_filled(layer, times, given[0], (height, width))
         return known.size(layer, given[first_feature(layer)])
 
     return run(spec, (height, width), step)
 
 
-def _check_filled(layer: Segment, given: Size, image: Size) -> None:
-    made = (given[0] * layer.factor, given[1] * layer.factor)
+def _check_filled(layer: Layer, times: int, given: Size, image: Size) -> None:
+    made = (given[0] * times, given[1] * times)
     if made != image:
         raise InputError(
-            f"cfg line {layer.line}: [segment] with factor={layer.factor} gives {made[0]}x{made[1]} px of an image of "
-            f"{image[0]}x{image[1]}; set factor= to the stride of the map it reads"
+            f"cfg line {layer.line}: [{facts(layer).section}] with factor={times} gives {made[0]}x{made[1]} px of an "
+            f"image of {image[0]}x{image[1]}; set factor= to the stride of the map it reads"
         )
 
 
