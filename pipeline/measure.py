@@ -66,11 +66,10 @@ def measure_onnx(config: PipelineConfig) -> Record:
             "that it was exported from"
         )
     known = {each.name for each in flag_fields(TestConfig)}
-    idle = [option_names(each)[-1] for each in flag_fields(PipelineConfig) if each.name in {*config.given} - known]
-    if idle != ["--until"]:
-        raise InputError(
-            f"{next(word for word in idle if word != '--until')}: an ONNX file is only measured; leave it away"
-        )
+    said = {*config.given} - known - {"until"}
+    idle = [option_names(each)[-1] for each in flag_fields(PipelineConfig) if each.name in said]
+    if idle:
+        raise InputError(f"{idle[0]}: an ONNX file is only measured; leave it away")
     given = tuple(name for name in config.given if name in known)
     return measure(TestConfig(**{name: getattr(config, name) for name in given}, given=given))
 
@@ -163,7 +162,9 @@ def benchmark(session: Session[TestConfig]) -> Record:
     """The task's numbers and speed over image sizes and, where answers overlap, NMS thresholds."""
     record, task = session.begin("test"), session.task
     shown, overlaps = TaskFacts.of(task).main, () if "iou_thres" in task.idle else OVERLAPS
-    rows = [["image", *["NMS IoU"][: len(overlaps)], *(column.heading for column in shown), "ms forward", "ms in all"]]
+    rows = [
+        ["image", *(["NMS IoU"] if overlaps else []), *(column.heading for column in shown), "ms forward", "ms in all"]
+    ]
     results: dict[str, Any] = {}
     for size in benchmark_sizes(session):
         loader, side = _loader(session, size), f"{size[0]}x{size[1]}"
@@ -174,7 +175,7 @@ def benchmark(session: Session[TestConfig]) -> Record:
             scores, time = metrics.record(), metrics.timing
             results[f"{side} iou {overlap}" if overlaps else side] = {**scores, "total_ms": time.total}
             values = (*(scores[column.name] for column in shown), time.forward, time.total)
-            rows.append([side, *[f"{overlap}"][: len(overlaps)], *(f"{value:.3f}" for value in values)])
+            rows.append([side, *([f"{overlap}"] if overlaps else []), *(f"{value:.3f}" for value in values)])
     log.info(plain_table(f"{session.loaded.path.name} ({session.loaded.kind})", rows))
     return finish_record(record, metrics=results)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from utils.darknet import spec as s
-from utils.darknet.cfg_moves import extra_values
+from utils.darknet.cfg_moves import extra_values, times_read
 from utils.darknet.ops import facts
 from utils.darknet.sections import Section
 from utils.errors import InputError
@@ -92,8 +92,7 @@ def in_sections(spec: s.ModelSpec) -> list[tuple[s.Layer, int]]:
 
 def _strided(spec: s.ModelSpec, i: int, blur: s.Blur, before: s.Layer, blurred: int) -> s.Layer:
     """The section before blur ``i``, not yet ``blurred``, with its stride."""
-    read = sum(layer.sources.count(i - 1) for layer in spec.layers)
-    alone = blur.sources == (i - 1,) and read == 1 and not blurred
+    alone = blur.sources == (i - 1,) and times_read(spec, i - 1) == 1 and not blurred
     if alone and type(before) is s.Conv and before.stride == (1, 1):
         return replace(before, stride=blur.stride)
     if alone and type(before) is s.MaxPool and before.stride == 1 and len(set(blur.stride)) == 1:

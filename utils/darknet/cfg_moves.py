@@ -90,11 +90,15 @@ def _values_as_channels(sec: Section, layers: list[s.Layer], net: Section) -> tu
     return parts, s.Fitted(sources=(len(layers),), line=sec.line, filters=filters)
 
 
+def times_read(spec: s.ModelSpec, i: int) -> int:
+    """How often layers name layer ``i`` among what they read."""
+    return sum(layer.sources.count(i) for layer in spec.layers)
+
+
 def extra_values(spec: s.ModelSpec, i: int, fit: s.Fitted) -> int:
     """``extra`` of the [reorg] that layer ``i``, ``fit``, and the one before are; 0: none at [net]'s size."""
     parts = spec.layers[i - 1]
-    read = sum(layer.sources.count(i - 1) for layer in spec.layers)
-    if not (i and type(parts) is s.Reorg3d and fit.sources == (i - 1,) and read == 1):
+    if not (i and type(parts) is s.Reorg3d and fit.sources == (i - 1,) and times_read(spec, i - 1) == 1):
         return 0
     before = parts.sources[0]
     side, wide = sizes(spec, spec.height, spec.width)[before], channels(spec)[before]

@@ -138,8 +138,9 @@ class _QdqWriter:
         if op.weight.dtype.itemsize > 1:
             raise InputError(f"{place(i, layer)}: weights of {op.w_bit} bits, and ONNX has 8; use --w-bit 8")
         by = op.requantiser
-        unit = by_scale(op) if by is None else self.unit(self.rounding(by, i))
-        if by is not None and op.table is None and (how := self.rounding(by, i)).splits:
+        how = None if by is None else self.rounding(by, i)
+        unit = by_scale(op) if how is None else self.unit(how)
+        if how is not None and op.table is None and how.splits:
             above = self.sums(layer, op, unit, f"{name}_above", f"{name}_sum_above")
             bent = unit if how.step_below else unit * how.slope
             below = self.sums(layer, op, bent, f"{name}_below", f"{name}_sum_below", again=True)

@@ -7,6 +7,8 @@ network take here.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +27,7 @@ from utils.quantization.byte_levels import (
 )
 from utils.quantization.compiled import ConvCall, Passes, passes
 from utils.quantization.exact_conv import accumulator_bounds
-from utils.quantization.integer import IntConv, Requantiser
+from utils.quantization.integer import IntConv
 
 LANES = 16  # filters of a vector
 QUAD = 4  # channels that one instruction adds up
@@ -44,22 +46,21 @@ class ByteConv:
     Args:
         layer: its geometry.
         op: its integers.
-        reach: the largest level that it reads, sign aside.
+        bound: the largest accumulator that there can be.
         zero: of the bytes that it reads.
         out_zero: of those that it makes; None where sums are wanted.
     """
 
-    def __init__(self, layer: s.Conv, op: IntConv, reach: int, zero: int, out_zero: int | None) -> None:
+    def __init__(self, layer: s.Conv, op: IntConv, bound: int, zero: int, out_zero: int | None) -> None:
         compiled = passes()
         assert compiled is not None
         self.compiled: Passes = compiled
-        self.layer, self.zero, self.by = layer, zero, op.requantiser
+        self.layer, self.op, self.zero = layer, op, zero
         self.depthwise = layer.groups > 1
         self.per_output = op.weight[0].numel()
-        self.weight = by_taps(op.weight) if self.depthwise else by_quads(op.weight)
         stored_zero = zero * op.weight.to(torch.int64).flatten(1).sum(1)
         self.bias = in_lanes((op.bias.to(torch.int64) - stored_zero).to(torch.int32))  # what passes int32 comes back
-        by, bound = op.requantiser, int(accumulator_bounds(op.weight, op.bias, reach).max())
+        by = op.requantiser
         self.sums, self.offset, self.limits = by is None, 0.0, (0, BYTE - 1)
         self.bent = self.exact32 = False
         gains = [torch.zeros(len(op.bias), dtype=torch.float64)] * 2
@@ -75,6 +76,11 @@ class ByteConv:
     def __deepcopy__(self, memo: object) -> ByteConv:
         """Itself: what it computes never changes, and what was compiled cannot be copied."""
         return self
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """As conv.c has it; packed when first asked for, since oneDNN may be sooner for all that comes."""
+        return by_taps(self.op.weight) if self.depthwise else by_quads(self.op.weight)
 
     def __call__(self, kept: Tensor) -> Tensor:
         """Bytes [N,I,H,W], channels last -> bytes [N,O,H',W'], or sums in float32, channels last."""
@@ -139,18 +145,13 @@ def byte_conv(layer: s.Conv, op: IntConv, reach: int, zero: int | None, out_zero
     if op.table is not None or layer.size > LARGEST_SIZE or not (layer.groups == 1 or is_depthwise(layer, op)):
         return None
     bound = int(accumulator_bounds(op.weight, op.bias, reach).max())
-    exact = bound < EXACT if by is None else out_zero is not None and bound < INT32_BOUND and fits_float64(by)
-    return ByteConv(layer, op, reach, zero, out_zero) if exact else None
+    exact = bound < EXACT if by is None else out_zero is not None and bound < INT32_BOUND and by.shift <= LARGEST_SHIFT
+    return ByteConv(layer, op, bound, zero, out_zero) if exact else None
 
 
 def is_depthwise(layer: s.Conv, op: IntConv) -> bool:
     """Whether every filter reads the one channel of its own number."""
     return layer.groups == layer.filters and op.weight.shape[1] == 1
-
-
-def fits_float64(by: Requantiser) -> bool:
-    """Whether a byte, half a level and what is behind its point are one float64."""
-    return by.shift <= LARGEST_SHIFT
 
 
 def by_quads(weight: Tensor) -> Tensor:

@@ -58,10 +58,9 @@ class Passes:
         self._near_errors, self._squared_errors = library.near_errors, library.squared_errors
         self._near_errors.argtypes = [pointer, count, count, pointer, count, ctypes.c_float, pointer]
         self._squared_errors.argtypes = [pointer, count, count, pointer, count, real, pointer, pointer]
-        self._near_errors.restype = self._squared_errors.restype = None
-        for function in (self._requantise, self._add, self._max_pool, self._pixels, self._read_out, self._frame):
+        passes = (self._requantise, self._add, self._max_pool, self._pixels, self._read_out, self._frame)
+        for function in (*passes, self._conv, self._conv_depthwise, self._near_errors, self._squared_errors):
             function.restype = None
-        self._conv.restype = self._conv_depthwise.restype = None
 
     def requantise(
         self, acc: Tensor, out: Tensor, gain: Tensor, negative: Tensor | None, offset: float, low: int, high: int

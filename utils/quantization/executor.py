@@ -22,6 +22,7 @@ from utils.quantization.integer import (
     IntegerOp,
     IntShortcut,
     Requantiser,
+    activated,
     charge,
     read_out,
     requantise,
@@ -147,7 +148,7 @@ class IntegerExecutor(nn.Module):
             return read_out(acc, op, layer.activation)
         raw = torch.empty_like(acc)
         compiled.read_out(acc, raw, op.scale.contiguous())
-        return raw.sigmoid() if layer.activation == "logistic" else raw
+        return activated(raw, layer.activation)
 
     def _plan(self, on_bytes: bool) -> list[Step]:
         """The layers that a run computes, each bound to what it needs: nothing is looked up again while it goes."""
@@ -166,27 +167,25 @@ class IntegerExecutor(nn.Module):
         op = self.network.ops.get(i)
         if not isinstance(op, IntConv):
             return partial(self._without_kernel, i, layer, zeros)
-        if op.requantiser is None:
-            sums = byte_conv(*self._layer(i)) if zeros[layer.sources[0]] is not None else None
-            return partial(self._accumulators, i, zeros) if sums is None else lambda given: sums(given[0])
-        near = self._near.get(i) if zeros[layer.sources[0]] is not None else None
-        soon = byte_conv(*self._layer(i)) if zeros[i] is not None and op.table is None else None
+        on_bytes = zeros[layer.sources[0]] is not None
+        near = self._near.get(i) if on_bytes else None
+        soon = byte_conv(*self._layer(i)) if on_bytes else None
         if soon is None:
-            return self._by_near(i, op, near, zeros) if near is not None else self._by_sums(i, op, zeros)
+            return self._without_bytes(i, op, near, zeros)
         if near is None:
             return lambda given: soon(given[0])
-        other = self._by_near(i, op, near, zeros)
+        other = self._without_bytes(i, op, near, zeros)
         return lambda given: soon(given[0]) if soon.is_sooner(given[0].shape, near.fused is not None) else other(given)
 
-    def _by_near(self, i: int, op: IntConv, near: Int8Conv, zeros: Zeros) -> Compute:
-        """Layer ``i`` by oneDNN: levels in one call, or sums of which levels are made."""
+    def _without_bytes(self, i: int, op: IntConv, near: Int8Conv | None, zeros: Zeros) -> Compute:
+        """Layer ``i`` by oneDNN, its levels in one call or of sums; else of whatever gives its every sum."""
+        if op.requantiser is None:
+            return partial(self._accumulators, i, zeros)
+        if near is None:
+            return lambda given: self._respond(i, op, self._accumulators(i, zeros, given), zeros[i])
         if near.fused is not None:
             return lambda given: near.levels(given[0])
         return lambda given: self._respond(i, op, near.accumulators(given[0]), zeros[i])
-
-    def _by_sums(self, i: int, op: IntConv, zeros: Zeros) -> Compute:
-        """Layer ``i`` by whatever gives its every sum."""
-        return lambda given: self._respond(i, op, self._accumulators(i, zeros, given), zeros[i])
 
     @cached_property
     def _fast(self) -> dict[int, Int8Conv | SlicedInt8Conv]:

@@ -237,5 +237,9 @@ def in_chunks(acc: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
 def read_out(acc: Tensor, op: IntConv, activation: str) -> Tensor:
     """A head's float map: acc * scale, float32; the product in float64, so that every executor agrees to the bit."""
     assert op.scale is not None, "only a read-out has a scale"
-    raw = (acc.double() * op.scale.to(acc.device).view(1, -1, 1, 1)).float()
+    return activated((acc.double() * op.scale.to(acc.device).view(1, -1, 1, 1)).float(), activation)
+
+
+def activated(raw: Tensor, activation: str) -> Tensor:
+    """A head's float map behind its activation, linear or logistic."""
     return raw.sigmoid() if activation == "logistic" else raw

@@ -94,7 +94,7 @@ class _Fake(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
         out, inside = torch.empty_like(x), torch.empty_like(x)  # a bool mask would be cast, slowly, to be multiplied
-        count = max(1, CACHED_VALUES // max(1, x[0].numel())) if x.device.type == "cpu" and len(x) else max(1, len(x))
+        count = _cached(x, scale)
         for part, into, mask in zip(x.split(count), out.split(count), inside.split(count), strict=True):
             level = (part.float() / scale).add_(0.5).floor_()
             clipped = level.clamp(qmin, qmax)

@@ -76,10 +76,9 @@ void max_pool(const uint8_t *restrict in, uint8_t *restrict out, int64_t images,
         for (int64_t x = 0; x < made_width; x++, out += channels) {
             int64_t left = x * stride - before;
             for (int64_t u = left < 0 ? 0 : left; u < left + size && u < width; u++)
-                if (channels == 8) {
-                    for (int64_t c = 0; c < 8; c++) /* as the compiler can lay them into one vector */
-                        out[c] = line[u * 8 + c] > out[c] ? line[u * 8 + c] : out[c];
-                } else if (channels % 16 == 0)
+                if (channels == 8) /* a number that the compiler knows it lays into one vector */
+                    largest(out, line + u * 8, 8);
+                else if (channels % 16 == 0)
                     for (int64_t c = 0; c < channels; c += 16)
                         largest(out + c, line + u * channels + c, 16);
                 else
@@ -95,17 +94,23 @@ void max_pool(const uint8_t *restrict in, uint8_t *restrict out, int64_t images,
 #endif
 #define CHUNK 512 /* weights whose squares are added up in float */
 
-ANY_ORDER static float near_error(const float *restrict row, int64_t length, float scale, float top) {
-    float over = 1 / scale, total = 0;
-    for (int64_t k = 0; k < length; k++) {
-        float level = floorf(row[k] * over + 0.5f);
-        level = level < -top ? -top : level;
-        level = level > top ? top : level;
-        float off = level * scale - row[k];
-        total += off * off;
+/* The squared error of a row of weights on a grid; LEVEL is a weight's level, not yet cut, of "over" = 1 / scale or scale. */
+#define ERROR(NAME, REAL, LEVEL)                                                                                         \
+    ANY_ORDER static REAL NAME(const REAL *restrict row, int64_t length, REAL scale, REAL top) {                         \
+        REAL over = 1 / scale, total = 0;                                                                                \
+        for (int64_t k = 0; k < length; k++) {                                                                           \
+            REAL level = LEVEL;                                                                                          \
+            level = level < -top ? -top : level;                                                                         \
+            level = level > top ? top : level;                                                                           \
+            REAL off = level * scale - row[k];                                                                           \
+            total += off * off;                                                                                          \
+        }                                                                                                                \
+        (void)over;                                                                                                      \
+        return total;                                                                                                    \
     }
-    return total;
-}
+
+ERROR(near_error, float, floorf(row[k] * over + 0.5f))
+ERROR(squared_error, double, floor(row[k] / scale + 0.5))
 
 /* Of each row of weights its squared errors on grids of "count" scales, a row of which goes with it; near, in float. */
 void near_errors(const float *restrict weights, int64_t rows, int64_t length, const double *restrict scales,
@@ -118,18 +123,6 @@ void near_errors(const float *restrict weights, int64_t rows, int64_t length, co
                                     (float)scales[r * count + s], top);
             errors[r * count + s] = total;
         }
-}
-
-ANY_ORDER static double squared_error(const double *restrict row, int64_t length, double scale, double top) {
-    double total = 0;
-    for (int64_t k = 0; k < length; k++) {
-        double level = floor(row[k] / scale + 0.5);
-        level = level < -top ? -top : level;
-        level = level > top ? top : level;
-        double off = level * scale - row[k];
-        total += off * off;
-    }
-    return total;
 }
 
 /* The same in double, of the grids that are "asked" for alone; the others have an infinite error. */
