@@ -107,6 +107,29 @@ def test_levels_change_at_the_very_sums_where_the_definition_says(shift, gain, s
 
 
 @needs_vectors
+@pytest.mark.parametrize("grid", [(0, 255), (-128, 127)])
+@pytest.mark.parametrize("bits", [25, 28])
+def test_gains_that_float32_rounds_make_the_same_levels(grid, bits):
+    """Of 200 gains every sum at a step: float32 alone, even with each whole number made in doubles, is wrong here."""
+    make, wrong = torch.Generator().manual_seed(bits), 0
+    for gain in torch.randint(2 ** (bits - 1), 2**bits, (200,), generator=make).tolist():
+        rule = by([gain], bits + 10, 1.0, *grid)  # about a thousandth of a level a unit
+        values = around_thresholds(rule, 2 ** (47 - bits))[0, 0, 0].to(torch.int32)
+        rule = by([gain] * len(values), bits + 10, 1.0, *grid)
+        weight = torch.zeros(len(values), 1, 1, 1, dtype=torch.int8)
+        op = IntConv(weight=weight, bias=values, w_bit=8, acc_bits=32, requantiser=rule)
+        made = byte_conv(s.Conv(sources=(-1,), filters=len(values), size=1), op, 255, 0, zero_of(grid))
+        assert made is not None
+        found = levels_of(made(torch.zeros(1, 1, 1, 1, dtype=torch.uint8)), zero_of(grid))
+        wanted = requantise(values.view(1, -1, 1, 1), rule)
+        assert torch.equal(found, wanted)
+        single = values.float() * torch.tensor(gain * 2.0 ** -(bits + 10)) + zero_of(grid) + 0.5
+        unsure = single == single.round()
+        wrong += int(((single.floor() - zero_of(grid)).clamp(*grid) != wanted.flatten())[~unsure].sum())
+    assert wrong, "a test of what float32 gets right anyway"
+
+
+@needs_vectors
 @pytest.mark.parametrize("read", [0, 128])
 def test_sums_that_float32_cannot_hold_need_no_slices(read):
     layer = s.Conv(sources=(-1,), filters=20, size=3, pad=1)

@@ -124,3 +124,22 @@ def test_compiled_passes_choose_the_very_scales_that_every_grid_in_double_would(
         case "equal":
             weight[:] = weight[0, 0]
     assert torch.equal(weights._best(weight, bits), weights._best_shares(weight, bits))
+
+
+@pytest.mark.skipif(passes() is None, reason="there is no C compiler here")
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_grids_that_float32_cannot_tell_apart_are_told_in_double(bits):
+    """Rows at both sides of where another grid becomes the best: one value is off by 1e-12."""
+    make, rows = torch.Generator().manual_seed(bits), []
+    for _ in range(20):
+        ends = torch.randn(2, 30, generator=make, dtype=torch.float64)
+        ends[1, 1:] = ends[0, 1:]  # one value goes from one end to the other
+        low, high = (weights._best_shares(end[None], bits) for end in ends)
+        for _ in range(40):
+            middle = ends.mean(0)
+            side = 0 if torch.equal(weights._best_shares(middle[None], bits), low) else 1
+            ends[side] = middle
+        rows += [*ends] if not torch.equal(low, high) else []
+    assert len(rows) > 20
+    both = torch.stack(rows)
+    assert torch.equal(weights._best(both, bits), weights._best_shares(both, bits))
