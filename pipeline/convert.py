@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.conversion_result import ConversionResult, metric_word, pictures
-from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, timeable, to_integers
+from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, tell_loss, timeable, to_integers
 from pipeline.rate import rate
 from pipeline.session import Session
 from pipeline.stream import stream
@@ -62,6 +62,7 @@ def convert(session: Session[ConvertConfig]) -> ConvertResult:
     session = settled(session)
     session, record = session.begin_making("convert_snn", ".snn.pt")
     made = CONVERSIONS[session.config.mode](session, record.folder)
+    tell_loss(session, made.rows)
     log.info(comparison_table(made.title, made.rows, session.task))
     for line in made.message:
         log.info(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.session import Session
 from utils.cli import flag_fields, option_names
+from utils.config.pipeline import MAX_DROP as ALLOWED
 from utils.config.quantise import MAX_DROP, QuantiseConfig, scheme_of
 from utils.darknet.counts import count
 from utils.data.plain_images import BareFolder
@@ -32,7 +33,7 @@ from utils.quantization.sizes import FLOAT_BITS, bit_operations, file_sizes
 from utils.reporting.files import file_bytes
 from utils.reporting.quantisation_plots import plot_bits
 from utils.reporting.record import Record, finish_record
-from utils.reporting.tables import change, comparison_table, number, plain_table, size
+from utils.reporting.tables import comparison_table, plain_table, size_table
 from utils.spiking.energy import INT8, dense_energy
 from utils.spiking.snn_checkpoint import save_integers
 from utils.task import Metrics
@@ -40,6 +41,7 @@ from utils.task import Metrics
 log = logging.getLogger(__name__)
 
 SCORED = 256  # training images that a candidate of --bits auto is scored on
+WIDE = 8  # bits of activations that are tried where fewer lost too much
 
 Q = TypeVar("Q", bound=QuantiseConfig)
 Rows = dict[str, dict[str, Any]]  # a network's numbers by its name in the record
@@ -195,8 +197,9 @@ def _measured(
     session.timed(rows, timeable(session, rows, quantised=executor))
     names = session.manifest.names
     sizes = file_sizes(integer, session.loaded.network, names, {"size": list(session.size)})
+    tell_loss(session, rows)
     log.info(comparison_table(f"quantised to {bits_of(integer)}", rows, session.task))
-    log.info(_size_table(sizes, rows))
+    log.info(size_table(sizes, rows))
     row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
     session.task.comparison(
         record.folder / f"{session.task.pictures}.jpg", session.valid.dataset, {"quantised": metrics}, names
@@ -207,21 +210,24 @@ def _measured(
     return QuantiseResult(integer, path, metrics, done)
 
 
-def _size_table(sizes: dict[str, int], rows: Rows) -> str:
-    """A row a file: its bytes and, of the two networks that were measured, MACs and BOPs."""
-    table = [["on disk", "bytes", "", "change", "MACs", "BOPs"]]
-    first = next(iter(sizes.values()))
-    heads = {name: f"weights of {name} bits" for name in sizes} | {"float": "float"}
-    for name, length in sizes.items():
-        row = rows.get(name, {})
-        table.append([heads[name], f"{length:,}", size(length), change(first, length), *_work(row)])
-    own = rows["quantised"]
-    table.append(["this network", f"{own['bytes']:,}", size(own["bytes"]), change(first, own["bytes"]), *_work(own)])
-    return plain_table("files", table)
+def tell_loss(session: Session[Q], rows: Rows) -> None:
+    """Say first what integers lost, where that is more than a whole chain may lose, and what 8-bit activations leave.
 
-
-def _work(row: dict[str, Any]) -> list[str]:
-    return [number(row[name]) if name in row else "" for name in ("macs", "bops")]
+    Those are made and measured on the same images and not kept; within compress.py, which widens by itself, they are
+    not tried.
+    """
+    score, shown = session.task.headline, rows.get("quantised", {})
+    if "float" not in rows or score not in shown or rows["float"][score] - shown[score] <= ALLOWED:
+        return
+    loss = f"{session.heading} fell from {rows['float'][score]:.4f} to {shown[score]:.4f} as integers"
+    scheme = scheme_of(session.config, session.loaded.spec)
+    own = scheme.layer_bits or scheme.sign_bit or scheme.acc_bits or session.config.bits == "auto"
+    if scheme.a_bit >= WIDE or own or session.config.fingerprint:
+        log.warning("%s", loss)
+        return
+    wider = replace(session, config=replace(session.config, a_bit=WIDE))
+    left = session.headline(session.score(IntegerExecutor(to_integers(wider))))
+    log.warning("%s; --a-bit %d leaves %.4f on the same images", loss, WIDE, left)
 
 
 def _chosen_bits(session: Session[Q], start: Scheme, images: list[Tensor], folder: Path | None) -> Scheme:

@@ -23,6 +23,7 @@ from utils.darknet.cfg import parse_cfg, read_cfg
 from utils.darknet.counts import count
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.data.manifest import read_list
+from utils.detection.evaluate import DetectionMetrics
 from utils.errors import InputError
 from utils.export.costs import shapes
 from utils.export.engine.compiler import compile_network
@@ -85,6 +86,47 @@ def test_the_table_tells_bytes_of_files_bit_operations_and_macs(place):
     for bits, told in (("8", sizes[1]), ("4", sizes[2]), ("2", sizes[3])):
         really = left(run("--w-bit", bits, "--name", f"w{bits}")).stat().st_size
         assert abs(really - told) < 256  # where it came from is told in the file
+
+
+@pytest.fixture
+def lossy(monkeypatch) -> None:
+    """Integers and spikes score 0.2 a bit fewer than eight under the floats' 0.9, whatever they know."""
+
+    def record(self):
+        return recorded(self) | {"map50": self.said}
+
+    def score(self, predictor):
+        metrics, bits = measured(self, predictor), 8
+        if isinstance(predictor, IntegerExecutor):
+            bits = predictor.network.scheme.a_bit
+        object.__setattr__(metrics, "said", 0.9 - 0.2 * (8 - bits))
+        return metrics
+
+    measured, recorded = Session.score, DetectionMetrics.record
+    monkeypatch.setattr(Session, "score", score)
+    monkeypatch.setattr(DetectionMetrics, "record", record)
+
+
+LOSS = "mAP@.5 fell from 0.9000 to 0.5000 as integers"
+
+
+def test_integers_that_lost_much_are_told_before_the_table_with_what_eight_bits_leave(place, lossy, caplog):
+    caplog.set_level("INFO")
+    run("--a-bit", "6")
+    convert_snn.run(convert_snn.parser().parse_args([*COMMON, "--a-bit", "6"]))
+    said = [record.getMessage() for record in caplog.records]
+    first = [i for i, line in enumerate(said) if line == f"{LOSS}; --a-bit 8 leaves 0.9000 on the same images"]
+    assert len(first) == 2 and [i + 1 for i in first] == [i for i, line in enumerate(said) if "latency" in line]
+
+
+def test_a_stage_of_a_chain_tells_the_loss_and_tries_nothing(place, lossy, caplog):
+    quantise(open_session(replace(parsed("--a-bit", "6"), fingerprint="a chain's")))
+    assert [record.getMessage() for record in caplog.records if "fell" in record.getMessage()] == [LOSS]
+
+
+def test_where_nothing_is_lost_nothing_is_said_of_it(place, lossy, caplog):
+    run("--a-bit", "8")
+    assert "fell" not in caplog.text
 
 
 def test_what_could_not_be_scored_leaves_no_file(place, monkeypatch):

@@ -126,6 +126,26 @@ def stage_table(stages: Mapping[str, Values], task: Described, *, title: str = "
     return plain_table(title, rows)
 
 
+def size_table(sizes: Mapping[str, int], rows: Mapping[str, Values]) -> str:
+    """A row a file: its bytes and, of the networks that were measured, MACs and BOPs.
+
+    Args:
+        sizes: "float" or the bits of the weights -> bytes on disk; the first one is what changes are counted from.
+        rows: of the record; "quantised" is the network that was made, and ends the table.
+    """
+    table = [["on disk", "bytes", "", "change", "MACs", "BOPs"]]
+    first, own = next(iter(sizes.values())), rows["quantised"]
+    for name, length in sizes.items():
+        head = name if name == "float" else f"weights of {name} bits"
+        table.append([head, f"{length:,}", size(length), change(first, length), *_work(rows.get(name, {}))])
+    table.append(["this network", f"{own['bytes']:,}", size(own["bytes"]), change(first, own["bytes"]), *_work(own)])
+    return plain_table("files", table)
+
+
+def _work(row: Values) -> list[str]:
+    return [number(row[name]) if name in row else "" for name in ("macs", "bops")]
+
+
 def stage_styles(task: Described) -> dict[str, NumberStyle]:
     """The columns of a table of stages."""
     main = {column.name: _style(column) for column in TaskFacts.of(task).main}
