@@ -71,6 +71,7 @@ def stages(config: PipelineConfig) -> list[Stage]:
     asked = "kd" in config.given  # of a strong penalty the usual one teaches, whatever is taught after the cut
     usual = TeacherSpec("baseline", USUAL if asked else config.kd)
     first += ["--act", config.act] if config.act else []
+    first += ["--precision", config.precision] if "precision" in config.given else []
     learn = Learn("baseline", config.epochs, config.patience, config.lr)
     push = BackOff(config.sparse_epochs, config.s, config.lr, config.s_schedule, config.epochs)
     recover = Recover(config.finetune_epochs, config.patience, config.lr, config.epochs)

@@ -18,7 +18,7 @@ from utils.chain.decisions import Once
 from utils.chain.tries import Decision, StageView, Tried, Try
 from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG, RunConfig
-from utils.config.train import TrainConfig
+from utils.config.train import AUTO, TrainConfig
 from utils.darknet.network import load_checkpoint
 from utils.endings import Lines
 from utils.errors import InputError, UnsurvivableError
@@ -181,9 +181,11 @@ class _Attempts:
             _NotDone: it would have to run.
         """
         start = [*self.left.values()][-1] if self.left else None
-        baseline = next(iter(self.left.values())).score if self.left else None
-        hardest = start.tries[0].score if start is not None and start.kept else None  # another than its first try
-        seen = StageView(self.budget, self.config.max_drop, baseline, start.score if start else None, hardest)
+        before = start.score if start else None
+        hardest = start.tries[0].score if start and start.kept else None  # another than its first try
+        first = next(iter(self.left.values()), None)
+        baseline, precision = (first.score, first.record.args.get("precision", AUTO)) if first else (None, AUTO)
+        seen = StageView(self.budget, self.config.max_drop, baseline, before, hardest, precision)
         decision = self.stage.decision
         while (asked := decision.next(seen, [each.tried for each in self.ran])) is not None:
             if self.here and asked.flags:
@@ -198,11 +200,9 @@ class _Attempts:
             raise InputError(chosen.tried.fact)
         if self.here:
             self.here.remaining.ended(self.stage.name)
-        path, score = chosen.last, chosen.tried.score
+        path, score = (chosen.best, chosen.tried.best) if self.stage.best else (chosen.last, chosen.tried.score)
         if kept is None and start is not None:
             path, score = start.path, start.score
-        elif self.stage.best:
-            path, score = chosen.best, chosen.tried.best
         if path is None or not path.is_file():
             raise InputError(f"{chosen.record.folder}: the network this stage left is gone; delete this folder")
         tries, taught = tuple(each.tried for each in self.ran), chosen.tried.given.taught
@@ -276,8 +276,8 @@ def _done(fingerprint: str) -> Record | None:
 
 def _run(stage: Stage, flags: list[str], fingerprint: str, *, refusable: bool) -> Record:
     """Run a try, or go on with its training where it was cut; a cut that its search forbids is a record too."""
-    config: RunConfig = stage.script.parser().parse_args(flags)
-    config = replace(config, fingerprint=fingerprint)  # into the record and the checkpoint, to be known by
+    # into the record and the checkpoint, to be known by
+    config: RunConfig = replace(stage.script.parser().parse_args(flags), fingerprint=fingerprint)
     if isinstance(config, TrainConfig):
         saved = {path: load_checkpoint(path).training for path in WEIGHTS.glob(f"last_{config.name}*.pt")}
         cut = [path for path, state in saved.items() if state and _begun_with(state) == fingerprint]

@@ -30,6 +30,7 @@ class Scripted:
 
     def __init__(self, name, *outcomes):
         self.__name__, self.outcomes, self.ran = name, list(outcomes), []
+        self.precision = "auto"
 
     def parser(self):
         return Told(self)
@@ -43,9 +44,8 @@ class Scripted:
             raise outcome
         last, best = outcome
         folder = new_run_folder("runs", self.__name__)
-        record = start_record(
-            folder, script=self.__name__, args={"fingerprint": words.fingerprint}, task=DetectionTask()
-        )
+        args = {"fingerprint": words.fingerprint, "precision": self.precision}
+        record = start_record(folder, script=self.__name__, args=args, task=DetectionTask())
         paths = [Path("weights") / f"{kind}_{self.__name__}_{len(self.ran)}.pt" for kind in ("last", "best")]
         paths[0].parent.mkdir(exist_ok=True)
         for path in paths:
@@ -112,6 +112,21 @@ def test_a_chain_that_keeps_its_bar_runs_each_stage_once(place):
     left, _ = run_chain(config(), chain)
     assert [len(script.ran) for script in scripts.values()] == [1] * 5
     assert [each.path.name for each in left.values()][:2] == ["last_baseline_1.pt", "last_sparse_1.pt"]
+
+
+def test_later_trainings_keep_the_precision_that_the_first_one_measured(place):
+    chain, scripts = stages()
+    scripts["baseline"].precision = "bf16"
+    run_chain(config(), chain)
+    told = {
+        name: given(script, "--precision") for name, script in scripts.items() if "--precision" in script.ran[0].words
+    }
+    assert told == {"sparse": ["bf16"], "finetuned": ["bf16"]}
+
+
+def test_a_precision_that_somebody_said_goes_to_the_first_training():
+    words = compress.stages(config("--precision", "fp32"))[0].flags
+    assert words[words.index("--precision") + 1] == "fp32" and "--precision" not in compress.stages(config())[0].flags
 
 
 def test_the_percent_that_a_cut_found_stands_among_what_was_tried(place):

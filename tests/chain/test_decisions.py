@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,15 @@ def test_the_rate_falls_with_the_epochs_where_the_first_training_was_much_longer
 def test_trained_integers_are_trained_as_long_as_the_cut_is_recovered_from():
     assert words(played(Widen(4, 3, trained=True), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 60"]
     assert words(played(Widen(4, 3, True, 2), seen(), (0.1, 0.1))) == ["--w-bit 4 --a-bit 3 --epochs 2"]
+
+
+def test_every_training_behind_the_first_keeps_its_precision_and_nothing_else_is_told_of_it():
+    known = replace(seen(), precision="bf16")
+    cut = played(CutShare(), known, (0.9, 0.9))
+    assert "--precision" not in words(cut)[0] and "--precision" not in words(played(Widen(8, 3), known, (0.9, 0.9)))[0]
+    for decision in (BackOff(), Recover(), Widen(4, 3, trained=True)):
+        assert words(played(decision, known, (0.9, 0.9)))[0].endswith("--precision bf16")
+        assert "--precision" not in words(played(decision, seen(), (0.9, 0.9)))[0]
 
 
 def test_a_plain_penalty_over_many_steps_needs_no_teacher():

@@ -69,7 +69,7 @@ class BackOff:
         epochs, why = _epochs(self.epochs, seen.budget, SPARSE)
         push = self._push(seen.budget, epochs)
         if not tried:
-            return self._try(push, epochs, why, strong=push.strong)
+            return self._try(seen, push, epochs, why, strong=push.strong)
         if self.s is not None or len(tried) > HALVINGS or holds(tried[-1].score, seen.bar):
             return None
         half = max(1, epochs // 2)
@@ -78,16 +78,19 @@ class BackOff:
         go_on = start if holds(tried[start].best, seen.bar) else None
         place = "from its best epoch" if go_on is not None else "from the baseline again"
         why = f"{_lost(seen.baseline, tried[-1].score)} cost more than {seen.max_drop:g}: s halved, {place}"
-        return self._try(Push(float(f"{s:.2g}"), lr), half, why, go_on, strong=push.strong)
+        return self._try(seen, Push(float(f"{s:.2g}"), lr), half, why, go_on, strong=push.strong)
 
     def _push(self, budget: TrainingBudget, epochs: int) -> Push:
         learnt = self.learnt or budget.epochs(BASELINE)
         return budget.push(epochs, learnt) if self.s is None else Push(self.s, budget.rate(epochs, learnt))
 
-    def _try(self, push: Push, epochs: int, why: str, start: int | None = None, *, strong: bool) -> Try:
-        schedule = self.schedule or ("decay" if strong and self.s is None else None)
+    def _try(
+        self, seen: StageView, push: Push, epochs: int, why: str, start: int | None = None, *, strong: bool
+    ) -> Try:
+        strong = strong and self.s is None
+        schedule = self.schedule or ("decay" if strong else None)
         manner = (*(("--s-schedule", schedule) if schedule else ()), *_rate(self.lr or _own(push.lr)))
-        return Try(("--s", push.s, *manner, "--epochs", epochs), why, start, taught=strong and self.s is None)
+        return Try(("--s", push.s, *manner, "--epochs", epochs, *seen.kept_precision), why, start, taught=strong)
 
     def kept(self, seen: StageView, tried: Sequence[Tried]) -> int | None:
         """The first that keeps the bar, or else the one that lost least."""
@@ -146,7 +149,7 @@ class Recover:
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """Up to `HALVINGS` more trainings."""
         epochs, why = _epochs(self.epochs, seen.budget, FINETUNED)
-        flags = ("--epochs", epochs, *_patience(self.patience, epochs, seen.budget))
+        flags = ("--epochs", epochs, *_patience(self.patience, epochs, seen.budget), *seen.kept_precision)
         rate = self.lr or seen.budget.rate(epochs, self.learnt or seen.budget.epochs(BASELINE))
         if not tried or not seen.judged:
             return None if tried else Try((*flags, *_rate(self.lr or _own(rate))), why)
@@ -181,7 +184,9 @@ class Widen:
 
     def next(self, seen: StageView, tried: Sequence[Tried]) -> Try | None:
         """The next number of bits of the activations."""
-        length = ("--epochs", _epochs(self.epochs, seen.budget, FINETUNED)[0]) if self.trained else ()
+        length: tuple[Any, ...] = ()
+        if self.trained:
+            length = ("--epochs", _epochs(self.epochs, seen.budget, FINETUNED)[0], *seen.kept_precision)
         if self.a_bit is not None:
             return None if tried else Try(("--w-bit", self.w_bit, "--a-bit", self.a_bit, *length))
         if len(tried) == len(A_BITS) or (tried and (not seen.judged or holds(tried[-1].score, seen.floor))):

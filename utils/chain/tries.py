@@ -49,7 +49,8 @@ class StageView:
     """What a stage knows: the budget, the baseline's score, that of the network it begins with, what may be lost.
 
     Scores are None before there are any. ``hardest``: that of the first try of the stage before, where it gave way and
-    left another one.
+    left another one. ``precision``: what the first training computed in, which the later ones keep, so that one chain
+    ends in the same digits twice; ``auto`` where it had no choice.
     """
 
     budget: TrainingBudget
@@ -57,6 +58,12 @@ class StageView:
     baseline: float | None = None
     before: float | None = None
     hardest: float | None = None
+    precision: str = "auto"
+
+    @property
+    def kept_precision(self) -> tuple[Any, ...]:
+        """The flags of train.py that keep it."""
+        return () if self.precision == "auto" else ("--precision", self.precision)
 
     @property
     def bar(self) -> float:

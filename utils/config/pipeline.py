@@ -11,7 +11,7 @@ from utils.config.bits import A_BIT, W_BIT
 from utils.config.export import part
 from utils.config.prune import FLAGS
 from utils.config.run import CFG, RunConfig
-from utils.config.train import SCHEDULES
+from utils.config.train import AUTO, PRECISIONS, SCHEDULES
 from utils.config.typed import activations, strategy, style
 from utils.distillation.strategies import USUAL, USUAL_OF_SCORES
 from utils.errors import InputError
@@ -51,6 +51,11 @@ class PipelineConfig(RunConfig):
     )
     lr: float | None = flag(
         None, f"rate of the trainings in floats, halved where they lose (default: {RULE})", type=cli.above_zero
+    )
+    precision: str = flag(
+        AUTO,
+        "of all trainings; auto: bf16 where a second's measurement before the first one finds it faster",
+        choices=[AUTO, *PRECISIONS],
     )
     s_schedule: str | None = flag(
         None, f"of the sparsity penalty; decay: s / 100 from half way on (default: {RULE})", choices=SCHEDULES
