@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -16,8 +17,8 @@ from utils.detection.open_data import open_data as open_boxes
 from utils.errors import InputError
 from utils.segmentation.dataset import MaskDataset
 from utils.segmentation.metrics import MaskAnswer, MaskAnswers, measure
-from utils.segmentation.open_data import mask_path, open_data, read_mask
-from utils.segmentation.published_sets import VOC, mask_of
+from utils.segmentation.open_data import is_of_masks, mask_path, open_data, read_mask
+from utils.segmentation.published_sets import CAMVID, VOC, mask_of
 from utils.segmentation.results import save_results
 from utils.task import Timing
 from utils.tasks import task_of
@@ -131,6 +132,36 @@ def test_a_json_that_contradicts_itself_is_refused_and_nothing_is_left(coco, row
     with pytest.raises(InputError, match=message):
         open_data(coco)
     assert not [path for path in (coco.parent / "runs/data").iterdir() if path.name != ".lock"]
+
+
+def test_camvid_as_segnets_authors_gave_it_out_is_the_set_of_the_same_images_and_masks(tmp_path, caplog):
+    for part, masks in (("train", "trainannot"), ("val", "valannot"), ("test", "testannot")):
+        for number in range(2):
+            write_picture(tmp_path / f"camvid/{part}/{number}.png")
+            write_picture(tmp_path / f"other/images/{part}/{number}.png")
+            for mask in (f"camvid/{masks}/{number}.png", f"other/masks/{part}/{number}.png"):
+                (tmp_path / mask).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full(SIDE, number + 9 * (part == "val"), np.uint8)).save(tmp_path / mask)
+    (tmp_path / "other/names.txt").write_text("\n".join(CAMVID))
+    assert is_of_masks(tmp_path / "camvid")
+    caplog.set_level("INFO")
+    one, other = open_data(tmp_path / "camvid"), open_data(tmp_path / "other")
+    assert "camvid: no names.txt, so CamVid's names: sky, building, pole" in caplog.text
+    assert one.names == other.names and len(one.names) == 11
+    for mine, theirs in ((one.train, other.train), (one.valid, other.valid)):
+        sets = [MaskDataset(part, manifest, SIDE) for part, manifest in ((mine, one), (theirs, other))]
+        assert [each[i].mask.unique().tolist() for each in sets for i in range(2)] == 2 * [
+            [9 * (mine == one.valid)],
+            [1 + 9 * (mine == one.valid)],
+        ]
+    (tmp_path / "camvid/names.txt").write_text("a\nb\n")
+    assert open_data(tmp_path / "camvid").names == ("a", "b")
+    for part in ("val", "test"):
+        shutil.rmtree(tmp_path / f"camvid/{part}annot")
+    with pytest.raises(
+        InputError, match="train/ and trainannot/, but no val/ and valannot/ beside them; part the images"
+    ):
+        open_data(tmp_path / "camvid")
 
 
 def test_a_folder_of_voc_is_read_by_its_lists_and_has_21_classes(tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
     mine/images/train/1.jpg   mine/masks/train/1.png        and mine/names.txt, a class a line
 
-or Pascal VOC's and COCO's folders as they are published (``published_sets.py``), or a ``.data`` file, whose ``labels``
-is the folder of masks. A mask is a PNG of grey numbers or of a palette; a number that is no class is what the cfg says
-to ignore, or 255.
+or CamVid's train/ and trainannot/, val/ and valannot/ as SegNet's authors gave it out, or Pascal VOC's and COCO's
+folders as they are published (``published_sets.py``), or a ``.data`` file, whose ``labels`` is the folder of masks. A
+mask is a PNG of grey numbers or of a palette; a number that is no class is what the cfg says to ignore, or 255.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from utils.data.sample_set import is_sample
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
 from utils.files import no_file
-from utils.segmentation.published_sets import coco_folder, voc_folder
+from utils.segmentation.published_sets import CAMVID, coco_folder, voc_folder
 from utils.segmentation.sample import NAME, prepare_sample
 
 NAMES = ("names.txt", "classes.txt")
@@ -39,6 +40,9 @@ VALID = ("val", "valid", "test")
 SHARE, SEED = 0.2, 0  # set apart where a folder has no parts, and of that choice
 IGNORED = 255  # the border of a fitted picture, and Pascal VOC's contours
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass")  # a folder of the one, of the other
+ANNOTATED = "annot"  # behind the name of a folder of pictures: that of their masks
+
+log = logging.getLogger(__name__)
 
 
 def open_data(place: Path | str) -> Manifest:
@@ -63,7 +67,7 @@ def read_set(place: Path | str) -> Manifest:
 def is_of_masks(place: Path) -> bool:
     """Whether a folder, or a ``.data`` file, is of pictures with masks: the first picture has one, or would have."""
     if place.is_dir():
-        return any(
+        return _annotated(place / "train") or any(
             (place / images).is_dir() and (place / masks).is_dir() for images, masks in zip(IMAGES, MASKS, strict=True)
         )
     if is_sample(place, NAME):
@@ -76,10 +80,12 @@ def is_of_masks(place: Path) -> bool:
 
 
 def mask_path(image: Path, manifest: Manifest) -> Path:
-    """The mask of an image, whether it is there or not: in the folder of masks, or where ``images`` is ``masks``."""
+    """The mask of an image, there or not: in the folder of masks, in that beside its own, or where images is masks."""
     if manifest.labels is not None:
         below = manifest.labels / image.parent.name / f"{image.stem}.png"
         return below if below.parent.is_dir() else manifest.labels / f"{image.stem}.png"
+    if _annotated(image.parent):
+        return image.parent.with_name(f"{image.parent.name}{ANNOTATED}") / f"{image.stem}.png"
     parts = list(image.parts)
     for k in range(len(parts) - 1, -1, -1):
         if parts[k] in IMAGES:
@@ -115,6 +121,8 @@ def _folder(folder: Path) -> Manifest:
     published = voc_folder(folder, names) or (coco_folder(folder) if names is None else None)
     if published is not None:
         return read_manifest(published)
+    if _annotated(folder / "train"):
+        return _camvid(folder, names)
     if images is None or names is None:
         raise InputError(
             f"{folder}: masks are read of images/, masks/ and names.txt (a class a line), or VOC's or COCO's folder; "
@@ -127,6 +135,21 @@ def _folder(folder: Path) -> Manifest:
     if not (images / "train").is_dir() or valid is None:
         raise InputError(f"{images}: no train/ and val/ in it; part the images, and the masks alike")
     return Manifest(folder, len(classes), classes, images / "train", valid)
+
+
+def _annotated(pictures: Path) -> bool:
+    """Whether a folder of pictures has one of masks beside it, as train/ has trainannot/."""
+    return pictures.is_dir() and pictures.with_name(f"{pictures.name}{ANNOTATED}").is_dir()
+
+
+def _camvid(folder: Path, names: Path | None) -> Manifest:
+    valid = next((folder / name for name in VALID if _annotated(folder / name)), None)
+    if valid is None:
+        raise InputError(f"{folder}: train/ and trainannot/, but no val/ and valannot/ beside them; part the images")
+    if names is None:
+        log.info("%s: no names.txt, so CamVid's names: %s", folder, ", ".join(CAMVID))
+    classes = read_names(names) if names else tuple(CAMVID)
+    return Manifest(folder, len(classes), classes, folder / "train", valid)
 
 
 def _split_folder(folder: Path, images: Path, names: Path) -> Path:

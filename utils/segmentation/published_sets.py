@@ -34,6 +34,7 @@ VOC = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
     "sofa train tvmonitor"
 ).split()
+CAMVID = "sky building pole road pavement tree sign fence car pedestrian cyclist".split()  # 11: none of them
 PARTS = ("train", "val")
 FIELDS = {
     "images": {"id", "file_name", "height", "width"},
