@@ -288,6 +288,7 @@ def begin(config: TrainConfig, saved: Checkpoint | None, group: Group) -> tuple[
     seed_all(config.seed)
     start = read if saved else start_of(read, config, task, manifest)
     check_rounding(start.network.spec, config.round_from)
+    task.loss(start.network.spec)  # what cannot be trained is refused before there is a folder
     if start.network.spec.timesteps > read.network.spec.timesteps:  # --spiking: each step is kept
         check_room(config, start.network.spec, task, manifest, group.size, group.device)
     config = config if saved else with_length(config, start.network.spec)

@@ -128,6 +128,14 @@ def test_the_loss_is_torchs_cross_entropy_with_the_smoothing_of_net(place):
         task_of(parted).loss(parted)
 
 
+def test_what_no_loss_is_for_is_refused_before_there_is_a_folder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("parted.cfg").write_text(CFG + "groups=3\n")
+    with pytest.raises(InputError, match="groups=3 cannot be trained"):
+        run("train", "--cfg", "parted.cfg", "--data", place / "set", "--device", "cpu", "--workers", 0)
+    assert not Path("runs").exists()
+
+
 def test_the_distance_of_a_network_from_itself_is_0_and_grows():
     spec = parse_cfg(CFG)
     base = torch.randn(6, 3, 1, 1)

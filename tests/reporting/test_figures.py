@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import cv2
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from utils.reporting import figures
 from utils.reporting.figures import save_figure
+from utils.reporting.pareto import name_points
 from utils.reporting.plots import new_figure
 
 
@@ -44,3 +48,20 @@ def test_a_figure_that_cannot_be_drawn_leaves_what_was_there(tmp_path):
     with pytest.raises(ValueError, match="broken"):
         save_figure(Broken(), kept)
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"] and kept.read_bytes() == b"whole"
+
+
+def test_names_on_a_front_lie_neither_over_each_other_nor_over_points():
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    spots = [(10 ** (4 + 0.06 * i), 0.7 + 0.02 * i) for i in range(12)]
+    axis.scatter(*zip(*spots, strict=True))
+    axis.set(xscale="log")
+    axis.margins(x=0.3, y=0.3)
+    figure.canvas.draw()
+    name_points(axis, spots, {i: f"percent={i / 10} a-bit=4" for i in range(0, 12, 2)})
+    boxes = [text.get_window_extent() for text in axis.texts]
+    points = axis.transData.transform(spots)
+    assert len(boxes) == 6
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*point) for box in boxes for point in points)
