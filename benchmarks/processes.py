@@ -2,8 +2,9 @@
 
   python3 benchmarks/processes.py                                       the sample network and set, 3 turns of 1 epoch
   python3 benchmarks/processes.py --cfg net.cfg --data mine.data --turns 5
+  python3 benchmarks/processes.py --before ../before                    and of another checkout, one process there
 
-Each turn trains the same epoch both ways, one after the other, so that what else the machine does meets both alike.
+Each turn trains the same epoch every way, one after the other, so that what else the machine does meets all alike.
 Told are the ratios of the turns and the differences of the losses, which are those of one mathematics up to rounding.
 """
 
@@ -20,17 +21,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from utils.cli import positive  # noqa: E402
 from utils.jobs import cores  # noqa: E402
 from utils.reporting.results import read_rows  # noqa: E402
 
 
-def epoch(place: Path, processes: int, args: argparse.Namespace, name: str) -> tuple[float, float]:
-    """Images a second and loss of the last epoch of a training."""
+def epoch(place: Path, tree: Path, args: argparse.Namespace, name: str, *flags: str) -> tuple[float, float]:
+    """Images a second and loss of the last epoch of a training by a checkout's train.py."""
     words = ["--data", args.data, "--cfg", str(Path(args.cfg).resolve()), "--epochs", str(args.epochs), "--notest"]
-    words += ["--device", "cpu", "--workers", "0", "--processes", str(processes), "--name", name]
+    words += ["--device", "cpu", "--workers", "0", *flags, "--name", name]
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=place, env=env, capture_output=True, text=True
+        [sys.executable, str(tree / "train.py"), *words], cwd=place, env=env, capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -45,18 +47,30 @@ def main() -> None:
         "--cfg", default=str(ROOT / "cfg/yolov3-tiny-digits.cfg"), help="the network (default: the sample's)"
     )
     parser.add_argument("--data", default=str(ROOT / "data/digits.data"), help="the set (default: the sample set)")
-    parser.add_argument("--epochs", type=int, default=1, help="of a training, whose last one counts (1)")
-    parser.add_argument("--turns", type=int, default=3, help="trainings each way (3)")
+    parser.add_argument("--epochs", type=positive, default=1, help="of a training, whose last one counts (1)")
+    parser.add_argument("--turns", type=positive, default=3, help="trainings each way (3)")
+    parser.add_argument("--before", type=Path, help="another checkout, whose train.py has a turn too")
     args = parser.parse_args()
-    count, ratios = cores(), []
+    count = cores()
+    ways: dict[str, tuple[Path, tuple[str, ...]]]
+    ways = {f"{count} threads": (ROOT, ("--processes", "1")), f"{count} processes": (ROOT, ("--processes", str(count)))}
+    if args.before:
+        ways = {"before": (args.before.resolve(), ())} | ways
+    speeds = dict[str, list[float]]()
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(args.turns):
-            one, loss = epoch(Path(folder), 1, args, f"one{turn}")
-            many, other = epoch(Path(folder), count, args, f"many{turn}")
-            ratios.append(many / one)
-            print(f"turn {turn}: {one:.1f} images/s with {count} threads, {many:.1f} in {count} processes, "
-                  f"{ratios[-1]:.2f} times; loss {loss:.4f} and {other:.4f}")  # fmt: skip
-    print(f"{statistics.median(ratios):.2f} times (median of {args.turns}, {min(ratios):.2f} to {max(ratios):.2f})")
+            found = {
+                way: epoch(Path(folder), tree, args, f"{way.split()[-1]}{turn}", *flags)
+                for way, (tree, flags) in ways.items()
+            }
+            for way, (speed, _) in found.items():
+                speeds.setdefault(way, []).append(speed)
+            print(f"turn {turn}:", "; ".join(f"{way} {s:.1f} images/s, loss {x:.4f}" for way, (s, x) in found.items()))
+    first, *others = speeds
+    for way in others:
+        ratios = [many / one for many, one in zip(speeds[way], speeds[first], strict=True)]
+        middle = statistics.median(ratios)
+        print(f"{way} over {first}: {middle:.2f} times (median, {min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
