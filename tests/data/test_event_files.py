@@ -18,6 +18,7 @@ from utils.data.recordings import open_recording, read_events
 from utils.errors import InputError
 
 VISION = ("torchvision", "torchvision.datasets", "torchvision.datasets.utils")
+BOX_FIELDS = ("t", "x", "y", "w", "h", "class_id")
 WINDOWS = [(0, 2**23), (1_000_000, 1_500_000), (2**23, 2**24), (5, 5)]
 
 
@@ -153,6 +154,11 @@ def test_aedat_4_of_the_makers_library_is_read_to_the_event(tmp_path):
         ("r.aedat", as_aedat2(Events(*(np.array([v]) for v in (1, 3, -3, 1)))), "addresses above 15 bits"),
         ("r.aedat", as_aedat3(events(9))[:-20], "ends inside a packet"),
         ("r.aedat", as_aedat3(events(9))[:60], "its header has no end"),
+        (
+            "r.aedat",
+            as_aedat3(events(0))[:61] + struct.pack("<HHIIIIII", 1, 1, 4, 4, 0, 1, 1, 1) + b"1234",
+            "events of 4 b",
+        ),
         ("r.aedat", b"#!AER-DAT4.0\r\n", "AEDAT 4 ends in .aedat4"),
         ("r.aedat4", b"#!AER-DAT4.0\r\nnothing", "aedat cannot read it"),
         ("r.h5", b"no hdf5", "h5py cannot open this recording"),
@@ -181,6 +187,61 @@ def test_hdf5_without_events_or_of_uneven_columns_is_refused(tmp_path):
         read_events(tmp_path / "cut.h5")
 
 
+def columns(**changed) -> dict:
+    """The events as x, y, p, t, some of them otherwise."""
+    return {**{name: getattr(events(), name) for name in "xypt"}, **changed}
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (columns(t=events().t / 1e6), r"its t holds [\d.e-]+; write it in whole us \(a second has 1e6\)"),
+        (
+            columns(t=np.where(events().t == events().t[-1], np.nan, events().t)),
+            "its t holds nan; write it in whole us",
+        ),
+        (columns(x=events().x - 9), "its x holds -\\d; write it in whole px of the sensor, from 0 up"),
+        (columns(y=events().y[:, None]), r"its y is int64 \[1000, 1\], not one row of numbers"),
+        (columns(x=np.full(1000, b"a")), "its x is .*, not one row of numbers"),
+        (columns(x=3), "its x is int64 .*, not one row of numbers"),
+        (columns(t_offset="a"), "its t_offset is .*, not a number of us"),
+    ],
+)
+def test_hdf5_of_other_units_or_shapes_is_refused_and_not_rounded(tmp_path, held, message):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        for name, values in held.items():
+            file[name] = values
+    with pytest.raises(InputError, match=message) as caught:
+        read_events(tmp_path / "r.h5")
+    assert str(tmp_path / "r.h5") in str(caught.value)
+
+
+def test_hdf5_with_whole_us_as_floats_is_read_and_a_sensor_of_no_size_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        for name, values in columns(t=events().t.astype(float)).items():
+            file[name] = values
+    assert same(read_events(tmp_path / "r.h5"), events())
+    with h5py.File(tmp_path / "r.h5", "a") as file:
+        file.attrs["geometry"] = "0x0"
+    with pytest.raises(InputError, match="its attributes say 0 and 0 px, no size of a sensor"):
+        read_events(tmp_path / "r.h5")
+
+
+def test_hdf5_that_is_damaged_behind_its_head_is_one_line(tmp_path):
+    as_hdf5(tmp_path / "r.h5", events(), "file")
+    content = (tmp_path / "r.h5").read_bytes()
+    (tmp_path / "r.h5").write_bytes(content[:600] + bytes(len(content) - 600))
+    with pytest.raises(InputError, match="h5py cannot open this recording"):
+        read_events(tmp_path / "r.h5")
+
+
+@pytest.mark.parametrize("kind", ["dat", "aedat-3", "h5-rows", "h5-offset"])
+def test_a_recording_says_when_its_first_event_was(tmp_path, kind):
+    assert open_recording(written(tmp_path, kind)).begin == events().t[0]
+
+
 @pytest.mark.parametrize("suffix", [".bin", ".dat", ".aedat", ".aedat4", ".h5"])
 def test_a_recording_that_is_not_there_is_one_line(tmp_path, suffix):
     with pytest.raises(InputError, match=r"[Nn]o such file"):
@@ -207,6 +268,12 @@ def test_boxes_are_read_under_both_names_and_in_order_of_time(tmp_path, older):
         (np.zeros(3, [("t", "<u8"), ("x", "<f4")]), "boxes without y, but t, x"),
         (np.zeros((2, 3)), "boxes without t"),
         (b"text", "no array of boxes"),
+        (b"PK\3\4" + bytes(60), "no array of boxes"),
+        (b"\x93NUMPY\1\0v\0" + b"{" * 118, "no array of boxes"),
+        (np.zeros(2, [("t", "S3")]), r"t of its boxes is \|S3 \[2\], no numbers"),
+        (np.array([(np.nan,)], [("ts", "<f8")]), "box 0 has ts nan"),
+        (np.array([(1, 1, 1, 1, 1, 256)], [(name, "<i8") for name in BOX_FIELDS]), "box 0 has class_id 256"),
+        (np.array([(1, 1, 1, 1, 1, -1)], [(name, "<i8") for name in BOX_FIELDS]), "box 0 has class_id -1"),
         (None, "no such file"),
     ],
 )

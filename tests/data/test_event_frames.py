@@ -173,6 +173,14 @@ def test_a_window_of_a_whole_recording_is_its_end(tmp_path):
     assert np.array_equal(shown, 255 * (np.array(expected) > 0))
 
 
+def test_a_part_that_is_longer_than_the_window_is_shown_by_its_end(tmp_path):
+    write_dat(tmp_path / "r.dat", events(), SIZE)
+    rule = FrameRule(2, "time", window=100_000)
+    long, short = (Clip(tmp_path / "r.dat", begin, 1_500_000) for begin in (1_000_000, 1_400_000))
+    shown = [ClipFrames([clip], SIZE, rule).shown(0)[1] for clip in (long, short)]
+    assert np.array_equal(*shown) and shown[0].any()
+
+
 def test_a_sensor_that_fits_is_shown_px_on_px_and_a_larger_one_smaller():
     same_px, smaller = fit_sensor(SIZE, (32, 48)), fit_sensor(SIZE, (10, 30))
     assert same_px.scale == (1, 1) and same_px.pad == (0, 0)

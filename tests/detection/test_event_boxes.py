@@ -16,10 +16,12 @@ from models import load_model
 from pipeline.detect import open_detector
 from tests.scenes import undrawn_runs, write_scenes
 from utils.config.measure import DetectConfig
+from utils.data.event_clips import Clip, ClipFrames
 from utils.data.event_frames import FrameRule
 from utils.data.event_sources import load_recordings
 from utils.data.events import Events
 from utils.data.loader import make_loader
+from utils.data.manifest import read_list
 from utils.data.prophesee import BOX, boxes_path, write_boxes, write_dat
 from utils.data.recordings import read_events
 from utils.data.sources import load_images
@@ -192,6 +194,41 @@ def test_a_set_in_which_no_box_counts_is_refused_with_the_numbers(gen1):
         EventBoxDataset(manifest.train, manifest, SIZE, frames=FrameRule(4, window=2_000_000))
 
 
+def test_a_set_of_recordings_and_pictures_is_told_what_it_holds(gen1, tmp_path, caplog):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for split in ("train", "val"):
+        for n in range(3):
+            cv2.imwrite(str(gen1 / split / f"{n}.png"), picture)
+    both = r"train: holds 2 recordings of events \(17-04-0_td\.dat\) and 3 images \(0\.png\); a set is of one kind"
+    with pytest.raises(InputError, match=both):
+        open_data(gen1)
+    (tmp_path / "l.txt").write_text("gen1/train/0.png\ngen1/train/17-04-0_td.dat\n")
+    (tmp_path / "v.txt").write_text("gen1/val/0.png\n")
+    (tmp_path / "r.txt").write_text("gen1/val/17-04-0_td.dat\n")
+    (tmp_path / "x.names").write_text("a\nb\n")
+    for lists, message in (
+        (("l", "v"), "holds 1 recordings of events"),
+        (("r", "v"), "recordings of events to train on, im"),
+    ):
+        (tmp_path / "x.data").write_text("classes=2\nnames=x.names\ntrain={}.txt\nvalid={}.txt\n".format(*lists))
+        with pytest.raises(InputError, match=message):
+            open_data(tmp_path / "x.data")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    recording(loose / "0.dat", [], (8, 8))
+    with pytest.raises(InputError, match=r"holds 1 recordings of events \(0\.dat\), without boxes"):
+        boxes_path(loose / "0.dat").unlink()
+        open_data(loose)
+
+
+def test_few_recordings_among_pictures_are_no_part_of_a_set_and_that_is_told(tmp_path, caplog):
+    for n in range(11):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "weights.bin").write_bytes(b"12345")
+    assert len(read_list(tmp_path)) == 11
+    assert "holds 1 recordings of events (weights.bin) and 11 images; the images alone are taken" in caplog.text
+
+
 def test_folders_that_are_not_whole_are_refused(gen1, tmp_path):
     (tmp_path / "half/train").mkdir(parents=True)
     recording(tmp_path / "half/train/0_td.dat", BOXES)
@@ -268,6 +305,24 @@ def test_looking_at_a_recording_is_what_measuring_it_is(place):
         raw = detector.loaded.predictor(task.inputs(batch, torch.device("cpu")))
     expected = task.postprocess(raw, detector.loaded.spec, batch.letterboxes, detector.thresholds)[0]
     assert torch.equal(detector.look(frames[1]).boxes, expected.boxes) and len(expected.boxes)
+
+
+def test_windows_begin_with_the_first_event_and_not_with_the_cameras_clock(tmp_path):
+    t = np.arange(50) * 1000 + 3_600_000_000  # an hour after it was switched on
+    write_dat(tmp_path / "0_td.dat", Events(t, t % 60, t % 50, t % 2), (64, 64))
+    rule = FrameRule(2, "time", window=10_000)
+    frames = [*load_recordings(tmp_path / "0_td.dat", rule, (64, 64))]
+    assert len(frames) == 4 and all(frame.steps.any() for frame in frames)
+    assert [frame.number for frame in frames] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("bins", ["time", "number"])
+def test_a_recording_shorter_than_the_window_looks_as_it_is_trained_on(tmp_path, bins):
+    recording(tmp_path / "0_td.dat", [], (64, 64), until=60_000)
+    rule = FrameRule(4, bins, window=100_000)
+    (frame,) = load_recordings(tmp_path / "0_td.dat", rule, (64, 64))
+    trained = ClipFrames([Clip(tmp_path / "0_td.dat")], (64, 64), rule).shown(0)[1]
+    assert np.array_equal(frame.steps, trained)
 
 
 @pytest.mark.usefixtures("place")

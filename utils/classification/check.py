@@ -14,7 +14,7 @@ from utils.classification.open_data import labels_of, read_set
 from utils.classification.show import training_sheet
 from utils.data.look_over import LookedAt, absent_classes, found_in, in_both, look_over, with_picture
 from utils.data.manifest import Manifest, read_list
-from utils.data.recordings import holds_recordings
+from utils.data.recordings import of_recordings
 from utils.errors import InputError
 from utils.reporting.class_bars import class_bars
 from utils.reporting.dataset_report import DatasetReport, report_dataset
@@ -33,7 +33,7 @@ def check(data: Path) -> DatasetReport:
         InputError: the set or a list is missing or wrong, or an image tells no class.
     """
     manifest = read_set(data)
-    if holds_recordings(manifest.train):
+    if of_recordings(manifest):
         return check_gestures(data, manifest)
     splits = look_over(manifest, lambda path: with_picture(LookedAt(path=path)))
     labels = {

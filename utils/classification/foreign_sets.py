@@ -15,16 +15,8 @@ from tqdm import tqdm
 from utils.classification.arrays import ArrayFiles, ImageArrays
 from utils.data.conversions import kept, publish
 from utils.data.csv_list import ListedImage, read_csv, write_csv
-from utils.data.manifest import (
-    EVENT_SUFFIXES,
-    IMAGE_SUFFIXES,
-    Manifest,
-    list_text,
-    plain_name,
-    read_list,
-    read_manifest,
-    read_names,
-)
+from utils.data.folders import EVENT_SUFFIXES, IMAGE_SUFFIXES
+from utils.data.manifest import Manifest, list_text, plain_name, read_list, read_manifest, read_names
 from utils.data.set_apart import set_apart
 from utils.errors import InputError
 from utils.numbers import is_whole

@@ -21,17 +21,8 @@ from utils.classification.arrays import recognise
 from utils.classification.foreign_sets import csv_manifest, labels_of_table, split_folder, unpacked
 from utils.classification.gestures import gesture_folder
 from utils.classification.sample import NAME, prepare_sample
-from utils.data.manifest import (
-    EVENT_SUFFIXES,
-    IMAGE_SUFFIXES,
-    SAMPLE,
-    Manifest,
-    open_place,
-    plain_name,
-    read_list,
-    read_manifest,
-    read_names,
-)
+from utils.data.folders import EVENT_SUFFIXES, IMAGE_SUFFIXES
+from utils.data.manifest import SAMPLE, Manifest, open_place, plain_name, read_list, read_manifest, read_names
 from utils.data.overlaps import check_lists
 from utils.data.prophesee import boxes_path
 from utils.data.recordings import check_keys, holds_recordings

@@ -22,6 +22,7 @@ DVS128 = 128  # px a side
 HEAD = struct.Struct(
     "<HHIIIIII"
 )  # type, source, size of an event, offset of its time, overflow, capacity, number, valid
+EVENT = 8  # bytes of a change of brightness, at least
 POLARITY = 1  # the type of packets that are changes of brightness
 END_OF_HEADER = b"#!END-HEADER"
 OVERFLOW = 31  # bits of a time; the packet's overflow counts from there
@@ -73,6 +74,8 @@ def read_packets(path: Path, content: bytes) -> tuple[tuple[int, int] | None, Ev
             raise InputError(f"{path}: ends inside a packet's head; it is cut off")
         kind, _, size, _, overflow, _, number, _ = HEAD.unpack_from(content, at)
         begin, at = at + HEAD.size, at + HEAD.size + number * size
+        if kind == POLARITY and size < EVENT:
+            raise InputError(f"{path}: events of {size} bytes, not {EVENT}; it is damaged, copy it again")
         if at > len(content):
             raise InputError(f"{path}: ends inside a packet ({at - len(content)} bytes are missing); it is cut off")
         if kind == POLARITY:
@@ -83,7 +86,7 @@ def read_packets(path: Path, content: bytes) -> tuple[tuple[int, int] | None, Ev
 
 def _polarities(rows: NDArray[np.uint8], overflow: int) -> Events:
     """Bit 0 says that an event is valid, 1 its polarity, 2 to 16 y, 17 to 31 x; then us, 31 bits."""
-    words = np.ascontiguousarray(rows[:, :8]).view("<u4").astype(np.int64)
+    words = np.ascontiguousarray(rows[:, :EVENT]).view("<u4").astype(np.int64)
     words = words[(words[:, 0] & 1) == 1]
     word = words[:, 0]
     return Events(words[:, 1] | overflow << OVERFLOW, word >> 17 & 0x7FFF, word >> 2 & 0x7FFF, word >> 1 & 1)

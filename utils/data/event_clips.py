@@ -172,11 +172,11 @@ class ClipFrames:
         return None if clip.end is None else clip.end - clip.begin
 
     def _clip(self, index: int) -> Clip:
-        """The clip; of a whole recording only what event_window= says, at its end."""
+        """The clip; of a longer one, or a whole recording, only what event_window= says, at its end."""
         clip = self.clips[index]
-        if clip.end is not None or not self.rule.window:
+        if not self.rule.window or (clip.end is not None and clip.end - clip.begin <= self.rule.window):
             return clip
-        end = opened(clip.path).end
+        end = opened(clip.path).end if clip.end is None else clip.end
         return Clip(clip.path, end - self.rule.window, end)
 
     def _read(self, index: int) -> NDArray[Any]:

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from utils.data.events import Events, in_order
 from utils.errors import InputError
+from utils.numbers import is_whole
 
 GROUPS = ("CD", "events", "CD/events")
+NUMBERS = "biuf"  # kinds of a column
+LOOKED_AT = 1000  # times at either end
 NAMES = {"t": ("t", "ts", "time", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "pol", "polarity")}
 
 
@@ -39,6 +43,11 @@ class Hdf5Recording:
         return self.rows
 
     @property
+    def begin(self) -> int:
+        """The first event, us."""
+        return int(self.columns["t"][0]) + self.offset if self.rows else 0
+
+    @property
     def end(self) -> int:
         """Just after the last event, us."""
         return int(self.columns["t"][self.rows - 1]) + self.offset + 1 if self.rows else 0
@@ -54,11 +63,12 @@ class Hdf5Recording:
 
     def _part(self, first: int, last: int) -> Events:
         try:
-            found = {name: np.asarray(column[first:last]).astype(np.int64) for name, column in self.columns.items()}
-        except OSError as error:
+            read = {name: np.asarray(column[first:last]) for name, column in self.columns.items()}
+        except (OSError, RuntimeError) as error:
             raise InputError(
                 f"{self.path}: h5py cannot read its events ({str(error)[:80]}); write it anew without that compression"
             ) from None
+        found = {name: _whole(self.path, name, values) for name, values in read.items()}
         positive = (found["p"] > 0).astype(np.int64)  # OFF is 0 or -1
         return in_order(Events(found["t"] + self.offset, found["x"], found["y"], positive), self.path)
 
@@ -77,21 +87,46 @@ def open_hdf5(path: Path) -> Hdf5Recording:
         ) from None
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+        columns, size, offset = _columns(file, h5py), _sensor(file, path), _offset(file, path)
+    except (OSError, RuntimeError) as error:
         reason = "no such file" if not path.is_file() else str(error)[:80]
         raise InputError(
             f"{path}: h5py cannot open this recording ({reason}); check the list, or copy it again"
         ) from None
-    columns = _columns(file, h5py)
     if columns is None:
         raise InputError(
             f"{path}: holds {', '.join(list(file)[:6]) or 'nothing'}, and no CD/events; see docs/how-to/events.md"
         )
+    _check_columns(path, columns)
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise InputError(f"{path}: its t, x, y and p are of lengths {sorted(lengths)}; it is cut off, copy it again")
-    offset = int(np.asarray(file["t_offset"][()]).reshape(-1)[0]) if "t_offset" in file else 0
-    return Hdf5Recording(path, _sensor(file), columns, lengths.pop(), offset)
+    return Hdf5Recording(path, size, columns, lengths.pop(), offset)
+
+
+def _check_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Refuse what is no row of numbers, and times in another unit, before a window of them is looked for."""
+    for name, column in columns.items():
+        shape = getattr(column, "shape", None)
+        if shape is None or len(shape) != 1 or column.dtype.kind not in NUMBERS:
+            what = "a group" if shape is None else f"{column.dtype} {list(shape)}"
+            raise InputError(f"{path}: its {name} is {what}, not one row of numbers; write it as that")
+    times = columns["t"]
+    for part in (slice(0, LOOKED_AT), slice(max(0, len(times) - LOOKED_AT), None)):
+        _whole(path, "t", np.asarray(times[part]))
+
+
+def _whole(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Values as whole numbers: us, px, polarities. Seconds would all be rounded to one moment."""
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.int64] = values.astype(np.int64)
+    wrong = found != values if name != "p" else np.zeros(0, bool)
+    if name in "xy":
+        wrong |= found < 0
+    if wrong.any():
+        unit = "us (a second has 1e6)" if name == "t" else "px of the sensor, from 0 up"
+        raise InputError(f"{path}: its {name} holds {values[wrong][0]:g}; write it in whole {unit}")
+    return found
 
 
 class _Field:
@@ -102,6 +137,16 @@ class _Field:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the field."""
+        return self.rows.dtype[self.name]
 
     def __getitem__(self, key: Any) -> Any:
         return self.rows[key][self.name]
@@ -121,17 +166,29 @@ def _columns(file: Any, h5py: Any) -> dict[str, Any] | None:
     return None
 
 
-def _sensor(file: Any) -> tuple[int, int] | None:
+def _sensor(file: Any, path: Path) -> tuple[int, int] | None:
     """(height, width) as attributes of the file, or of its events, say."""
     for place in (file, *(file[name] for name in GROUPS if name in file)):
-        if "height" in place.attrs and "width" in place.attrs:
-            return int(place.attrs["height"]), int(place.attrs["width"])
+        said = [place.attrs.get(name) for name in ("height", "width")]
         geometry = place.attrs.get("geometry")
-        geometry = geometry.decode() if isinstance(geometry, bytes) else geometry
-        if (
-            isinstance(geometry, str)
-            and len(words := geometry.lower().split("x")) == 2
-            and all(map(str.isdigit, words))
-        ):
-            return int(words[1]), int(words[0])
+        if None in said and geometry is not None:
+            text = geometry.decode(errors="replace") if isinstance(geometry, bytes) else str(geometry)
+            said = text.lower().split("x")[::-1]
+        if None in said:
+            continue
+        words = [str(np.asarray(value).reshape(-1)[0]).removesuffix(".0") for value in said]
+        if len(words) != 2 or not all(is_whole(word) and int(word) for word in words):
+            raise InputError(f"{path}: its attributes say {' and '.join(words)} px, no size of a sensor; correct them")
+
+        return int(words[0]), int(words[1])
     return None
+
+
+def _offset(file: Any, path: Path) -> int:
+    """What its ``t_offset`` adds to every time, us."""
+    if "t_offset" not in file:
+        return 0
+    said = np.asarray(file["t_offset"][()]).reshape(-1)
+    if len(said) != 1 or said.dtype.kind not in NUMBERS or said[0] != int(said[0]):
+        raise InputError(f"{path}: its t_offset is {str(said)[:40]}, not a number of us; correct it")
+    return int(said[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.data.event_clips import Clip, fit_sensor, opened, placed
 from utils.data.event_frames import FrameRule, picture
 from utils.data.events import Events, to_frames
-from utils.data.manifest import EVENT_SUFFIXES
+from utils.data.folders import EVENT_SUFFIXES
 from utils.data.sources import Frame, Video
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
@@ -20,8 +20,8 @@ def load_recordings(
 ) -> Iterator[Frame]:
     """The windows of a source's recordings, one after the other.
 
-    A recording is cut into windows of event_window= us, the last one whole; without that key it is one window. Its
-    picture is that of the sensor, its ``steps`` are what the network is shown.
+    A recording is cut into windows of event_window= us, from the one of its first event on, the last one whole; without
+    that key it is one window. Its picture is that of the sensor, its ``steps`` are what the network is shown.
 
     Args:
         source: recording, folder of them, or pattern with ``*``.
@@ -61,14 +61,16 @@ def _paths(source: str) -> list[Path]:
 def _windows(path: Path, rule: FrameRule, size: tuple[int, int], how: Resize) -> Iterator[Frame]:
     recording = opened(path)
     box = fit_sensor(recording.size, size, how)
-    if not rule.window or recording.end < 2 * rule.window:
-        clip = Clip(path, max(0, recording.end - rule.window), recording.end) if rule.window else Clip(path)
+    first = recording.begin // rule.window if rule.window else 0  # a clock may have run for hours before
+    count = recording.end // rule.window - first if rule.window else 0
+    if count < 2:
+        clip = Clip(path, recording.end - rule.window, recording.end) if rule.window else Clip(path)
         yield _frame(clip, rule, box)
         return
-    count = recording.end // rule.window
     video = Video(1e6 / rule.window, count, box.original)
     for n in range(count):
-        yield _frame(Clip(path, n * rule.window, (n + 1) * rule.window), rule, box, n, video)
+        clip = Clip(path, (first + n) * rule.window, (first + n + 1) * rule.window)
+        yield _frame(clip, rule, box, n, video)
 
 
 def _frame(clip: Clip, rule: FrameRule, box: Letterbox, number: int = 0, video: Video | None = None) -> Frame:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.csv_list import read_csv
+from utils.data.folders import IMAGE_SUFFIXES, files_of_set
 from utils.data.text import STRANGE, read_text
 from utils.errors import InputError
 from utils.numbers import is_whole
@@ -44,8 +45,6 @@ IGNORED = (
     "difficult",
     "tree",
 )  # Darknet knows them; nothing here asks for them
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-EVENT_SUFFIXES = (".aedat", ".aedat4", ".bin", ".dat", ".h5", ".hdf5")  # of recordings; in a folder without images
 LONGEST = 255  # bytes of one part of a path, on the file systems there are
 
 
@@ -115,11 +114,10 @@ def read_list(path: Path) -> list[Path]:
     A relative path is looked up beside the list, then in the current folder.
 
     Raises:
-        InputError: there is no such list, or nothing in it.
+        InputError: there is no such list, or nothing in it, or a folder holds images and recordings.
     """
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES + EVENT_SUFFIXES)
-        images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES] or files
+        images = files_of_set(path)
         if not images:
             raise InputError(f"{path}: no image in this folder; known are {' '.join(IMAGE_SUFFIXES)}")
         list_text(images)

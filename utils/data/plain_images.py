@@ -10,8 +10,9 @@ from torch import Tensor
 
 from utils.data import transforms
 from utils.data.dataset import ImageFiles, SampleRequest
+from utils.data.folders import IMAGE_SUFFIXES
 from utils.data.loader import Batch
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, read_list
+from utils.data.manifest import Manifest, read_list
 
 SAYING = (".txt", ".xml", ".json", ".csv", ".data", ".names")  # files that say something of the pictures beside them
 PARTS = ("labels", "annotations", "masks", "train", "images", "jpegimages")  # folders of a set that is laid out

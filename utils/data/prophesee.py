@@ -8,9 +8,12 @@ Source: https://docs.prophesee.ai/stable/data/file_formats/dat.html and Prophese
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +50,11 @@ class DatRecording:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def begin(self) -> int:
+        """The first event, us."""
+        return int(self.rows["t"][0]) if len(self.rows) else 0
 
     @property
     def end(self) -> int:
@@ -145,17 +153,17 @@ def read_boxes(path: Path) -> NDArray[np.void]:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    read_bytes(path)  # says it in a line where there is none
+    content = read_bytes(path)
     try:
-        found = np.load(path)
-    except (ValueError, EOFError, OSError) as error:
+        found = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:  # its header is text of Python's
         raise InputError(f"{path}: no array of boxes ({str(error)[:60]}); copy it again") from None
     names = found.dtype.names or ()
     out = np.zeros(len(found) if found.ndim == 1 else 0, BOX)
     for name in BOX.names or ():
         called = name if name in names else OLDER.get(name, name)
         if called in names and found.ndim == 1:
-            out[name] = found[called]
+            out[name] = _numbers(path, called, found[called], 0xFF if name == "class_id" else None)
         elif name in ("t", "x", "y", "w", "h", "class_id"):
             raise InputError(
                 f"{path}: boxes without {name}, but {', '.join(names) or 'plain numbers'}; it is no _bbox.npy"
@@ -164,6 +172,17 @@ def read_boxes(path: Path) -> NDArray[np.void]:
     if not np.isfinite(corners).all():
         raise InputError(f"{path}: box {int((~np.isfinite(corners)).any(0).argmax())} is not finite; correct it")
     return out[np.argsort(out["t"], kind="stable")]
+
+
+def _numbers(path: Path, name: str, values: NDArray[Any], most: int | None) -> NDArray[Any]:
+    """A field of boxes; what it can not be would be cast in silence, class 256 to 0."""
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise InputError(f"{path}: {name} of its boxes is {values.dtype} {list(values.shape)}, no numbers; correct it")
+    wrong = ~np.isfinite(values) if name in ("t", "ts") else np.zeros(len(values), bool)
+    wrong |= (values < 0) | (values > most) | (values % 1 != 0) if most is not None else False
+    if wrong.any():
+        raise InputError(f"{path}: box {int(wrong.argmax())} has {name} {values[wrong][0]:g}; correct it")
+    return values
 
 
 def write_boxes(path: Path, boxes: NDArray[np.void]) -> None:

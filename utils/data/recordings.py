@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from utils.data.events import Events, in_order
-from utils.data.manifest import EVENT_SUFFIXES, Manifest, read_list
+from utils.data.folders import EVENT_SUFFIXES, is_recording, of_one_kind
+from utils.data.manifest import Manifest, read_list
 from utils.data.prophesee import open_dat
 from utils.errors import InputError
 from utils.files import no_file
@@ -32,6 +33,10 @@ class Recording(Protocol):
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the sensor, px; None where the format does not say."""
+
+    @property
+    def begin(self) -> int:
+        """The first event."""
 
     @property
     def end(self) -> int:
@@ -56,6 +61,11 @@ class HeldRecording:
 
     def __len__(self) -> int:
         return len(self.events)
+
+    @property
+    def begin(self) -> int:
+        """The first event, us."""
+        return int(self.events.t[0]) if len(self.events) else 0
 
     @property
     def end(self) -> int:
@@ -109,8 +119,26 @@ def read_events(path: Path | str) -> Events:
 
 
 def holds_recordings(place: Path) -> bool:
-    """Whether a list or folder is of recordings of events, and not of images."""
-    return read_list(place)[0].suffix.lower() in EVENT_SUFFIXES
+    """Whether a list or folder is of recordings of events, and not of images.
+
+    Raises:
+        InputError: it is of both.
+    """
+    return is_recording(of_one_kind(place, read_list(place))[0])
+
+
+def of_recordings(manifest: Manifest) -> bool:
+    """Whether a set is of recordings of events, and not of images.
+
+    Raises:
+        InputError: it is of both.
+    """
+    train, valid = holds_recordings(manifest.train), holds_recordings(manifest.valid)
+    if train != valid:
+        words = ("recordings of events", "images")
+        there = f"{words[not train]} to train on, {words[not valid]} to validate on"
+        raise InputError(f"{manifest.path}: {there}; a set is of one kind, correct train and valid")
+    return train
 
 
 def check_keys(manifest: Manifest, *, recordings: bool) -> None:

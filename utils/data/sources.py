@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.data.folders import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.images import HUSH, Size, UnreadableImageError, read_image, read_picture
 from utils.data.loader import MOST_GAPS
-from utils.data.manifest import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
 from utils.numbers import is_whole

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.data.manifest import EVENT_SUFFIXES, Manifest, read_names
+from utils.data.folders import EVENT_SUFFIXES, files_of_set, is_recording
+from utils.data.manifest import Manifest, read_names
 from utils.data.prophesee import boxes_path
 from utils.data.recordings import open_recording
 from utils.errors import InputError
@@ -71,3 +72,17 @@ def _labelled(part: Path) -> Sequence[Path]:
         return []
     found = sorted(path for path in part.rglob("*") if path.suffix.lower() in EVENT_SUFFIXES)
     return [path for path in found if boxes_path(path).is_file()]
+
+
+def refuse_unlabelled(folder: Path) -> None:
+    """Say of a folder of recordings, which nothing else was recognised in, what it lacks.
+
+    Raises:
+        InputError: it holds recordings, and no more images than may lie beside them.
+    """
+    found = [path for path in files_of_set(folder) if is_recording(path)]
+    if found:
+        raise InputError(
+            f"{folder}: holds {len(found)} recordings of events ({found[0].name}), without boxes (NAME_bbox.npy) in "
+            "train/ and val/, and without train/CLASS/ and test/CLASS/; see docs/how-to/events.md"
+        )

@@ -13,7 +13,7 @@ from utils.data import transforms
 from utils.data.images import UnreadableImageError, read_image, save_picture
 from utils.data.look_over import SPLITS
 from utils.data.manifest import Manifest
-from utils.data.recordings import holds_recordings
+from utils.data.recordings import of_recordings
 from utils.detection import augment as boxed
 from utils.detection.dataset_stats import Seen, Survey, survey
 from utils.detection.dvs_sample import prepare_if_dvs
@@ -41,7 +41,7 @@ def check(data: Path) -> DatasetReport:
     prepare_if_sample(data)
     prepare_if_dvs(data)
     manifest = read_manifest(data)
-    if holds_recordings(manifest.train):
+    if of_recordings(manifest):
         return check_events(data, manifest)
     found = survey(manifest)
     blind = baseline(found)

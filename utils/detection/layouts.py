@@ -12,11 +12,12 @@ from pathlib import Path
 
 from utils.data import manifest as files
 from utils.data.conversions import kept, publish
-from utils.data.manifest import IMAGE_SUFFIXES, Manifest, list_text, read_list, read_names
+from utils.data.folders import IMAGE_SUFFIXES
+from utils.data.manifest import Manifest, list_text, read_list, read_names
 from utils.data.set_apart import set_apart
 from utils.data.text import read_text
 from utils.detection import coco, cvat, voc
-from utils.detection.automotive import recordings_folder
+from utils.detection.automotive import recordings_folder, refuse_unlabelled
 from utils.detection.data_yaml import YamlSet, read_yaml
 from utils.detection.label_writer import Annotated, Findings, class_names, write_set
 from utils.detection.labels import label_path
@@ -45,6 +46,7 @@ def recognise(folder: Path) -> Found:
         found = layout(folder)
         if found is not None:
             return found
+    refuse_unlabelled(folder)
     raise InputError(
         f"{folder}: a folder given as --data needs Annotations/ and JPEGImages/ (VOC), images and YOLO labels, a "
         "data.yaml, or COCO's, Roboflow's or CVAT's files; else write a .data file"

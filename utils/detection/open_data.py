@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.data import manifest as files
 from utils.data.manifest import Manifest, read_list
 from utils.data.overlaps import check_lists
-from utils.data.recordings import check_keys, holds_recordings
+from utils.data.recordings import check_keys, of_recordings
 from utils.detection.dvs_sample import prepare_if_dvs
 from utils.detection.label_writer import NOTES
 from utils.detection.labels import label_of
@@ -30,7 +30,7 @@ def open_data(place: Path | str) -> Manifest:
     manifest, words = _read(Path(place))
     if words:
         _tell(manifest, f"{place}: recognised as {words}")
-    check_keys(manifest, recordings=holds_recordings(manifest.train))
+    check_keys(manifest, recordings=of_recordings(manifest))
     check_lists(manifest, label_of, "boxes", turn=not (manifest.train.parent / NOTES).is_file())
     return manifest
 

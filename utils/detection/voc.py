@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from utils.data.conversions import kept, refuse_taken
-from utils.data.manifest import IMAGE_SUFFIXES, path_of
+from utils.data.folders import IMAGE_SUFFIXES
+from utils.data.manifest import path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
 from utils.detection.label_writer import Annotated, Findings, class_names, write_set

@@ -16,16 +16,8 @@ import numpy as np
 from PIL import Image
 
 from utils.data.conversions import kept, publish
-from utils.data.manifest import (
-    IMAGE_SUFFIXES,
-    SAMPLE,
-    Manifest,
-    list_text,
-    open_place,
-    read_list,
-    read_manifest,
-    read_names,
-)
+from utils.data.folders import IMAGE_SUFFIXES
+from utils.data.manifest import SAMPLE, Manifest, list_text, open_place, read_list, read_manifest, read_names
 from utils.data.overlaps import check_lists
 from utils.data.recordings import check_keys
 from utils.data.sample_set import is_sample
