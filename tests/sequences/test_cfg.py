@@ -83,6 +83,7 @@ def test_darknets_own_recurrent_cfg_is_refused_by_its_layer_and_not_by_a_key():
         (("output=6\n", ""), r"line 8: \[ltc_rnn\] needs output="),
         (("output=6\n", "output=6\nsends=rate\n"), "sends=rate is none of spikes, membrane"),
         (("output=6\n", "output=6\nmembrane_decay=0.5\n"), "membrane_decay= acts with activation=lif, .*this is ltc"),
+        (("output=6\n", "output=6\nstep_norm=11\n"), "line 10: step_norm=11: training sees timesteps=10"),
         (("output=6\n", "output=6\ngate=full\n"), r"unknown key 'gate' in \[ltc_rnn\]"),
         (("batch=4\n", "batch=4\nmembrane_bits=4\n"), "membrane_bits= acts with activation=lif, plif, ilif, and no layer"),
         (("data=adding", "data=digits"), "data=digits beside predicts=value"),

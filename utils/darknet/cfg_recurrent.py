@@ -14,6 +14,12 @@ RNNS: dict[str, type[s.SpikingRnn]] = {"lif_rnn": s.LifRnn, "ltc_rnn": s.LtcRnn}
 def rnn(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
     """``[lif_rnn]`` and ``[ltc_rnn]``."""
     sec.required("output")
+    steps, trained = sec.integer("step_norm", 0), net.integer("timesteps", 1)
+    if steps > trained and "timesteps" in net.options:
+        raise InputError(
+            f"{sec.name} line {sec.options['step_norm'][0]}: step_norm={steps}: training sees timesteps={trained} and "
+            f"leaves the norms of later steps as they began; give {trained} at most"
+        )
     kind = RNNS[sec.kind]
     return kind(
         sources=(len(layers) - 1,),
@@ -21,7 +27,7 @@ def rnn(sec: Section, layers: list[s.Layer], net: Section) -> s.Layer:
         filters=sec.integer("output", 1, 1),
         neuron=read_neuron(sec, kind.neuron_kind),
         sends=sec.one_of("sends", SENDS),
-        step_norm=sec.integer("step_norm", 0),
+        step_norm=steps,
     )
 
 
