@@ -17,6 +17,7 @@ from utils.config.export import ExportConfig
 from utils.config.files import FilesConfig
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.darknet.shapes import image_size
+from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.export.darknet_files import write_files
 from utils.export.engine.target import part_of, spiking_engine
@@ -101,7 +102,8 @@ def open_integers(config: ExportConfig) -> Session[ExportConfig]:
     session = open_session(replace(config, weights=weights), bare=True)
     if session.loaded.spec.neurons:
         forms = f"{', '.join(DIRECT[:-1])} and {DIRECT[-1]}"
-        raise InputError(f"{weights}: was trained as spikes, which only {forms} hold; use export.py {DIRECT[0]}")
+        remedy = _other_form(session.loaded.spec) or "train with --spiking lif"
+        raise InputError(f"{weights}: was trained as spikes, which only {forms} hold; {remedy}")
     if session.loaded.integer is None:
         rate = f"{weights}: spikes in {RATE} mode, which has no integers; convert_snn.py --mode {LAYERWISE} has"
         raise InputError(rate if session.loaded.kind == "spiking" else float_network)
@@ -165,12 +167,21 @@ def check_whole_numbers(model: Darknet, weights: str, form: str) -> None:
     Raises:
         InputError: names the layer.
     """
+    other = _other_form(model.spec)
+    lif = "" if other.endswith("nir") else "--spiking lif "
+    or_else = f", or {other}" if other else ""
     for i, layer in model.spec.kernels.items():
         if layer.weight_quant != INT8:
             raise InputError(
                 f"{weights}: layer {i} (cfg line {layer.line}): was trained as spikes in floats, and {form} takes "
-                "whole numbers; train with --hw-friendly, or use export.py nir"
+                f"whole numbers; train with {lif}--hw-friendly{or_else}"
             )
+
+
+def _other_form(spec: ModelSpec) -> str:
+    """What holds neurons that compute in floats, as a command; "" where nothing does."""
+    kinds = {neuron.kind for neuron in spec.neurons.values()}
+    return "use export.py nir" if kinds == {"lif"} else "use export.py aer" if kinds <= {"lif", "plif", "ltc"} else ""
 
 
 def write_lif_hand_off(job: Job) -> Written:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import export
-from models import network_of
+from models import Darknet, network_of
+from pipeline.export import check_whole_numbers
 from tests.scenes import undrawn_runs, write_scenes
-from tests.temporal.nets import HIDDEN, images, small, spiking, warmed
+from tests.temporal.nets import HIDDEN, PLAIN, images, small, spiking, warmed
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.errors import InputError
@@ -114,3 +115,17 @@ def test_the_script_writes_both_forms_and_says_how_importers_run_the_file(place)
 def test_other_forms_are_refused_by_name(words, message):
     with pytest.raises(InputError, match=message):
         run(*words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("lif", "train with --hw-friendly, or use export.py nir"),
+        ("plif", "train with --spiking lif --hw-friendly, or use export.py aer"),
+        ("ltc", "train with --spiking lif --hw-friendly, or use export.py aer"),
+        ("ilif", "train with --spiking lif --hw-friendly"),
+    ],
+)
+def test_who_has_no_whole_numbers_is_sent_only_where_its_neurons_are_taken(kind, remedy):
+    with pytest.raises(InputError, match=f"{remedy}$"):
+        check_whole_numbers(Darknet(spiking(PLAIN, kind)), "w.pt", "c")
