@@ -163,6 +163,7 @@ def test_aedat_4_of_the_makers_library_is_read_to_the_event(tmp_path):
         ("r.aedat4", b"#!AER-DAT4.0\r\nnothing", "aedat cannot read it"),
         ("r.h5", b"no hdf5", "h5py cannot open this recording"),
         ("r.dat", b"% Height 3\n\x0e\x08", "rows of kind 14 are no changes of brightness"),
+        ("r.dat", b"", "holds not one byte; copy it again"),
         ("r.dat", b"% Height ten\n% Width 3\n\x0c\x08", "are no size"),
     ],
 )

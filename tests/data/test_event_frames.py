@@ -191,6 +191,15 @@ def test_a_sensor_that_fits_is_shown_px_on_px_and_a_larger_one_smaller():
     assert corner[0] <= found.x.min() and found.x.max() < corner[2] and found.y.max() < corner[3]
 
 
+def test_a_recording_without_events_is_told_and_shown_as_nothing(tmp_path, caplog):
+    write_dat(tmp_path / "r.dat", events(0), SIZE)
+    frames = ClipFrames([Clip(tmp_path / "r.dat")], SIZE, FrameRule(2))
+    assert not frames.shown(0)[1].any()
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [
+        "no event in it; it is shown as a recording in which nothing was seen"
+    ]
+
+
 def test_packing_is_undone():
     assert same(unpacked(packed(events())), events())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from utils.data.recordings import open_recording
 from utils.data.transforms import Letterbox, Resize, fit
 from utils.errors import InputError
 from utils.memory import free_memory, in_words
+
+log = logging.getLogger(__name__)
 
 NEXT_TO_ONE_BYTE = 255
 GREY = 127  # what "polarity" and "voxel" show where nothing happened
@@ -63,6 +66,12 @@ def placed(events: Events, box: Letterbox) -> Events:
         return events
     (h, w), (high, wide), (top, left) = box.scaled, box.original, box.pad
     return Events(events.t, events.x * w // wide + left, events.y * h // high + top, events.p)
+
+
+@functools.lru_cache(maxsize=1024)
+def _tell(text: str) -> None:
+    """Say once."""
+    log.warning(text)
 
 
 class ClipFrames:
@@ -184,6 +193,8 @@ class ClipFrames:
         clip = self._clip(index)
         try:
             events = placed(clip.events(), self.letterbox(index))
+            if self.clips[index].end is None and not len(opened(clip.path)):
+                _tell(f"{clip.path}: no event in it; it is shown as a recording in which nothing was seen")
             begin = clip.begin if clip.end is not None else int(events.t[0]) if len(events) else 0
             events = Events(events.t - begin, events.x, events.y, events.p)
             counts = to_frames(self.rule.binned(events, self._length(index)), self.size)

@@ -84,7 +84,10 @@ def counted(events: Events, size: tuple[int, int]) -> NDArray[np.int64]:
     """
     height, width = size
     if len(events) and (int(events.x.max()) >= width or int(events.y.max()) >= height):
-        raise InputError(f"an event at x {events.x.max()}, y {events.y.max()} lies outside of {width}x{height} px")
+        raise InputError(
+            f"an event at x {events.x.max()}, y {events.y.max()} lies outside of {width}x{height} px; its format "
+            "says no sensor that could be made smaller: give a width= and height= in [net] that hold it"
+        )
     flat = ((1 - events.p) * height + events.y) * width + events.x
     return np.bincount(flat, minlength=2 * height * width).reshape(2, height, width)
 

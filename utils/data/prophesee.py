@@ -99,6 +99,8 @@ def open_dat(path: Path) -> DatRecording:
         length = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: cannot read this recording ({error.strerror}); check the list") from error
+    if not length:
+        raise InputError(f"{path}: holds not one byte; copy it again")
     at, said = 0, dict[str, str]()
     while head[at : at + 1] == MARK:
         end = head.find(b"\n", at)
