@@ -169,6 +169,8 @@ TOGETHER = [
     ("train", "--KDstr 3 --t_weights t.weights --t_cfg t.cfg --kd-weight 0.5 --t_data more"),
     ("compress", "--sweep a-bit=2,4 --jobs 2 --engine processes"),
     ("compress", "--sweep strategy=slim,regular --style dorefa --qat --act relu=mish --lr 0.1 --s-schedule constant"),
+    ("compress", "--precision fp32 --until sparse"),
+    ("train", "--spiking lif --trainer fptt --fptt-beta 1"),
     ("compress", "--strategy layer_channel --shortcuts 2 --layer-keep 0.2 --percent 0.5"),
     ("slim_prune", "--percent auto --max-drop 0.02"),
     ("regular_prune", "--percent 0.5 --target zynq7020"),

@@ -185,6 +185,11 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to, but not, 1")
 
 
+def part(text: str) -> float:
+    """A number with 0 < x <= 1."""
+    return _number(text, float, lambda x: 0 < x <= 1, "a number above 0 and up to 1")
+
+
 def non_negative(text: str) -> float:
     """A number from 0 up."""
     return _number(text, float, lambda x: 0 <= x < float("inf"), "a number from 0 up")

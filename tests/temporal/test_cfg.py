@@ -81,6 +81,7 @@ def test_what_neurons_learn_is_in_a_weights_file(activation, tmp_path):
             "signed= acts with activation=lif",
         ),
         (HIDDEN.format("lif\nv_th=0"), "v_th=0 must be from more than 0"),
+        (HIDDEN.format("lif\nreset_gradient=2"), "reset_gradient=2 must be 0 or 1"),
         (HIDDEN.format("lif\nv_th=inf"), "v_th=inf must be from more than 0"),
         (HIDDEN.format("lif\nmembrane_decay=1.5"), "membrane_decay=1.5 must be from 0 to 1"),
         (HIDDEN.format("lif\ntau=0.5"), "tau=0.5 must be 1 or more, in steps; membrane_decay is 1 - 1 / tau"),

@@ -251,7 +251,12 @@ def _word(sec: Section, key: str, known: Sequence[str]) -> str | None:
 
 
 def _flag(sec: Section, key: str) -> bool | None:
-    return bool(sec.integer(key, 0)) if key in sec.options else None
+    if key not in sec.options:
+        return None
+    line, value = sec.options[key][0], sec.integer(key, 0)
+    if value > 1:
+        raise InputError(f"{sec.name} line {line}: {key}={value} must be 0 or 1")
+    return bool(value)
 
 
 def _bits(sec: Section) -> int | None:
