@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.conversion_result import ConversionResult, metric_word, pictures
-from pipeline.quantise import Rows, bits_of, check_own_bits, float_row, tell_loss, timeable, to_integers
+from pipeline.quantise import Rows, check_own_bits, float_row, tell_loss, to_integers
 from pipeline.rate import rate
 from pipeline.session import Session
 from pipeline.stream import stream
@@ -129,7 +129,7 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
         rows["quantised"] = session.numbers(measured["quantised"], integer.spec, path, INT8)
         rows["quantised"]["bops"] = bit_operations(integer, session.size)
         rows["spiking"] = session.numbers(measured["spiking"], integer.spec, path, None)
-        session.timed(rows, timeable(session, rows, quantised=integers, spiking=executor))
+        session.timed(rows, {"float": session.loaded.predictor, "quantised": integers, "spiking": executor})
         message = prove(session, spiking, measured)
     except InputError:
         path.unlink()
@@ -138,7 +138,7 @@ def layerwise(session: Session[ConvertConfig], folder: Path) -> ConversionResult
     rows["spiking"] |= cost_numbers(cost) | {"window_steps": spiking.window, "frame_latency_steps": spiking.latency}
     table = plain_table("where the operations are", operations_rows(cost))
     return ConversionResult(
-        title=f"{bits_of(integer)}, as integers and as spikes",
+        title=f"{integer.scheme.bits_and_style}, as integers and as spikes",
         network=spiking,
         path=path,
         rows=rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from utils.files import alone, holder, names_kept, take
 from utils.reporting.cost_plots import plot_costs
 from utils.reporting.record import Record, finish_record, git_state, new_run_folder, start_record
 from utils.reporting.runs import FLOAT, RUNS, WEIGHTS, newest, output_of
+from utils.spiking.aer_lif import check_events
 from utils.spiking.choices import LAYERWISE, RATE
 from utils.spiking.lif_integers import LifExecutor, lower_lif
+from utils.spiking.nir_lif import check_nir_lif
 from utils.tasks import task_of
 from utils.temporal.hardware import INT8
 
@@ -168,7 +171,7 @@ def check_whole_numbers(model: Darknet, weights: str, form: str) -> None:
         InputError: names the layer.
     """
     other = _other_form(model.spec)
-    lif = "" if other.endswith("nir") else "--spiking lif "
+    lif = "" if all(neuron.kind == "lif" for neuron in model.spec.neurons.values()) else "--spiking lif "
     or_else = f", or {other}" if other else ""
     for i, layer in model.spec.kernels.items():
         if layer.weight_quant != INT8:
@@ -179,9 +182,12 @@ def check_whole_numbers(model: Darknet, weights: str, form: str) -> None:
 
 
 def _other_form(spec: ModelSpec) -> str:
-    """What holds neurons that compute in floats, as a command; "" where nothing does."""
-    kinds = {neuron.kind for neuron in spec.neurons.values()}
-    return "use export.py nir" if kinds == {"lif"} else "use export.py aer" if kinds <= {"lif", "plif", "ltc"} else ""
+    """The form that takes a network whose neurons compute in floats, as a command; "" where each refuses it."""
+    for form, check in (("nir", check_nir_lif), ("aer", check_events)):
+        with suppress(InputError):
+            check(spec)
+            return f"use export.py {form}"
+    return ""
 
 
 def write_lif_hand_off(job: Job) -> Written:

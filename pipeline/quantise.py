@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from utils.data.plain_images import BareFolder
 from utils.errors import InputError
 from utils.export.engine.price import on_part
 from utils.export.targets import TARGETS, check_target
-from utils.files import names_kept, writing
+from utils.files import names_kept
 from utils.quantization.bits import write_bits_map
 from utils.quantization.calibrate import calibrate
 from utils.quantization.executor import IntegerExecutor
@@ -33,6 +32,7 @@ from utils.quantization.sizes import FLOAT_BITS, bit_operations, file_sizes
 from utils.reporting.files import file_bytes
 from utils.reporting.quantisation_plots import plot_bits
 from utils.reporting.record import Record, finish_record
+from utils.reporting.results import write_rows
 from utils.reporting.tables import comparison_table, plain_table, size_table
 from utils.spiking.energy import INT8, dense_energy
 from utils.spiking.snn_checkpoint import save_integers
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 SCORED = 256  # training images that a candidate of --bits auto is scored on
 WIDE = 8  # bits of activations that are tried where fewer lost too much
+LOSABLE = {"quantised": "integers", "spiking": "spikes"}  # rows of a record that may be under the floats
 
 Q = TypeVar("Q", bound=QuantiseConfig)
 Rows = dict[str, dict[str, Any]]  # a network's numbers by its name in the record
@@ -156,17 +157,6 @@ def float_row(session: Session[Q]) -> tuple[Rows, dict[str, Metrics]]:
     return {"float": row | {"bops": row["macs"] * FLOAT_BITS**2}}, {"float": metrics}
 
 
-def timeable(session: Session[Q], rows: Rows, **made: nn.Module) -> dict[str, nn.Module]:
-    """The networks of the rows: the float one where it has a row, and what was made of it."""
-    return ({"float": session.loaded.predictor} if "float" in rows else {}) | made
-
-
-def bits_of(integer: IntegerNetwork) -> str:
-    """``8-bit weights, 4-bit activations``, with what departs from it."""
-    scheme = integer.scheme
-    return scheme.bits if scheme.style == "google" else f"{scheme.bits}, {scheme.style}"
-
-
 def _unmeasured(
     session: Session[Q], record: Record, integer: IntegerNetwork, path: Path, hardware: Rows
 ) -> QuantiseResult:
@@ -179,7 +169,7 @@ def _unmeasured(
         "energy_pj": dense_energy(counts, INT8),
     }
     images = len(session.valid.dataset)
-    log.info("quantised to %s on %d images without labels: nothing was measured", bits_of(integer), images)
+    log.info("quantised to %s on %d images without labels: nothing was measured", integer.scheme.bits_and_style, images)
     log.info("weights %s (%d bytes); test.py --weights %s --data FILE.data measures it", path, row["bytes"], path)
     return QuantiseResult(
         integer, path, None, finish_record(record, metrics={"quantised": row} | hardware, outputs=[path])
@@ -194,11 +184,11 @@ def _measured(
     metrics = session.score(executor)
     row = session.numbers(metrics, integer.spec, path, INT8) | {"bops": bit_operations(integer, session.size)}
     rows["quantised"] = row
-    session.timed(rows, timeable(session, rows, quantised=executor))
+    session.timed(rows, {"float": session.loaded.predictor, "quantised": executor})
     names = session.manifest.names
     sizes = file_sizes(integer, session.loaded.network, names, {"size": list(session.size)})
     tell_loss(session, rows)
-    log.info(comparison_table(f"quantised to {bits_of(integer)}", rows, session.task))
+    log.info(comparison_table(f"quantised to {integer.scheme.bits_and_style}", rows, session.task))
     log.info(size_table(sizes, rows))
     row |= {f"bytes_{name}" if name == "float" else f"bytes_{name}_bit": length for name, length in sizes.items()}
     session.task.comparison(
@@ -211,23 +201,32 @@ def _measured(
 
 
 def tell_loss(session: Session[Q], rows: Rows) -> None:
-    """Say first what integers lost, where that is more than a whole chain may lose, and what 8-bit activations leave.
+    """Say first what integers or spikes lost, where a whole chain may not lose it, and what 8-bit activations leave.
 
     Those are made and measured on the same images and not kept; within compress.py, which widens by itself, they are
     not tried.
     """
-    score, shown = session.task.headline, rows.get("quantised", {})
-    if "float" not in rows or score not in shown or rows["float"][score] - shown[score] <= ALLOWED:
-        return
-    loss = f"{session.heading} fell from {rows['float'][score]:.4f} to {shown[score]:.4f} as integers"
+    score = session.task.headline
+    known = {name: row[score] for name, row in rows.items() if score in row}
+    lost = [name for name in LOSABLE if known.get("float", 0.0) - known.get(name, 1.0) > ALLOWED]
+    if lost == [*LOSABLE] and known["spiking"] == known["quantised"]:
+        lost.remove("spiking")
+    if lost:
+        loss = " and ".join(f"{known[name]:.4f} as {LOSABLE[name]}" for name in lost)
+        more = _with_wide_bits(session) if lost[0] == "quantised" else ""
+        log.warning("%s fell from %.4f to %s%s", session.heading, known["float"], loss, more)
+
+
+def _with_wide_bits(session: Session[Q]) -> str:
     scheme = scheme_of(session.config, session.loaded.spec)
     own = scheme.layer_bits or scheme.sign_bit or scheme.acc_bits or session.config.bits == "auto"
     if scheme.a_bit >= WIDE or own or session.config.fingerprint:
-        log.warning("%s", loss)
-        return
-    wider = replace(session, config=replace(session.config, a_bit=WIDE))
-    left = session.headline(session.score(IntegerExecutor(to_integers(wider))))
-    log.warning("%s; --a-bit %d leaves %.4f on the same images", loss, WIDE, left)
+        return ""
+    try:
+        wider = to_integers(replace(session, config=replace(session.config, a_bit=WIDE)))
+    except InputError as error:
+        return f"; --a-bit {WIDE} is refused: {error}"
+    return f"; --a-bit {WIDE} leaves {session.headline(session.score(IntegerExecutor(wider))):.4f} on the same images"
 
 
 def _chosen_bits(session: Session[Q], start: Scheme, images: list[Tensor], folder: Path | None) -> Scheme:
@@ -277,12 +276,12 @@ def _tell(found: BitSearch, images: int) -> None:
 
 def _leave(found: BitSearch, folder: Path) -> None:
     """bits.csv, bits.txt and bits.png."""
-    with writing(folder / "bits.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["layer", "cfg_line", "unit", "bits", "damage", "chosen"])
-        for (which, layer), bits, damage in found.damage:
-            taken = int(found.chosen.step.choice[BitUnit(which, layer)] == bits)
-            out.writerow([layer, found.spec.layers[layer].line, which, bits, f"{damage:.6g}", taken])
+    rows = list[dict[str, Any]]()
+    for (which, layer), bits, damage in found.damage:
+        row = {"layer": layer, "cfg_line": found.spec.layers[layer].line, "unit": which, "bits": bits}
+        taken = int(found.chosen.step.choice[BitUnit(which, layer)] == bits)
+        rows.append(row | {"damage": f"{damage:.6g}", "chosen": taken})
+    write_rows(folder / "bits.csv", rows)
     chosen, scorer = found.chosen, found.scorer
     drop = scorer.drop_of(chosen)
     message = (

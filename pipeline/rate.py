@@ -21,7 +21,7 @@ from pipeline.conversion_result import (
     tuning_lines,
     tuning_meta,
 )
-from pipeline.quantise import Rows, timeable, to_integers
+from pipeline.quantise import Rows, to_integers
 from pipeline.session import Session
 from utils.config.convert import RATE_STEPS, ConvertConfig
 from utils.darknet import spec as s
@@ -70,7 +70,7 @@ def rate(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     loaded = session.loaded
     rows = {"float": session.numbers(measured["float"], loaded.spec, loaded.path)}
     rows["spiking"] = session.numbers(measured["spiking"], made.spec, path, None)
-    session.timed(rows, timeable(session, rows, spiking=executor))
+    session.timed(rows, {"float": session.loaded.predictor, "spiking": executor})
     rows["spiking"] |= cost_numbers(cost) | {"steps": made.timesteps, "exact": False, "images": sample.images}
     message = [f"not exact after {made.timesteps} steps: {mismatch.worst(run.mismatches)}", *cost_lines(cost)]
     if config.finetune:

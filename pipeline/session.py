@@ -147,12 +147,12 @@ class Session(Generic[C]):
         }
 
     def timed(self, rows: dict[str, dict[str, Any]], predictors: Mapping[str, nn.Module]) -> None:
-        """Put the latencies of networks into their rows, taken in turns on one image.
+        """Put the latencies of the networks that have a row into it, taken in turns on one image.
 
         A stage of compress.py is not timed: the chain times all its networks at its end, so that each has one number.
         """
         if not self.config.fingerprint:
-            for name, latency in self.latencies(predictors).items():
+            for name, latency in self.latencies({n: each for n, each in predictors.items() if n in rows}).items():
                 rows[name]["latency_ms"] = latency.median
 
     def latencies(

@@ -23,7 +23,7 @@ from pipeline.conversion_result import (
     tuning_lines,
     tuning_meta,
 )
-from pipeline.quantise import Rows, bits_of, timeable, to_integers
+from pipeline.quantise import Rows, to_integers
 from pipeline.session import Session
 from utils.config.convert import ConvertConfig
 from utils.errors import InputError
@@ -77,7 +77,7 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     message += [] if every.exact else [mismatch_table(every.mismatches, "levels")]
     made = [*_files(folder, executor, every, curve), *pictures(session, measured, cost, folder)]
     made += _pictures(session, folder, executor, every, curve, rows, next(sample.inputs()))
-    title = f"{bits_of(network.integer)}, as integers and as spikes that stream; {sample.said}"
+    title = f"{network.integer.scheme.bits_and_style}, as integers and as spikes that stream; {sample.said}"
     return ConversionResult(
         title=title, network=network, path=path, rows=rows, measured=measured, message=message, files=made
     )
@@ -216,7 +216,8 @@ def _rows(
     rows["spiking"] = session.numbers(spiking, spec, path, None)
     run = execution(session.config, session.config.early_exit or session.config.timesteps)
     streams = executor_of(network, run)
-    session.timed(rows, timeable(session, rows, quantised=IntegerExecutor(network.integer), spiking=streams))
+    made = {"quantised": IntegerExecutor(network.integer), "spiking": streams}
+    session.timed(rows, {"float": loaded.predictor} | made)
     return rows, measured
 
 

@@ -15,7 +15,7 @@ import convert_snn
 import export
 import quantize
 from models import Darknet, load_model
-from pipeline.quantise import quantise, to_integers
+from pipeline.quantise import quantise, tell_loss, to_integers
 from pipeline.session import Session, open_session
 from tests.scenes import CFG, untimed, write_scenes
 from utils.config.quantise import QuantiseConfig, scheme_of
@@ -122,6 +122,23 @@ def test_integers_that_lost_much_are_told_before_the_table_with_what_eight_bits_
 def test_a_stage_of_a_chain_tells_the_loss_and_tries_nothing(place, lossy, caplog):
     quantise(open_session(replace(parsed("--a-bit", "6"), fingerprint="a chain's")))
     assert [record.getMessage() for record in caplog.records if "fell" in record.getMessage()] == [LOSS]
+
+
+def test_spikes_that_lose_what_their_integers_keep_are_told_of(place, caplog):
+    rows = {"float": {"map50": 0.9}, "quantised": {"map50": 0.88}, "spiking": {"map50": 0.4}}
+    tell_loss(session(), rows)
+    assert caplog.messages == ["mAP@.5 fell from 0.9000 to 0.4000 as spikes"]
+    tell_loss(session(), {"float": {"map50": 0.9}, "spiking": {"map50": 0.2}})  # rates, which have no integers
+    assert caplog.messages[1:] == ["mAP@.5 fell from 0.9000 to 0.2000 as spikes"]
+
+
+def test_wider_bits_that_are_refused_end_no_run(place, caplog, monkeypatch):
+    def refuse(given):
+        raise InputError("layer 3: an accumulator of 34 bits")
+
+    monkeypatch.setattr("pipeline.quantise.to_integers", refuse)
+    tell_loss(session("--a-bit", "6"), {"float": {"map50": 0.9}, "quantised": {"map50": 0.5}})
+    assert caplog.messages == [f"{LOSS}; --a-bit 8 is refused: layer 3: an accumulator of 34 bits"]
 
 
 def test_where_nothing_is_lost_nothing_is_said_of_it(place, lossy, caplog):

@@ -185,7 +185,7 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to, but not, 1")
 
 
-def part(text: str) -> float:
+def share_above_zero(text: str) -> float:
     """A number with 0 < x <= 1."""
     return _number(text, float, lambda x: 0 < x <= 1, "a number above 0 and up to 1")
 

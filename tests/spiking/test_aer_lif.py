@@ -121,6 +121,7 @@ def test_other_forms_are_refused_by_name(words, message):
     ("kind", "remedy"),
     [
         ("lif", "train with --hw-friendly, or use export.py nir"),
+        ("lif\nmembrane_start=0.5", "train with --hw-friendly, or use export.py aer"),
         ("plif", "train with --spiking lif --hw-friendly, or use export.py aer"),
         ("ltc", "train with --spiking lif --hw-friendly, or use export.py aer"),
         ("ilif", "train with --spiking lif --hw-friendly"),

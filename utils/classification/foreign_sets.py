@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from utils.data.csv_list import ListedImage, read_csv, write_csv
 from utils.data.folders import EVENT_SUFFIXES, IMAGE_SUFFIXES
 from utils.data.manifest import Manifest, list_text, plain_name, read_list, read_manifest, read_names
 from utils.data.set_apart import set_apart
+from utils.data.text import say_once
 from utils.errors import InputError
 from utils.numbers import is_whole
 
@@ -110,14 +110,8 @@ def csv_manifest(place: Path, tables: Mapping[str, Path]) -> Manifest:
         raise InputError(
             f"{valid}:{strange.line}: class '{strange.label}' is none of {train.name}; correct it, or take the row away"
         )
-    _tell(f"{place}: .csv lists {train.name} and {valid.name}, {len(names)} classes")
+    say_once(log, logging.INFO, f"{place}: .csv lists {train.name} and {valid.name}, {len(names)} classes")
     return Manifest(place.absolute(), len(names), names, train.absolute(), valid.absolute())
-
-
-@functools.lru_cache(maxsize=64)
-def _tell(line: str) -> None:
-    """Say it once a process."""
-    log.info("%s", line)
 
 
 def _split_table(place: Path, table: Path) -> Path:

@@ -231,7 +231,7 @@ class SpikingConfig(QuantisedConfig):
     )
     fptt_k: int | None = flag(None, "segments of a batch (default: one a step in time)", type=cli.positive)
     fptt_alpha: float = flag(0.1, "pull of the weights towards their average", type=cli.above_zero)
-    fptt_beta: float = flag(0.5, "share of the new weights in that average", type=cli.part)
+    fptt_beta: float = flag(0.5, "share of the new weights in that average", type=cli.share_above_zero)
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ from utils.data.event_frames import FrameRule, Moved, disturbed, draw_move, thin
 from utils.data.events import Events, to_frames
 from utils.data.prophesee import packed, unpacked
 from utils.data.recordings import open_recording
+from utils.data.text import say_once
 from utils.data.transforms import Letterbox, Resize, fit
 from utils.errors import InputError
 from utils.memory import free_memory, in_words
@@ -66,12 +67,6 @@ def placed(events: Events, box: Letterbox) -> Events:
         return events
     (h, w), (high, wide), (top, left) = box.scaled, box.original, box.pad
     return Events(events.t, events.x * w // wide + left, events.y * h // high + top, events.p)
-
-
-@functools.lru_cache(maxsize=1024)
-def _tell(text: str) -> None:
-    """Say once."""
-    log.warning(text)
 
 
 class ClipFrames:
@@ -194,7 +189,8 @@ class ClipFrames:
         try:
             events = placed(clip.events(), self.letterbox(index))
             if self.clips[index].end is None and not len(opened(clip.path)):
-                _tell(f"{clip.path}: no event in it; it is shown as a recording in which nothing was seen")
+                empty = f"{clip.path}: no event in it; it is shown as a recording in which nothing was seen"
+                say_once(log, logging.WARNING, empty)
             begin = clip.begin if clip.end is not None else int(events.t[0]) if len(events) else 0
             events = Events(events.t - begin, events.x, events.y, events.p)
             counts = to_frames(self.rule.binned(events, self._length(index)), self.size)

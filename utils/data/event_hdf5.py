@@ -179,7 +179,6 @@ def _sensor(file: Any, path: Path) -> tuple[int, int] | None:
         words = [str(np.asarray(value).reshape(-1)[0]).removesuffix(".0") for value in said]
         if len(words) != 2 or not all(is_whole(word) and int(word) for word in words):
             raise InputError(f"{path}: its attributes say {' and '.join(words)} px, no size of a sensor; correct them")
-
         return int(words[0]), int(words[1])
     return None
 

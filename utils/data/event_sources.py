@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.data.event_clips import Clip, fit_sensor, opened, placed
 from utils.data.event_frames import FrameRule, picture
 from utils.data.events import Events, to_frames
-from utils.data.folders import EVENT_SUFFIXES
+from utils.data.folders import EVENT_SUFFIXES, is_recording
 from utils.data.sources import Frame, Video
 from utils.data.transforms import Letterbox, Resize
 from utils.errors import InputError
@@ -43,7 +43,7 @@ def _windows_of(paths: list[Path], rule: FrameRule, size: tuple[int, int], how: 
 def _paths(source: str) -> list[Path]:
     path = Path(source)
     if path.is_file() or (not path.exists() and not glob.has_magic(source)):
-        if path.suffix.lower() not in EVENT_SUFFIXES:
+        if not is_recording(path):
             raise InputError(
                 f"{source}: the network takes recordings of events (input=frames in [net]); known are "
                 f"{' '.join(EVENT_SUFFIXES)}"
@@ -52,7 +52,7 @@ def _paths(source: str) -> list[Path]:
             raise InputError(f"{path}: no such recording; give a file, a folder or a pattern")
         return [path]
     found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(source, recursive=True))  # noqa: PTH207
-    recordings = sorted(each for each in found if each.suffix.lower() in EVENT_SUFFIXES)
+    recordings = sorted(each for each in found if is_recording(each))
     if not recordings:
         raise InputError(f"{source}: no recording of events there; known are {' '.join(EVENT_SUFFIXES)}")
     return recordings

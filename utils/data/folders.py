@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.data.text import say_once
 from utils.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -37,17 +37,13 @@ def of_one_kind(place: Path, files: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: they are of both kinds.
     """
-    recordings = [path for path in files if is_recording(path)]
-    images = [path for path in files if not is_recording(path)]
+    images, recordings = parts = list[Path](), list[Path]()
+    for path in files:
+        parts[is_recording(path)].append(path)
     if not recordings or not images:
         return list(files)
     both = f"{place}: holds {len(recordings)} recordings of events ({recordings[0].name}) and {len(images)} images"
     if place.is_dir() and len(images) > STRAY * len(recordings):
-        _tell(f"{both}; the images alone are taken")
+        say_once(log, logging.WARNING, f"{both}; the images alone are taken")
         return images
     raise InputError(f"{both} ({images[0].name}); a set is of one kind, take the others out or list what it is made of")
-
-
-@functools.lru_cache(maxsize=64)
-def _tell(text: str) -> None:
-    log.warning(text)

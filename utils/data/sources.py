@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.data.folders import EVENT_SUFFIXES, IMAGE_SUFFIXES
+from utils.data.folders import IMAGE_SUFFIXES, is_recording
 from utils.data.images import HUSH, Size, UnreadableImageError, read_image, read_picture
 from utils.data.loader import MOST_GAPS
 from utils.data.transforms import Letterbox
@@ -84,7 +84,7 @@ def _paths(source: str) -> list[Path]:
     """The images and videos a path or pattern stands for, by name."""
     path, known = Path(source), tuple(dict.fromkeys(IMAGE_SUFFIXES + VIDEO_SUFFIXES))
     if path.is_file():
-        if path.suffix.lower() in EVENT_SUFFIXES:
+        if is_recording(path):
             raise InputError(f"{path}: a recording of events, and the network takes images; give images")
         if path.suffix.lower() not in known:
             raise InputError(f"{path}: neither image nor video by its name; known are {' '.join(known)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,3 +56,9 @@ def same_names(these: Sequence[str], those: Sequence[str]) -> bool:
     """Whether classes are the same and in one order, however people write blanks and capitals."""
     plain = [[name.casefold().replace("_", " ").replace("-", " ") for name in names] for names in (these, those)]
     return plain[0] == plain[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def say_once(log: logging.Logger, level: int, line: str) -> None:
+    """Say a line once a process."""
+    log.log(level, "%s", line)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.data.folders import EVENT_SUFFIXES, files_of_set, is_recording
+from utils.data.folders import files_of_set, is_recording
 from utils.data.manifest import Manifest, read_names
 from utils.data.prophesee import boxes_path
 from utils.data.recordings import open_recording
@@ -70,7 +70,7 @@ def _labelled(part: Path) -> Sequence[Path]:
     """The recordings of a folder that have boxes."""
     if not part.is_dir():
         return []
-    found = sorted(path for path in part.rglob("*") if path.suffix.lower() in EVENT_SUFFIXES)
+    found = sorted(path for path in part.rglob("*") if is_recording(path))
     return [path for path in found if boxes_path(path).is_file()]
 
 

@@ -83,6 +83,11 @@ class Scheme:
         sign = " and a sign" if self.sign_bit else ""
         return f"{self.w_bit}-bit weights, {self.a_bit}-bit activations{sign}{own}"
 
+    @property
+    def bits_and_style(self) -> str:
+        """The same, and the style where it is not the usual one."""
+        return self.bits if self.style == "google" else f"{self.bits}, {self.style}"
+
     def own_bits(self, i: int) -> tuple[int, int] | None:
         """(weight, activation) bits of a layer that departs from the rest."""
         return next(((w, a) for layer, w, a in self.layer_bits if layer == i), None)

@@ -117,8 +117,8 @@ def _folder(folder: Path) -> Manifest:
         return _camvid(folder, names)
     if images is None or names is None:
         raise InputError(
-            f"{folder}: masks are read of images/, masks/ and names.txt (a class a line), or VOC's or COCO's folder; "
-            "make them, or a .data file"
+            f"{folder}: masks are read of images/, masks/ and names.txt (a class a line), or CamVid's, VOC's or COCO's "
+            "folder; make them, or a .data file"
         )
     classes = read_names(names)
     valid = next((images / name for name in VALID if (images / name).is_dir()), None)
