@@ -50,15 +50,18 @@ def test_a_figure_that_cannot_be_drawn_leaves_what_was_there(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"] and kept.read_bytes() == b"whole"
 
 
-def test_names_on_a_front_lie_neither_over_each_other_nor_over_points():
+@pytest.mark.parametrize("rise", [0.02, 0.0])
+def test_names_on_a_front_lie_neither_over_each_other_nor_over_points(rise):
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    spots = [(10 ** (4 + 0.06 * i), 0.7 + 0.02 * i) for i in range(12)]
+    spots = [(10 ** (4 + 0.06 * i), 0.7 + rise * i) for i in range(12)]
     axis.scatter(*zip(*spots, strict=True))
     axis.set(xscale="log")
     axis.margins(x=0.3, y=0.3)
     figure.canvas.draw()
+    beneath = axis.transData.transform(spots) + (16, -11)  # px: where the names would be written first
+    spots += [*map(tuple, axis.transData.inverted().transform(beneath))]
     name_points(axis, spots, {i: f"percent={i / 10} a-bit=4" for i in range(0, 12, 2)})
     boxes = [text.get_window_extent() for text in axis.texts]
     points = axis.transData.transform(spots)
