@@ -52,6 +52,18 @@ def test_sums_to_train_on_are_others_each_epoch_and_seed_and_those_to_measure_on
     assert (len(first), len(kept)) == (sets.TRAINED_ON, sets.VALIDATED_ON)
 
 
+def test_no_seed_and_no_epoch_trains_on_a_sum_that_is_measured():
+    """A seed's words of 32 bits are one row with those of epoch and index: 2^32 + 1 is 1, 1, as seed 1 in epoch 1."""
+    held = dataset("adding", split="valid")
+    measured = {held[n].values.numpy().tobytes() for n in range(50)}
+    assert len(measured) == 50
+    for seed in (*range(4), 2**31, 2**32 + 1):
+        found = dataset("adding", seed=seed)
+        for epoch in range(4):
+            found.set_epoch(epoch)
+            assert not measured & {found[n].values.numpy().tobytes() for n in range(50)}, (seed, epoch)
+
+
 def test_sums_may_be_measured_at_another_length_and_not_trained_on():
     assert dataset("adding:12", split="valid")[0].values.shape == (12, 2)
     with pytest.raises(InputError, match="--data adding:12: a network is trained on as many steps as its cfg says, 10"):

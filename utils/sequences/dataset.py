@@ -17,7 +17,7 @@ from utils.data.manifest import Manifest
 from utils.errors import InputError
 from utils.sequences.open_data import TRAIN, is_adding, listed, pictures_of, steps_of
 
-MEASURED = 2**32 + 1  # the stream of the sums that are measured: no seed of a run reaches it
+MEASURED = 2**32 + 1  # the stream of the sums that are measured; numpy reads it as two words of 32 bits, 1 and 1
 PERMUTATION = 0  # seed of the one order of order=permuted
 MARKS = 2  # features of a step of the adding task: its value, and whether it counts
 BYTE = 255
@@ -109,7 +109,8 @@ class AddingDataset(SequenceDataset):
 
     def sequence(self, index: int, epoch: int) -> tuple[Tensor, float]:
         """See the class."""
-        stream = (self.seed, epoch, index) if self.trains else (MEASURED, index)
+        # an even first word: as (1, 1, index) training would see what is measured
+        stream = (2 * self.seed, epoch, index) if self.trains else (MEASURED, index)
         rng = np.random.Generator(np.random.PCG64(stream))
         values, marks = rng.random(self.steps, np.float32), np.zeros(self.steps, np.float32)
         middle = self.steps // 2
