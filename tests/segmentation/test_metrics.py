@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,9 +20,10 @@ from utils.darknet.spec import Segment
 from utils.data.pictures import colour
 from utils.data.transforms import Letterbox
 from utils.errors import InputError
+from utils.segmentation.dataset import bordered, scaled_mask
 from utils.segmentation.metrics import MaskAnswer, MaskAnswers, evaluate, joined, measure, scores_of, truth_of
 from utils.segmentation.open_data import read_mask
-from utils.segmentation.results import MaskResult, results_of
+from utils.segmentation.results import MaskResult, results_of, save_results
 from utils.segmentation.run_lengths import decoded, encoded, run_lengths
 from utils.task import Timing
 
@@ -131,6 +134,30 @@ def test_a_mask_goes_back_to_the_pixels_of_its_picture():
     assert found.mask.shape == truth.shape
     assert (found.mask == truth).mean() > 0.9 and found.labels() == [0, 1]
     assert [row["area"] for row in found.rows(("x", "y"))] == [int((found.mask == k).sum()) for k in (0, 1)]
+
+
+@pytest.mark.parametrize(("original", "scaled"), [((90, 75), (30, 30)), ((21, 31), (50, 90))])
+def test_a_scaled_mask_has_the_classes_under_the_middles_of_its_pixels(original, scaled):
+    """As a scaled image has their colours; the corners that OpenCV's plain nearest takes lie up to half a px away."""
+    mask = np.random.default_rng(0).integers(0, 200, original).astype(np.uint8)
+    rows, columns = ((2 * np.arange(n) + 1) * whole // (2 * n) for n, whole in zip(scaled, original, strict=True))
+    wanted = mask[rows][:, columns]
+    assert np.array_equal(scaled_mask(mask, original, scaled, Path("a.png")), wanted)
+    assert np.array_equal(bordered(mask, Letterbox(original, scaled, (0, 0), scaled)), wanted)
+
+
+def test_answers_in_a_file_have_the_classes_under_the_middles_of_the_pictures_pixels(tmp_path):
+    mask, box = (
+        np.random.default_rng(0).integers(0, 4, (8, 12)).astype(np.uint8),
+        Letterbox((21, 31), (6, 12), (1, 0), (8, 12)),
+    )
+    answers = MaskAnswers(np.eye(4, dtype=np.int64), (MaskAnswer.of(0, mask, box),))
+    found = save_results(tmp_path / "a.json", measure(answers, NAMES, timing=NO_TIME), [Path("a.jpg")])
+    made = np.full((21, 31), 9)
+    for row in json.loads(found.read_text()):
+        made[decoded(row["segmentation"], made.shape)] = row["category_id"]
+    rows, columns = ((2 * np.arange(n) + 1) * few // (2 * n) for n, few in ((21, 6), (31, 12)))
+    assert np.array_equal(made, mask[1:7][rows][:, columns])
 
 
 def test_the_file_beside_a_drawing_is_the_mask_with_its_palette(tmp_path):

@@ -117,7 +117,7 @@ class MaskDataset(ImageFiles):
         if cache == "disk":
             paths = [*self.masks, *self.images]  # a mask is of its image's size, or refused
             pixels = sum(height * width for height, width in self.shapes())
-            shown = f"masks {self.scale_words}"
+            shown = f"masks by their middles {self.scale_words}"
             self._kept = map_images(Wanted(self.place, shown, paths, len(self), self._load_mask, pixels))
         else:
             self._kept = [mask for mask, _ in loaded(len(self), self._load_mask)]
@@ -137,7 +137,7 @@ class MaskDataset(ImageFiles):
 
 
 def scaled_mask(mask: np.ndarray, original: Size, size: Size, place: Path) -> np.ndarray:
-    """A mask of another size.
+    """A mask of another size: each px has the class that lies under its middle, where the image's colour comes from.
 
     Raises:
         InputError: it has another size than its image.
@@ -147,14 +147,15 @@ def scaled_mask(mask: np.ndarray, original: Size, size: Size, place: Path) -> np
             f"{place}: a mask of {mask.shape[0]}x{mask.shape[1]} px for an image of {original[0]}x{original[1]}; "
             "save it at the image's size"
         )
-    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)  # the other takes upper left corners
 
 
 def bordered(mask: np.ndarray, box: Letterbox) -> np.ndarray:
     """A mask as its image is fitted: uint8 [*box.size], its border ignored."""
     out = np.full(box.size, IGNORED, np.uint8)
     (top, left), (height, width) = box.pad, box.scaled
-    out[top : top + height, left : left + width] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    scaled = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    out[top : top + height, left : left + width] = scaled
     return out
 
 

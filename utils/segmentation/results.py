@@ -97,7 +97,7 @@ def save_results(path: Path, found: MaskMetrics, images: Sequence[Path], manifes
         box = answer.letterbox
         (top, left), (height, width) = box.pad, box.scaled
         inner = answer.mask[top : top + height, left : left + width]
-        mask = cv2.resize(inner, box.original[::-1], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        mask = cv2.resize(inner, box.original[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
         for row in MaskResult(mask, len(found.names)).rows(found.names):
             number = row["category_id"] if categories is None else categories[row["category_id"]]
             if number is not None:
