@@ -18,6 +18,7 @@ from pipeline.session import Session
 from utils.config.convert import ConvertConfig
 from utils.darknet.network import Network
 from utils.data.loader import Batch
+from utils.errors import InputError
 from utils.reporting.plots import plot_bars
 from utils.reporting.results import write_rows
 from utils.reporting.spike_plots import plot_energy
@@ -93,6 +94,20 @@ class ValidationSample:
     def said(self) -> str:
         """Which images, in words."""
         return f"all {self.images} validation images" if self.whole else f"the first {self.images} validation images"
+
+
+def check_steps(config: ConvertConfig, simulated: int) -> None:
+    """Refuse a question about a step that is not among the ``simulated`` ones.
+
+    Raises:
+        InputError: names the flag.
+    """
+    for flag, asked in (("--early-exit", config.early_exit or 0), ("--curve", max(config.curve or (0,)))):
+        if asked > simulated:
+            said = f"--timesteps {simulated} are" if config.timesteps else f"{simulated} are"
+            raise InputError(
+                f"{flag}: {asked} steps, but only {said} simulated; give {simulated} at most, or --timesteps {asked}"
+            )
 
 
 def metric_word(session: Session[ConvertConfig]) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.conversion_result import ConversionResult, metric_word, pictures
+from pipeline.conversion_result import ConversionResult, check_steps, metric_word, pictures
 from pipeline.quantise import Rows, check_own_bits, float_row, tell_loss, to_integers
 from pipeline.rate import rate
 from pipeline.session import Session
 from pipeline.stream import stream
 from utils.config.bits import PERCENTILE as RANGE_PERCENTILE
-from utils.config.convert import ConvertConfig
+from utils.config.convert import RATE_STEPS, ConvertConfig
 from utils.errors import InputError
 from utils.files import names_kept
 from utils.quantization.executor import IntegerExecutor
@@ -90,14 +90,9 @@ def settled(session: Session[ConvertConfig]) -> Session[ConvertConfig]:
         schedule=config.schedule or "spread",
         reset=config.reset or "subtract",
     )
-    if config.early_exit and config.timesteps and config.early_exit > config.timesteps:
-        raise InputError(
-            f"--early-exit: {config.early_exit} steps, but only --timesteps {config.timesteps} are simulated"
-        )
-    if config.curve and config.timesteps and max(config.curve) > config.timesteps:
-        raise InputError(
-            f"--curve: {max(config.curve)} steps, but only --timesteps {config.timesteps} are simulated; raise them"
-        )
+    steps = config.timesteps or (RATE_STEPS if config.mode == RATE else 0)
+    if steps:
+        check_steps(config, steps)
     return replace(session, config=config)
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pipeline.conversion_result import (
     ConversionResult,
     ValidationSample,
+    check_steps,
     layerwise_row,
     metric_word,
     mismatch_table,
@@ -48,25 +49,27 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
     """Integers, neurons that stream, accuracy over time, costs, a file.
 
     Raises:
-        InputError: a layer cannot stream, or the settled network differs from its integers, which would be our mistake.
+        InputError: a layer cannot stream, a flag asks about steps that are not simulated, or the settled network
+            differs from its integers, which would be our mistake.
     """
     config = session.config
     converted = network = encode(to_integers(session, folder))
     executor = simulator(session, network).to(session.device)
-    sample = ValidationSample.of(session, config.images)
     limit = executor.steps or executor.bound
+    check_steps(config, limit)
+    sample = ValidationSample.of(session, config.images)
     points = curve_points(limit, config.curve, [t for t in (network.window, config.early_exit, limit) if t])
     before = None
     if config.finetune:
         before, network = watched(executor, sample, (limit,), converted), tuned_stream(session, executor)
         executor = simulator(session, network).to(session.device)
-    seen = watched(executor, sample, points, converted)
+    answer = config.early_exit or limit
+    seen = watched(executor, sample, points, converted, also=(answer,))
     curve = {t: sample.score_heads([each.heads[t] for each in seen]) for t in points}
     golden = sample.score(IntegerExecutor(converted.integer))
     every = join(seen)
-    answer = config.early_exit or limit
     message = judge(executor, every, golden, curve[limit], sample)
-    cost = cost_of_stream(network, every, session.size)
+    cost = cost_of_stream(network, every.earlier[answer], session.size)  # what comes after the answer costs nothing
     path = save(session, network)
     rows, measured = _rows(session, sample, network, golden, curve[answer], path)
     rows["spiking"] |= cost_numbers(cost) | _numbers(executor, every, answer)
@@ -84,11 +87,15 @@ def stream(session: Session[ConvertConfig], folder: Path) -> ConversionResult:
 
 
 def watched(
-    executor: StreamExecutor, sample: ValidationSample, points: Sequence[int], golden: SpikingNetwork
+    executor: StreamExecutor,
+    sample: ValidationSample,
+    points: Sequence[int],
+    golden: SpikingNetwork,
+    also: Sequence[int] = (),
 ) -> list[Observation]:
-    """What the simulation of each batch saw; counts should be the levels of ``golden``."""
+    """What the simulation of each batch saw, also after ``also`` steps; counts should be the levels of ``golden``."""
     batches = tqdm(sample.inputs(), total=len(sample.batches), desc="stream", delay=2, leave=False, disable=None)
-    return [observe(executor, x, points, golden=golden.integer) for x in batches]
+    return [observe(executor, x, points, also, golden.integer) for x in batches]
 
 
 def _beside(
@@ -127,6 +134,12 @@ def simulator(session: Session[ConvertConfig], network: SpikingNetwork) -> Strea
     """The executor the config asks for; neurons that never settle for good run one window, as Fast-SNN does."""
     run = execution(session.config, session.config.timesteps or _window(session, network))
     return StreamExecutor(network, rule=run.rule, steps=run.timesteps, schedule=run.schedule)
+
+
+def _left(session: Session[ConvertConfig], network: SpikingNetwork) -> ExecutionMode:
+    """How the network that is left behind runs, which is also timed."""
+    config = session.config
+    return execution(config, config.early_exit or config.timesteps or _window(session, network))
 
 
 def _window(session: Session[ConvertConfig], network: SpikingNetwork) -> int | None:
@@ -191,8 +204,7 @@ def cost_of_stream(network: SpikingNetwork, seen: Observation, size: tuple[int, 
 
 def save(session: Session[ConvertConfig], network: SpikingNetwork) -> Path:
     """``weights/<stem>.snn.pt``, which remembers how it is to be run."""
-    config = session.config
-    run = execution(config, config.early_exit or config.timesteps or _window(session, network))
+    run = _left(session, network)
     path, meta = session.leaving(".snn.pt"), session.meta | tuning_meta(session)
     return save_integers(path, network.integer, "spiking", names=session.manifest.names, meta=meta, run=run)
 
@@ -214,8 +226,7 @@ def _rows(
     measured |= {"quantised": golden, "spiking": spiking}
     rows["quantised"] = session.numbers(golden, spec, path, INT8)
     rows["spiking"] = session.numbers(spiking, spec, path, None)
-    run = execution(session.config, session.config.early_exit or session.config.timesteps)
-    streams = executor_of(network, run)
+    streams = executor_of(network, _left(session, network))
     made = {"quantised": IntegerExecutor(network.integer), "spiking": streams}
     session.timed(rows, {"float": loaded.predictor} | made)
     return rows, measured

@@ -15,6 +15,7 @@ import export
 import pipeline.session
 from models import Darknet, load_model, network_of
 from pipeline.conversion_result import ValidationSample, tuning_images
+from pipeline.session import Session
 from tests.scenes import untimed, write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
@@ -112,6 +113,46 @@ def test_an_early_exit_is_kept_in_the_file(place, convert):
     assert record.metrics["spiking"]["steps"] == 2 and record.metrics["spiking"]["exact"] is False
     predictor = load_model(place / record.paths("*.snn.pt")[0]).predictor
     assert isinstance(predictor, StreamExecutor) and predictor.steps == 2
+
+
+def test_an_early_exit_costs_what_is_spent_until_then(place, convert):
+    """Not what the simulation goes on to spend; a simulation that ends there is the oracle."""
+    early = convert("--mode", "stream", "--early-exit", "2", "--name", "until").metrics["spiking"]
+    short = convert("--mode", "stream", "--timesteps", "2", "--name", "short").metrics["spiking"]
+    whole = convert("--mode", "stream", "--name", "whole").metrics["spiking"]
+    for key in ("spikes", "sops", "energy_pj"):
+        assert early[key] == pytest.approx(short[key]) and early[key] < whole[key]
+
+
+@pytest.mark.parametrize("words", [["--neuron", "unsigned"], ["--early-exit", "2"], []])
+def test_the_clock_is_for_the_network_that_is_left(place, convert, monkeypatch, words):
+    """Other neurons than st-bif would otherwise be timed until they are settled, and are left with a window."""
+    timed = []
+    monkeypatch.setattr(Session, "timed", lambda session, rows, networks: timed.append(networks["spiking"].steps))
+    record = convert("--mode", "stream", "--a-bit", "2", *words, "--name", "clock")
+    predictor = load_model(place / record.paths("*.snn.pt")[0]).predictor
+    assert timed == [predictor.steps]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["stream", "--a-bit", "2", "--early-exit", "99"],
+            "--early-exit: 99 steps, but only 9 are simulated; give 9 at",
+        ),
+        (
+            ["stream", "--a-bit", "2", "--neuron", "signed", "--early-exit", "4"],
+            "--early-exit: 4 steps, but only 3 are simulated",
+        ),
+        (["stream", "--a-bit", "2", "--curve", "1", "99"], "--curve: 99 steps, but only 9 are simulated"),
+        (["stream", "--timesteps", "5", "--curve", "6"], "--curve: 6 steps, but only --timesteps 5 are simulated"),
+        (["rate", "--curve", "1", "129"], "--curve: 129 steps, but only 128 are simulated"),
+    ],
+)
+def test_a_step_that_is_not_simulated_is_refused(convert, words, message):
+    with pytest.raises(InputError, match=message):
+        convert("--mode", *words)
 
 
 def test_other_neurons_run_one_window_and_tell_which_layer_is_off(place, convert, caplog):
