@@ -146,7 +146,7 @@ class Darknet(nn.Module):
         """
         passage = Passage(self.clocks, x, steps, memory, frames=self.spec.input_frames, still=still)
         out = self._through_time(passage, (*self.spec.heads, *self.spec.neurons))
-        sent = {i: out[i].unflatten(0, (steps, -1)) for i in self.spec.neurons}
+        sent = {i: out[i].unflatten(0, (passage.steps, -1)) for i in self.spec.neurons}
         return [out[i] for i in self.spec.heads], passage.after, sent
 
     def activations(self, x: Tensor) -> dict[int, Tensor]:

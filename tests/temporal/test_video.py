@@ -16,6 +16,8 @@ from tests.temporal.nets import images, small, warmed
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.errors import InputError
+from utils.temporal.early_exit import StepByStep
+from utils.temporal.spike_record import SpikeRecord
 from utils.temporal.stateful_video import CarriedSteps
 
 
@@ -39,6 +41,18 @@ def test_the_state_is_forgotten_every_so_many_frames_and_for_another_size():
     assert [torch.equal(each, wanted) for each, wanted in zip(found, [first, second] * 3, strict=False)] == [True] * 5
     wide = images(model.spec, 1, 32)
     assert torch.equal(fresh(wide)[0], CarriedSteps(model)(wide)[0])
+
+
+def test_all_steps_of_a_window_of_events_are_recorded():
+    """A window is several steps at once; the same frames one by one are the oracle."""
+    model = warmed(small())
+    window = images(model.spec, 1, frames=4) * torch.tensor([1.0, 0.1, 0.7, 0.4]).view(1, 4, 1, 1, 1)
+    whole, each = (SpikeRecord(model.spec, 9) for _ in range(2))
+    CarriedSteps(model, record=whole)(window)
+    StepByStep(model, None, each)(window)
+    assert whole.firing == pytest.approx(each.firing)
+    assert list(whole.rows) == list(each.rows)
+    assert all(torch.equal(a, b) and len(a) == 4 for a, b in zip(whole.rows.values(), each.rows.values(), strict=True))
 
 
 @pytest.fixture

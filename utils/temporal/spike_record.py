@@ -36,20 +36,25 @@ class SpikeRecord:
         self._kept.clear()
 
     def add(self, sent: Mapping[int, Tensor]) -> None:
-        """One step more.
+        """The next steps.
 
         Args:
-            sent: what each layer of neurons sends, [1, N, C, H, W]; the first image counts.
+            sent: what each layer of neurons sends, [steps, N, C, H, W]; the first image counts.
         """
-        kept = {}
-        for i, neuron in self._neurons.items():
-            values = sent[i][0, 0].flatten()
-            self._fired[i] += float((values != 0).float().mean())
-            at = torch.linspace(0, len(values) - 1, min(SAMPLES, len(values))).round().long()
-            most = neuron.unit * (neuron.levels if neuron.kind == "ilif" else 1)
-            kept[i] = values[at.to(values.device)].float().cpu() / most
-        self._kept.append(kept)
-        self._counted += 1
+        first = {i: sent[i][:, 0].flatten(1) for i in self._neurons}
+        steps = max((len(values) for values in first.values()), default=0)
+        for t in range(steps):
+            self._kept.append({i: self._sample(i, values[t]) for i, values in first.items()})
+        for i, values in first.items():
+            self._fired[i] += float((values != 0).float().mean(1).sum())
+        self._counted += steps
+
+    def _sample(self, i: int, values: Tensor) -> Tensor:
+        """Some of a layer's neurons at a step, -1 to 1."""
+        neuron = self._neurons[i]
+        at = torch.linspace(0, len(values) - 1, min(SAMPLES, len(values))).round().long()
+        most = neuron.unit * (neuron.levels if neuron.kind == "ilif" else 1)
+        return values[at.to(values.device)].float().cpu() / most
 
     @property
     def rows(self) -> dict[str, Tensor]:
