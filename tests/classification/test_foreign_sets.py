@@ -6,6 +6,7 @@ import gzip
 import logging
 import os
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_damaged_cifar_files_are_refused_by_name(tmp_path, write, damage, messag
 def test_damaged_idx_files_are_refused_by_name(tmp_path):
     write_idx(tmp_path / "raw", False)
     whole = (tmp_path / "raw/train-images-idx3-ubyte").read_bytes()
-    for data, message in ((whole[:-1], r"says \[12, 9, 7\], holds 755 bytes"), (b"\0" * 30, "does not begin as IDX")):
+    for data, message in ((whole[:-1], "755 values, 756 are announced"), (b"\0" * 30, "does not begin as an IDX file")):
         (tmp_path / "raw/train-images-idx3-ubyte").write_bytes(data)
         reading._folder.cache_clear()
         with pytest.raises(InputError, match=message):
@@ -159,6 +160,19 @@ def test_damaged_idx_files_are_refused_by_name(tmp_path):
     reading._folder.cache_clear()
     with pytest.raises(InputError, match="no t10k-labels-idx1-ubyte"):
         open_data(tmp_path / "raw")
+
+
+def test_an_archive_is_unpacked_no_further_than_it_announces(tmp_path):
+    """Some kB of .gz may be more than the memory holds."""
+    write_idx(tmp_path / "raw", True)
+    head = b"".join(n.to_bytes(4, "big") for n in (0x803, 12, 9, 7))
+    (tmp_path / "raw/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + bytes(2**26)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="757 or more values, 756 are announced"):
+        open_data(tmp_path / "raw")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def write_images(folder: Path, count: int = 10) -> None:

@@ -1,16 +1,14 @@
 """Sets of classes that are published as arrays: CIFAR-10 and -100 (python and binary files), and IDX (MNIST).
 
 A set is recognised by its files' names, and each is read as its makers say; pictures are handed on one by one.
-Sources: https://www.cs.toronto.edu/~kriz/cifar.html (both layouts); http://yann.lecun.com/exdb/mnist (IDX).
+Source: https://www.cs.toronto.edu/~kriz/cifar.html (both layouts); IDX is read in ``utils/data/idx.py``.
 """
 
 from __future__ import annotations
 
 import functools
-import gzip
 import io
 import pickle
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.data.idx import read_idx
 from utils.data.manifest import read_names
 from utils.data.text import read_bytes
 from utils.errors import InputError
@@ -27,7 +26,6 @@ BINARY_10 = tuple(f"data_batch_{n}.bin" for n in range(1, 6))
 PYTHON_10 = tuple(f"data_batch_{n}" for n in range(1, 6))
 NAMES = ("names.txt", "classes.txt")
 FASHION = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801  # unsigned bytes; three axes, and one
 SAFE = {  # what a pickle of arrays is made of; any other name in one could run a program
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -164,7 +162,7 @@ def _idx(place: Path) -> ArrayFiles | None:
     kind = "IDX (Fashion-MNIST, by the folder's name)" if fashion else "IDX (MNIST's layout)"
 
     def read() -> ImageArrays:
-        train, valid = ((_idx_array(files[k], IDX_IMAGES), _idx_array(files[k + 1], IDX_LABELS)) for k in (0, 2))
+        train, valid = ((read_idx(files[k], 3), read_idx(files[k + 1], 1)) for k in (0, 2))
         most = int(max(train[1].max(), valid[1].max())) + 1
         told = read_names(names) if names else FASHION if fashion else tuple(str(n) for n in range(max(10, most)))
         for (pixels, labels), path in ((train, files[0]), (valid, files[2])):
@@ -175,23 +173,6 @@ def _idx(place: Path) -> ArrayFiles | None:
         return ImageArrays(kind, told, grey[0], grey[1], mirrored=fashion)
 
     return ArrayFiles(kind, (*files, *([names] if names else [])), read)
-
-
-def _idx_array(path: Path, magic: int) -> np.ndarray:
-    """The bytes of an IDX file by its axes."""
-    data = read_bytes(path)
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error):
-            raise InputError(f"{path}: a damaged archive; fetch it again") from None
-    axes = magic & 0xFF
-    if len(data) < 4 + 4 * axes or int.from_bytes(data[:4], "big") != magic:
-        raise InputError(f"{path}: does not begin as IDX of {axes} axes of bytes (0x{magic:08x}); fetch it again")
-    shape = [int.from_bytes(data[4 + 4 * k : 8 + 4 * k], "big") for k in range(axes)]
-    if len(data) - 4 - 4 * axes != int(np.prod(shape)) or not shape[0]:
-        raise InputError(f"{path}: says {shape}, holds {len(data) - 4 - 4 * axes} bytes; fetch it again")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _check_labels(labels: np.ndarray, classes: int, place: Path) -> None:
