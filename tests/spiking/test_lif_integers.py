@@ -143,6 +143,8 @@ def test_what_it_is_for_is_written_as_it_is_read():
         (FOUR.format("lif").replace("timesteps=4", "timesteps=4\nreadout=last"), "readout=last: the integers' outputs are"),
         (FOUR.format("lif\nsigned=1"), "signed=1 sends -1 as well, the integers' spikes are 0 and 1"),
         (FOUR.format("linear"), "layer 2 .*has no neurons and is no output's convolution"),
+        (FOUR.format("lif") + "[route]\nlayers=3\n" + FOUR.format("lif").partition("stride=2\n")[2],
+         r"layer 3 \(cfg line 20\): is an output's convolution, and layer 5 reads it too; its values are no spikes"),
         (HIDDEN.format("lif"), r"\[net\] timesteps=3: outputs are means over the steps, a shift of 1, 2, 4"),
         (FOUR.format("lif").replace("[maxpool]\nsize=2", "[local_avgpool]\nsize=2"), "takes more than shifts and sums"),
         (FOUR.format("relu").replace("activation=lif", "activation=relu").replace("timesteps=4\n", ""),

@@ -118,11 +118,16 @@ def _check_conv(spec: s.ModelSpec, i: int, layer: s.Conv, place: str) -> None:
     neuron = spec.neurons.get(i)
     if neuron is not None:
         return _check_neuron(neuron, place)
-    read_out = any(i in spec.layers[j].sources for j in spec.heads)
-    if layer.activation != "linear" or layer.bn or not read_out:
+    readers, heads = {j for j, other in enumerate(spec.layers) if i in other.sources}, set(spec.heads)
+    if layer.activation != "linear" or layer.bn or not readers & heads:
         raise InputError(
             f"{place}: has no neurons and is no output's convolution; its values are no spikes. Use activation=lif, or "
             "a cfg whose [shortcut]s add spikes"
+        )
+    if readers - heads:
+        raise InputError(
+            f"{place}: is an output's convolution, and layer {min(readers - heads)} reads it too; its values are no "
+            "spikes. Let that layer read one with neurons"
         )
 
 
