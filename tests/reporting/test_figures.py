@@ -6,6 +6,7 @@ import itertools
 import warnings
 
 import cv2
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ def test_names_on_a_front_lie_neither_over_each_other_nor_over_points(rise):
     axis.set(xscale="log")
     axis.margins(x=0.3, y=0.3)
     figure.canvas.draw()
-    beneath = axis.transData.transform(spots) + (16, -11)  # px: where the names would be written first
+    beneath = axis.transData.transform(spots) + np.array([16, -11])  # px: where the names would be written first
     spots += [*map(tuple, axis.transData.inverted().transform(beneath))]
     name_points(axis, spots, {i: f"percent={i / 10} a-bit=4" for i in range(0, 12, 2)})
     boxes = [text.get_window_extent() for text in axis.texts]
