@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Darknet
-from pipeline.images import CALIBRATION, Setting, check_resize, check_room
+from pipeline.images import Setting, check_resize, check_room
 from utils.config.as_trained import as_trained, data_of_task
 from utils.config.begun import check_training
 from utils.config.run import CFG
@@ -234,7 +234,7 @@ def with_fitted_neurons(start: InitialNetwork, setting: Setting) -> InitialNetwo
         return start
     network, words = fitted_neurons(start.network, setting.calibration)
     if words:
-        log.info("--spiking %s: fitted to %d training images: %s", setting.config.spiking, CALIBRATION, words)
+        log.info("--spiking %s: %s", setting.config.spiking, words)
     return replace(start, network=network)
 
 

@@ -84,6 +84,15 @@ def test_a_layer_that_sends_nothing_has_no_step():
     assert fitted_steps(network_of(model), [images(model.spec)], {0: 4}) == {}
 
 
+def test_a_network_that_sends_nothing_keeps_its_thresholds():
+    model = warmed(read_cfg(CFGS / "plain.cfg"))
+    for i in model.spec.normed:
+        torch.nn.init.zeros_(model.layers[str(i)].bn.weight)
+        torch.nn.init.constant_(model.layers[str(i)].bn.bias, -1.0)
+    network = Network(with_neurons(model.spec, "ilif", 1), network_of(model).state)
+    assert fitted(network, lambda twin: [images(twin.spec)]) == (network, "")
+
+
 def started(name, timesteps):
     """A float network, a lif that starts from it and forgets nothing, and images."""
     text = (CFGS / f"{name}.cfg").read_text().replace("leaky", "relu").replace("[maxpool]", "[avgpool]")
@@ -93,7 +102,7 @@ def started(name, timesteps):
     spec = with_rates(with_neurons(floats.spec, "lif", timesteps))
     spec = parse_cfg(write_cfg(spec).replace("membrane_decay=0.875", "membrane_decay=1"))
     made, words = fitted(Network(spec, network_of(floats).state), lambda twin: [x])
-    assert words.startswith("a spike at every step stands for")
+    assert words.startswith("fitted to 4 training images: a spike at every step stands for")
     return floats, build(made), x
 
 

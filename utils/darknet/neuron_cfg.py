@@ -68,7 +68,7 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
             names = ", ".join(wanted)
             raise InputError(
                 f"{net.name} line {net.options[key][0]}: {key}= acts with activation={names}, and no layer has one; "
-                "leave it away, or train with --spiking"
+                "leave it away, or give a layer such an activation"
             )
     net.one_of("input", INPUTS)
     net.one_of("readout", READOUTS)

@@ -40,15 +40,22 @@ def fitted(network: Network, images: Images) -> tuple[Network, str]:
         i: n.levels for i, n in spec.neurons.items() if n.kind == "ilif" and spec.activated[i].neuron.v_th is None
     }
     if levels:
-        steps = fitted_steps(twin, images(twin), levels)
-        made = Network(with_thresholds(spec, steps), network.state)
-        return made, f"thresholds of least squared error, {min(steps.values()):.3g} to {max(steps.values()):.3g}"
+        batches = images(twin)
+        if not (steps := fitted_steps(twin, batches, levels)):
+            return network, ""
+        words = f"thresholds of least squared error, {min(steps.values()):.3g} to {max(steps.values()):.3g}"
+        return Network(with_thresholds(spec, steps), network.state), _told(batches, words)
     groups = rated(spec)
     if not groups or owners(spec.layers):  # kernels that are one cannot be scaled by what each reads
         return network, ""
-    reach = fitted_rates(twin, images(twin), groups, spec.timesteps)
+    batches = images(twin)
+    reach = fitted_rates(twin, batches, groups, spec.timesteps)
     words = f"a spike at every step stands for {min(reach.values()):.3g} to {max(reach.values()):.3g} of the floats"
-    return as_rates(network, reach), words
+    return as_rates(network, reach), _told(batches, words)
+
+
+def _told(batches: Sequence[Tensor], words: str) -> str:
+    return f"fitted to {sum(len(x) for x in batches)} training images: {words}"
 
 
 def float_twin(network: Network) -> Network:
