@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from utils.data.events import Events, bins_of, bins_of_size, counted, last_polarity, to_frames, voxel_grid
+from utils.data.events import Events, bins_of, counted, last_polarity, to_frames, voxel_grid
 from utils.data.recordings import read_dat, read_events, read_nmnist
 from utils.errors import InputError
 
@@ -101,10 +101,6 @@ def test_bins_by_number_and_by_time_are_what_they_are_called():
     assert {len(part) for part in bins_of(events(), 8)} == {125}
     spans = [part.t[-1] - part.t[0] for part in bins_of(events(), 4, by="time")]
     assert max(spans) <= -(-(events().t[-1] - events().t[0] + 1) // 4)
-    assert [len(part) for part in bins_of_size(events(), count=300)] == [300, 300, 300, 100]
-    lasting = bins_of_size(events(), duration=2**20)
-    assert sum(map(len, lasting)) == 1000
-    assert all(part.t[-1] - part.t[0] < 2**20 for part in lasting if len(part))
 
 
 def test_counts_are_those_of_a_loop():

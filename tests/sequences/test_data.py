@@ -111,7 +111,7 @@ def test_the_packaged_fashion_set_has_its_names(tmp_path, monkeypatch):
     assert sets.open_data("fashion-mnist").names == ("0", "1", "2"), "three classes are not its ten"
     labels = tmp_path / "fashion-mnist" / "train-labels-idx1-ubyte"
     (tmp_path / "fashion-mnist" / "train-labels-idx1-ubyte").write_bytes(as_idx(np.arange(10)))
-    assert sets.open_data("fashion-mnist").names[9] == "Boot" and labels.exists()
+    assert sets.open_data("fashion-mnist").names[9] == "Ankle boot" and labels.exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.idx import read_idx
+from utils.data.idx import FASHION, read_idx
 from utils.data.manifest import read_names
 from utils.data.text import read_bytes
 from utils.errors import InputError
@@ -25,7 +25,6 @@ CIFAR = (3, 32, 32)
 BINARY_10 = tuple(f"data_batch_{n}.bin" for n in range(1, 6))
 PYTHON_10 = tuple(f"data_batch_{n}" for n in range(1, 6))
 NAMES = ("names.txt", "classes.txt")
-FASHION = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SAFE = {  # what a pickle of arrays is made of; any other name in one could run a program
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),

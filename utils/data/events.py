@@ -68,14 +68,6 @@ def bins_of(events: Events, bins: int, *, by: str = "number") -> list[Events]:
     return [events.between(a, b) for a, b in pairwise(edges)]
 
 
-def bins_of_size(events: Events, *, count: int = 0, duration: int = 0) -> list[Events]:
-    """As many bins as there are: of ``count`` events each, or of ``duration`` us; the last one may have fewer."""
-    if count:
-        return [events[n : n + count] for n in range(0, len(events), count)]
-    begin, end = int(events.t[0]), int(events.t[-1]) + 1
-    return [events.between(t, t + duration) for t in range(begin, end, duration)]
-
-
 def counted(events: Events, size: tuple[int, int]) -> NDArray[np.int64]:
     """Events of each pixel: [2, H, W], ON first.
 

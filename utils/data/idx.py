@@ -20,6 +20,8 @@ from utils.files import no_file
 from utils.memory import free_memory, in_words
 
 BYTES = 8  # the type that all published sets have
+# Fashion-MNIST's classes as its authors name them (arXiv 1708.07747, table 2, in words that fit a line)
+FASHION = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def read_idx(path: Path | str, axes: int) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data.idx import FASHION as FASHION_CLASSES
 from utils.data.idx import read_idx
 from utils.data.lock import locked
 from utils.data.manifest import SAMPLE, Manifest
@@ -27,7 +28,6 @@ from utils.numbers import is_whole
 
 ADDING, DIGITS, FASHION = "adding", "digits", "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-FASHION_NAMES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot".split()
 TRAIN, VALID = "train", "valid"  # the last part of the path that stands for a split
 IDX_PARTS = {TRAIN: "train", VALID: "t10k"}
 TRAINED_ON, VALIDATED_ON = 5000, 1000  # sums an epoch, and sums that are measured, always the same
@@ -63,8 +63,8 @@ def open_data(place: str | Path) -> Manifest:
         raise InputError(f"--data {place}: {folder} is no folder; {remedy}")
     labels = read_idx(_file(folder, TRAIN, "labels-idx1"), 1)
     names = tuple(map(str, range(int(labels.max()) + 1)))
-    if "fashion" in folder.name and len(names) == len(FASHION_NAMES):
-        names = tuple(FASHION_NAMES)
+    if "fashion" in folder.name and len(names) == len(FASHION_CLASSES):
+        names = FASHION_CLASSES
     return _manifest(folder, names, folder)
 
 
