@@ -96,6 +96,7 @@ def test_a_cfg_says_how_events_are_shown_and_its_defaults_are_the_rules_own():
         ("event_size=9", "event_size= is the events of a bin with event_bins=count; give both or neither"),
         ("event_bins=count\nevent_size=0", "event_size=0 must be one whole number from 1 up"),
         ("event_bins=count\nevent_size=9\nevent_frame=voxel", "event_frame=voxel shares events out by time"),
+        ("event_bins=number\nevent_frame=voxel", "event_frame=voxel shares events out by time"),
         ("event_shift=1", "event_shift=1 must be from 0 to below 1"),
         ("event_drop=nan", "event_drop=nan must be from 0 to below 1"),
         ("event_jitter=inf", "event_jitter=inf must be from 0 to below inf"),

@@ -91,7 +91,7 @@ def _check_events(net: Section) -> None:
         raise InputError(f"{net.place}: event_size= is the events of a bin with event_bins=count; give both or neither")
     if bins == "count":
         net.integer("event_size", 1, least=1)
-    if frame == "voxel" and bins == "count":
+    if frame == "voxel" and "event_bins" in said and bins != "time":
         raise InputError(f"{net.place}: event_frame=voxel shares events out by time; use event_bins=time")
     for key, most in (("event_shift", 1.0), ("event_drop", 1.0), ("event_jitter", float("inf"))):
         value = net.real(key, 0.0)
