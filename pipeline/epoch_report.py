@@ -16,10 +16,12 @@ from utils.chain.console import minutes
 from utils.config.as_trained import how_of, shown_of
 from utils.darknet.network import Checkpoint, Network, save_checkpoint
 from utils.export.darknet_files import write_beside
+from utils.pruning.sparsity import sparsity
 from utils.quantization.fake import FakeQuantised
 from utils.quantization.qat_checkpoint import to_trained
 from utils.quantization.stages import stage_results, stage_rows
 from utils.reporting.plots import plot_gammas, plot_results
+from utils.reporting.results import write_rows
 from utils.reporting.tables import plain_table
 from utils.spiking.snn_checkpoint import save_integers
 from utils.training.loop import EpochResult
@@ -81,6 +83,15 @@ def left(run: Run, seconds: float) -> list[str]:
     epochs = run.config.epochs - done
     here = max(1, done - run.begun)
     return [f"about {minutes(spent / here * epochs)} left"] if epochs else []
+
+
+def sparsity_row(run: Run, epoch: int) -> dict[str, Any]:
+    """How sparse the saved weights are, as the strategies that ``--prune`` names see them; kept in gammas.csv, too."""
+    offered, found = sparsity(float_network(run.evaluated), run.config.prune)
+    run.gammas.append(gamma_row(epoch, offered))
+    if run.group.is_main:
+        write_rows(run.record.folder / "gammas.csv", run.gammas)
+    return found
 
 
 def gamma_row(epoch: int, gammas: dict[int, Tensor]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 
 from models import Darknet, anneal
 from pipeline import epoch_report
-from pipeline.epoch_report import float_network, save, save_packed
+from pipeline.epoch_report import save, save_packed
 from pipeline.init_weights import cut_run, read_initial
 from pipeline.pruning_measure import tell_push
 from pipeline.training_run import Run, assemble, next_stage
@@ -32,7 +32,6 @@ from utils.errors import InputError
 from utils.export.darknet_files import darknet_files, unknown_to_darknet
 from utils.files import names_kept
 from utils.jobs import cores
-from utils.pruning.sparsity import sparsity
 from utils.quantization.level_penalty import sparing
 from utils.quantization.stages import stage_line
 from utils.reporting.files import file_bytes
@@ -40,7 +39,7 @@ from utils.reporting.record import Record, finish_record, read_record
 from utils.reporting.results import write_rows
 from utils.reporting.tables import number
 from utils.task import Metrics
-from utils.temporal.neurons import let_round
+from utils.temporal.neurons import let_round, unrounded
 from utils.training.device import select_device, select_precision, trial_step
 from utils.training.distributed import from_environment, joined
 from utils.training.loggers import RunLogger, check_loggers, logging_to
@@ -141,7 +140,7 @@ def all_epochs(run: Run) -> Record:
         if epoch == run.stage.end:
             leave_stage(run)
             run = next_stage(run)
-        if is_stale(run.rows, run.task.primary, run.config.patience):
+        if is_stale(run.rows[unrounded_epochs(run) :], run.task.primary, run.config.patience):
             log.info("%d epochs brought nothing better: --patience is at its end", run.config.patience)
             break
         if run.enough:
@@ -183,11 +182,12 @@ def one_epoch(run: Run, epoch: int) -> None:
     last = epoch + 1 == run.stage.end
     due = not run.config.notest and (epoch + 1) % validation_interval(run) == 0
     run.metrics = validate(run) if due or last else None
-    run.rows.append(epoch_report.row(run, epoch, result) | (_sparsity(run, epoch) if run.config.sparse else {}))
+    sparsity = epoch_report.sparsity_row(run, epoch) if run.config.sparse else {}
+    run.rows.append(epoch_report.row(run, epoch, result) | sparsity)
     log.info(
         epoch_report.line(run, time.perf_counter() - began), extra={"epoch": epoch + 1, "epochs": run.config.epochs}
     )
-    last = last or is_stale(run.rows, run.task.primary, run.config.patience)
+    last = last or is_stale(run.rows[unrounded_epochs(run) :], run.task.primary, run.config.patience)
     _keep(run, epoch, last=last, seconds=time.perf_counter() - began)
 
 
@@ -255,27 +255,24 @@ def leave_stage(run: Run) -> None:
         save(run, path)
 
 
+def unrounded_epochs(run: Run) -> int:
+    """The first epochs, in which neurons do not round yet: measured are whole numbers, which nothing has learned."""
+    share = 0.0 if run.config.weights and run.config.round_from is None else run.config.round_from
+    return unrounded(run.model.spec, run.config.epochs, share)
+
+
 def _learn(run: Run, epoch: int) -> EpochResult:
     mosaic = epoch < run.config.epochs - int(WHOLE * run.config.epochs)
     run.train.set_epoch(epoch, mosaic=mosaic)
     begun, epochs = epoch - run.stage.begin, run.stage.end - run.stage.begin
     anneal(run.model, begun / epochs)
-    let_round(run.model, begun >= run.config.unrounded(epochs))
+    let_round(run.model, epoch >= unrounded_epochs(run))
     mean = run.group.mean if run.group.size > 1 else None
     loader, loss = run.train, run.task.loss(run.model.spec, mean)
     if run.distillation:
         loader, loss = run.distillation.join(loader, loss, epoch, mosaic=mosaic)
     loss = sparing(loss, run.model, run.config.sparsify)
     return train_one_epoch(loader, loss, run.update, epoch=epoch, begin=run.stage.begin)
-
-
-def _sparsity(run: Run, epoch: int) -> dict[str, Any]:
-    """How sparse the saved weights are, as the strategies that ``--prune`` names see them."""
-    offered, row = sparsity(float_network(run.evaluated), run.config.prune)
-    run.gammas.append(epoch_report.gamma_row(epoch, offered))
-    if run.group.is_main:
-        write_rows(run.record.folder / "gammas.csv", run.gammas)
-    return row
 
 
 def _keep(run: Run, epoch: int, *, last: bool, seconds: float) -> None:

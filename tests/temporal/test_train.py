@@ -14,12 +14,14 @@ import slim_prune
 import test as measuring
 import train
 from models import Darknet, load_model, network_of
+from pipeline.init_weights import as_spiking
 from tests.scenes import undrawn_runs, write_scenes
 from tests.training.test_train_script import cfg, same, state
 from utils.darknet.cfg import read_cfg
 from utils.darknet.network import Checkpoint, load_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.temporal.execution import initial_gamma
+from utils.temporal.neurons import unrounded
 
 HERE = ["--data", "set.data", "--device", "cpu", "--workers", "0"]
 FPTT = ["--spiking", "ltc", "--trainer", "fptt", "--fptt-k", "2", "--lr", "0.02"]
@@ -155,9 +157,7 @@ def test_what_can_not_be_trained_so_is_refused(words, message):
     ],
 )
 @pytest.mark.parametrize("kind", ["ilif", "lif"])
-def test_what_is_fresh_sends_floats_until_half_way_and_what_knows_something_never(
-    place, monkeypatch, kind, words, wanted
-):
+def test_what_is_fresh_sends_floats_at_first_and_what_knows_something_never(place, monkeypatch, kind, words, wanted):
     spec = read_cfg(place / "net.cfg")
     save_checkpoint(place / "float.pt", Checkpoint(network_of(Darknet(spec)), names=("blue", "green")))
     seen, learn = [], pipeline.train._learn
@@ -170,6 +170,13 @@ def test_what_is_fresh_sends_floats_until_half_way_and_what_knows_something_neve
     monkeypatch.setattr(pipeline.train, "_learn", watched)
     run(*words, "--spiking", kind, "--epochs", "2", "--notest")
     assert seen == wanted
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("ilif", 4), ("lif", 2)])
+def test_an_ilif_learns_longer_without_rounding_than_a_lif(place, kind, wanted):
+    spec = as_spiking(read_cfg(place / "net.cfg"), train.parser().parse_args(["--spiking", kind]), None, fresh=True)
+    assert [unrounded(spec, epochs) for epochs in (1, 5)] == [0, wanted]
+    assert unrounded(spec, 5, 0.25) == 1 and unrounded(read_cfg(place / "net.cfg"), 5) == 0
 
 
 @pytest.mark.usefixtures("place")

@@ -69,6 +69,12 @@ def test_it_ends_after_so_many_epochs_without_anything_better_and_the_best_is_ke
     assert kept == [2, 4] and not load_checkpoint(output_of(record, "last*.pt")).training
 
 
+def test_epochs_in_which_neurons_do_not_round_yet_are_not_what_patience_waits_for(scored):
+    """Whole numbers are measured, which the first four fifths of a fresh ilif's training do not learn."""
+    found = scored(SCORES, "--epochs", "6", "--patience", "2", "--spiking", "ilif")
+    assert len(read_rows(found.folder / "results.csv")) == 6
+
+
 def test_without_patience_all_epochs_are_trained(scored):
     assert len(read_rows(scored(SCORES, "--epochs", "6").folder / "results.csv")) == 6
 

@@ -20,7 +20,6 @@ from utils.quantization.scheme import Scheme
 
 FINETUNE_LR = 0.1  # after a cut: half of the usual rate; warm-up and the average of the weights are on by default
 STEPS_SHOWN = 4
-UNROUNDED = 0.5  # share of the epochs of a fresh ilif or lif
 TRIALS = 20
 TRAINERS = ("bptt", "fptt")
 AUTO, PRECISIONS = "auto", ("fp32", "bf16")
@@ -218,7 +217,7 @@ class SpikingConfig(QuantisedConfig):
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
     round_from: float | None = flag(
         None,
-        f"share of the epochs before an ilif rounds, or a lif fires (default: {UNROUNDED:g}, with --weights 0)",
+        "share of the epochs before an ilif rounds, or a lif fires (default: 0.8 and 0.5, with --weights 0)",
         type=cli.fraction,
     )
     signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")
@@ -237,15 +236,6 @@ class SpikingConfig(QuantisedConfig):
     def steps(self) -> int:
         """Steps in time of ``spiking``, T."""
         return self.timesteps or (1 if self.spiking == "ilif" else STEPS_SHOWN)
-
-    def unrounded(self, epochs: int) -> int:
-        """Of so many epochs, the first ones in which an ilif does not round: a fresh network begins without levels.
-
-        Source: Jacob et al., CVPR 2018, section 3.1, whose activations are not quantised at the start either (arXiv
-        1712.05877).
-        """
-        usual = 0.0 if self.weights else UNROUNDED
-        return int(epochs * (usual if self.round_from is None else self.round_from))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ from utils.temporal.surrogates import SURROGATE, Spike
 
 Memory = tuple[Tensor, ...]  # what a neuron keeps from step to step, each as large as one step's current
 
+UNROUNDED = {"ilif": 0.8, "lif": 0.5}  # share of a fresh network's epochs, by kind (decisions 137, 142)
+
 
 class StatefulNeuron(nn.Module):
     """An activation that keeps state; ``neuron`` says how it was chosen."""
@@ -208,6 +210,21 @@ def check_rounding(spec: ModelSpec, said: float | None) -> None:
             "--round-from: no neuron of this network has levels, or rates of a still image; add --spiking ilif or lif, "
             "or leave it away"
         )
+
+
+def unrounded(spec: ModelSpec, epochs: int, share: float | None = None) -> int:
+    """Of so many epochs, the first ones in which a fresh network's neurons do not send whole numbers.
+
+    Args:
+        spec: the network.
+        epochs: of its training.
+        share: of them; None: `UNROUNDED` of the kind of its neurons, the least where there are several.
+
+    Source: Jacob et al., CVPR 2018, section 3.1, whose activations are not quantised at the start either (arXiv
+    1712.05877).
+    """
+    usual = [UNROUNDED[each.kind] for each in spec.neurons.values() if _learns_unrounded(each, spec.input_frames)]
+    return int(epochs * (min(usual, default=0.0) if share is None else share))
 
 
 def let_round(model: nn.Module, rounds: bool) -> None:
