@@ -15,8 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from utils.errors import InputError
 from utils.files import free_path, shown, write_text
 from utils.reporting.facts import Described, TaskFacts
@@ -190,6 +188,8 @@ def _git(*words: str, cwd: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on, and how many threads torch uses."""
+    import torch  # here: the dashboard and recipes read records without it
+
     result = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
