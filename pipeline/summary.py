@@ -17,13 +17,15 @@ from utils.chain.tries import Tried
 from utils.chain.verdict import Verdict, judge_chain, rows_of
 from utils.config.pipeline import PipelineConfig
 from utils.config.run import CFG
-from utils.darknet.network import Network, load_checkpoint
+from utils.darknet.network import Network, checkpoint_bytes, load_checkpoint
 from utils.errors import NotMet
 from utils.export.engine.price import clocks_of_spec, on_part
 from utils.files import hold, shown
 from utils.flag_words import words_of
 from utils.pruning.scores import all_gammas, widths
+from utils.quantization.int_checkpoint import to_checkpoint
 from utils.quantization.integer import IntegerNetwork
+from utils.quantization.qat_checkpoint import KIND as TRAINED
 from utils.reporting.chain_rows import epochs, histogram
 from utils.reporting.cost_plots import plot_roofline
 from utils.reporting.files import stamps
@@ -175,9 +177,12 @@ def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
     predictor, loaded = session.loaded.predictor, session.loaded
     metrics = session.score(predictor)
     row = session.numbers(metrics, loaded.spec, path, OF_KIND.get(loaded.kind))
-    network = load_checkpoint(path).network
+    checkpoint = load_checkpoint(path)
+    network = checkpoint.network
     if loaded.integer is None:
         return Measured(row, metrics, network, predictor)
+    if checkpoint.kind == TRAINED:  # the file holds floats, to be trained on; what is measured are the integers they become
+        row["bytes"] = checkpoint_bytes(to_checkpoint(loaded.integer, "quantised", checkpoint.names, checkpoint.meta))
     cost = spikes_of(session, encode(loaded.integer))
     if loaded.kind == "spiking":
         row |= {"energy_pj": cost.energy.spiking_int8, "spikes": cost.spikes, "sops": cost.sops}

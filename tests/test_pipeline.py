@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,9 +22,11 @@ import detect
 import quantize
 import slim_prune
 import test
+import train
 from models import Darknet, build, load_model, network_of
-from pipeline import chain_start, pipeline
+from pipeline import chain_start, pipeline, summary
 from pipeline.chain_start import budget_of
+from pipeline.session import open_session
 from pipeline.summary import Left
 from tests.conftest import ROOT
 from tests.scenes import write_scenes
@@ -125,6 +128,17 @@ def test_a_network_has_one_energy_and_one_latency_wherever_it_is_shown(place):
     assert all(energy(value).replace("u", "µ") in page for value in stages.values())
     timed = [path.parent.name for path in place.glob("runs/*/record.json") if '"latency_ms"' in path.read_text()]
     assert timed == ["compress"], "in turns, at the end"
+
+
+def test_integers_that_were_trained_have_the_bytes_of_their_own_file_and_not_of_the_floats(place):
+    float_file = str(network_of_stage(place, "finetuned"))
+    words = ["--weights", float_file, "--quantized", "google", "--epochs", "1", "--name", "file"]
+    trained = next(path for path in run(train, *words).paths("last*.pt") if not path.name.endswith(".int.pt"))
+    config = compress.parser().parse_args([*QUICK[2:], "--weights", str(trained)])
+    row = summary._measure(open_session(config), trained).row
+    packed = Path("weights/last_file.int.pt").stat().st_size  # which says, too, of which file it was made
+    assert row["bytes"] == pytest.approx(packed, abs=128) and packed < trained.stat().st_size / 3
+    assert row["energy_pj"] == read_record(place / "runs/compress").metrics["stages"]["quantised"]["energy_pj"]
 
 
 def test_spiking_and_quantised_are_equal_to_the_last_digit(place):
