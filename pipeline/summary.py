@@ -181,7 +181,7 @@ def _measure(session: Session[PipelineConfig], path: Path) -> Measured:
     network = checkpoint.network
     if loaded.integer is None:
         return Measured(row, metrics, network, predictor)
-    if checkpoint.kind == TRAINED:  # the file holds floats, to be trained on; what is measured are the integers they become
+    if checkpoint.kind == TRAINED:  # of floats, to be trained on; what is measured are the integers they become
         row["bytes"] = checkpoint_bytes(to_checkpoint(loaded.integer, "quantised", checkpoint.names, checkpoint.meta))
     cost = spikes_of(session, encode(loaded.integer))
     if loaded.kind == "spiking":
