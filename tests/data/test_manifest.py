@@ -46,6 +46,11 @@ def test_shipped_manifests_agree_with_their_names():
         ("classes = 2", "classes = 3", r"set.data:1: classes = 3, but set.names names 2"),
         ("classes = 2", "", r"no 'classes =' line"),
         ("train = list.txt", "train = lost.txt", r"set.data:2: train = lost.txt: no such file"),
+        (
+            "train = list.txt",
+            "{" + "x" * 9999,
+            r"set.data:2: '\{x{39}' is not 'key = value' .*; or give the folder",
+        ),
         ("train = list.txt", "train list.txt", r"set.data:2: 'train list.txt' is not 'key = value'"),
         ("names = set.names", "names = lost.names", r"set.data:4: names = lost.names: no such file"),
         ("flip = 0.5", "flip = 2", r"set.data:5: flip = 2: must be a number from 0 to 1"),

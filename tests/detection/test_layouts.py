@@ -44,6 +44,13 @@ def txt(path: Path) -> None:
     text(path, f"{label} {cx:.6f} {cy:.6f} {(x2 - x1) / WIDTH:.6f} {(y2 - y1) / HEIGHT:.6f}\n")
 
 
+def corners(path: Path) -> None:
+    """The same box as its corners, the first one again at the end."""
+    label, x1, y1, x2, y2 = BOXES[path.stem]
+    points = ((x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1))
+    text(path, f"{label} {' '.join(f'{x / WIDTH:.6f} {y / HEIGHT:.6f}' for x, y in points)}\n")
+
+
 def coco(path: Path, stems: tuple[str, ...], *, root: bool = False) -> None:
     categories = [{"id": i + root, "name": name, "supercategory": "pets"} for i, name in enumerate(NAMES)]
     categories = [{"id": 0, "name": "pets", "supercategory": "none"}] * root + categories
@@ -111,6 +118,26 @@ def of_another_machine(folder: Path) -> None:
     text(folder / "data.yaml", "train: /content/set/train/images\nval: C:\\set\\valid\\images\nnames: [cat, dog]\n")
 
 
+def polygons(folder: Path) -> None:
+    parts(folder, "{}/images", "{}/labels", corners, ".txt")
+    text(folder / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames: ['cat', 'dog']\n")
+
+
+def cvat_lists(folder: Path) -> None:
+    for part, stems in (("Train", TRAIN), ("Validation", VALID)):
+        for stem in stems:
+            image(folder / f"images/{part}/{stem}.jpg")
+            txt(folder / f"labels/{part}/{stem}.txt")
+        text(folder / f"{part}.txt", "".join(f"data/images/{part}/{stem}.jpg\n" for stem in stems))
+    text(folder / "data.yaml", "Train: Train.txt\nValidation: Validation.txt\npath: .\nnames: {0: cat, 1: dog}\n")
+
+
+def label_studio(folder: Path) -> None:
+    together(folder, "images", "labels", txt, ".txt")
+    text(folder / "classes.txt", "cat\ndog\n")
+    text(folder / "notes.json", '{"categories": [{"id": 0, "name": "cat"}], "info": {"contributor": "Label Studio"}}')
+
+
 def roboflow_darknet(folder: Path) -> None:
     parts(folder, "{}", "{}", txt, ".txt")
     for part in ("train", "valid"):
@@ -147,6 +174,15 @@ def cvat_coco(folder: Path) -> None:
             image(folder / f"images/{part}/{stem}.jpg")
 
 
+def cvat_coco_of_a_task_with_folders(folder: Path) -> None:
+    for part, stems in (("train", TRAIN), ("val", VALID)):
+        path = folder / f"annotations/instances_{part}.json"
+        coco(path, stems)
+        path.write_text(path.read_text().replace('"file_name": "', '"file_name": "camera/'))
+        for stem in stems:
+            image(folder / f"images/{part}/camera/{stem}.jpg")
+
+
 def cvat_xml(folder: Path) -> None:
     rows = []
     for i, stem in enumerate(TRAIN + VALID):
@@ -175,11 +211,15 @@ WAYS = {
     ultralytics_lists: "YOLO (data.yaml)",
     roboflow_yolo: "YOLO (data.yaml)",
     of_another_machine: "YOLO (data.yaml)",
+    polygons: "YOLO (data.yaml)",
+    cvat_lists: "YOLO (data.yaml)",
+    label_studio: "YOLO (classes.txt)",
     roboflow_darknet: "YOLO (train/_darknet.labels)",
     cvat_yolo: "YOLO (obj.names)",
     coco_years: "COCO (annotations/instances_train2017.json, annotations/instances_val2017.json)",
     roboflow_coco: "COCO (train/_annotations.coco.json, valid/_annotations.coco.json)",
     cvat_coco: "COCO (annotations/instances_train.json, annotations/instances_val.json)",
+    cvat_coco_of_a_task_with_folders: "COCO (annotations/instances_train.json, annotations/instances_val.json)",
     cvat_xml: "CVAT's xml",
     roboflow_csv: "Roboflow's tables (_annotations.csv)",
 }
@@ -247,6 +287,43 @@ def test_a_turned_box_of_cvat_is_the_upright_one_round_it(place):
     np.testing.assert_allclose(box[1:], [0.45, 0.45, (y2 - y1) / WIDTH, (x2 - x1) / HEIGHT], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("row", "box"),
+    [
+        ("0 0.2 0.1 0.6 0.3 0.4 0.5", [0, 0.4, 0.3, 0.4, 0.4]),
+        ("1 0.5 0.2 0.8 0.5 0.5 0.8 0.2 0.5", [1, 0.5, 0.5, 0.6, 0.6]),
+    ],
+)
+def test_a_row_of_corners_is_the_upright_box_round_them_and_that_is_told(place, caplog, row, box):
+    text(place / "labels/1.txt", f"{row}\n{row}\n")
+    np.testing.assert_allclose(read_labels(place / "labels/1.txt", 2), [box] * 2, atol=1e-6)
+    assert caplog.messages == [f"{place}/labels: holds polygons; the upright boxes round them count"]
+
+
+@pytest.mark.parametrize("row", ["0 0.2 0.1 0.6 0.3 0.4", "0 0.2 0.1 0.6 0.3 0.4 0.5 0.7", "0 0.2 0.1 0.6 0.3 0.4 1.5"])
+def test_a_row_of_other_numbers_is_none(place, row):
+    text(place / "labels/1.txt", f"{row}\n")
+    with pytest.raises(InputError, match=r"1\.txt:1: (.* is not 'class cx cy w h'|y = 1\.5 is outside 0\.\.1)"):
+        read_labels(place / "labels/1.txt", 2)
+
+
+def test_a_corrupt_image_of_a_converted_set_is_told_and_left_to_who_reads_it(place, caplog):
+    """A set of label files is no other: there the loader passes it over, under one in a hundred."""
+    for n, (write, photo) in enumerate({other_names_of_voc: "photos/a0.jpg", coco_years: "train2017/a0.jpg"}.items()):
+        folder = place / str(n)
+        write(folder)
+        (folder / photo).write_bytes(b"<html>404</html>")
+        manifest = open_data(folder)
+        np.testing.assert_equal(seen(manifest), wanted())
+        assert "1 images that can not be read (still listed)" in caplog.messages[-1]
+    other_names_of_voc(place / "unsaid")
+    (place / "unsaid/photos/a0.jpg").write_bytes(b"")
+    path = place / "unsaid/annots/a0.xml"
+    path.write_text(path.read_text().replace("<width>100</width>", ""))
+    with pytest.raises(InputError, match=r"a0\.jpg: a corrupt image, its head can not be read"):
+        open_data(place / "unsaid")
+
+
 def spoil(path: str, old: str, new: str) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         content = (folder / path).read_text()
@@ -269,6 +346,9 @@ def nameless(folder: Path) -> None:
         (ultralytics, spoil("pets.yaml", "1: dog", "2: dog"), r"pets\.yaml: names: are numbered \[0, 2\]"),
         (roboflow_yolo, spoil("data.yaml", "nc: 2", "nc: 3"), r"data\.yaml: nc: 3, but names: has 2"),
         (roboflow_yolo, spoil("data.yaml", "train: ../train/images", "x: 1"), r"data\.yaml: no 'train:' in it"),
+        (roboflow_yolo, spoil("data.yaml", "../valid", "../none"), r"images: no such folder.*; .* leave 'val:' away"),
+        (roboflow_yolo, spoil("data.yaml", "nc: 2", "kpt_shape: [17, 3]"), r"its labels are key points .*; export the"),
+        (roboflow_yolo, spoil("data.yaml", "'dog'", "no"), r"yaml takes yes, no, .* for no text; quote them"),
         (cvat_xml, spoil("annotations.xml", 'name="a0.jpg"', 'name="z.jpg"'), r"its image z\.jpg is not in .*images"),
         (cvat_xml, spoil("annotations.xml", "<version>", "<track/><version>"), "has the tracks of a video; export"),
         (cvat_xml, spoil("annotations.xml", 'xtl="20"', 'xtl="x"'), r"a0\.jpg: a box without four numbers"),

@@ -116,7 +116,13 @@ def test_chosen_classes_keep_their_order_and_leave_others_out(voc, tmp_path):
     ("spoil", "message"),
     [
         (lambda v: (v / "JPEGImages/3.jpg").unlink(), r"3.xml: its image 3.jpg is not in"),
-        (lambda v: (v / "JPEGImages/3.jpg").write_bytes(b"no"), r"3.jpg: a corrupt image"),
+        (
+            lambda v: [  # where nobody says its size, its boxes are shares of nothing known
+                (v / "JPEGImages/3.jpg").write_bytes(b"no"),
+                (v / "Annotations/3.xml").write_text(annotation("3.jpg", [("dog", 1, 2, 3, 4)], (0, 0))),
+            ],
+            r"3.jpg: a corrupt image",
+        ),
         (lambda v: (v / "Annotations/3.xml").write_text("<annotation>"), r"3.xml: no valid xml"),
         (
             lambda v: (v / "Annotations/3.xml").write_text(annotation("3.jpg", [("dog", 1, 2, "", 4)])),

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 CONVERTED = Path("runs/data")  # from the current folder, as for every script
 MARK = "# converted from "
-RULES = "3"  # changes when a conversion does, so that none made by earlier rules is taken
+RULES = "4"  # changes when a conversion does, so that none made by earlier rules is taken
 
 
 def kept(folder: Path, files: Iterable[Path], convert: Callable[[Path, str], object], of: str = "") -> Path:

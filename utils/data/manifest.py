@@ -88,7 +88,7 @@ def read_manifest(place: Path | str) -> Manifest:
         values["names"] = values["labels"]  # as Darknet has it: a file there are the words of classes
     for key in ("classes", "train", "valid", "names"):
         if key not in values:
-            raise InputError(f"{path}: no '{key} =' line; a .data file needs classes, train, valid and names")
+            raise InputError(f"{path}: no '{key} =' line; it needs classes, train, valid and names, or give the folder")
     classes = _classes(path, *values["classes"])
     names = read_names(_existing(path, "names", values["names"]))
     if len(names) != classes:
@@ -174,13 +174,13 @@ def _read_keys(path: Path) -> dict[str, tuple[str, int]]:
         line = raw.split("#", 1)[0].strip()
         if not line:
             continue
-        key, equals, value = (part.strip() for part in line.partition("="))
+        place, (key, equals, value) = f"{path}:{number}", (part.strip() for part in line.partition("="))
         if not equals or not value:
-            raise InputError(f"{path}:{number}: '{raw.strip()}' is not 'key = value'; known keys are {', '.join(KEYS)}")
+            raise InputError(f"{place}: '{line[:40]}' is not 'key = value' ({', '.join(KEYS)}); or give the folder")
         if key not in KEYS + IGNORED:
             near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.4)
             hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(KEYS)}"
-            raise InputError(f"{path}:{number}: unknown key '{key}'; {hint}")
+            raise InputError(f"{place}: unknown key '{key}'; {hint}")
         values[key] = (value, number)
     return values
 

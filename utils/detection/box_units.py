@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.data.images import Head, image_head
+from utils.data.images import Head, UnreadableImageError, image_head
 from utils.detection.label_writer import Corners, Findings, clipped
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ def shares_of(
 ) -> list[Corners | None]:
     """The boxes of an image as shares (x1, y1, x2, y2) of it as it is read; None for those without area.
 
+    A corrupt image has them by the size that its annotation says, and is left to who reads it.
+
     Args:
         place: the annotation, for the log.
         image: the file.
@@ -39,8 +41,17 @@ def shares_of(
         boxes: of each its own place, for the log, and x1, y1, x2, y2.
         shares: whether they are shares of the image already, see ``are_shares``.
         found: what was odd.
+
+    Raises:
+        UnreadableImageError: it is corrupt, and nobody says its size.
     """
-    head = image_head(image)
+    try:
+        head = image_head(image)
+    except UnreadableImageError as error:
+        if not min(said):
+            raise
+        found.note("unreadable", str(error))
+        head = Head(said, 1)
     back = _turned_back(place, image, said, head, found) if boxes else False
     unit = (1, 1) if shares else unit_of(place, said, head.stored if back else head.size, found)
     inside = [clipped(of, corners, unit, found) for of, corners in boxes]

@@ -46,11 +46,15 @@ def read_yaml(path: Path) -> YamlSet:
         raise InputError(f"{path}: no valid yaml ({' '.join(str(error).split())[:80]}); repair it") from None
     if not isinstance(said, Mapping) or "names" not in said:
         raise InputError(f"{path}: no 'names:' in it, so no data.yaml of a set; name the classes there")
-    train, valid = said.get("train"), next((said[key] for key in VALID if said.get(key)), None)
+    if "kpt_shape" in said:
+        raise InputError(f"{path}: its labels are key points (kpt_shape:), no boxes; export the set for detection")
+    parts = {str(key).casefold(): value for key, value in said.items()}  # CVAT's are called as its subsets: Train
+    train, valid = parts.get("train"), next((key for key in VALID if parts.get(key)), None)
     if not train:
         raise InputError(f"{path}: no 'train:' in it; say where the images to train on are")
-    base = said.get("path")
-    return YamlSet(_names(path, said), _places(path, base, train), _places(path, base, valid) if valid else ())
+    base, without = said.get("path"), f"correct the path, or leave '{valid}:' away: a share is set apart then"
+    places = _places(path, base, parts[valid], without) if valid else ()
+    return YamlSet(_names(path, said), _places(path, base, train), places)
 
 
 def _names(path: Path, said: Mapping[str, Any]) -> tuple[str, ...]:
@@ -60,6 +64,8 @@ def _names(path: Path, said: Mapping[str, Any]) -> tuple[str, ...]:
         if [str(key) for key in numbers] != [str(i) for i in range(len(names))]:
             raise InputError(f"{path}: names: are numbered {list(names)[:8]}; number them from 0 on without a gap")
         names = [names[key] for key in numbers]
+    if isinstance(names, list) and any(isinstance(name, bool) for name in names):
+        raise InputError(f"{path}: names: yaml takes yes, no, on, off, true and false for no text; quote them: 'no'")
     if not isinstance(names, list) or not names or not all(isinstance(name, str | int | float) for name in names):
         raise InputError(f"{path}: names: {str(names)[:60]} is no list of classes; write [car, bus] or 0: car, 1: bus")
     count = said.get("nc", len(names))
@@ -68,12 +74,12 @@ def _names(path: Path, said: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(" ".join(str(name).split()) for name in names)
 
 
-def _places(path: Path, base: object, said: object) -> tuple[Path, ...]:
+def _places(path: Path, base: object, said: object, remedy: str = "correct the path") -> tuple[Path, ...]:
     entries = said if isinstance(said, list) else [said]
-    return tuple(_place(path, base, str(entry)) for entry in entries)
+    return tuple(_place(path, base, str(entry), remedy) for entry in entries)
 
 
-def _place(path: Path, base: object, entry: str) -> Path:
+def _place(path: Path, base: object, entry: str, remedy: str) -> Path:
     """A part's folder or list: as written, under ``path:``, else by its last parts beside the file."""
     here, named = path.absolute().parent, Path(entry.replace("\\", "/"))
     roots = [here / str(base), Path(str(base)).absolute()] if base else []
@@ -83,4 +89,4 @@ def _place(path: Path, base: object, entry: str) -> Path:
     for candidate in candidates:
         if candidate.is_dir() or (candidate.is_file() and candidate.suffix == ".txt"):
             return candidate.resolve()
-    raise InputError(f"{path}: {entry}: no such folder or list, as written or beside this file; correct the path")
+    raise InputError(f"{path}: {entry}: no such folder or list, as written or beside this file; {remedy}")

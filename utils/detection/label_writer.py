@@ -57,6 +57,7 @@ class Findings:
     as_shown: int = 0
     unsure: int = 0
     renamed: int = 0
+    unreadable: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     split: str = ""
     notes: list[str] = field(default_factory=list)
@@ -83,6 +84,7 @@ class Findings:
             "as_shown": "images turned by EXIF, their boxes as they are",
             "unsure": "images turned by EXIF whose annotation does not say which way (boxes as they are)",
             "renamed": "annotations that name another image (taken as of their own name)",
+            "unreadable": "images that can not be read (still listed)",
         }
         parts += [f"{n} {text}" for key, text in names.items() if (n := getattr(self, key))]
         return ", ".join([*parts, *([self.split] if self.split else [])])

@@ -1,21 +1,27 @@
-"""Label files: one object a row, ``class cx cy w h``, the last four as shares (0..1) of the image."""
+"""Label files: one object a row, ``class cx cy w h``, the last four as shares (0..1) of the image.
+
+Rows of a polygon, ``class x1 y1 x2 y2 x3 y3 …``, as sets of masks and of turned boxes have them (ultralytics, Roboflow,
+CVAT), are read as the upright box round it.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from utils.data.manifest import Manifest
-from utils.data.text import read_text
+from utils.data.text import read_text, say_once
 from utils.errors import InputError
 from utils.files import no_file
 
 log = logging.getLogger(__name__)
 
 ROUNDING = 1e-6  # how far outside 0..1 a value may lie: the last of the six digits label files are written with
+TRIANGLE = 7  # numbers in the row of the smallest polygon
 
 
 def label_path(image: Path, labels: Path | None = None) -> Path:
@@ -65,6 +71,8 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
         if not line.strip():
             continue
         row = parse_row(line, f"{path}:{number}", classes)
+        if is_polygon(line.split()):
+            say_once(log, logging.WARNING, f"{path.parent}: holds polygons; the upright boxes round them count")
         if min(row[3:]) <= 0:
             log.warning("%s:%d: a box without area (%s); skipped", path, number, line.strip())
         else:
@@ -73,7 +81,7 @@ def read_labels(path: Path, classes: int) -> np.ndarray:
 
 
 def parse_row(line: str, place: str, classes: int) -> list[float]:
-    """The five numbers of one row; a box may still be without area, or hang over the image's edge.
+    """Class, cx, cy, w, h of one row; a box may still be without area, or hang over the image's edge.
 
     Raises:
         InputError: the row is malformed, the class too high or a value outside 0..1.
@@ -82,7 +90,8 @@ def parse_row(line: str, place: str, classes: int) -> list[float]:
         row = [float(word) for word in line.split()]
     except ValueError:
         row = []
-    if len(row) != 5 or not row[0].is_integer():
+    polygon = is_polygon(row)
+    if not (len(row) == 5 or polygon) or not row[0].is_integer():
         raise InputError(
             f"{place}: '{line.strip()[:60]}' is not 'class cx cy w h'; five numbers a row, a whole one first"
         )
@@ -90,10 +99,23 @@ def parse_row(line: str, place: str, classes: int) -> list[float]:
         raise InputError(
             f"{place}: class {row[0]:.0f} of {classes} (0 to {classes - 1}): wrong class count; check classes="
         )
-    for name, value in zip(("cx", "cy", "w", "h"), row[1:], strict=True):
+    for name, value in zip(cycle(("x", "y") if polygon else ("cx", "cy", "w", "h")), row[1:], strict=False):
         if not -ROUNDING <= value <= 1 + ROUNDING:
-            raise InputError(f"{place}: {name} = {value:g} is outside 0..1; labels are shares of the image, not pixels")
-    return row
+            raise InputError(
+                f"{place}: {name} = {value:.8g} is outside 0..1; labels are shares of the image, not pixels"
+            )
+    return [row[0], *_upright(row[1:])] if polygon else row
+
+
+def is_polygon(row: Sequence[object]) -> bool:
+    """Whether a row is a class and the corners of a polygon, three or more."""
+    return len(row) >= TRIANGLE and len(row) % 2 == 1
+
+
+def _upright(points: Sequence[float]) -> list[float]:
+    """cx, cy, w, h of the box round the corners x1, y1, x2, y2 …"""
+    (left, right), (top, bottom) = ((min(side), max(side)) for side in (points[::2], points[1::2]))
+    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
 
 
 def clip_to_image(rows: np.ndarray) -> np.ndarray:

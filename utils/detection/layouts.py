@@ -61,7 +61,9 @@ def of_yaml(path: Path) -> Found:
     """
     said = read_yaml(path)
     words = f"YOLO ({path.name})"
-    if len(said.train) == len(said.valid) == 1:
+    lists = [place for place in (*said.train, *said.valid) if place.is_file()]
+    there = all(image.is_file() for place in lists for image in read_list(place)[:1])
+    if len(said.train) == len(said.valid) == 1 and there:
         return Manifest(path.absolute(), len(said.names), said.names, said.train[0], said.valid[0]), words
 
     def convert(out: Path, note: str) -> str:
@@ -69,13 +71,14 @@ def of_yaml(path: Path) -> Found:
         _publish(out, parts, said.names, f"{path.resolve().parent} {note}")
         return told
 
-    lists = [place for place in (*said.train, *said.valid) if place.is_file()]
     return files.read_manifest(kept(path.absolute().parent, [path, *lists], convert)), words
 
 
 def _of_parts(path: Path, said: YamlSet) -> tuple[tuple[Sequence[Path], Sequence[Path]], str]:
-    train = [image for place in said.train for image in read_list(place)]
-    valid = [image for place in said.valid for image in read_list(place)]
+    train, valid = (
+        [image for place in places for image in _read_here(path.absolute().parent, place)]
+        for places in (said.train, said.valid)
+    )
     if valid:
         return (train, valid), f"{len(train)} images to train on, {len(valid)} to validate on"
     if len(train) < 2:
@@ -138,9 +141,9 @@ def _is_coco(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return head.lstrip()[:1] == b"{" and any(
-        f'"{key}"'.encode() in head for key in ("images", "annotations", "categories")
-    )
+    more = ["categories"] if len(head) == HEAD else []  # nothing else is in Label Studio's notes.json, a file of YOLO's
+    keys = ("images", "annotations", *more)
+    return head.lstrip()[:1] == b"{" and any(f'"{key}"'.encode() in head for key in keys)
 
 
 def _part(path: Path) -> str:
@@ -154,11 +157,13 @@ def _images_of(folder: Path, annotations: Path) -> Path:
     tag, part = annotations.stem.removeprefix("instances_"), _part(annotations)
     names = [name for each in (tag, part) for name in (f"images/{each}", each)]
     places = [annotations.parent, *(folder / name for name in names), folder / "images", folder]
-    return next((place for place in places if place.is_dir() and _has_image(place)), folder)
+    there = [place for place in places if place.is_dir()]
+    found = (place for look in ("*", "**/*") for place in there if _has_image(place, look))  # CVAT's may be deeper
+    return next(found, folder)
 
 
-def _has_image(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+def _has_image(folder: Path, look: str) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob(look))
 
 
 def cvat_folder(folder: Path) -> Found | None:
