@@ -95,8 +95,9 @@ def measure_once(session: Session[TestConfig]) -> Record:
         log.info("%.4f spikes a unit and step, the mean of the recurrent layers", row["firing"])
     time = metrics.timing
     log.info(
-        "%.1f ms forward, %.1f ms %s, %.1f ms in all an image, %d threads",
-        time.forward, time.nms, task.postprocessing, time.total, torch.get_num_threads(),
+        "batches of up to %d, the first one's warm-up included: %.1f ms forward, %.1f ms %s, %.1f ms in all an image, "
+        "%d threads",
+        session.valid.batch_size, time.forward, time.nms, task.postprocessing, time.total, torch.get_num_threads(),
     )  # fmt: skip
     measured, folder = {loaded.kind: metrics}, record.folder
     dataset: Any = session.valid.dataset
