@@ -58,6 +58,17 @@ def test_converted_boxes_are_the_annotated_ones(voc, tmp_path):
     assert sorted(listed) == sorted((voc / "JPEGImages").iterdir())
 
 
+def test_an_image_without_an_annotation_is_named_and_counts_as_empty_where_a_list_has_it(voc, tmp_path, caplog):
+    (voc / "Annotations/3.xml").unlink()
+    (voc / "Annotations/4.xml").rename(voc / "Annotations/four.xml")  # names its image, 4.jpg
+    found = convert(voc, tmp_path / "out")
+    assert (found.images, found.unlabelled) == (9, 1)
+    assert "JPEGImages: left out for want of an annotation: 3.jpg; a train.txt" in caplog.text
+    (voc / "train.txt").write_text("".join(f"{i}\n" for i in (0, 1, 2, 3, 5, 6, 7, 8, 9)))
+    found = convert(voc, tmp_path / "listed")
+    assert (found.images, found.unlabelled) == (9, 0) and labels(tmp_path / "listed", "3") == []
+
+
 def test_source_is_only_read(voc, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in voc.rglob("*")}
     convert(voc, tmp_path / "out")

@@ -58,6 +58,7 @@ class Findings:
     unsure: int = 0
     renamed: int = 0
     unreadable: int = 0
+    unlabelled: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     split: str = ""
     notes: list[str] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Findings:
             "unsure": "images turned by EXIF whose annotation does not say which way (boxes as they are)",
             "renamed": "annotations that name another image (taken as of their own name)",
             "unreadable": "images that can not be read (still listed)",
+            "unlabelled": "images without an annotation (left out)",
         }
         parts += [f"{n} {text}" for key, text in names.items() if (n := getattr(self, key))]
         return ", ".join([*parts, *([self.split] if self.split else [])])

@@ -6,7 +6,7 @@ The set itself is only read: labels and lists are written elsewhere, images stay
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from utils.data.manifest import path_of
 from utils.data.text import read_text
 from utils.detection.box_units import are_shares, shares_of
 from utils.detection.label_writer import Annotated, Findings, class_names, write_set
-from utils.detection.split_lists import split
+from utils.detection.split_lists import TRAIN, lists_in, split
 from utils.detection.voc_xml import read_voc_xml
 from utils.errors import InputError
 from utils.files import no_file
@@ -69,6 +69,9 @@ def convert(
         name: read_images(folder, stems, found, difficult=difficult, places=places)
         for name, (places, stems) in zip(("train", "val"), parts, strict=True)
     }
+    if divided or not any(kind in lists_in(folder) for kind in TRAIN):
+        for images in dict.fromkeys(places[1] for places, _ in parts):
+            _tell_left_out(images, {each.image for part in read.values() for each in part}, found)
     write_set(out, read, class_names(read, classes, folder), found, mark=f"{folder} {note}")
     return found
 
@@ -171,6 +174,20 @@ def _has(folder: Path, suffixes: Sequence[str]) -> bool:
 
 def _stems(places: Places) -> list[str]:
     return sorted(path.stem for path in places[0].glob("*.xml"))
+
+
+def _tell_left_out(images: Path, read: Collection[Path], found: Findings) -> None:
+    """Images that neither an annotation nor a list names: they may show no object, or have been forgotten."""
+    there = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    left = [path.name for path in there if path.absolute() not in read]
+    if left:
+        found.unlabelled += len(left)
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        found.notes.append(
+            f"{images}: left out for want of an annotation: {', '.join(left[:NAMED])}{more}; a train.txt that names "
+            "all images trains on them as on images without objects"
+        )
+        log.warning("%s", found.notes[-1])
 
 
 def _subfolder(folder: Path, names: Sequence[str]) -> Path:
