@@ -85,3 +85,8 @@ def test_unreadable_files_are_named(tmp_path):
 def test_camera_that_is_not_there_is_refused():
     with pytest.raises(InputError, match=r"camera 97: does not open"):
         load_images("97")
+
+
+def test_a_stream_that_does_not_open_is_no_file_to_convert():
+    with pytest.raises(InputError, match=r"rtsp://127.0.0.1:9/x: does not open; is its sender on"):
+        load_images("rtsp://127.0.0.1:9/x")

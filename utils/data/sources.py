@@ -126,8 +126,10 @@ def _video(source: str | int, name: str, channels: int) -> Iterator[Frame]:
         capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
-        what = "does not open; is it plugged in and free?" if isinstance(source, int) else "can not be read as a video"
-        raise InputError(f"{name}: {what}" + ("" if isinstance(source, int) else "; check the file or convert it"))
+        if isinstance(source, int):
+            raise InputError(f"{name}: does not open; is it plugged in and free?")
+        stream = "does not open; is its sender on, and the address right?"
+        raise InputError(f"{name}: {stream if '://' in source else 'can not be read as a video; convert it'}")
     return _frames(capture, name, channels)
 
 
