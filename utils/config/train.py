@@ -13,7 +13,7 @@ from utils.config.bits import A_BIT, A_HELP, W_BIT, W_HELP
 from utils.config.run import CFG, RunConfig, check_rank
 from utils.config.typed import activations, processes, share, strategy, style
 from utils.darknet.choices import GATES, TO_HAVE
-from utils.darknet.neuron_spec import NEURONS
+from utils.darknet.neuron_spec import NEURONS, UNROUNDED
 from utils.distillation.strategies import KNOWN
 from utils.errors import InputError
 from utils.quantization.scheme import Scheme
@@ -217,7 +217,8 @@ class SpikingConfig(QuantisedConfig):
     levels: int | None = flag(None, "most spikes of an ilif in a step of training (default: 4)", type=cli.positive)
     round_from: float | None = flag(
         None,
-        "share of the epochs before an ilif rounds, or a lif fires (default: 0.8 and 0.5, with --weights 0)",
+        "share of the epochs before an ilif rounds, or a lif fires "
+        f"(default: {UNROUNDED['ilif']} and {UNROUNDED['lif']}, with --weights 0)",
         type=cli.fraction,
     )
     signed: bool = flag(False, "neurons of lif and plif send -1, too, below their threshold's negative")

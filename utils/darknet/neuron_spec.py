@@ -11,6 +11,7 @@ SPIKING = ("lif", "plif", "ilif", "ltc")  # li hands on its membrane
 SURROGATES = ("rectangle", "triangle", "atan", "sigmoid", "multi-gaussian")
 RESETS = ("hard", "soft")  # to 0, or by the threshold
 GATES = ("full", "depthwise", "pointwise")  # kernels of an ltc's gates: 3x3, 3x3 of each channel alone, 1x1
+UNROUNDED = {"ilif": 0.8, "lif": 0.5}  # share of a fresh network's epochs, by kind (decisions 137, 142)
 
 ADAPTATION = 1.8  # by how much of its own trace an ltc's threshold grows; Bohté lab's ALIF, Yin et al. 2021, table 1
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.darknet.firing import after_reset, fired
-from utils.darknet.neuron_spec import ADAPTATION, NeuronSpec
+from utils.darknet.neuron_spec import ADAPTATION, UNROUNDED, NeuronSpec
 from utils.darknet.spec import ModelSpec
 from utils.errors import InputError
 from utils.temporal.fused import Integrate
@@ -18,8 +18,6 @@ from utils.temporal.straight_through import rounded_membrane
 from utils.temporal.surrogates import SURROGATE, Spike
 
 Memory = tuple[Tensor, ...]  # what a neuron keeps from step to step, each as large as one step's current
-
-UNROUNDED = {"ilif": 0.8, "lif": 0.5}  # share of a fresh network's epochs, by kind (decisions 137, 142)
 
 
 class StatefulNeuron(nn.Module):
