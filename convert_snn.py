@@ -1,4 +1,4 @@
-"""Convert a detector into spikes: quantise to integers, encode them as spikes, prove both the same, count the cost.
+"""Convert a network into spikes: quantise to integers, encode them as spikes, prove both the same, count the cost.
 
   python3 convert_snn.py                                          the newest pruned or trained network
   python3 convert_snn.py --weights weights/best.pt --w-bit 8 --a-bit 4

@@ -137,6 +137,18 @@ def test_the_percentile_is_the_share_that_is_not_passed():
     assert float((y <= half.scales[0].view(1, -1, 1, 1)).float().mean()) == pytest.approx(0.9, abs=0.01)
 
 
+@pytest.mark.parametrize("channel_wise", [False, True])
+@pytest.mark.parametrize("percentile", [60.0, 99.5, 100.0])
+def test_the_percentile_is_that_of_all_values_of_all_batches(percentile: float, channel_wise: bool):
+    x = random_images(5)
+    network = random_network(CHAIN)
+    made = normalise(network, [x[:2], x[2:]], timesteps=4, percentile=percentile, channel_wise=channel_wise)
+    y = next(y for i, y in float_edges(fold_bn(network), x) if i == 0)
+    rows = y.transpose(0, 1).flatten(1) if channel_wise else y.reshape(1, -1)
+    expected = rows.kthvalue(round(rows.shape[1] * percentile / 100)).values.expand(8)
+    assert torch.allclose(made.scales[0], torch.where(expected > 1e-8, expected, torch.ones(())))
+
+
 def test_leaky_rates_are_signed():
     text = cfg_text(*[("convolutional", CONV | {"activation": "leaky"})] * 2)
     x = random_images(2)

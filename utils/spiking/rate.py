@@ -22,7 +22,6 @@ from utils.spiking.choices import RESETS
 
 PERCENTILE = 99.999
 NEURONS = ("linear", "relu", "relu6", "leaky", "leaky_pow2")
-MOST_VALUES = 2**21  # an edge's values that a percentile is taken of; of more, every k-th
 DEAD = 1e-8  # a channel that never fires keeps a scale, any
 
 
@@ -94,19 +93,21 @@ def _input_scale(layer: s.Conv, scales: dict[int, Tensor]) -> Tensor:
 
 def _scales(folded: Network, batches: Sequence[Tensor], percentile: float, channel_wise: bool) -> dict[int, Tensor]:
     spec, skipped = folded.spec, {*readouts(folded.spec), *folded.spec.heads}
-    seen: dict[int, list[Tensor]] = {}
+    images = sum(len(x) for x in batches)
+    largest: dict[int, Tensor] = {}  # [C,k] or [1,k], the least of which is the percentile
+    channels: dict[int, int] = {}
     for x in batches:
         for i, y in float_edges(folded, x):
             if i >= 0 and i not in skipped and facts(spec.layers[i]).computes:
-                flat = y.abs().transpose(0, 1).flatten(1)
-                thin = max(1, flat.numel() * len(batches) // MOST_VALUES)
-                seen.setdefault(i, []).append(flat[:, ::thin])
+                rows = y.abs().transpose(0, 1).flatten(1) if channel_wise else y.abs().reshape(1, -1)
+                above = _passing(rows.shape[1] // len(x) * images, percentile)
+                rows = torch.cat((largest[i], rows), 1) if i in largest else rows
+                largest[i] = rows.topk(min(above, rows.shape[1]), 1, sorted=False).values
+                channels[i] = y.shape[1]
 
     def step(i: int, layer: s.Layer, given: list[Tensor]) -> Tensor:
-        if i in seen:
-            values = torch.cat(seen[i], 1)
-            rows = values if channel_wise else values.reshape(1, -1)
-            top = torch.stack([_percentile(row, percentile) for row in rows]).expand(len(values))
+        if i in largest:
+            top = largest[i].amin(1).expand(channels[i])
             return torch.where(top > DEAD, top, torch.ones_like(top))
         if i in skipped:
             return torch.ones(0)
@@ -116,10 +117,9 @@ def _scales(folded: Network, batches: Sequence[Tensor], percentile: float, chann
     return {i: scale for i, scale in scales.items() if i not in skipped}
 
 
-def _percentile(values: Tensor, percent: float) -> Tensor:
-    """The value that ``percent`` of them do not pass."""
-    rank = min(len(values), max(1, round(len(values) * percent / 100)))
-    return values.kthvalue(rank).values
+def _passing(count: int, percent: float) -> int:
+    """How many of the largest of ``count`` values end with the one that ``percent`` of them do not pass."""
+    return count - min(count, max(1, round(count * percent / 100))) + 1
 
 
 def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> None:
