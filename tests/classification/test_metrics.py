@@ -66,6 +66,14 @@ def test_parts_of_several_processes_are_one_measurement():
     assert torch.equal(again.probabilities, given.probabilities)
 
 
+def test_a_process_that_has_no_image_adds_nothing():
+    given, model = answers(), torch.nn.Conv2d(3, 7, 1)
+    nothing = evaluate(lambda x: [model(x)], [], Softmax(sources=(0,)), NAMES, progress=False)
+    assert nothing.answers.indices == () and nothing.confusion.sum() == 0
+    for parts in ([given, nothing.answers], [nothing.answers, given]):
+        assert measure(joined(parts), NAMES, timing=NO_TIME).record() == measure(given, NAMES, timing=NO_TIME).record()
+
+
 def test_evaluation_leaves_a_training_network_in_training_and_uses_its_running_statistics():
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 7, 1)).train()
     images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)

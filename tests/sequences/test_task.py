@@ -80,3 +80,12 @@ def test_classes_are_measured_by_top_1_whatever_the_processes_that_share_them():
     assert found.numbers == pytest.approx({"top1": 4 / 6, "balanced": (2 / 3 + 1 + 1 / 2) / 3})
     assert found.answers.indices == tuple(range(6)) and found.course == pytest.approx([2 / 6] * 2)
     assert torch.equal(found.answers.last, last)
+
+
+def test_a_process_that_has_no_sequence_adds_nothing():
+    one = SequenceTask.of(net("ltc", end=CLASS.format("last"))).output
+    given = SequenceAnswers((0, 1), torch.tensor([0, 2]), torch.eye(3)[[0, 1]], torch.ones(2), {})
+    nothing = evaluate(lambda x: [x], [], one, progress=False).answers
+    alone = measure(joined([given]), one, timing=NO_TIME).numbers
+    for parts in ([given, nothing], [nothing, given]):
+        assert measure(joined(parts), one, timing=NO_TIME).numbers == alone

@@ -80,6 +80,21 @@ def test_what_another_process_said_last_is_told_where_it_alone_failed(caplog):
     assert not caplog.messages
 
 
+def test_it_is_told_too_where_the_first_one_noticed_before_it_could_speak(caplog):
+    code = "import os, sys, time; from utils.training.distributed import BEREFT; first = os.environ['RANK'] == '0'; "
+    late = (
+        code + "time.sleep(0 if first else 1); print(BEREFT if first else 'out of cheese'); sys.exit(2 if first else 1)"
+    )
+    assert run_workers([sys.executable, "-c", late], 2, 1) == 2
+    assert caplog.messages == ["process 1 of 2 ended with code 1; what it said last:\nout of cheese"]
+    caplog.clear()
+    bereft = (
+        code + "time.sleep(0 if first else 1); print('out of cheese' if first else BEREFT); sys.exit(1 + (not first))"
+    )
+    assert run_workers([sys.executable, "-c", bereft], 2, 1) == 1
+    assert not caplog.messages
+
+
 def test_a_process_of_a_group_ends_without_pythons_end_but_with_what_was_registered(tmp_path):
     code = "import atexit, sys; from utils.cli import main, OneLineParser; import utils.endings as e\n"
     code += "class Late:\n def __del__(self): print('torn down', flush=True)\n"

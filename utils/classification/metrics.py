@@ -70,7 +70,7 @@ def evaluate(
     """Run a predictor over labelled images and measure it; a module is put into eval mode meanwhile."""
     device, seconds = torch.device(device), np.zeros(2)
     indices: list[int] = []
-    labels, found = [], []
+    labels, found = [torch.empty(0, dtype=torch.long)], [torch.empty(0, len(names))]  # a process may have no image
     with eval_mode(predictor), torch.no_grad():
         for batch in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False, delay=2):
             began = clock(device)

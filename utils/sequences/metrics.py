@@ -74,6 +74,9 @@ def evaluate(
             between = clock(device)
             parts.append(_answers(readings(raw).cpu(), batch, output))
             seconds += between - began, clock(device) - between
+    if not parts:  # a process of several may have no sequence
+        nothing = SequenceAnswers((), torch.empty(0), torch.empty(0, 0), torch.empty(0), {})
+        return SequenceMetrics(numbers={}, answers=nothing, timing=Timing.of(seconds.tolist(), 0))
     answers = joined(parts)
     return measure(answers, output, timing=Timing.of(seconds.tolist(), len(answers.indices)))
 
@@ -110,6 +113,7 @@ def _balanced(right: Tensor, truth: Tensor) -> float:
 
 def joined(parts: Sequence[SequenceAnswers]) -> SequenceAnswers:
     """Parts of the answers, of batches or processes, as one, in the order of the data set."""
+    parts = [part for part in parts if part.indices]
     indices = [index for part in parts for index in part.indices]
     order = sorted(range(len(indices)), key=indices.__getitem__)
     return SequenceAnswers(

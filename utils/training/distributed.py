@@ -25,6 +25,7 @@ Value = TypeVar("Value", float, Tensor)
 
 _WRAPPED: WeakSet[_Averaged] = WeakSet()  # models that hold a part of the group, for as long as somebody holds them
 PATIENCE = timedelta(seconds=60)  # for the slowest process of a step: it writes and draws between two
+BEREFT = "another one ended or hangs; see what it said"
 WAIT = timedelta(minutes=10)  # for the first process where the others have nothing to do: it prepares data, it finishes
 
 
@@ -165,7 +166,7 @@ def joined(group: Group, *, cuda: bool) -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         if not _lost(error):
             raise
-        message = f"process {group.rank} of {group.size}: another one ended or hangs; see what it said"
+        message = f"process {group.rank} of {group.size}: {BEREFT}"
         raise InputError(message) from error
     finally:
         for model in list(_WRAPPED):  # somebody may hold one until the interpreter ends, when it is too late

@@ -21,10 +21,13 @@ from typing import IO
 
 import torch
 
+from utils.training.distributed import BEREFT
+
 log = logging.getLogger(__name__)
 
 GAIN = 1.15  # what processes must bring over threads, since adding gradients up is not in the measurement
 POLL = 0.2  # s
+GRACE = 10.0  # s, for another process to say why it ended: the first one notices that sooner than its traceback is out
 LAST = 12  # lines of a process that failed: a traceback's end
 TO_MEET = 0.004  # s, until two processes that share a machine have met once: seen in benchmarks/processes.py, 2 cores
 
@@ -127,7 +130,7 @@ def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
     limit = time.monotonic() + 90.0  # one that lost the others notices within --rank-timeout
     while any(process.poll() is None for process in processes) and time.monotonic() < limit:
         if any(process.poll() for process in processes) and processes[0].poll() is not None:
-            break
+            limit = min(limit, time.monotonic() + GRACE)
         time.sleep(POLL)
     codes = [process.poll() for process in processes]
     return [code if code is None or code >= 0 else 128 - code for code in codes]
@@ -140,4 +143,6 @@ def _tell_others(codes: Sequence[int | None], outputs: Sequence[IO[bytes] | None
             continue
         output.seek(0)
         said = output.read().decode(errors="replace").splitlines()[-LAST:]
+        if said and said[-1].endswith(BEREFT):  # whose fault it is not
+            continue
         log.error("\n".join([f"process {rank} of {len(codes)} ended with code {code}; what it said last:", *said]))
