@@ -12,7 +12,8 @@ from utils.classification.dataset import ClassDataset, in_turn
 from utils.classification.metrics import ClassificationMetrics
 from utils.classification.recordings import EventDataset
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, INK, PAPER, Picture, as_picture, save_apiece, save_square, sheet, spread
+from utils.data.lettering import text_size, write
+from utils.data.pictures import INK, PAPER, Picture, as_picture, save_apiece, save_square, sheet, spread
 
 TRAINING, SHOWN, PICTURES, APIECE = 25, 25, 8, 6  # images on each kind of sheet, and as files of their own
 SIDE = 192  # px; a smaller image is enlarged by a whole factor to about this
@@ -31,9 +32,9 @@ def captioned(image: Picture, lines: Sequence[str], ink: tuple[int, int, int] = 
     out[: large.shape[0]] = large
     for n, text in enumerate(lines, 1):
         scale = step / 40
-        while cv2.getTextSize(text, FONT, scale, 1)[0][0] > out.shape[1] - 4 and scale > 0.3:
+        while text_size(text, scale)[0] > out.shape[1] - 4 and scale > 0.3:
             scale -= 0.05
-        cv2.putText(out, text, (2, large.shape[0] + step * n - 4), FONT, scale, ink, 1, cv2.LINE_AA)
+        write(out, text, (2, large.shape[0] + step * n - 4), scale, ink)
     return out
 
 

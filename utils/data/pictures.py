@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.data.images import save_picture
+from utils.data.lettering import text_size, write
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 PAPER = (255, 255, 255)
 INK = (32, 32, 32)
 
@@ -53,11 +53,11 @@ def sheet(cells: Sequence[Sequence[Picture]], headings: Sequence[str] = (), gap:
             page[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     for j, text in enumerate(headings):
         scale = max(0.7, wide / 450)
-        while cv2.getTextSize(text, FONT, scale, 2)[0][0] > wide and scale > 0.35:
+        while text_size(text, scale, 2)[0] > wide and scale > 0.35:
             scale -= 0.05
-        length = cv2.getTextSize(text, FONT, scale, 2)[0][0]
+        length = text_size(text, scale, 2)[0]
         place = (gap + j * (wide + gap) + max(0, (wide - length) // 2), top - 6)
-        cv2.putText(page, text, place, FONT, scale, INK, 2, cv2.LINE_AA)
+        write(page, text, place, scale, INK, 2)
     return page
 
 

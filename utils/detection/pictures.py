@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, INK, Picture, as_picture, colour, in_rows, sheet
+from utils.data.lettering import text_size, write
+from utils.data.pictures import INK, Picture, as_picture, colour, in_rows, sheet
 from utils.detection.boxes import cxcywh_to_xyxy
 
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2 px
@@ -61,7 +62,7 @@ def draw_boxes(image: Tensor | Picture, boxes: Tensor, names: Sequence[str], *, 
 def _tag(canvas: Picture, text: str, corner: Sequence[int], fill: tuple[int, int, int], taken: list[Rect]) -> None:
     """Write a label beside its box, where it covers no other label if there is such a place."""
     scale = max(0.5, max(canvas.shape[:2]) / 1150)
-    (wide, tall), below = cv2.getTextSize(text, FONT, scale, 1)
+    wide, tall, below = text_size(text, scale)
     wide, tall = wide + 4, tall + below + 3
     x1, y1, x2, y2 = corner
     places = [(x1, y1 - tall), (x1, y2), (x2 - wide, y1 - tall), (x2 - wide, y2), (x2, y1), (x1 - wide, y1)]
@@ -82,7 +83,7 @@ def _tag(canvas: Picture, text: str, corner: Sequence[int], fill: tuple[int, int
     cv2.rectangle(canvas, best[:2], best[2:], fill, cv2.FILLED)
     bright = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]
     shade = (0, 0, 0) if bright > 120 else (255, 255, 255)
-    cv2.putText(canvas, text, (best[0] + 2, best[3] - below), FONT, scale, shade, 1, cv2.LINE_AA)
+    write(canvas, text, (best[0] + 2, best[3] - below), scale, shade)
 
 
 def _overlaps(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:

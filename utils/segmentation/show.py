@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.data.images import save_picture
-from utils.data.pictures import FONT, PAPER, Picture, as_picture, colour, save_apiece, save_square, sheet, spread
+from utils.data.lettering import text_size, write
+from utils.data.pictures import PAPER, Picture, as_picture, colour, save_apiece, save_square, sheet, spread
 from utils.segmentation.dataset import MaskDataset
 from utils.segmentation.metrics import MaskMetrics
 
@@ -87,9 +88,9 @@ def _legend(picture: Picture, labels: NDArray[np.uint8], names: Sequence[str]) -
         x, y = (n % 4) * wide, (n // 4) * (step + 2)
         cv2.rectangle(bar, (x, y), (x + wide - 2, y + step), colour(label), cv2.FILLED)
         scale = step / 40
-        while cv2.getTextSize(names[label], FONT, scale, 1)[0][0] > wide - 6 and scale > 0.25:
+        while text_size(names[label], scale)[0] > wide - 6 and scale > 0.25:
             scale -= 0.05
         bright = float(np.dot(colour(label), (0.299, 0.587, 0.114)))
         ink = (0, 0, 0) if bright > 120 else (255, 255, 255)
-        cv2.putText(bar, names[label], (x + 2, y + step - 5), FONT, scale, ink, 1, cv2.LINE_AA)
+        write(bar, names[label], (x + 2, y + step - 5), scale, ink)
     return np.concatenate([picture, bar])
