@@ -41,6 +41,12 @@ UPWARD = cfg_text(
     ("convolutional", CONV),
 )
 
+MEAN = cfg_text(
+    ("convolutional", CONV | {"activation": "linear"}),
+    ("avgpool", {}),
+    ("convolutional", CONV | {"size": 1, "pad": 0, "activation": "leaky"}),
+)
+
 
 def heads(network: Network, x: Tensor) -> Tensor:
     with torch.no_grad():
@@ -58,7 +64,9 @@ def error(network: Network, made: RateNetwork, x: Tensor) -> float:
 
 
 @pytest.mark.parametrize("channel_wise", [False, True])
-@pytest.mark.parametrize("cfg", [CHAIN, BRANCHES, UPWARD], ids=["chain", "concat, groups, shortcut", "transposed"])
+@pytest.mark.parametrize(
+    "cfg", [CHAIN, BRANCHES, UPWARD, MEAN], ids=["chain", "concat, groups, shortcut", "transposed", "mean"]
+)
 def test_rates_approach_the_float_network(cfg, channel_wise):
     x = random_images(2)
     errors = [error(*rate(cfg, x, timesteps=t, channel_wise=channel_wise), x) for t in (8, 64, 512)]
@@ -85,6 +93,19 @@ def test_transposed_convolutions_are_folded_on_the_right_axis_and_report_their_m
     found = rate_mismatches(made, run, network, x, 512)
     assert set(found) == set(run.counts) and len(found) == 5
     assert all(layer.mean < 30 for layer in found.values()), found
+
+
+def test_the_mean_of_a_map_is_a_neuron_a_channel_and_before_the_scores_a_part_of_what_is_read():
+    x = random_images(2)
+    made = rate(MEAN, x)[1]
+    assert RateExecutor(made).run(x, ()).counts[1].shape == (2, 8, 1, 1)
+    layers = cfg_text(("convolutional", CONV)).split("[convolutional]")[:2]
+    end = "[avgpool]\n[connected]\noutput=5\nactivation=linear\n[softmax]\n"
+    text = "[convolutional]".join(layers) + end
+    network, made = rate(text, x, timesteps=512)
+    wanted, found = heads(network, x).mean((2, 3)), RateExecutor(made)(x)[0].mean((2, 3))
+    assert not any(isinstance(layer, s.AvgPool) for layer in made.spec.layers)
+    assert torch.allclose(found, wanted, atol=0.02 * float(wanted.abs().max()))
 
 
 def test_it_is_the_negative_control_and_fails_equality():

@@ -31,7 +31,7 @@ class RateExecutor(nn.Module):
     The image is direct current in every step, as is a bias. V starts at 1/2, so that rates round instead of being cut
     down. Neurons fire when V >= 1; where a layer can be negative also -1, when V <= 1/2 - 1/slope, which gives
     back 1/slope (Spiking-YOLO's imbalanced threshold; slope 1 for linear). Max pools emit the change of the largest
-    count. Read-outs are membranes: their charge over T, never a rate.
+    count; the mean of a map is a neuron a channel. Read-outs are membranes: their charge over T, never a rate.
     """
 
     def __init__(self, rate: RateNetwork, steps: int | None = None) -> None:
@@ -120,6 +120,8 @@ class RateState:
         if not isinstance(layer, s.Kernel):
             own, scales = self.rate.scales[i], self.rate.scales
             gains = [(scales[j] / own).to(self.device).view(1, -1, 1, 1) for j in layer.sources]
+            if isinstance(layer, s.AvgPool):
+                given = [x.mean((2, 3), keepdim=True) for x in given]
             return torch.stack([x * gain for x, gain in zip(given, gains, strict=True)]).sum(0)
         state = self.rate.network.state
         weight, bias = (state[f"layers.{i}.conv.{name}"].to(self.device) for name in ("weight", "bias"))
