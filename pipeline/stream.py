@@ -155,16 +155,16 @@ def judge(
         InputError: a settled network differs from its integers.
     """
     settled = executor.rule == EXACT and (executor.steps is None or executor.steps >= executor.bound)
-    equal = last.record() == golden.record()
-    if settled and not (seen.exact and equal):
+    off = ", ".join(key for key, value in golden.record().items() if last.record()[key] != value)
+    if settled and (off or not seen.exact):
         raise InputError(
             f"settled spikes differ from their integers: {mismatch.worst(seen.mismatches)}; please report this network"
         )
     flag = "exact" if seen.exact else "not exact"
-    metrics = "equal to the last digit" if equal else "different"
+    same = f"networks differ in {off}" if off else f"{metric_word(sample.session)} are equal to the last digit"
     return [
         f"{flag} after {seen.steps} steps: {mismatch.worst(seen.mismatches)}",
-        f"spiking and quantised {metric_word(sample.session)} are {metrics} ({sample.said})",
+        f"spiking and quantised {same} ({sample.said})",
     ]
 
 

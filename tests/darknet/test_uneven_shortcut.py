@@ -90,6 +90,18 @@ def test_maps_of_no_whole_ratio_are_refused_with_the_size_that_helps():
         sizes(spec, 9, 9)
 
 
+def test_a_mean_that_is_enlarged_to_one_size_of_images_is_refused_at_others_with_what_helps():
+    pyramid = CONV.format(4, 2) + "[avgpool]\n[upsample]\nstride=8\n[route]\nlayers=0,-1\n"
+    spec = parse_cfg("[net]\nwidth=16\nheight=16\n" + pyramid)
+    assert sizes(spec, 16, 16)[3] == (8, 8)
+    with pytest.raises(
+        InputError, match=r"joins maps of 4x4 and 8x8 px .*use the cfg's 16x16, or set the stride of the"
+    ):
+        sizes(spec, 8, 8)
+    with pytest.raises(InputError, match=r"joins maps of 9x9 and 8x8 px .*correct the strides of what it joins$"):
+        sizes(parse_cfg("[net]\nwidth=18\nheight=18\n" + pyramid), 18, 18)
+
+
 def test_sums_of_other_shapes_are_told_when_a_cfg_is_read(tmp_path, caplog):
     caplog.set_level("INFO")
     path = tmp_path / "uneven.cfg"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ import pipeline.session
 from models import Darknet, load_model, network_of
 from pipeline.conversion_result import ValidationSample, tuning_images
 from pipeline.session import Session
+from pipeline.stream import judge
 from tests.scenes import untimed, write_scenes
 from utils.darknet.cfg import parse_cfg
 from utils.darknet.network import Checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.quantization.executor import IntegerExecutor
 from utils.reporting.record import Record
+from utils.spiking.mismatch import Mismatch
 from utils.spiking.rate_executor import RateExecutor
 from utils.spiking.stream import StreamExecutor
 
@@ -162,6 +165,18 @@ def test_other_neurons_run_one_window_and_tell_which_layer_is_off(place, convert
     found = {int(row["layer"]): int(row["wrong"]) for row in rows(place / record.folder / "mismatch.csv")}
     assert found[0] == 0 < found[2]
     assert "layer 2 breaks most by itself" in caplog.text and "neurons whose count is off" in caplog.text
+
+
+def test_the_numbers_that_a_stream_changes_are_named_though_the_first_is_the_same():
+    executor = SimpleNamespace(rule="unsigned", steps=7)
+    seen = SimpleNamespace(exact=False, steps=7, mismatches={0: Mismatch(8, 1, 1, 0.5, 2.0)})
+    sample = SimpleNamespace(session=SimpleNamespace(heading="top-1"), said="the first 8")
+    golden, last = (SimpleNamespace(record=lambda top5=top5: {"top1": 0.5, "top5": top5}) for top5 in (0.75, 0.625))
+    assert (
+        judge(executor, seen, golden, last, sample)[1] == "spiking and quantised networks differ in top5 (the first 8)"
+    )
+    said = "spiking and quantised top-1 are equal to the last digit (the first 8)"
+    assert judge(executor, seen, golden, golden, sample)[1] == said
 
 
 def test_rate_normalises_and_says_that_it_is_not_exact(place, convert, caplog):

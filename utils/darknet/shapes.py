@@ -74,7 +74,7 @@ def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]
             joined = " and ".join(f"{h}x{w}" for h, w in given)
             raise InputError(
                 f"cfg line {layer.line}: layer {i} joins maps of {joined} px at an image of {height}x{width}; "
-                f"use --img-size a multiple of {granularity(spec)}"
+                f"{_that_fits(spec, height, width)}"
             )
         parts = known.divides(layer)
         if any(side % parts for side in given[0]):
@@ -87,6 +87,16 @@ def sizes(spec: ModelSpec, height: int, width: int) -> dict[int, tuple[int, int]
         return known.size(layer, given[first_feature(layer)])
 
     return run(spec, (height, width), step)
+
+
+def _that_fits(spec: ModelSpec, height: int, width: int) -> str:
+    """What to do about maps that do not: a mean of a map, enlarged by a fixed factor, fits one size of images alone."""
+    step, own = granularity(spec), (spec.height, spec.width)
+    if height % step or width % step:
+        return f"use --img-size a multiple of {step}"
+    if (height, width) != own and any(not value for value in strides(spec).values()):
+        return f"use the cfg's {own[0]}x{own[1]}, or set the stride of the [upsample] behind its [avgpool] to fit"
+    return "correct the strides of what it joins"
 
 
 def _check_filled(layer: Layer, times: int, given: Size, image: Size) -> None:
