@@ -76,8 +76,11 @@ def test_empty_folder_is_refused(tmp_path):
 def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     (tmp_path / "b.avi").write_bytes(b"no film")
-    with pytest.raises(InputError, match=r"a.jpg: a corrupt image"):
+    with pytest.raises(InputError, match=r"a.jpg: a corrupt image, .*list$"):
         list(load_images(tmp_path / "a.jpg"))
+    (tmp_path / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"a.jpg: a corrupt image, .*; 1 of 2 images can not be read, more than 1%$"):
+        list(load_images(str(tmp_path / "*.jpg")))
     with pytest.raises(InputError, match=r"b.avi: can not be read as a video"):
         list(load_images(tmp_path / "b.avi"))
 

@@ -76,7 +76,9 @@ class QuantiseConfig(NetworkConfig):
     bits_map: Path | None = flag(None, "a file of lines: layer, weight bits, activation bits", type=cli.existing_file)
     bits: str | None = flag(None, "auto: bits by layer, from measured sensitivity (default: none)", choices=["auto"])
     max_drop: float | None = flag(
-        None, f"mAP@.5 that --bits auto may cost on training images (default: {MAX_DROP})", type=cli.fraction
+        None,
+        f"of the task's score (mAP@.5 of boxes): what --bits auto may cost on training images (default: {MAX_DROP})",
+        type=cli.fraction,
     )
     budget: Budget | None = flag(
         None,

@@ -114,7 +114,8 @@ def _files(paths: list[Path], channels: int, needed: Callable[[Size], Size] | No
         except UnreadableImageError as error:  # as a loader does
             gaps += 1
             if gaps > MOST_GAPS * len(paths):
-                raise
+                fact = f"; {gaps} of {len(paths)} images can not be read, more than {MOST_GAPS:.0%}"
+                raise InputError(f"{error}{fact if len(paths) > 1 else ''}") from None
             log.warning("%s; skipped, as %d of %d images so far", error, gaps, len(paths))
             continue
         yield Frame(str(path), image, reduced=reduced)
