@@ -132,7 +132,7 @@ def _check(spec: s.ModelSpec, timesteps: int, percentile: float, reset: str) -> 
     read = set(readouts(spec))
     for i, layer in enumerate(spec.layers):
         place, known = f"layer {i} (cfg line {layer.line})", facts(layer)
-        neurons = not known.computes or known.integrates or isinstance(layer, s.AvgPool)
+        neurons = not known.computes or known.integrates or known.section == "avgpool"
         if neurons and i not in read and activation_of(layer) not in NEURONS:
             raise InputError(
                 f"{place}: activation={activation_of(layer)} cannot spike; retrain with one that can "

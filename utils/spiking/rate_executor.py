@@ -120,7 +120,7 @@ class RateState:
         if not isinstance(layer, s.Kernel):
             own, scales = self.rate.scales[i], self.rate.scales
             gains = [(scales[j] / own).to(self.device).view(1, -1, 1, 1) for j in layer.sources]
-            if isinstance(layer, s.AvgPool):
+            if facts(layer).section == "avgpool":
                 given = [x.mean((2, 3), keepdim=True) for x in given]
             return torch.stack([x * gain for x, gain in zip(given, gains, strict=True)]).sum(0)
         state = self.rate.network.state
