@@ -138,7 +138,7 @@ def _reorg_width(layer: s.Reorg, given: list[int], place: str) -> int:
 
 def _groups_width(layer: s.Softmax, given: list[int], place: str) -> int:
     if given[0] % layer.groups:
-        raise InputError(f"{place}: [softmax] parts {given[0]} classes into groups={layer.groups}")
+        raise InputError(f"{place}: [softmax] parts {given[0]} classes into groups={layer.groups}; use a divisor")
     return given[0]
 
 

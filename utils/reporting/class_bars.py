@@ -27,5 +27,5 @@ def class_bars(names: Sequence[str], counts: Mapping[str, Sequence[float]], titl
     axis.grid(alpha=0.25)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the bars
     return save_figure(figure, path)
