@@ -53,6 +53,34 @@ class DilatedConv2d(nn.Conv2d):
         return dilated(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+def strided(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], *numbers: Any) -> Tensor:
+    """`F.conv2d` of a 1x1 kernel that steps over pixels; where few channels go in, these are left out first.
+
+    oneDNN's gradient of such weights writes past its memory where fewer than 8 (AVX2) or 16 (AVX-512) channels go in
+    and lie channels last: the process dies, or the gradient is wrong (uxlfoundation/oneDNN#6035, in 3.12).
+    """
+    if x.device.type == "cpu" and weight.shape[1] < 16 and weight.requires_grad and torch.is_grad_enabled():
+        x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
+    return F.conv2d(x, weight, bias, stride, *numbers)
+
+
+class StridedConv2d(nn.Conv2d):
+    """By `strided`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        stride = (self.stride[0], self.stride[1])
+        return strided(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+
+
+def _conv(layer: Conv) -> tuple[Callable[..., Tensor], type[nn.Conv2d]]:
+    if layer.dilation != 1:
+        return dilated, DilatedConv2d
+    if layer.size == 1 and layer.pad == 0 and layer.groups == 1 and max(layer.stride) > 1:
+        return strided, StridedConv2d
+    return F.conv2d, nn.Conv2d
+
+
 def _geometry(layer: Kernel) -> Geometry:
     """Stride, padding and so on in torch's order, the function that takes them, and the module that does."""
     return rule(GEOMETRY, layer, "form in torch")(layer)
@@ -61,7 +89,7 @@ def _geometry(layer: Kernel) -> Geometry:
 GEOMETRY: dict[type[Layer], Callable[[Any], Geometry]] = {
     Conv: lambda layer: (
         (layer.stride, layer.pad, layer.dilation, layer.groups),
-        *((F.conv2d, nn.Conv2d) if layer.dilation == 1 else (dilated, DilatedConv2d)),
+        *_conv(layer),
     ),
     TransposedConv: lambda layer: (
         (layer.stride, layer.pad, layer.output_padding, layer.groups),
