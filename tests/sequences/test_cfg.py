@@ -95,6 +95,17 @@ def test_what_a_cfg_can_not_mean_is_refused(change, message):
         parse_cfg(text("ltc").replace(*change), "c")
 
 
+@pytest.mark.parametrize("key", ["surrogate_width=2", "signed=1", "membrane_start=0.5", "membrane_bits=4"])
+def test_a_key_for_all_neurons_that_recurrent_ones_have_no_form_of_is_refused(key):
+    """[net] would say it of the convolution alone, and the layer beside it would go without."""
+    spiking = "[convolutional]\nfilters=4\nsize=1\nactivation=lif\n"
+    both = text("lif").replace("[lif_rnn]", f"{spiking}[lif_rnn]")
+    said = rf"c line 3: {key.partition('=')[0]}= in \[net\] is for every lif, and \[lif_rnn\] has no such key"
+    with pytest.raises(InputError, match=said):
+        parse_cfg(both.replace("batch=4\n", f"batch=4\n{key}\n"), "c")
+    assert parse_cfg(both.replace("activation=lif\n", f"activation=lif\n{key}\n"), "c").neurons
+
+
 def test_a_recurrent_layer_reads_values_and_no_maps():
     with pytest.raises(InputError, match="cfg line 8: a recurrent layer reads 1x1 px at every step, this one 1x4"):
         count(net("ltc"), (1, 4))

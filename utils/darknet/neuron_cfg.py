@@ -64,6 +64,8 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     for key in (NEURON | set(TIMES)) & net.options.keys():
         wanted = ACTS_FOR.get(key, NEURONS)
         acts = kinds | (units if key in RNN_NEURON else set())
+        if key in NEURON - RNN_NEURON:
+            _check_units(net, key, units & set(wanted))
         if not acts & set(wanted) and not (key in TIMES and spec.stateful):
             names = ", ".join(wanted)
             raise InputError(
@@ -75,6 +77,15 @@ def check_net(net: Section, spec: s.ModelSpec) -> None:
     if kinds and "timesteps" not in net.options:
         raise InputError(f"{net.place}: a network with neurons ({', '.join(sorted(kinds))}) needs timesteps=")
     _check_events(net)
+
+
+def _check_units(net: Section, key: str, deaf: set[str]) -> None:
+    """Refuse a key for all neurons of a kind that recurrent layers of it, ``deaf``, would pass over."""
+    for kind in sorted(deaf):
+        raise InputError(
+            f"{net.name} line {net.options[key][0]}: {key}= in [net] is for every {kind}, and [{kind}_rnn] has no such "
+            "key; write it into the sections of the layers that have it, or leave it away"
+        )
 
 
 def _check_events(net: Section) -> None:
