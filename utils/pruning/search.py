@@ -108,7 +108,7 @@ def search(
         raise InputError(_out_of_reach(remain, delta, least))
     draws = _Draws(layers, seed)
     best, trace_, won = -1, [], None
-    for number in tqdm(range(candidates), desc="candidates", leave=False):
+    for number in tqdm(range(candidates), desc="candidates", leave=False, disable=None):
         rates, (plan, left) = draws.within(planned, full, remain, delta)
         metric = measure(recalibrate(make(net, plan)))
         trace_.append(Candidate(number, left, metric, tuple(rates.items())))

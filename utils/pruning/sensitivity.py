@@ -80,7 +80,7 @@ def sensitivity(
     }
     known: dict[bytes, float] = {}
     rows = []
-    for (i, percent), plan in tqdm(plans.items(), desc="sensitivity", leave=False):
+    for (i, percent), plan in tqdm(plans.items(), desc="sensitivity", leave=False, disable=None):
         key = plan.keep.numpy().tobytes()
         if key not in known:
             known[key] = measure(recalibrate(make(net, plan)))

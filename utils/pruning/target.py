@@ -103,7 +103,7 @@ def auto_percent(
     if not (0 < high < 1 and top >= 1):
         raise UnsurvivableError(f"the largest percent to try must be in [{step:g}, 1), got {high:g}")
     trace: list[tuple[float, float]] = []
-    tries = tqdm(total=1 + math.ceil(math.log2(top)), desc="percents", leave=False)
+    tries = tqdm(total=1 + math.ceil(math.log2(top)), desc="percents", leave=False, disable=None)
 
     def holds(steps: int) -> bool:
         percent = round(steps * step, 10)
