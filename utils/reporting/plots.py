@@ -55,7 +55,7 @@ def plot_results(
             points = [(row["epoch"], row[column]) for row in rows if row.get(column) is not None]
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.5, label=label)
         axis.set(title=name, xlabel="epoch")
-        _whole_epochs(axis, len(rows))
+        _whole_numbers(axis, 1, max(2, len(rows)))
         if log and _positive(rows, columns):
             axis.set_yscale("log")
         if name == "sparsity: share of the channels" or (name == "validation" and all(m.share for m in metrics)):
@@ -160,7 +160,7 @@ def plot_trials(path: Path | str, trials: Sequence[tuple[int, float, str]], head
     reached = [(number, max(score for _, score in whole[: i + 1])) for i, (number, _) in enumerate(whole)]
     axis.plot(*zip(*reached, strict=True), drawstyle="steps-post", color="0.5", label="best so far")
     axis.set(xlabel="trial", ylabel=heading)
-    _whole_epochs(axis, max(number for number, _, _ in trials) + 1)
+    _whole_numbers(axis, 0, max(1, *(number for number, _, _ in trials)))
     axis.legend(frameon=False)
     return save_figure(figure, path)
 
@@ -206,11 +206,11 @@ def _places(figure: Any, panels: int, across: int, down: int) -> list[Any]:
     return [cells[row, i * wide[row] : (i + 1) * wide[row]] for row, count in enumerate(counts) for i in range(count)]
 
 
-def _whole_epochs(axis: Any, epochs: int) -> None:
+def _whole_numbers(axis: Any, first: int, last: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlim(0.5, max(epochs, 2) + 0.5)
+    axis.set_xlim(first - 0.5, last + 0.5)
 
 
 def _positive(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bool:
