@@ -104,6 +104,8 @@ def test_a_key_for_all_neurons_that_recurrent_ones_have_no_form_of_is_refused(ke
     with pytest.raises(InputError, match=said):
         parse_cfg(both.replace("batch=4\n", f"batch=4\n{key}\n"), "c")
     assert parse_cfg(both.replace("activation=lif\n", f"activation=lif\n{key}\n"), "c").neurons
+    other = text("ltc").replace("[ltc_rnn]", f"{spiking}[ltc_rnn]").replace("batch=4\n", f"batch=4\n{key}\n")
+    assert parse_cfg(other, "c").neurons, "an ltc is not meant"
 
 
 def test_a_recurrent_layer_reads_values_and_no_maps():
